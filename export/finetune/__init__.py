@@ -1,0 +1,1 @@
+"""Decoupled fine-tuning: trajectories into adapters."""

@@ -1,0 +1,1 @@
+"""The base graph: built, given LoRA slots, checked."""

@@ -1,0 +1,169 @@
+"""A Hugging Face chat template in Jinja's sandbox, with the filters and names that transformers gives it.
+
+Source of the dialect: `transformers/utils/chat_template_utils.py` (trim_blocks, lstrip_blocks, `tojson` without HTML
+escapes, `raise_exception`, `strftime_now`, the `generation` block). The sandbox stops code, not time: size, output and
+seconds are bounded here as far as the pieces of the output allow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.messages import Message
+from dualtune_edge.toolkit.tools import Tool
+
+CHAT_TEMPLATE: Final = "chat_template.jinja"  # the name that Hugging Face folders use
+
+
+class _Generation(Extension):
+    """`{% generation %}…{% endgeneration %}` marks what is learnt; for rendering it is its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - the name and type are jinja2's
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _TooMuchError(Exception):
+    """A render went over its bounds."""
+
+
+class ChatTemplate:
+    """One compiled template.
+
+    Args:
+        source: the Jinja text.
+        where: the name that errors give it.
+        bos: the text that `bos_token` stands for.
+        eos: the text that `eos_token` stands for.
+
+    Raises:
+        TemplateError: the text is too long or is not a template.
+
+    """
+
+    def __init__(self, source: str, *, where: str, bos: str = "", eos: str = "") -> None:
+        if len(source) > limits.TEMPLATE_CHARS:
+            raise TemplateError(
+                where,
+                found=f"a template of {len(source)} characters",
+                expected=f"at most {limits.TEMPLATE_CHARS}",
+                fix="Shorten it; tools and messages are passed in, not written out.",
+            )
+        self.source, self.where, self.bos, self.eos = source, where, bos, eos
+        try:
+            self._template = _environment(where).from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(
+                f"{where}, line {error.lineno}",
+                found=str(error.message),
+                expected="a Jinja chat template",
+                fix="Mend the template; `transformers` must render it too.",
+            ) from None
+
+    @classmethod
+    def read(cls, path: Path, *, bos: str = "", eos: str = "") -> ChatTemplate:
+        """Read a template file.
+
+        Raises:
+            TemplateError: the file cannot be read as UTF-8, or is not a template.
+
+        """
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateError(
+                str(path), found=str(error), expected="a UTF-8 text file", fix="Check the path."
+            ) from None
+        return cls(source, where=str(path), bos=bos, eos=eos)
+
+    @property
+    def sha256(self) -> str:
+        """Of the source text in UTF-8."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, tool: str | None, generate: bool) -> str:
+        """The prompt's text. `tool` names the chosen tool in the arguments stage.
+
+        Raises:
+            TemplateError: the template raised, or went over the limits.
+
+        """
+        pieces = self._template.generate(
+            messages=[message.for_template() for message in messages],
+            tools=[each.for_template() for each in tools],
+            tool=tool,
+            add_generation_prompt=generate,
+            bos_token=self.bos,
+            eos_token=self.eos,
+        )
+        try:
+            return "".join(_bounded(pieces))
+        except Exception as error:  # noqa: BLE001 - a template can raise anything that its filters can
+            raise TemplateError(
+                self.where,
+                found=f"{type(error).__name__}: {error}",
+                expected="a render of these messages and tools",
+                fix="Check the template with the messages that it was given.",
+            ) from None
+
+
+def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces, for as long as their length and the time they take stay within the limits."""
+    deadline, length = time.monotonic() + limits.RENDER_SECONDS, 0
+    for piece in pieces:
+        length += len(piece)
+        if length > limits.RENDER_CHARS:
+            raise _TooMuchError(f"over {limits.RENDER_CHARS} characters")
+        if time.monotonic() > deadline:
+            raise _TooMuchError(f"over {limits.RENDER_SECONDS} s")
+        yield piece
+
+
+def _environment(where: str) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, "jinja2.ext.loopcontrols"],
+        autoescape=False,  # prompts are text, not HTML
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raiser(where)
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - positional in templates
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raiser(where: str) -> Callable[[str], NoReturn]:
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(f"{message} (raised by {where})")
+
+    return raise_exception
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)

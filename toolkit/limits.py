@@ -1,0 +1,18 @@
+"""Every cap in one place, each with its unit. Above a cap a named error is raised, never a truncation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+JSON_BYTES: Final = 16 * 1024 * 1024  # bytes of a tool list, a manifest, or one trajectory line
+JSON_DEPTH: Final = 64  # nested arrays and objects
+TOOLS: Final = 512  # tools of one toolset
+TOOLSETS: Final = 64  # toolsets of one bundle
+NAME_CHARS: Final = 128  # characters of a tool's or toolset's name (MCP's own cap)
+SCHEMA_NODES: Final = 2_000  # JSON values in one tool's schema; grammar compile time grows faster than linearly
+SCHEMA_PROPERTIES: Final = 256  # properties of one object; 1,000 optional ones take 57 ms to compile, 4,000 1.5 s
+TEMPLATE_CHARS: Final = 256 * 1024  # characters of a chat template's source
+RENDER_CHARS: Final = 4 * 1024 * 1024  # characters of one rendered prompt
+RENDER_SECONDS: Final = 5.0  # seconds for one render, checked between its pieces
+MESSAGES: Final = 4_096  # messages of one conversation
+BUNDLE_FILES: Final = 10_000  # files of one bundle

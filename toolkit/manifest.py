@@ -1,0 +1,118 @@
+"""The bundle's manifest: what the folder holds, byte for byte. docs/bundle-format.md explains each field."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, Literal
+
+from pydantic import Field
+
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts import NO_TOOL
+from dualtune_edge.toolkit.tools import Toolset
+
+MANIFEST: Final = "manifest.json"
+MODEL_DIR: Final = "model"  # the base graph with its LoRA slots; opens in plain onnxruntime_genai.Model
+ADAPTERS_DIR: Final = "adapters"  # one .onnx_adapter file an external adapter
+MERGED_DIR: Final = "merged"  # one graph folder a merged adapter
+PROMPTS_DIR: Final = "prompts"  # one PromptPlan a stage
+
+Kind = Literal["selection", "arguments"]
+Mode = Literal["external", "merged"]
+
+
+class Quantization(Frozen):
+    """How the base's weights are stored and computed."""
+
+    bits: Literal[4, 8, 32] = 4  # 32: not quantized
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    accuracy_level: Literal[0, 1, 2, 3, 4] = 4  # 4: int8 activations, the only fast one on CPUs
+    algorithm: Literal["default", "rtn", "k_quant"] = "default"
+
+
+class BaseInfo(Frozen):
+    """The base model: `fingerprint` is a SHA-256 over its config and every weight's name, type, shape and bytes."""
+
+    name: str
+    architecture: str
+    fingerprint: str
+    task: str
+    context_length: int
+    vocab_size: int
+    end_of_turn: tuple[int, ...]
+
+
+class TokenizerInfo(Frozen):
+    """`fingerprint`: SHA-256 of tokenizer.json."""
+
+    fingerprint: str
+    vocab_size: int
+
+
+class CacheShape(Frozen):
+    """The KV cache of one token: layers × 2 × heads × head_dim values of `dtype`."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16"] = "float32"
+
+
+class AdapterEntry(Frozen):
+    """One LoRA adapter. `rank` and `scale` are its config's own (a pattern may change them for single modules)."""
+
+    name: str
+    kind: Kind
+    toolset: str
+    tool: str | None
+    mode: Mode
+    rank: int
+    scale: float
+    sha256: str  # over the adapter's tensors and what of its config changes the mathematics
+    path: str  # external: the .onnx_adapter file; merged: the graph's folder
+
+
+class Stage(Frozen):
+    """One prompt and the adapter that answers it; no adapter: the base answers."""
+
+    prompt: str  # path of the PromptPlan
+    adapter: str | None = None
+
+
+class ToolsetEntry(Frozen):
+    """A toolset with its stages. A tool that takes no arguments has no entry in `arguments`."""
+
+    toolset: Toolset
+    selection: Stage
+    arguments: dict[str, Stage]
+
+
+class FileEntry(Frozen):
+    """A file of the bundle, its path relative to the bundle and with forward slashes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(Frozen):
+    """The whole of `manifest.json`."""
+
+    format: Literal["dualtune-edge-bundle"] = "dualtune-edge-bundle"
+    version: Literal[1] = 1
+    base: BaseInfo
+    tokenizer: TokenizerInfo
+    cache: CacheShape
+    quantization: Quantization
+    profile: str
+    no_tool: str = NO_TOOL
+    toolset_choice: Stage | None  # None: there is one toolset
+    toolsets: tuple[ToolsetEntry, ...] = Field(min_length=1)
+    adapters: tuple[AdapterEntry, ...]
+    files: tuple[FileEntry, ...]
+    versions: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes: sorted keys, no spaces, UTF-8, one newline at the end."""
+        value = self.model_dump(mode="json")
+        return (json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
