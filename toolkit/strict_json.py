@@ -41,7 +41,7 @@ def loads(text: str | bytes) -> Json:
     return value
 
 
-def depth(value: Json) -> int:
+def depth(value: object) -> int:
     """Levels of nesting: 0 for a scalar, 1 for a flat array or object."""
     deepest, stack = 0, [(value, 0)]
     while stack:

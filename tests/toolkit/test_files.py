@@ -1,0 +1,87 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.files import safe_name, sha256_file, staged_folder
+
+
+def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
+    file, content = tmp_path / "f", os.urandom(3_000_000)
+    file.write_bytes(content)
+    assert sha256_file(file) == hashlib.sha256(content).hexdigest()
+
+
+@given(st.text(min_size=1))
+def test_safe_names_are_plain(name: str) -> None:
+    safe = safe_name(name)
+    assert safe == safe.lower()
+    assert len(safe) <= 100
+    assert set(safe) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.-")
+    assert not safe.startswith((".", "-"))
+    assert not safe.endswith(".")
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_safe_names_differ_where_names_do(one: str, two: str) -> None:
+    assert (safe_name(one) == safe_name(two)) == (one == two)
+
+
+@pytest.mark.parametrize("name", ["Read", "con", "nul.txt", "a/b", "..", "a.", "ü", "x" * 101])
+def test_awkward_names_are_replaced(name: str) -> None:
+    assert safe_name(name) != name
+
+
+@pytest.mark.parametrize("name", ["read_file", "selection.filesystem", "spotify.play", "a"])
+def test_plain_names_stay(name: str) -> None:
+    assert safe_name(name) == name
+
+
+def test_a_staged_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "bundle"
+    with staged_folder(target) as stage:
+        (stage / "sub").mkdir()
+        (stage / "sub" / "file").write_text("x", encoding="utf-8")
+        assert not target.exists()
+    assert (target / "sub" / "file").read_text(encoding="utf-8") == "x"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "bundle") as stage:  # noqa: PT012
+        (stage / "file").write_text("x", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "broken link"])
+def test_what_is_there_stays(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "file":
+        target.write_text("mine", encoding="utf-8")
+    else:
+        target.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="already there"), staged_folder(target):
+        pytest.fail("the block ran")
+
+
+def test_a_target_that_appears_meanwhile_wins(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    with pytest.raises(OutputError), staged_folder(target) as stage:  # noqa: PT012
+        (stage / "file").write_text("late", encoding="utf-8")
+        target.mkdir()
+        (target / "file").write_text("early", encoding="utf-8")
+    assert (target / "file").read_text(encoding="utf-8") == "early"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError, match="a place to write"), staged_folder(tmp_path / "file" / "bundle"):
+        pytest.fail("the block ran")
