@@ -1,0 +1,55 @@
+"""Profiles by name (those of this package), or from a file of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.validation import listing, nearest, validate
+
+_SUFFIX = ".toml"
+
+
+@functools.cache
+def profiles() -> tuple[HardwareProfile, ...]:
+    """Every profile of this package, by name."""
+    folder = resources.files("dualtune_edge.profiles") / "data"
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(_SUFFIX)), key=lambda item: item.name)
+    return tuple(_parse(file.read_bytes(), where=file.name) for file in files)
+
+
+def load(name_or_path: str | Path) -> HardwareProfile:
+    """A profile by its name, or by the path of a `.toml` file.
+
+    Raises:
+        ProfileError: no profile has this name, or the file cannot be read or is malformed.
+
+    """
+    text = str(name_or_path)
+    if text.endswith(_SUFFIX):
+        try:
+            data = Path(name_or_path).read_bytes()
+        except OSError as error:
+            raise ProfileError(text, found=str(error), expected="a profile file", fix="Check the path.") from None
+        return _parse(data, where=text)
+    known = {profile.name: profile for profile in profiles()}
+    if text not in known:
+        raise ProfileError(
+            f"profile {text!r}",
+            found="no profile of this name",
+            expected=f"{listing(known)}, or the path of a {_SUFFIX} file",
+            fix=nearest(text, known),
+        )
+    return known[text]
+
+
+def _parse(data: bytes, *, where: str) -> HardwareProfile:
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(where, found=str(error), expected="a TOML file in UTF-8", fix="Mend the file.") from None
+    return validate(HardwareProfile, table, where=where, error=ProfileError)

@@ -1,0 +1,123 @@
+"""The CPU as Windows tells of it: kernel32 and the registry through ctypes and winreg, cpuid through archspec.
+
+kernel32 knows no flag for AVX-VNNI or AVX512-VNNI, so on x86-64 the features come from the cpuid instruction.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from dualtune_edge.profiles.schema import Cpu
+
+_RELATION_PROCESSOR_CORE: Final = 0
+_ARM_FEATURES: Final = {43: "asimddp", 66: "i8mm"}  # winnt.h: PF_ARM_V82_DP_…, PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE
+_CPU_KEY: Final = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+
+
+@dataclass(frozen=True)
+class GroupMask:
+    """Logical processors of one processor group, as a bit mask."""
+
+    group: int
+    mask: int
+
+
+def parse_cores(buffer: bytes) -> tuple[tuple[GroupMask, ...], ...]:
+    """The cores in a buffer of `SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX` records, each with its logical processors.
+
+    A record: relationship (uint32), its own size (uint32), flags and efficiency class (2 bytes), 20 reserved bytes,
+    the number of masks (uint16), then 16 bytes a mask: KAFFINITY (uint64), group (uint16), 6 reserved bytes.
+    """
+    return tuple(_records(buffer))
+
+
+def count(cores: Iterable[tuple[GroupMask, ...]], affinity: int) -> tuple[int, int]:
+    """Physical and logical cores that a process may use; `affinity` 0: it spans groups, nothing is kept from it."""
+    masks = [tuple(part.mask & affinity if affinity else part.mask for part in core) for core in cores]
+    usable = [core for core in masks if any(core)]
+    return len(usable), sum(mask.bit_count() for core in usable for mask in core)
+
+
+def _records(buffer: bytes) -> Iterator[tuple[GroupMask, ...]]:
+    offset = 0
+    while offset < len(buffer):
+        relationship, size = struct.unpack_from("<II", buffer, offset)
+        if relationship == _RELATION_PROCESSOR_CORE:
+            (masks,) = struct.unpack_from("<H", buffer, offset + 30)
+            pairs = (struct.unpack_from("<QH", buffer, offset + 32 + 16 * index) for index in range(masks))
+            yield tuple(GroupMask(group=group, mask=mask) for mask, group in pairs)
+        offset += size
+
+
+if sys.platform == "win32":
+    import ctypes
+    import platform
+    import winreg
+    from ctypes import wintypes
+
+    from archspec.cpu.detect import detected_info
+
+    _KERNEL32: Final = ctypes.WinDLL("kernel32", use_last_error=True)
+    _KERNEL32.GetCurrentProcess.restype = wintypes.HANDLE
+
+    class _MemoryStatus(ctypes.Structure):
+        """MEMORYSTATUSEX."""
+
+        _fields_ = (
+            ("length", wintypes.DWORD),
+            ("load", wintypes.DWORD),
+            ("total_physical", ctypes.c_uint64),
+            ("others", ctypes.c_uint64 * 6),
+        )
+
+    def read_cpu() -> Cpu:
+        """The CPU of this machine, as far as this process may use it."""
+        physical, logical = count(parse_cores(_core_records()), _affinity())
+        return Cpu(
+            name=_name(),
+            features=_arm_features() if platform.machine() == "ARM64" else frozenset(detected_info().features),
+            physical_cores=physical,
+            logical_cores=logical,
+            memory=_memory(),
+        )
+
+    def _core_records() -> bytes:
+        size = wintypes.DWORD(0)
+        ask = _KERNEL32.GetLogicalProcessorInformationEx
+        ask(_RELATION_PROCESSOR_CORE, None, ctypes.byref(size))  # fails, and tells the size
+        buffer = ctypes.create_string_buffer(size.value)
+        if not ask(_RELATION_PROCESSOR_CORE, buffer, ctypes.byref(size)):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return buffer.raw[: size.value]
+
+    def _affinity() -> int:
+        process, system = ctypes.c_size_t(0), ctypes.c_size_t(0)
+        handle = wintypes.HANDLE(_KERNEL32.GetCurrentProcess())
+        if not _KERNEL32.GetProcessAffinityMask(handle, ctypes.byref(process), ctypes.byref(system)):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return process.value
+
+    def _memory() -> int:
+        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+        if not _KERNEL32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return int(status.total_physical)
+
+    def _arm_features() -> frozenset[str]:
+        present = _KERNEL32.IsProcessorFeaturePresent
+        return frozenset(name for number, name in _ARM_FEATURES.items() if present(wintypes.DWORD(number)))
+
+    def _name() -> str:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _CPU_KEY) as key:
+            value, _ = winreg.QueryValueEx(key, "ProcessorNameString")
+        return str(value).strip()
+
+else:
+
+    def read_cpu() -> Cpu:
+        """Stands here so that the table in `detect` names one function on every system."""
+        raise NotImplementedError("this is not Windows")
