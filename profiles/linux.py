@@ -29,9 +29,9 @@ def cpu_list(text: str) -> tuple[int, ...]:
     return tuple(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
-def cpu_features(processor: Mapping[str, str]) -> frozenset[str]:
+def cpu_features(processor: Mapping[str, str]) -> tuple[str, ...]:
     """The flags of one processor's block of /proc/cpuinfo: `flags` on x86, `Features` on arm64."""
-    return frozenset(processor.get("flags", processor.get("Features", "")).split())
+    return tuple(sorted(processor.get("flags", processor.get("Features", "")).split()))
 
 
 def physical_cores(siblings: Mapping[int, str]) -> int:

@@ -29,7 +29,7 @@ def parse(text: str) -> Cpu:
     table: Mapping[str, str] = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     return Cpu(
         name=table.get("machdep.cpu.brand_string", ""),
-        features=frozenset(feature for key, feature in _FEATURES.items() if table.get(key) == "1"),
+        features=tuple(sorted(feature for key, feature in _FEATURES.items() if table.get(key) == "1")),
         physical_cores=int(table["hw.physicalcpu"]),
         logical_cores=int(table["hw.logicalcpu"]),
         memory=int(table["hw.memsize"]),

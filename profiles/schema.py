@@ -66,7 +66,7 @@ class Cpu:
     """
 
     name: str
-    features: frozenset[str]
+    features: tuple[str, ...]  # sorted
     physical_cores: int
     logical_cores: int
     memory: int | None

@@ -79,7 +79,7 @@ if sys.platform == "win32":
         physical, logical = count(parse_cores(_core_records()), _affinity())
         return Cpu(
             name=_name(),
-            features=_arm_features() if platform.machine() == "ARM64" else frozenset(detected_info().features),
+            features=_arm_features() if platform.machine() == "ARM64" else tuple(sorted(detected_info().features)),
             physical_cores=physical,
             logical_cores=logical,
             memory=_memory(),
@@ -107,9 +107,9 @@ if sys.platform == "win32":
             raise ctypes.WinError(ctypes.get_last_error())
         return int(status.total_physical)
 
-    def _arm_features() -> frozenset[str]:
+    def _arm_features() -> tuple[str, ...]:
         present = _KERNEL32.IsProcessorFeaturePresent
-        return frozenset(name for number, name in _ARM_FEATURES.items() if present(wintypes.DWORD(number)))
+        return tuple(name for number, name in _ARM_FEATURES.items() if present(wintypes.DWORD(number)))
 
     def _name() -> str:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _CPU_KEY) as key:

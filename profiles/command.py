@@ -1,0 +1,123 @@
+"""`dualtune-edge profiles list | show | detect`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.detect import detect as detect_machine
+from dualtune_edge.profiles.detect import ep_devices
+from dualtune_edge.profiles.resolve import Reason, Resolution, misfits, resolve
+from dualtune_edge.profiles.schema import EpDevice, HardwareProfile, Machine
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.cli import group
+from dualtune_edge.toolkit.frozen import Frozen
+
+
+class ProfileList(Frozen):
+    """What `profiles list --json` prints."""
+
+    profiles: tuple[HardwareProfile, ...]
+
+
+class Detection(Frozen):
+    """What `profiles detect --json` prints."""
+
+    machine: Machine
+    devices: tuple[EpDevice, ...]
+    profile: str
+    settings: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+
+
+def list_(*, as_json: console.AsJson = False) -> None:
+    """List the profiles of this package; a * marks those that fit this machine.
+
+    Example:
+        dualtune-edge profiles list
+
+    """
+    machine, known = detect_machine(), catalog.profiles()
+    rows = [
+        f"{' ' if misfits(profile, machine) else '*'} {profile.name:<20} {profile.description}" for profile in known
+    ]
+    console.result(ProfileList(profiles=known), "\n".join(rows), as_json=as_json)
+
+
+def show(
+    profile: Annotated[str, typer.Argument(metavar="NAME", help="A profile's name, or the path of a .toml file.")],
+    *,
+    as_json: console.AsJson = False,
+) -> None:
+    """Show one profile: what it needs, and each setting with its reason.
+
+    Example:
+        dualtune-edge profiles show x86-64-avx2
+
+    """
+    chosen = catalog.load(profile)
+    console.result(chosen, _describe(chosen), as_json=as_json)
+
+
+def detect(
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Settle this profile (a name or a .toml file) instead of the best one."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    *,
+    as_json: console.AsJson = False,
+) -> None:
+    """Tell what this machine has, and how models will run on it, each setting with its reason.
+
+    Example:
+        dualtune-edge profiles detect --json
+
+    """
+    machine, devices = detect_machine(), ep_devices()
+    resolution = resolve(catalog.load(profile) if profile else None, machine, threads=threads)
+    for warning in resolution.warnings:
+        console.warn(warning)
+    report = Detection(
+        machine=machine,
+        devices=devices,
+        profile=resolution.profile.name,
+        settings=resolution.reasons,
+        warnings=resolution.warnings,
+    )
+    console.result(report, _report(machine, devices, resolution), as_json=as_json)
+
+
+profiles = group("Show hardware profiles, and which one fits here.", (list_, show, detect))
+
+
+def _describe(profile: HardwareProfile) -> str:
+    wishes = (
+        ("threads", str(profile.session.threads)),
+        ("spinning", "on" if profile.session.spinning else "off"),
+        *((name, str(value)) for name, value in profile.quantization),
+    )
+    rows = (
+        f"{profile.name}: {profile.description}",
+        f"needs           {profile.architecture} with {', '.join(profile.features)}",
+        f"runs by         {profile.provider}",
+        *(f"{name:<16}{value:<10}{getattr(profile.why, name)}".rstrip() for name, value in wishes),
+    )
+    return "\n".join(rows)
+
+
+def _report(machine: Machine, devices: tuple[EpDevice, ...], resolution: Resolution) -> str:
+    cpu = machine.cpu
+    asked = {feature for profile in catalog.profiles() for feature in profile.features}
+    used = [feature for feature in cpu.features if feature in asked]
+    memory = f", {cpu.memory / 2**30:.1f} GiB of memory" if cpu.memory else ""
+    rows = (
+        f"machine         {machine.system} on {machine.architecture}: {cpu.name or 'a CPU without a name'}",
+        f"cores           {cpu.physical_cores} physical, {cpu.logical_cores} logical{memory}",
+        f"features        {', '.join(used) or 'none that a profile asks for'}",
+        *(f"device          {device.kind} of {device.vendor} by {device.provider}" for device in devices),
+        *(f"{reason.setting:<16}{reason.value:<20} {reason.why}" for reason in resolution.reasons),
+    )
+    return "\n".join(rows)

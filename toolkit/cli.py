@@ -1,0 +1,146 @@
+"""`dualtune-edge`: a table of command name → function, imported when it is called.
+
+A command's function is a plain one with typer's annotations, beside the feature. Its docstring is the help: the first
+line stands in the table too, and an `Example:` section ends it. A group of commands is a `typer.Typer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+
+from dualtune_edge.toolkit.errors import EdgeError, MissingExtraError
+
+PROGRAM: Final = "dualtune-edge"
+
+
+class Row(NamedTuple):
+    """Where a command's function is, and what it does in a line: `--help` imports none of them."""
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "export": Row(
+        "dualtune_edge.export.command", "export", "Compile a base model and its LoRA adapters into a bundle."
+    ),
+    "call": Row("dualtune_edge.runtime.command", "call", "Answer a message with a tool call."),
+    "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
+    "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
+    "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
+    "demo": Row("dualtune_edge.export.demo.command", "demo", "Export the built-in kit and make calls with it."),
+}
+
+# What the extra `export` brings; see pyproject.toml.
+_BUILD_SIDE: Final = {
+    "onnx",
+    "onnx_ir",
+    "optimum",
+    "peft",
+    "psutil",
+    "requests",
+    "safetensors",
+    "torch",
+    "transformers",
+    "yaml",
+}
+_SECTIONS: Final = re.compile(r"\n\n(?=(?:Example|Examples|Args|Returns|Raises):\n)")  # of Google's docstrings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command. Ends in `SystemExit`: 0, 2 for wrong flags, or the error's own code (docs/errors.md)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # a pipe on Windows has the code page's encoding, which lacks letters
+    try:
+        application(arguments[:1])(args=arguments, prog_name=PROGRAM)
+    except EdgeError as error:
+        _tell(error, as_json="--json" in arguments)
+        raise SystemExit(error.exit_code) from None
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _BUILD_SIDE:
+            raise
+        lacking = MissingExtraError(
+            f"{PROGRAM} {' '.join(arguments[:1])}",
+            found=f"no package {missing}",
+            expected="the packages of the extra `export`",
+            fix="Run: pip install 'dualtune-edge[export]'",
+        )
+        _tell(lacking, as_json="--json" in arguments)
+        raise SystemExit(lacking.exit_code) from None
+
+
+def application(imported: Sequence[str]) -> typer.Typer:
+    """The whole command line, with the functions of the `imported` commands only; the others show their summary."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+    app.callback(help="LoRA adapters in, tool calls out, on a CPU.")(_root)
+    for name, row in COMMANDS.items():
+        if name in imported:
+            _add(app, name, getattr(importlib.import_module(row.module), row.function))
+        else:
+            app.command(name, help=row.summary)(_not_imported)
+    return app
+
+
+def help_and_example(function: Callable[..., Any]) -> tuple[str, str | None]:
+    r"""A docstring as help, and its example as epilog; `\b` keeps click from wrapping the lines after it."""
+    head, *sections = _SECTIONS.split(inspect.getdoc(function) or "")
+    example = next((section for section in sections if section.startswith("Example")), None)
+    return head, example and f"\b\n{example}"
+
+
+def group(summary: str, functions: Sequence[Callable[..., Any]]) -> typer.Typer:
+    """A command of commands, each named as its function is (without underscores at the end)."""
+    app = typer.Typer(help=summary, rich_markup_mode=None, no_args_is_help=True)
+    for function in functions:
+        _add(app, function.__name__.rstrip("_"), function)
+    return app
+
+
+def _add(app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any]) -> None:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+        return
+    text, example = help_and_example(command)
+    app.command(name, help=text, epilog=example, no_args_is_help=False)(command)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+def _not_imported() -> None:
+    raise AssertionError("a command that is called is imported")  # pragma: no cover
+
+
+def _tell(error: EdgeError, *, as_json: bool) -> None:
+    parts = {"type": type(error).__name__, "where": error.where, "found": error.found}
+    parts |= {"expected": error.expected, "fix": error.fix}
+    if as_json:
+        typer.echo(json.dumps({"error": parts}, ensure_ascii=False))
+    else:
+        typer.echo(f"error: {error.where}: found {error.found}; expected {error.expected}.\n{error.fix}", err=True)
