@@ -1,0 +1,36 @@
+# make demo   export the built-in kit and make calls with it
+# make test   every check: ruff, mypy, import-linter, pytest
+# make docs   rewrite docs/cli.md from the commands' help
+# Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+WINGS := toolkit profiles runtime export
+
+.PHONY: demo test docs
+.DEFAULT_GOAL := test
+
+demo: .venv/installed
+	$(BIN)/dualtune-edge demo
+
+test: .venv/installed .types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+docs: .venv/installed
+	$(BIN)/python docs/cli_pages.py
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nRun: make PYTHON=python3.12 …" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	@touch $@
+
+# mypy sees no editable install; these links give it the same names.
+.types: Makefile
+	@mkdir -p .types/dualtune_edge
+	@for wing in $(WINGS); do ln -sfn ../../$$wing .types/dualtune_edge/$$wing; done
+	@touch .types
