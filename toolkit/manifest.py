@@ -43,10 +43,12 @@ class BaseInfo(Frozen):
 
 
 class TokenizerInfo(Frozen):
-    """`fingerprint`: SHA-256 of tokenizer.json."""
+    """`fingerprint`: SHA-256 of tokenizer.json. `bos` and `eos` are what templates call `bos_token` and `eos_token`."""
 
     fingerprint: str
     vocab_size: int
+    bos: str
+    eos: str
 
 
 class CacheShape(Frozen):
@@ -69,7 +71,7 @@ class AdapterEntry(Frozen):
     rank: int
     scale: float
     sha256: str  # over the adapter's tensors and what of its config changes the mathematics
-    path: str  # external: the .onnx_adapter file; merged: the graph's folder
+    path: str  # external: the .onnx_adapter file; merged: the graph's folder; one adapter of several stages is one file
 
 
 class Stage(Frozen):
@@ -104,7 +106,7 @@ class Manifest(Frozen):
     tokenizer: TokenizerInfo
     cache: CacheShape
     quantization: Quantization
-    profile: str
+    profile: str | None  # a hardware profile's name; None: the device takes the one that fits it
     no_tool: str = NO_TOOL
     toolset_choice: Stage | None  # None: there is one toolset
     toolsets: tuple[ToolsetEntry, ...] = Field(min_length=1)

@@ -1,0 +1,214 @@
+"""What `dualtune.yaml` may say: which base, which toolsets, which adapters, and how they are to be deployed.
+
+An adapter is a path, or a path with a mode of its own where it differs from the spec's. Paths are relative to the
+file that names them. docs/guide.md shows a whole file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from dualtune_edge.export.yaml_file import Location, dotted, read_yaml
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.manifest import Mode, Quantization
+from dualtune_edge.toolkit.prompts import NO_TOOL
+from dualtune_edge.toolkit.validation import validate
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    return (info.context or Path()) / path
+
+
+def _resolve_profile(profile: str, info: ValidationInfo) -> str:
+    return str(_resolve(Path(profile), info)) if profile.endswith(".toml") else profile
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise PydanticCustomError("name", "printable characters")
+    return name
+
+
+def _arguments_form(value: object) -> str | None:
+    if isinstance(value, str | Path):
+        return "folder"
+    return "mapping" if isinstance(value, dict) else None
+
+
+LocalPath: TypeAlias = Annotated[Path, AfterValidator(_resolve)]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS), AfterValidator(_printable)]
+
+
+class AdapterSpec(Frozen):
+    """One PEFT adapter's folder. Without a mode of its own it takes the spec's."""
+
+    path: LocalPath
+    mode: Mode | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: object) -> object:
+        if isinstance(value, str | Path):
+            return {"path": value}
+        if isinstance(value, dict | AdapterSpec):
+            return value
+        raise PydanticCustomError("adapter", "an adapter's folder, or a mapping of `path` and `mode`")
+
+
+ArgumentAdapters: TypeAlias = Annotated[
+    Annotated[LocalPath, Tag("folder")] | Annotated[dict[str, AdapterSpec], Tag("mapping")],
+    Discriminator(
+        _arguments_form,
+        custom_error_type="arguments_form",
+        custom_error_message="a folder of adapter folders, or a mapping of tool to adapter",
+    ),
+]
+
+
+class TemplatesSpec(Frozen):
+    """Chat templates for the stages of one toolset whose adapters bring none of their own."""
+
+    selection: LocalPath | None = None
+    arguments: LocalPath | None = None
+
+
+class ToolsetSpec(Frozen):
+    """One toolset: its tool list and its adapters. Stages without an adapter are left to the base model."""
+
+    name: Name
+    description: str = ""
+    tools: LocalPath
+    selection: AdapterSpec | None = None
+    arguments: ArgumentAdapters | None = None
+    templates: TemplatesSpec = TemplatesSpec()
+
+
+class ExportSpec(Frozen):
+    """One export.
+
+    `profile` is the name or the file (`….toml`) of a hardware profile; without one the device chooses. What is
+    left out of `quantization` is the profile's. `toolset_template` is for choosing the toolset.
+    """
+
+    base: LocalPath
+    toolsets: tuple[ToolsetSpec, ...] = Field(min_length=1, max_length=limits.TOOLSETS)
+    mode: Mode = "external"
+    quantization: Quantization = Quantization()
+    profile: Annotated[str, AfterValidator(_resolve_profile)] | None = None
+    no_tool: Name = NO_TOOL
+    toolset_template: LocalPath | None = None
+
+    @classmethod
+    def from_flags(
+        cls,
+        base: Path,
+        tools: Path,
+        *,
+        selection: Path | None = None,
+        arguments: Path | None = None,
+        mode: Mode = "external",
+        profile: str | None = None,
+    ) -> ExportSpec:
+        """One toolset, named after its tool list's file.
+
+        Raises:
+            SpecError: a path leads nowhere, or the file's name cannot be a toolset's.
+
+        """
+        toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
+        value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": profile}
+        return _validate(value, Path(), _flag)
+
+
+def read_spec(path: Path) -> ExportSpec:
+    """Read a `dualtune.yaml`.
+
+    Raises:
+        SpecError: not YAML, an unknown or repeated key, a wrong type, a path that leads nowhere, two toolsets of one
+            name. It names the line and the place in the document.
+
+    """
+    document = read_yaml(path)
+    if not isinstance(document.value, dict):
+        raise SpecError(
+            str(path), found="no mapping", expected="`base:` and `toolsets:`", fix="See docs/guide.md for an example."
+        )
+    return _validate(document.value, path.parent, document.where)
+
+
+def _validate(value: dict[str, Any], folder: Path, where: Callable[[Location], str]) -> ExportSpec:
+    spec = validate(
+        ExportSpec, value, where=lambda location: where(_written(value, location)), error=SpecError, context=folder
+    )
+    _refuse_double_toolsets(spec, where)
+    for location, path, folder_wanted in _paths(spec):
+        if not (path.is_dir() if folder_wanted else path.is_file()):
+            raise _nowhere(where(location), path, folder_wanted=folder_wanted)
+    return spec
+
+
+def _written(value: Any, location: Location) -> Location:
+    """The location as the document has it: pydantic puts the names of a union's branches in between."""
+    result: list[str | int] = []
+    for part in location:
+        inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+        if inside:
+            value = value[part]
+            result.append(part)
+    return tuple(result) if location[-1:] == tuple(result[-1:]) else (*result, *location[-1:])
+
+
+def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) -> None:
+    names = [toolset.name for toolset in spec.toolsets]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise SpecError(
+                where(("toolsets", index, "name")),
+                found=f"a second toolset named {name!r}",
+                expected="each name once",
+                fix="Rename one of them.",
+            )
+
+
+def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
+    """(place, path, whether a folder is wanted) of all that the spec refers to."""
+    yield ("base",), spec.base, True
+    if spec.toolset_template:
+        yield ("toolset_template",), spec.toolset_template, False
+    for index, toolset in enumerate(spec.toolsets):
+        here = ("toolsets", index)
+        yield (*here, "tools"), toolset.tools, False
+        if toolset.selection:
+            yield (*here, "selection"), toolset.selection.path, True
+        if isinstance(toolset.arguments, Path):
+            yield (*here, "arguments"), toolset.arguments, True
+        else:
+            for tool, adapter in (toolset.arguments or {}).items():
+                yield (*here, "arguments", tool), adapter.path, True
+        for stage, template in (("selection", toolset.templates.selection), ("arguments", toolset.templates.arguments)):
+            if template:
+                yield (*here, "templates", stage), template, False
+
+
+def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
+    kind = "folder" if folder_wanted else "file"
+    if path.exists():
+        return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
+    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    fix = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+    return SpecError(where, found=f"{path}, which does not exist", expected=f"a {kind}", fix=fix)
+
+
+def _flag(location: Location) -> str:
+    """The flag that a place in the spec comes from."""
+    names = [part for part in location if isinstance(part, str) and part != "toolsets"]
+    return "--tools" if names == ["name"] else f"--{names[0]}" if names else dotted(location)

@@ -1,0 +1,105 @@
+"""YAML with line numbers, and without what would hide a mistake: duplicate keys, keys that are not text, repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import yaml
+
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import SpecError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NODES: Final = 100_000  # values of one file; aliases can repeat each other into billions
+
+Location: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A parsed YAML file: its value, and the line of every value in it."""
+
+    path: Path
+    value: Any
+    lines: Mapping[Location, int]
+
+    def where(self, location: Location) -> str:
+        """How errors name a place: file, line and path in the document."""
+        known = location
+        while known and known not in self.lines:
+            known = known[:-1]
+        place = f"{self.path}, line {self.lines.get(known, 1)}"
+        return f"{place}, {dotted(location)}" if location else place
+
+
+def dotted(location: Location) -> str:
+    """`toolsets[0].selection` for `("toolsets", 0, "selection")`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Read one document.
+
+    Raises:
+        SpecError: the file cannot be read, is not YAML, repeats a key, or has a key that is not text.
+
+    """
+    try:
+        data = path.read_bytes()
+        if len(data) > limits.JSON_BYTES:
+            raise _refusal(str(path), f"{len(data)} bytes", f"at most {limits.JSON_BYTES}")
+        loader = yaml.SafeLoader(data)
+        reader = _Reader(path, loader)
+        node = loader.get_single_node()
+        value = None if node is None else reader.value(node, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise _refusal(where, str(error.problem or error.context), "valid YAML") from None
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _refusal(str(path), str(error) or type(error).__name__, "a readable YAML file") from None
+    return YamlFile(path, value, reader.lines)
+
+
+class _Reader:
+    """Turns nodes into values, and notes where each began."""
+
+    def __init__(self, path: Path, loader: yaml.SafeLoader) -> None:
+        self._path, self._loader = path, loader
+        self._count = 0
+        self.lines: dict[Location, int] = {}
+
+    def value(self, node: yaml.Node, location: Location) -> Any:
+        self._count += 1
+        if self._count > _NODES or len(location) > limits.JSON_DEPTH:
+            raise _refusal(self._where(node), "a document without end", f"at most {_NODES} values")
+        self.lines.setdefault(location, node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        return self._loader.construct_object(node)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, item in node.value:
+            key = self._loader.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise _refusal(self._where(key_node), f"the key {key!r}", "a text", "Write it in quotes.")
+            if key in result:
+                again = dotted((*location, key))
+                raise _refusal(self._where(key_node), f"the key `{again}` twice", "each key once", "Remove one.")
+            self.lines[(*location, key)] = key_node.start_mark.line + 1
+            result[key] = self.value(item, (*location, key))
+        return result
+
+    def _where(self, node: yaml.Node) -> str:
+        return f"{self._path}, line {node.start_mark.line + 1}"
+
+
+def _refusal(where: str, found: str, expected: str, fix: str = "Mend the file.") -> SpecError:
+    return SpecError(where, found=found, expected=expected, fix=fix)
