@@ -1,0 +1,48 @@
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WINGS = ("toolkit", "profiles", "runtime", "export")
+ignore = shutil.ignore_patterns("__pycache__", ".*")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel of a copy: a build folder that lies about could put old files into it."""
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for wing in WINGS:
+        shutil.copytree(ROOT / wing, copy / wing, ignore=ignore)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, copy]
+    subprocess.run(command, check=True)
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as archive:
+        yield archive
+
+
+def test_it_holds_every_file_of_the_wings_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    ours = {
+        f"dualtune_edge/{path.relative_to(ROOT).as_posix()}"
+        for wing in WINGS
+        for path in (ROOT / wing).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packed == ours
+
+
+def test_its_metadata(wheel: zipfile.ZipFile) -> None:
+    names = {name.rpartition("/")[2]: name for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = message_from_bytes(wheel.read(names["METADATA"]))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert b"Apache License" in wheel.read(names["LICENSE"])
+    assert b"dualtune-edge = dualtune_edge.toolkit.cli:main" in wheel.read(names["entry_points.txt"])
+    base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert not any(line.startswith(("torch", "transformers", "peft", "optimum", "onnx>", "onnx-ir")) for line in base)

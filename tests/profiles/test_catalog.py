@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from dualtune_edge.profiles import catalog
+from dualtune_edge.toolkit.errors import ProfileError
+
+DATA = Path(catalog.__file__).parent / "data"
+
+
+def test_every_file_is_a_profile_of_its_own_name_and_gives_every_reason() -> None:
+    known = catalog.profiles()
+    assert [f"{profile.name}.toml" for profile in known] == sorted(path.name for path in DATA.iterdir())
+    assert [profile.name for profile in known if not all(value for _, value in profile.why)] == []
+
+
+def test_no_two_profiles_ask_for_the_same() -> None:
+    asked = [(profile.architecture, frozenset(profile.features)) for profile in catalog.profiles()]
+    assert len(asked) == len(set(asked))
+
+
+def test_a_file_of_the_users_own_loads_by_its_path(tmp_path: Path) -> None:
+    text = (DATA / "x86-64-avx2.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace('"x86-64-avx2"', '"mine"').replace('"physical"', "3"), encoding="utf-8")
+    profile = catalog.load(path)
+    assert (profile.name, profile.session.threads) == ("mine", 3)
+    assert profile == catalog.load(str(path))
+
+
+def test_an_unknown_name_tells_the_nearest() -> None:
+    with pytest.raises(ProfileError, match="Did you mean 'x86-64-avx2'"):
+        catalog.load("x86-64-avx-2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("block_size", "blocksize", r"quantization\.blocksize.*Did you mean 'block_size'"),
+        ("block_size = 32", "block_size = 48", r"quantization\.block_size: found 48"),
+        ("spinning = true", 'spinning = "sometimes"', r"session\.spinning: found 'sometimes'"),
+        ('threads = "physical"', "threads = 0", r"session\.threads"),
+        ("description", "describtion", r"describtion.*Did you mean 'description'"),
+        ("[session]", "[session", r"mine\.toml: found .*TOML"),
+        ('provider = "CPUExecutionProvider"', 'provider = "CUDAExecutionProvider"', "provider"),
+    ],
+)
+def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = (DATA / "x86-64-avx2.toml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ProfileError, match=told):
+        catalog.load(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"none\.toml"):
+        catalog.load(tmp_path / "none.toml")

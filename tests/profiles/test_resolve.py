@@ -1,0 +1,87 @@
+import pytest
+
+from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.resolve import resolve
+from dualtune_edge.profiles.schema import Cpu, Machine, SessionSettings
+from dualtune_edge.toolkit.errors import ProfileError
+
+AVX2 = ("avx2", "fma")
+AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+
+
+def machine(architecture: str, *features: str, physical: int = 4, logical: int = 8) -> Machine:
+    cpu = Cpu(name="", features=features, physical_cores=physical, logical_cores=logical, memory=None)
+    return Machine(system="Linux", architecture=architecture, cpu=cpu)
+
+
+@pytest.mark.parametrize(
+    ("here", "name"),
+    [
+        (machine("x86_64", *AVX2), "x86-64-avx2"),
+        (machine("x86_64", *AVX2, "avx_vnni"), "x86-64-avx-vnni"),
+        (machine("x86_64", *AVX512), "x86-64-avx512-vnni"),
+        (machine("x86_64", *AVX512, "avx_vnni"), "x86-64-avx512-vnni"),
+        (machine("x86_64", *AVX512[:-1]), "x86-64-avx2"),  # Skylake-X: AVX512 without VNNI
+        (machine("arm64", "asimddp"), "arm64-dotprod"),
+        (machine("arm64", "asimddp", "i8mm"), "arm64-i8mm"),
+    ],
+)
+def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str) -> None:
+    resolution = resolve(None, here)
+    assert resolution.profile.name == name
+    assert resolution.warnings == ()
+
+
+def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None:
+    resolution = resolve(None, machine("x86_64", *AVX2, physical=6, logical=12))
+    assert resolution.settings == SessionSettings(intra_op_threads=6, spinning=True)
+    told = {reason.setting: reason.value for reason in resolution.reasons}
+    assert told == {
+        "profile": "x86-64-avx2",
+        "threads": "6",
+        "spinning": "on",
+        "bits": "4",
+        "block_size": "32",
+        "accuracy_level": "4",
+        "algorithm": "default",
+    }
+    assert all(reason.why for reason in resolution.reasons)
+
+
+def test_threads_asked_for_beat_the_profile() -> None:
+    resolution = resolve(None, machine("x86_64", *AVX2), threads=3)
+    assert resolution.settings.intra_op_threads == 3
+    assert next(reason.why for reason in resolution.reasons if reason.setting == "threads") == "asked for"
+
+
+def test_a_profile_may_fix_the_threads() -> None:
+    profile = catalog.load("x86-64-avx2")
+    fixed = profile.model_copy(update={"session": profile.session.model_copy(update={"threads": 2})})
+    assert resolve(fixed, machine("x86_64", *AVX2)).settings.intra_op_threads == 2
+
+
+def test_a_profile_for_another_machine_is_followed_and_told() -> None:
+    other = resolve(catalog.load("arm64-i8mm"), machine("x86_64", *AVX2))
+    assert other.profile.name == "arm64-i8mm"
+    assert other.warnings == ("profile arm64-i8mm is for arm64, this machine is x86_64",)
+    missing = resolve(catalog.load("x86-64-avx-vnni"), machine("x86_64", *AVX2))
+    assert "avx_vnni" in missing.warnings[0]
+
+
+def test_a_cpu_that_no_profile_fits_gets_the_plainest_with_a_warning() -> None:
+    resolution = resolve(None, machine("x86_64"))
+    assert resolution.profile.name == "x86-64-avx2"
+    assert "avx2" in resolution.warnings[0]
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ProfileError, match=r"riscv64.*arm64, x86_64"):
+        resolve(None, machine("riscv64"))
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_are_refused(threads: int) -> None:
+    with pytest.raises(ProfileError, match="1 or more"):
+        resolve(None, machine("x86_64", *AVX2), threads=threads)
+    with pytest.raises(ValueError, match="onnxruntime"):
+        SessionSettings(intra_op_threads=threads)
