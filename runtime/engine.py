@@ -1,0 +1,232 @@
+"""The Engine protocol: a model that holds the KV state of one token sequence under one adapter."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.toolkit.errors import EngineError, RequestError
+from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Manifest, Mode
+
+EngineKind = Literal["ort", "genai"]
+
+_ENGINES: Final[dict[EngineKind, tuple[str, str]]] = {  # imported when opened: one needs only its own library
+    "ort": ("dualtune_edge.runtime.ort_engine", "OrtEngine"),
+    "genai": ("dualtune_edge.runtime.genai_engine", "GenaiEngine"),
+}
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """One adapter: `path` is the .onnx_adapter file (external) or the graph's folder (merged)."""
+
+    name: str
+    mode: Mode
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """All that an engine needs to know of a bundle: `folder` holds the base graph, `fingerprint` names the base."""
+
+    folder: Path
+    fingerprint: str
+    cache: CacheShape
+    vocab_size: int
+    context_length: int
+    adapters: tuple[AdapterSource, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest, root: Path) -> ModelSource:
+        """The source that a verified bundle's manifest describes; `root` is the bundle's folder."""
+        base = manifest.base
+        adapters = tuple(
+            AdapterSource(entry.name, entry.mode, root / entry.path, entry.sha256) for entry in manifest.adapters
+        )
+        return cls(root / MODEL_DIR, base.fingerprint, manifest.cache, base.vocab_size, base.context_length, adapters)
+
+    def adapter(self, name: str) -> AdapterSource:
+        """The adapter of that name.
+
+        Raises:
+            EngineError: there is none.
+
+        """
+        for adapter in self.adapters:
+            if adapter.name == name:
+                return adapter
+        names = ", ".join(adapter.name for adapter in self.adapters) or "no adapter"
+        raise EngineError("adapter", found=repr(name), expected=names, fix="Use an adapter of this bundle.")
+
+    def identity(self, adapter: str | None) -> str:
+        """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash."""
+        if adapter is None:
+            return f"{self.fingerprint}/base"
+        used = self.adapter(adapter)
+        return f"{self.fingerprint}/{used.mode}/{used.sha256}"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The KV state of `tokens` under one adapter, apart from any engine.
+
+    `state` has shape (layers, 2, kv_heads, len(tokens), head_dim): keys and values of each layer, read-only. It is
+    None where the engine cannot save them; restoring then computes them again.
+    """
+
+    identity: str  # Engine.identity when it was taken
+    tokens: tuple[int, ...]
+    state: NDArray[np.generic] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: the KV values, and 8 a token."""
+        return 8 * len(self.tokens) + (0 if self.state is None else self.state.nbytes)
+
+
+class Engine(Protocol):
+    """One token sequence at a time. Not for use by several threads at once. Closed by leaving its `with` block."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that can be held."""
+
+    @property
+    def adapter(self) -> str | None:
+        """The active adapter; None: the base."""
+
+    @property
+    def identity(self) -> str:
+        """What KV values depend on besides the tokens; equal for equal base and adapter content."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose KV is held, in order."""
+
+    def use(self, adapter: str | None) -> None:
+        """Activate an adapter (None: the base) and drop the KV state: KV of one adapter is wrong under another.
+
+        Raises:
+            EngineError: no such adapter, or it does not fit the graph.
+
+        """
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens (one or more) and return the logits after the last, shape (vocab_size,), the caller's own.
+
+        Raises:
+            RequestError: more tokens than the context holds; nothing was appended.
+            EngineError: no token, or one outside the vocabulary.
+
+        """
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens only.
+
+        Raises:
+            EngineError: fewer are held.
+
+        """
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the KV state, independent of what follows."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace the KV state by the snapshot's.
+
+        Raises:
+            EngineError: it was taken under another adapter or base, or its shape is not this model's.
+
+        """
+
+    def close(self) -> None:
+        """Release sessions and buffers; every later call is an EngineError."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Opener(Protocol):
+    def __call__(self, source: ModelSource, settings: SessionSettings) -> Engine: ...
+
+
+def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind = "ort") -> Engine:
+    """Open an engine on a model whose files were verified.
+
+    Raises:
+        EngineError: unknown kind, a graph that is not as expected, or an adapter that does not fit it.
+
+    """
+    if kind not in _ENGINES:
+        raise EngineError(
+            "engine", found=repr(kind), expected=" or ".join(get_args(EngineKind)), fix="Use one of them."
+        )
+    module, name = _ENGINES[kind]
+    opener = cast("_Opener", getattr(importlib.import_module(module), name))
+    return opener(source, settings)
+
+
+def check_tokens(tokens: Sequence[int], *, held: int, vocab_size: int, context_length: int) -> NDArray[np.int64]:
+    """The tokens as an int64 array of shape (1, tokens), once it is sure that they can follow `held` others.
+
+    Raises:
+        RequestError: more tokens than the context holds.
+        EngineError: no token, or one outside the vocabulary.
+
+    """
+    if not tokens:
+        raise EngineError("forward", found="no token", expected="at least one", fix="Append a token.")
+    if held + len(tokens) > context_length:
+        raise RequestError(
+            "prompt",
+            found=f"{held + len(tokens):,} tokens",
+            expected=f"at most {context_length:,}, the model's context",
+            fix="Shorten the conversation, or offer fewer tools.",
+        )
+    array = np.asarray(tokens, dtype=np.int64)
+    if array.min() < 0 or array.max() >= vocab_size:
+        outside = int(array.min()) if array.min() < 0 else int(array.max())
+        raise EngineError(
+            "forward", found=f"token {outside}", expected=f"0 to {vocab_size - 1}", fix="Use this model's tokenizer."
+        )
+    return array[np.newaxis]
+
+
+def check_rewind(length: int, *, held: int) -> None:
+    """Raise `EngineError` unless the first `length` of `held` tokens can be kept."""
+    if not 0 <= length <= held:
+        raise EngineError(
+            "rewind", found=f"length {length}", expected=f"0 to {held}, the tokens held", fix="Rewind less."
+        )
+
+
+def check_identity(snapshot: Snapshot, identity: str) -> None:
+    """Raise `EngineError` unless the snapshot was taken under this base and adapter."""
+    if snapshot.identity != identity:
+        raise EngineError(
+            "restore",
+            found=f"KV state of {snapshot.identity}",
+            expected=f"of {identity}, the adapter in use",
+            fix="Activate the adapter under which it was taken.",
+        )
+
+
+def closed() -> EngineError:
+    """The error of using an engine after `close`."""
+    return EngineError("engine", found="a closed engine", expected="an open one", fix="Open it again with open_engine.")

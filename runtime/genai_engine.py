@@ -1,0 +1,218 @@
+"""An engine on onnxruntime-genai, for graphs that plain onnxruntime cannot drive.
+
+Only `append_tokens`, `get_logits` and `rewind_to` are used: its own sampling loop decides nothing here. Two things it
+cannot do are made up for by computing tokens again: its KV state cannot be read or written, so a snapshot is its
+tokens; and its buffer cannot grow, so a generator that is full is replaced by one of twice the length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import onnxruntime_genai
+from numpy.typing import NDArray
+
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime.engine import (
+    ModelSource,
+    Snapshot,
+    check_identity,
+    check_rewind,
+    check_tokens,
+    closed,
+)
+from dualtune_edge.toolkit.errors import EngineError
+from dualtune_edge.toolkit.prompts import common_prefix
+
+_SMALLEST: Final = 512  # tokens of the shortest generator
+
+
+@dataclass
+class _Model:
+    """An open graph with the adapters that were loaded into it."""
+
+    model: onnxruntime_genai.Model
+    adapters: onnxruntime_genai.Adapters
+    loaded: set[str] = field(default_factory=set)
+
+
+class GenaiEngine:
+    """The Engine protocol on onnxruntime-genai. Graphs and adapters are opened at first use and then stay open."""
+
+    def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
+        """Nothing is opened yet."""
+        self._source, self._settings = source, settings
+        self._models: dict[Path, _Model] = {}
+        self._checked: set[str | None] = set()
+        self._generator: onnxruntime_genai.Generator | None = None  # None: made at the next forward
+        self._capacity = 0
+        self._tokens: list[int] = []
+        self._adapter: str | None = None
+        self._open = True
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return self._source.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that can be held."""
+        return self._source.context_length
+
+    @property
+    def adapter(self) -> str | None:
+        """The active adapter; None: the base."""
+        return self._adapter
+
+    @property
+    def identity(self) -> str:
+        """What KV values depend on besides the tokens."""
+        return self._source.identity(self._adapter)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose KV is held, in order."""
+        return tuple(self._tokens)
+
+    def use(self, adapter: str | None) -> None:
+        """Activate an adapter (None: the base) and drop the KV state."""
+        self._check(adapter)
+        self._adapter = adapter
+        self._generator = None  # a generator only ever adds adapters
+        self._tokens.clear()
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens and return the logits after the last, shape (vocab_size,)."""
+        self._check(self._adapter)
+        held = len(self._tokens)
+        ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)
+        try:
+            generator = self._with_room(held + len(tokens))
+            generator.append_tokens(ids[0].astype(np.int32))
+            logits: NDArray[np.float32] = np.asarray(generator.get_logits(), dtype=np.float32).reshape(-1)
+        except Exception as error:
+            self._generator = None  # how much of it was appended is unknown
+            raise _failed("forward", error) from error
+        self._tokens.extend(tokens)
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens only."""
+        self._require_open()
+        check_rewind(length, held=len(self._tokens))
+        if self._generator is not None and length < len(self._tokens):
+            self._generator.rewind_to(length)
+        del self._tokens[length:]
+
+    def snapshot(self) -> Snapshot:
+        """The tokens alone: genai's KV state cannot be read."""
+        self._require_open()
+        return Snapshot(self.identity, self.tokens, state=None)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Compute the snapshot's tokens again, but for those that are held already."""
+        self._require_open()
+        check_identity(snapshot, self.identity)
+        common = len(common_prefix([self._tokens, snapshot.tokens]))
+        self.rewind(common)
+        if rest := snapshot.tokens[common:]:
+            self.forward(rest)
+
+    def close(self) -> None:
+        """Release models and generators."""
+        self._open = False
+        self._generator = None
+        self._models.clear()
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise closed()
+
+    def _with_room(self, length: int) -> onnxruntime_genai.Generator:
+        """The generator, holding the tokens, with room for `length`."""
+        if self._generator is None or length > self._capacity:
+            self._capacity = min(max(2 * length, _SMALLEST), self.context_length)
+            self._generator = self._new_generator(self._adapter, self._capacity)
+            if self._tokens:
+                self._generator.append_tokens(np.asarray(self._tokens, dtype=np.int32))
+        return self._generator
+
+    def _new_generator(self, adapter: str | None, length: int) -> onnxruntime_genai.Generator:
+        source = None if adapter is None else self._source.adapter(adapter)
+        external = source is not None and source.mode == "external"
+        opened = self._model(self._source.folder if source is None or external else source.path)
+        parameters = onnxruntime_genai.GeneratorParams(opened.model)
+        parameters.set_search_options(max_length=length)  # allocated and zeroed at once
+        generator = onnxruntime_genai.Generator(opened.model, parameters)
+        if source and external:
+            if source.name not in opened.loaded:
+                opened.adapters.load(str(source.path), source.name)
+                opened.loaded.add(source.name)
+            generator.set_active_adapter(opened.adapters, source.name)
+        return generator
+
+    def _check(self, adapter: str | None) -> None:
+        """Run one token at an adapter's first use: only then does genai find that a tensor does not fit the graph.
+
+        Raises:
+            EngineError: the graph or the adapter cannot be used, or the engine is closed.
+
+        """
+        self._require_open()
+        if adapter in self._checked:
+            return
+        where = str(self._source.folder if adapter is None else self._source.adapter(adapter).path)
+        try:
+            generator = self._new_generator(adapter, 1)
+            generator.append_tokens(np.zeros(1, dtype=np.int32))
+            width = int(generator.get_logits().size)
+        except Exception as error:
+            raise _failed(where, error) from error
+        if width != self.vocab_size:
+            raise EngineError(
+                where, found=f"{width} logits", expected=f"{self.vocab_size}", fix="Export the bundle again."
+            )
+        self._checked.add(adapter)
+
+    def _model(self, folder: Path) -> _Model:
+        """The graph of a folder, opened at first use."""
+        if folder not in self._models:
+            config = onnxruntime_genai.Config(str(folder))
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": _session_options(self._settings)}}}))
+            model = onnxruntime_genai.Model(config)
+            self._models[folder] = _Model(model, onnxruntime_genai.Adapters(model))
+        return self._models[folder]
+
+
+def _session_options(settings: SessionSettings) -> dict[str, int | str]:
+    """As genai_config.json has them; a name that genai does not know is passed on as a session config entry."""
+    return {
+        "intra_op_num_threads": settings.intra_op_threads,
+        "log_severity_level": 3,  # errors: a warning for each overridable slot says nothing new
+        "session.intra_op.allow_spinning": "1" if settings.spinning else "0",
+    }
+
+
+def _failed(where: str, error: Exception) -> EngineError:
+    return EngineError(
+        where,
+        found=str(error).strip().splitlines()[0],
+        expected="onnxruntime-genai to work on it",
+        fix="Export the bundle again.",
+    )

@@ -1,0 +1,191 @@
+"""An engine on plain onnxruntime: IO binding, and one KV buffer that is both past and present.
+
+GroupQueryAttention appends to the cache in place where `past_key_values.*` and `present.*` are the same memory, so a
+step copies nothing. An external adapter is a set of tensors bound as ordinary inputs, and activating one is picking
+its IOBinding: a slot that the adapter leaves alone keeps the graph's rank-0 default, which adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime.engine import (
+    ModelSource,
+    Snapshot,
+    check_identity,
+    check_rewind,
+    check_tokens,
+    closed,
+)
+from dualtune_edge.runtime.kv_cache import KvBuffers
+from dualtune_edge.runtime.ort_graph import KV, bind_adapter, failed, open_graph, ortvalue
+
+
+@dataclass
+class _Binding:
+    """A session with one adapter's tensors and the KV buffer bound."""
+
+    session: onnxruntime.InferenceSession
+    io: onnxruntime.IOBinding
+    file: onnxruntime.AdapterFormat | None = None  # owns the mapped tensors that are bound
+
+
+class OrtEngine:
+    """The Engine protocol on onnxruntime. Graphs are opened at first use and then stay open."""
+
+    def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
+        """Open the base graph if an external adapter needs it, and check each against it.
+
+        Raises:
+            EngineError: a graph or an adapter is not as expected.
+
+        """
+        self._source, self._settings = source, settings
+        self._sessions: dict[Path, onnxruntime.InferenceSession] = {}
+        self._bindings: dict[str | None, _Binding] = {}
+        self._kv = KvBuffers(source.cache, limit=source.context_length)
+        self._mask = np.ones((1, 0), dtype=np.int64)  # attention to every token; a view of it is bound
+        self._tokens: list[int] = []
+        self._adapter: str | None = None
+        self._open = True
+        for adapter in source.adapters:
+            if adapter.mode == "external":
+                self._binding(adapter.name)
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return self._source.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that can be held."""
+        return self._source.context_length
+
+    @property
+    def adapter(self) -> str | None:
+        """The active adapter; None: the base."""
+        return self._adapter
+
+    @property
+    def identity(self) -> str:
+        """What KV values depend on besides the tokens."""
+        return self._source.identity(self._adapter)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose KV is held, in order."""
+        return tuple(self._tokens)
+
+    def use(self, adapter: str | None) -> None:
+        """Activate an adapter (None: the base) and drop the KV state."""
+        self._binding(adapter)
+        self._adapter = adapter
+        self._tokens.clear()
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens and return the logits after the last, shape (vocab_size,)."""
+        binding = self._binding(self._adapter)
+        held = len(self._tokens)
+        ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)
+        length = held + len(tokens)
+        self._reserve(length)
+        logits = np.empty(self.vocab_size, dtype=np.float32)
+        binding.io.bind_ortvalue_input("input_ids", ortvalue(ids))
+        binding.io.bind_ortvalue_input("attention_mask", ortvalue(self._mask[:, :length]))
+        binding.io.bind_ortvalue_output("logits", ortvalue(logits.reshape(1, 1, -1)))
+        try:
+            binding.session.run_with_iobinding(binding.io)
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise failed("forward", error) from error
+        self._tokens.extend(tokens)
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens only."""
+        self._require_open()
+        check_rewind(length, held=len(self._tokens))
+        del self._tokens[length:]
+
+    def snapshot(self) -> Snapshot:
+        """A compact copy of the KV state."""
+        self._require_open()
+        return Snapshot(self.identity, self.tokens, self._kv.copy(len(self._tokens)))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace the KV state by the snapshot's; one without values is computed again."""
+        self._require_open()
+        check_identity(snapshot, self.identity)
+        if snapshot.state is None:
+            self._tokens.clear()
+            if snapshot.tokens:
+                self.forward(snapshot.tokens)
+            return
+        length = len(snapshot.tokens)
+        self._reserve(length)
+        self._kv.load(snapshot.state, length)
+        self._tokens[:] = snapshot.tokens
+
+    def close(self) -> None:
+        """Release sessions and buffers."""
+        self._open = False
+        self._bindings.clear()
+        self._sessions.clear()
+        self._kv = KvBuffers(self._source.cache, limit=0)
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise closed()
+
+    def _reserve(self, length: int) -> None:
+        """Make room for `length` tokens. Where the buffer moves every binding follows, so that the old one is freed."""
+        if self._kv.reserve(length, held=len(self._tokens)):
+            self._mask = np.ones((1, self._kv.capacity), dtype=np.int64)
+            for binding in self._bindings.values():
+                self._bind_kv(binding.io)
+
+    def _bind_kv(self, io: onnxruntime.IOBinding) -> None:
+        """Bind the KV buffer as past and as present."""
+        for layer in range(self._source.cache.layers):
+            for half, index in KV:
+                value = ortvalue(self._kv.values[layer, index])
+                io.bind_ortvalue_input(f"past_key_values.{layer}.{half}", value)
+                io.bind_ortvalue_output(f"present.{layer}.{half}", value)
+
+    def _binding(self, name: str | None) -> _Binding:
+        """The binding of an adapter, made at first use."""
+        self._require_open()
+        if name not in self._bindings:
+            adapter = None if name is None else self._source.adapter(name)
+            merged = adapter is not None and adapter.mode == "merged"
+            session = self._session(adapter.path if adapter and merged else self._source.folder)
+            binding = _Binding(session, session.io_binding())
+            if adapter and not merged:
+                binding.file = bind_adapter(binding.session, binding.io, adapter.path)
+            self._bind_kv(binding.io)
+            self._bindings[name] = binding
+        return self._bindings[name]
+
+    def _session(self, folder: Path) -> onnxruntime.InferenceSession:
+        """The graph of a folder, opened at first use."""
+        if folder not in self._sessions:
+            self._sessions[folder] = open_graph(folder, self._source, self._settings)
+        return self._sessions[folder]

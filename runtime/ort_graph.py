@@ -1,0 +1,133 @@
+"""A decoder graph in plain onnxruntime: opened, checked against its source, and an adapter bound to its LoRA slots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.toolkit.errors import EngineError
+
+KV: Final = (("key", 0), ("value", 1))  # half of a layer's cache: its name in the graph, its index in the buffer
+_SLOT: Final = re.compile(r"(?P<slot>.+)\.(?P<half>[AB])")
+_Expected = dict[str, tuple[str, tuple[int | None, ...]]]  # name → type and shape; None: any size
+_ORT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+
+
+def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> onnxruntime.InferenceSession:
+    """Open the graph of a folder and check its inputs and outputs against the source.
+
+    Raises:
+        EngineError: it cannot be opened, or is not as expected.
+
+    """
+    path = folder / "model.onnx"
+    try:
+        session = onnxruntime.InferenceSession(path, _session_options(settings), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise failed(str(path), error) from error
+    _check_graph(session, source, str(path))
+    return session
+
+
+def bind_adapter(
+    session: onnxruntime.InferenceSession, io: onnxruntime.IOBinding, path: Path
+) -> onnxruntime.AdapterFormat:
+    """Bind the tensors of an .onnx_adapter file to the graph's slots; returns the file, which owns them.
+
+    Raises:
+        EngineError: the file cannot be read, or a tensor does not fit the graph.
+
+    """
+    where = str(path)
+    try:
+        file = onnxruntime.AdapterFormat.read_adapter(where)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise failed(where, error) from error
+    slots = {value.name: value for value in session.get_overridable_initializers()}
+    tensors = file.get_parameters()
+    for name, tensor in tensors.items():
+        if name not in slots:
+            raise _misfit(where, f"tensor {name}", "a LoRA slot of the graph")
+        slot = slots[name]
+        shape = [size if isinstance(size, int) else None for size in slot.shape]
+        if tensor.data_type() != slot.type or not _fits(tensor.shape(), shape):
+            raise _misfit(where, f"{name} {tensor.data_type()} {tensor.shape()}", f"{slot.type} {slot.shape}")
+        other = tensors.get(_other_half(name))
+        if other is None or _rank(name, tensor) != _rank(_other_half(name), other):
+            raise _misfit(where, f"{name} {tensor.shape()} alone", "an A and a B of one rank")
+        io.bind_ortvalue_input(name, tensor)
+    return file
+
+
+def ortvalue(array: NDArray[np.generic]) -> onnxruntime.OrtValue:
+    """A view of the array. An IOBinding does not keep it alive: the array must outlive every run with it."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def failed(where: str, error: Exception) -> EngineError:
+    """What onnxruntime said, its first line."""
+    return EngineError(
+        where,
+        found=str(error).strip().splitlines()[0],
+        expected="onnxruntime to work on it",
+        fix="Export the bundle again.",
+    )
+
+
+def _misfit(where: str, found: str, expected: str) -> EngineError:
+    return EngineError(where, found=found, expected=expected, fix="Export the bundle again.")
+
+
+def _session_options(settings: SessionSettings) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.intra_op_threads
+    options.inter_op_num_threads = 1  # a decoder is one chain of nodes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.enable_mem_pattern = False  # patterns are kept for each input shape, and every step has a new one
+    options.log_severity_level = 3  # errors: a warning for each overridable slot says nothing new
+    return options
+
+
+def _check_graph(session: onnxruntime.InferenceSession, source: ModelSource, where: str) -> None:
+    cache = source.cache
+    kv = (_ORT_TYPES[cache.dtype], (None, cache.heads, None, cache.head_dim))
+    halves = [f"{layer}.{half}" for layer in range(cache.layers) for half, _ in KV]
+    ids = ("tensor(int64)", (None, None))
+    inputs: _Expected = {"input_ids": ids, "attention_mask": ids, **{f"past_key_values.{half}": kv for half in halves}}
+    outputs: _Expected = {
+        "logits": ("tensor(float)", (None, 1, source.vocab_size)),
+        **{f"present.{half}": kv for half in halves},
+    }
+    for found, expected in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):
+        if odd := {value.name for value in found} ^ set(expected):
+            raise _misfit(where, f"unknown or missing: {', '.join(sorted(odd)[:3])}", "a decoder's inputs and outputs")
+        for value in found:
+            kind, shape = expected[value.name]
+            if value.type != kind or not _fits(value.shape, shape):
+                raise _misfit(where, f"{value.name} {value.type} {value.shape}", f"{kind} {list(shape)}")
+
+
+def _fits(found: Sequence[int | str | None], expected: Sequence[int | None]) -> bool:
+    """Whether shapes agree where both give a number."""
+    return len(found) == len(expected) and all(
+        one is None or not isinstance(other, int) or one == other for other, one in zip(found, expected, strict=True)
+    )
+
+
+def _other_half(name: str) -> str:
+    """The name of a slot's B for its A, and the other way round."""
+    match = _SLOT.fullmatch(name)
+    return f"{match['slot']}.{'B' if match['half'] == 'A' else 'A'}" if match else ""
+
+
+def _rank(name: str, tensor: onnxruntime.OrtValue) -> int:
+    """A is (inputs, rank), B is (rank, outputs)."""
+    return int(tensor.shape()[1 if name.endswith(".A") else 0])
