@@ -16,3 +16,5 @@ RENDER_CHARS: Final = 4 * 1024 * 1024  # characters of one rendered prompt
 RENDER_SECONDS: Final = 5.0  # seconds for one render, checked between its pieces
 MESSAGES: Final = 4_096  # messages of one conversation
 BUNDLE_FILES: Final = 10_000  # files of one bundle
+ARGUMENT_TOKENS: Final = 8_192  # tokens of one call's arguments; a model caught in a loop ends here
+SNAPSHOT_BYTES: Final = 512 * 1024**2  # bytes of KV state kept for the next call (a 0.5B model: 24 KB a token)

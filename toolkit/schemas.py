@@ -93,9 +93,12 @@ def _map_type(schema: dict[str, Any]) -> None:
 
 
 def _refuse_remote(schema: dict[str, Any], where: str) -> None:
-    reference = schema.get("$ref", "#")
-    if not (isinstance(reference, str) and reference.startswith("#")):
-        raise _refuse(where, f"$ref {reference!r}", "a reference within the schema (#/…)", "Write the definition out.")
+    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+        reference = schema.get(key, "#")
+        if not (isinstance(reference, str) and reference.startswith("#")):
+            raise _refuse(
+                where, f"{key} {reference!r}", "a reference within the schema (#/…)", "Write the definition out."
+            )
 
 
 def _bound(schema: dict[str, Any], where: str) -> None:

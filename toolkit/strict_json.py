@@ -1,11 +1,13 @@
-"""JSON as RFC 8259 has it: no duplicate keys, no NaN or Infinity, bounded size and depth.
+"""JSON as RFC 8259 has it: no duplicate keys, no NaN or Infinity, no half of a surrogate pair, bounded size and depth.
 
-Python's `json.loads` keeps the last of two equal keys, takes NaN, and dies of deep nesting with a RecursionError.
+Python's `json.loads` keeps the last of two equal keys, takes NaN, reads 1e999 as infinity and half of a surrogate
+pair as a text that no file can hold, and dies of deep nesting with a RecursionError.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TypeAlias
 
 from dualtune_edge.toolkit import limits
@@ -27,7 +29,7 @@ def loads(text: str | bytes) -> Json:
     if len(text) > limits.JSON_BYTES:
         raise JsonError(f"{len(text)} bytes, over the {limits.JSON_BYTES} allowed")
     try:
-        value: Json = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value: Json = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except RecursionError:
         raise JsonError(f"nested deeper than {limits.JSON_DEPTH}") from None
     except UnicodeDecodeError as error:
@@ -38,6 +40,10 @@ def loads(text: str | bytes) -> Json:
         raise JsonError(str(error)) from None
     if depth(value) > limits.JSON_DEPTH:
         raise JsonError(f"nested deeper than {limits.JSON_DEPTH}")
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise JsonError(f"half of a surrogate pair (U+{ord(error.object[error.start]):04X})") from None
     return value
 
 
@@ -64,3 +70,10 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _constant(name: str) -> Json:
     raise JsonError(f"{name}, which JSON does not have")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise JsonError(f"{text}, which is beyond every float")
+    return value

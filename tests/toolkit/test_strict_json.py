@@ -18,12 +18,18 @@ def test_reads_what_json_writes(value: object) -> None:
     assert strict_json.loads(json.dumps(value)) == value
 
 
+def test_reads_whole_surrogate_pairs() -> None:
+    assert strict_json.loads(r'"\ud83d\ude00"') == "😀"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' twice"),
         ("[NaN]", "NaN"),
         ("-Infinity", "-Infinity"),
+        ("[1e999]", "1e999"),
+        (r'{"\ud83d": "\ude00"}', r"U\+D83D"),
         ("[1,]", "Expecting value|trailing comma"),
         (b'"\xff"', "not UTF-8"),
         ("[" * (limits.JSON_DEPTH + 1) + "]" * (limits.JSON_DEPTH + 1), "nested deeper"),
