@@ -17,6 +17,7 @@ test: .venv/installed .types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
@@ -24,7 +25,7 @@ docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nRun: make PYTHON=python3.12 …" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nGive another interpreter: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
 	@touch $@
