@@ -1,5 +1,8 @@
 """The build side: a base model and its adapters into a bundle."""
 
+import os
+
 from dualtune_edge.toolkit import telemetry
 
 telemetry.disable()
+os.environ["HF_HUB_OFFLINE"] = "1"  # all input is local; read by huggingface_hub as it is imported

@@ -1,0 +1,123 @@
+"""adapter_config.json through an allowlist: a field that could change the mathematics is known, or refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Final
+
+from peft import LoraConfig, TaskType
+
+from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.errors import AdapterError
+from dualtune_edge.toolkit.manifest import Mode
+
+CONFIG: Final = "adapter_config.json"
+# Where the adapter is: PEFT reads these and injects accordingly, so that shapes and scales follow.
+_PLACES: Final = {
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+}
+# What says nothing about inference: where it came from, how it was trained and started.
+_HISTORY: Final = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "eva_config",  # EVA only chooses how A starts and, in rank_pattern, the ranks
+    "inference_mode",
+    "lora_dropout",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",  # used with use_qalora only
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+# Starts that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights as well.
+_STARTS: Final = (True, False, "gaussian", "eva", "orthogonal")
+# What PEFT folds into the base exactly, so that the merged mode can take it. tests/export/test_merge.py proves each.
+_MERGEABLE: Final = {"use_dora", "lora_bias", "bias", "modules_to_save"}
+_TASKS: Final = (None, "CAUSAL_LM")
+
+
+def read_config(folder: Path, mode: Mode) -> LoraConfig:
+    """Read the config of an adapter.
+
+    Raises:
+        AdapterError: no such file, not LoRA, or a field asks for what `mode` cannot do exactly.
+
+    """
+    values = _load(folder / CONFIG)
+    for field, value in values.items():
+        _check(folder / CONFIG, field, value, mode)
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    kept = {name: value for name, value in values.items() if name in known and name not in _HISTORY}
+    kept["base_model_name_or_path"] = values.get("base_model_name_or_path")
+    kept["init_lora_weights"] = False  # nothing is drawn: the weights come from the file
+    try:
+        return LoraConfig(task_type=TaskType.CAUSAL_LM, **kept)
+    except (TypeError, ValueError) as error:
+        raise AdapterError(
+            str(folder / CONFIG), found=str(error), expected="a LoRA config", fix="Save the adapter again with PEFT."
+        ) from None
+
+
+def mathematics(config: LoraConfig) -> dict[str, Any]:
+    """What of a config changes results besides ranks and scales."""
+    return {name: getattr(config, name) for name in sorted(_MERGEABLE)}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        values = strict_json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise AdapterError(
+            str(path), found="no such file", expected="a folder that PEFT saved", fix="Check the path of the adapter."
+        ) from None
+    except (OSError, strict_json.JsonError) as error:
+        raise AdapterError(
+            str(path), found=str(error), expected="a JSON object", fix="Copy or save the adapter again."
+        ) from None
+    if not isinstance(values, dict):
+        raise AdapterError(str(path), found="no JSON object", expected="one", fix="Copy or save the adapter again.")
+    return values
+
+
+def _check(path: Path, field: str, value: Any, mode: Mode) -> None:
+    """Refuse one field, unless it is one that we follow, says nothing, or stands at its neutral value."""
+    if field == "peft_type":
+        allowed, expected = value == "LORA", "'LORA'"
+    elif field == "task_type":
+        allowed, expected = value in _TASKS, "'CAUSAL_LM'"
+    elif field == "init_lora_weights":
+        allowed, expected = any(value is each or value == each for each in _STARTS), f"one of {_STARTS}"
+    elif field in _PLACES or field in _HISTORY:
+        return
+    else:
+        neutral = _neutral(field)
+        allowed = value in neutral or (mode == "merged" and field in _MERGEABLE)
+        expected = " or ".join(map(repr, neutral))
+    if not allowed:
+        raise AdapterError(f"{path}, {field}", found=repr(value), expected=expected, fix=_fix(field, mode))
+
+
+def _neutral(field: str) -> tuple[Any, ...]:
+    """Values that change nothing: PEFT's default; of a field that this PEFT does not know, null and false."""
+    for known in dataclasses.fields(LoraConfig):
+        if known.name == field:
+            if known.default_factory is not dataclasses.MISSING:
+                return (known.default_factory(), None)
+            return (known.default, None) if known.default is not None else (None,)
+    return (None, False)
+
+
+def _fix(field: str, mode: Mode) -> str:
+    if mode == "external" and field in _MERGEABLE:
+        return "Export this adapter with `mode: merged`, which folds it into the base."
+    return f"Train an adapter without {field}; this one cannot be exported exactly."

@@ -1,0 +1,81 @@
+"""An adapter's pairs → the `.onnx_adapter` file that onnxruntime maps and the graph's slots take.
+
+Every slot of the graph has its A and B in the file, of rank 0 where the adapter leaves the module alone: so no tensor
+of an adapter used before can stay in place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dualtune_edge.export.adapter import AdapterWeights, LoraPair
+from dualtune_edge.export.graph.checks import check_adapter
+from dualtune_edge.export.graph.slot_map import Slot, SlotMap
+from dualtune_edge.toolkit.errors import AdapterError
+
+_VERSION: Final = 1  # of adapter and model; the manifest holds what really tells them apart
+
+
+def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
+    """Write the file, and read it back.
+
+    Raises:
+        AdapterError: a module of the adapter has no slot, or another shape than its slot.
+        GraphError: what was written is not what the slots need.
+
+    """
+    if strange := sorted(weights.pairs.keys() - slots.modules):
+        raise AdapterError(
+            f"{weights.folder}, {strange[0]}",
+            found="LoRA on a module without a slot in the graph",
+            expected="modules that the base's graph has",
+            fix="Export this adapter with `mode: merged`, which folds it into the base.",
+        )
+    parameters: dict[str, onnxruntime.OrtValue] = {}
+    for slot in slots.slots:
+        a, b = pack(weights, slot)
+        parameters[slot.a] = onnxruntime.OrtValue.ortvalue_from_numpy(a)
+        parameters[slot.b] = onnxruntime.OrtValue.ortvalue_from_numpy(b)
+    file = onnxruntime.AdapterFormat()
+    file.set_adapter_version(_VERSION)
+    file.set_model_version(_VERSION)
+    file.set_parameters(parameters)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.export_adapter(str(path))
+    check_adapter(path, slots)
+
+
+def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A `[K, r]` and B `[r, N]` of a slot: the parts' A side by side, their scaled B each in its own block.
+
+    Raises:
+        AdapterError: a pair has another shape than its part.
+
+    """
+    parts = [(part, weights.pairs[part.module]) for part in slot.parts if part.module in weights.pairs]
+    rank = sum(pair.a.shape[0] for _, pair in parts)
+    a = np.zeros((slot.inputs, rank), dtype=np.float32)
+    b = np.zeros((rank, slot.outputs), dtype=np.float32)
+    row = 0
+    for part, pair in parts:
+        _check_shape(weights, part.module, pair, (slot.inputs, part.width))
+        rows = slice(row, row := row + pair.a.shape[0])
+        a[:, rows] = pair.a.T
+        b[rows, part.start : part.start + part.width] = np.float32(pair.scale) * pair.b.T
+    return a, b
+
+
+def _check_shape(weights: AdapterWeights, module: str, pair: LoraPair, sizes: tuple[int, int]) -> None:
+    found = (pair.a.shape[1], pair.b.shape[0])
+    if found != sizes:
+        raise AdapterError(
+            f"{weights.folder}, {module}",
+            found=f"a pair of {found[0]} inputs and {found[1]} outputs",
+            expected=f"{sizes[0]} and {sizes[1]}, as the graph's slot",
+            fix="Export it with the base that it was trained on.",
+        )

@@ -1,0 +1,203 @@
+"""What was asked for is what the graph holds: post-conditions of every pass, read from the file that was written.
+
+The builder ignores options that it does not know, and quantizers skip what they cannot do; neither says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+import onnxruntime
+
+from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
+from dualtune_edge.export.graph.slot_map import Slot, SlotMap
+from dualtune_edge.toolkit.errors import GraphError
+from dualtune_edge.toolkit.manifest import Quantization
+
+MODEL: Final = "model.onnx"
+DATA: Final = "model.onnx.data"
+LINEAR: Final = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of each layer, as the builder names them
+_LAYER_NODE: Final = re.compile(r"/model/layers\.(\d+)/(?:attn|mlp)/(\w+)/MatMul(?:_Q\d)?")
+_GROUPED: Final = re.compile(r".*_Q\dG\d+")  # names of weights by rtn and k_quant; default's end after the digit
+
+
+def check_build(folder: Path, quantization: Quantization, *, tied: bool) -> None:
+    """Check a graph fresh from the builder.
+
+    Args:
+        folder: holds model.onnx and genai_config.json.
+        quantization: what was asked for.
+        tied: the checkpoint has one table for embedding and head; in 4 bits the graph then has one as well.
+
+    Raises:
+        GraphError: names the node, what it has and what it should have.
+
+    """
+    graph = ir.load(folder / MODEL).graph
+    decoder = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
+    _check_layers(graph, decoder["num_hidden_layers"])
+    _check_logits(graph)
+    _check_external(graph)
+    if quantization.bits == 32:
+        _check_float(graph)
+    else:
+        for node in graph:
+            _check_quantized(node, quantization)
+    if quantization.bits == 4 and tied:
+        _check_shared(graph)
+
+
+def check_slots(folder: Path, slots: SlotMap) -> None:
+    """Check that every slot stands beside its module, empty by default, and that there is no other.
+
+    Raises:
+        GraphError: names the slot, what was found and what was expected.
+
+    """
+    graph = ir.load(folder / MODEL).graph
+    inputs = {value.name or "": value for value in graph.inputs}
+    wanted = {name for slot in slots.slots for name in (slot.a, slot.b)}
+    found = {name for name in inputs if name.startswith("lora.")}
+    _require("LoRA inputs", found == wanted, sorted(found ^ wanted)[:2], "one A and one B a slot, and no other")
+    for slot in slots.slots:
+        for name, shape in ((slot.a, (slot.inputs, slot.rank)), (slot.b, (slot.rank, slot.outputs))):
+            _check_input(inputs[name], shape)
+        _check_place(slot, inputs[slot.a], inputs[slot.b])
+    linear = [node for node in graph if _LAYER_NODE.fullmatch(node.name or "")]
+    _require("slots", len(linear) == len(slots.slots), f"{len(slots.slots)}", f"one for each of {len(linear)} modules")
+
+
+def check_adapter(path: Path, slots: SlotMap) -> None:
+    """Check a written adapter: one tensor for each input of each slot, no other, fp32 and of one rank a slot.
+
+    Raises:
+        GraphError: names the tensor, what was found and what was expected.
+
+    """
+    parameters = onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters()
+    wanted = {name for slot in slots.slots for name in (slot.a, slot.b)}
+    _require(
+        f"{path.name}, tensors",
+        parameters.keys() == wanted,
+        sorted(parameters.keys() ^ wanted)[:2],
+        "one for each input of each slot, and no other",
+    )
+    for slot in slots.slots:
+        a, b = parameters[slot.a], parameters[slot.b]
+        rank = a.shape()[-1]
+        for name, value, shape in ((slot.a, a, [slot.inputs, rank]), (slot.b, b, [rank, slot.outputs])):
+            found = (value.element_type(), list(value.shape()))
+            expected = (int(ir.DataType.FLOAT), shape)
+            _require(f"{path.name}, {name}", found == expected, found, f"(ONNX type, shape) {expected}")
+
+
+def _check_layers(graph: ir.Graph, layers: int) -> None:
+    matches = [match for node in graph if (match := _LAYER_NODE.fullmatch(node.name or ""))]
+    found = Counter((int(match[1]), match[2]) for match in matches)
+    wanted = Counter((layer, module) for layer in range(layers) for module in LINEAR)
+    different = sorted(((found - wanted) + (wanted - found)).keys())
+    _require(f"{MODEL}, linear modules", not different, different[:3], f"{', '.join(LINEAR)}, once in each layer")
+    attention = sum(node.op_type == "GroupQueryAttention" for node in graph)
+    _require(f"{MODEL}, GroupQueryAttention", attention == layers, attention, f"{layers}, one a layer")
+
+
+def _check_logits(graph: ir.Graph) -> None:
+    logits = next((value for value in graph.outputs if value.name == "logits"), None)
+    shape = None if logits is None or logits.shape is None else list(logits.shape)
+    last_only = shape is not None and len(shape) == 3 and shape[1] == 1
+    _require(f"{MODEL}, logits", last_only, shape, "[batch, 1, vocabulary]: the last token's")
+
+
+def _check_external(graph: ir.Graph) -> None:
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            _require(f"{MODEL}, {value.name}", str(tensor.location) == DATA, tensor.location, f"its data in {DATA}")
+
+
+def _check_float(graph: ir.Graph) -> None:
+    quantized = [node.name for node in graph if "NBits" in node.op_type or "Quantize" in node.op_type]
+    _require(f"{MODEL}, 32 bits", not quantized, quantized[:2], "no quantized node")
+    for value in graph.initializers.values():
+        _require(f"{MODEL}, {value.name}", value.dtype == ir.DataType.FLOAT, value.dtype, "FLOAT")
+
+
+def _check_quantized(node: ir.Node, wanted: Quantization) -> None:
+    if node.op_type == "MatMul":
+        weight = node.inputs[1]
+        constant = weight is not None and weight.is_initializer()
+        _require(f"{MODEL}, {node.name}", not constant, "weights that are not quantized", f"{wanted.bits} bits")
+    if node.op_type != "MatMulNBits":
+        return
+    found = {key: node.attributes[key].as_int() for key in ("bits", "block_size") if key in node.attributes}
+    level = node.attributes.get("accuracy_level")  # left out where it is 0
+    found["accuracy_level"] = 0 if level is None else level.as_int()
+    expected = wanted.model_dump(include={"bits", "block_size", "accuracy_level"})
+    _require(f"{MODEL}, {node.name}", found == expected, found, str(expected))
+    grouped = _GROUPED.fullmatch(node.inputs[1].name or "") if node.inputs[1] else None
+    zero_points = len(node.inputs) > 3 and node.inputs[3] is not None
+    algorithm = "default" if not grouped else "k_quant" if zero_points else "rtn"
+    _require(f"{MODEL}, {node.name}", algorithm == wanted.algorithm, algorithm, wanted.algorithm)
+
+
+def _check_shared(graph: ir.Graph) -> None:
+    """A tied table is stored once: the embedding reads the head's weights, reshaped."""
+    head = next((node for node in graph if node.op_type == "MatMulNBits" and "lm_head" in (node.name or "")), None)
+    table = next((node for node in graph if node.op_type == "GatherBlockQuantized"), None)
+    reshape = table.inputs[0].producer() if table and table.inputs[0] else None
+    source = reshape.inputs[0] if reshape else table.inputs[0] if table else None
+    shared = head is not None and source is not None and source is head.inputs[1]
+    _require(f"{MODEL}, embedding", shared, source.name if source else "no quantized table", "the head's own weights")
+
+
+def _check_input(value: ir.Value, shape: tuple[int | str, int | str]) -> None:
+    found = [size if isinstance(size, int) else size.value for size in value.shape or ()]
+    _require(f"{MODEL}, {value.name}", found == list(shape), found, str(list(shape)))
+    _require(f"{MODEL}, {value.name}", value.dtype == ir.DataType.FLOAT, value.dtype, "FLOAT: adapters stay exact")
+    empty = value.is_initializer() and value.const_value is not None and value.const_value.size == 0
+    _require(f"{MODEL}, {value.name}", empty, "another default", "a default of rank 0")
+
+
+def _check_place(slot: Slot, a: ir.Value, b: ir.Value) -> None:
+    """Linear(x) [+ bias] + (x A) B, and nothing else uses A or B."""
+    where = f"{MODEL}, {slot.name}"
+    down, up = _only_user(a), _only_user(b)
+    total = _only_user(up.outputs[0]) if up else None
+    chained = down and up and total and up.inputs[0] is down.outputs[0]
+    _require(where, bool(chained), "A and B apart", "MatMul(MatMul(x, A), B) added to the module")
+    if down is None or total is None:
+        return  # _require has raised
+    _require(where, (down.op_type, total.op_type) == ("MatMul", "Add"), [down.op_type, total.op_type], "MatMul, Add")
+    linear = next(_linear_before(total.inputs[0]), None)
+    layer, module = slot.name.split(".")[1:]
+    match = _LAYER_NODE.fullmatch(linear.name or "") if linear else None
+    beside = linear is not None and match is not None and (match[1], match[2]) == (layer, module)
+    _require(where, beside, linear.name if linear else "no linear module", f"{module} of layer {layer}")
+    _require(where, linear is not None and linear.inputs[0] is down.inputs[0], "another input", "the module's own x")
+
+
+def _only_user(value: ir.Value) -> ir.Node | None:
+    users = list(value.uses())
+    return users[0].node if len(users) == 1 else None
+
+
+def _linear_before(value: ir.Value | None) -> Iterator[ir.Node]:
+    """The node that made this value; through its bias, where there is one."""
+    node = value.producer() if value else None
+    if node is not None and node.op_type == "Add" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is not None:
+        yield node
+
+
+def _require(where: str, holds: bool, found: Any, expected: str) -> None:  # noqa: FBT001 - a condition, not an option
+    if not holds:
+        raise GraphError(
+            where, found=str(found), expected=expected, fix="Report this with the versions of the packages."
+        )

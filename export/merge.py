@@ -1,0 +1,111 @@
+"""An adapter folded into the base by PEFT, in fp32: a checkpoint folder that the graph's builder takes."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.utils.other import ModulesToSaveWrapper
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from dualtune_edge.export.adapter import AdapterWeights
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.toolkit.errors import AdapterError
+
+_TOLERANCE: Final = 1e-5  # of a weight against W + scale · B A, which PEFT may sum in another order
+_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # beside config and weights
+
+
+def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
+    """Write the base with the adapter folded in.
+
+    Args:
+        checkpoint: the base.
+        adapter: read for the merged mode.
+        out: a new folder: config, fp32 weights as safetensors, the tokenizer's files.
+
+    Raises:
+        AdapterError: PEFT cannot fold it, or the outcome is not W + scale · B A, or another weight changed.
+
+    """
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
+    if checkpoint.tied:
+        _untie(model)
+    merged, touched, plain = _fold(model, adapter)
+    with torch.no_grad():
+        _verify(checkpoint, adapter if plain else None, merged, touched)
+        if checkpoint.tied and torch.equal(merged.lm_head.weight, merged.model.embed_tokens.weight):
+            merged.config.tie_word_embeddings = True
+            merged.tie_weights()
+    merged.save_pretrained(out)
+    for name in _FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, out / name)
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give the head a table of its own: PEFT would fold a change of one of the two into both."""
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)
+
+
+def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedModel, frozenset[str], bool]:
+    """(merged model, names of the weights that it may have changed, whether it is plain LoRA)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of missing tensors and the like: read_adapter has refused those
+            wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
+            config = wrapped.peft_config["default"]
+            touched = frozenset(_touched(wrapped, bias=config.bias))
+            return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        raise AdapterError(
+            str(adapter.folder),
+            found=f"{type(error).__name__}: {error}",
+            expected="an adapter that PEFT can fold into this base",
+            fix="Train an adapter of plain LoRA.",
+        ) from None
+
+
+def _touched(wrapped: PeftModel, *, bias: str) -> Iterator[str]:
+    for path, module in wrapped.base_model.model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield f"{path}.weight"
+            if bias == "lora_only" or any(module.lora_bias.values()):
+                yield f"{path}.bias"
+        elif isinstance(module, ModulesToSaveWrapper):
+            yield from (f"{path}.{name}" for name, _ in module.original_module.named_parameters())
+        elif bias == "all" and getattr(module, "bias", None) is not None:
+            yield f"{path.removesuffix('.base_layer')}.bias"
+
+
+def _verify(
+    checkpoint: Checkpoint, adapter: AdapterWeights | None, merged: PreTrainedModel, touched: frozenset[str]
+) -> None:
+    """Compare with the base's files, one weight at a time; of `adapter` (None: not plain LoRA) the products too."""
+    after = merged.state_dict()
+    for name, stored in stored_weights(checkpoint.folder).items():
+        if name not in after:
+            continue  # old rotary frequencies
+        with safe_open(stored.path, framework="pt") as file:
+            base = file.get_tensor(name).to(torch.float32)
+        pair = adapter.pairs.get(name.removesuffix(".weight")) if adapter else None
+        if pair:
+            update = pair.scale * (torch.from_numpy(pair.b) @ torch.from_numpy(pair.a))
+            right = torch.allclose(after[name], base + update, rtol=_TOLERANCE, atol=_TOLERANCE)
+        else:
+            right = name in touched or torch.equal(after[name], base)
+        if not right:
+            raise AdapterError(
+                f"{checkpoint.folder}, {name}",
+                found="another weight after merging",
+                expected="W + scale · B A" if pair else "the base's, which the adapter does not touch",
+                fix="Report this with the versions of peft and transformers.",
+            )
