@@ -1,0 +1,66 @@
+"""`dualtune-edge export`: a spec, or flags, into a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualtune_edge.export.report import ExportReport
+from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.export.stages import run
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.manifest import Mode
+
+
+def export(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="A dualtune.yaml.")] = None,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder; nothing may be there yet.")],
+    base: Annotated[Path | None, typer.Option(help="The base model's folder, in Hugging Face format.")] = None,
+    tools: Annotated[Path | None, typer.Option(help="One toolset's tools: an MCP, OpenAI or BFCL file.")] = None,
+    selection: Annotated[Path | None, typer.Option(help="The adapter that chooses the tool.")] = None,
+    arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="Keep adapters beside the base, or merge them into it.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A hardware profile's name, or a .toml file.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Compile a base model and its LoRA adapters into a bundle.
+
+    A SPEC.yaml names everything; for one toolset, flags do.
+
+    Example:
+        dualtune-edge export dualtune.yaml -o bundle
+        dualtune-edge export --base qwen2.5-0.5b --tools filesystem.json \
+            --selection adapters/selection --arguments adapters/arguments -o bundle
+
+    """
+    flags: dict[str, object] = {"--base": base, "--tools": tools, "--selection": selection, "--arguments": arguments}
+    flags |= {"--mode": mode, "--profile": profile}
+    given = ", ".join(flag for flag, value in flags.items() if value is not None)
+    if spec and not given:
+        asked = read_spec(spec)
+    elif base and tools and not spec:
+        asked = ExportSpec.from_flags(
+            base, tools, selection=selection, arguments=arguments, mode=mode or "external", profile=profile
+        )
+    else:
+        raise SpecError(
+            "the command line",
+            found=f"{spec} together with {given}" if spec else given or "neither a spec nor flags",
+            expected="either a SPEC.yaml alone, or --base and --tools at least",
+            fix="Say in the spec what the flags say.",
+        )
+    report = run(asked, output)
+    for warning in report.warnings:
+        console.warn(warning)
+    console.result(report, _text(report), as_json=as_json)
+
+
+def _text(report: ExportReport) -> str:
+    sizes = report.sizes
+    parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged}
+    listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
+    return f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s"

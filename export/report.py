@@ -1,0 +1,33 @@
+"""What an export tells when it is done: `export --json` prints it."""
+
+from __future__ import annotations
+
+from dualtune_edge.toolkit.frozen import Frozen
+
+
+class StageReport(Frozen):
+    """One stage's cost. `peak_mb` is the process's largest resident memory during it, in MB (1e6 bytes)."""
+
+    name: str
+    seconds: float
+    peak_mb: float
+
+
+class Sizes(Frozen):
+    """Bytes of the bundle's parts."""
+
+    model: int
+    adapters: int
+    merged: int
+    prompts: int
+    total: int
+
+
+class ExportReport(Frozen):
+    """One export that was published at `path`."""
+
+    path: str
+    seconds: float
+    stages: tuple[StageReport, ...]
+    sizes: Sizes
+    warnings: tuple[str, ...]

@@ -1,0 +1,162 @@
+"""The order of an export: read → plan → build → compare → publish. Nothing is published before all of it is well."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from dualtune_edge.export.assemble import write_manifest, write_prompts
+from dualtune_edge.export.graph.adapter_file import write_adapter
+from dualtune_edge.export.graph.build import build_graph
+from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.inputs import AdapterSource, Inputs, read_inputs
+from dualtune_edge.export.merge import merge
+from dualtune_edge.export.plan import Plans, plan_prompts
+from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.report import ExportReport, Sizes
+from dualtune_edge.export.spec import ExportSpec
+from dualtune_edge.export.trial import Trial, refuse_without_effect
+from dualtune_edge.toolkit.files import refuse_existing, safe_name, staged_folder
+from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, PROMPTS_DIR, Manifest, Mode
+from dualtune_edge.toolkit.prompts import PromptPlan
+
+_GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
+_TRIAL_TOKENS: Final = 16  # of a stage's own prompt: enough for every layer to attend to something
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An adapter and where in the bundle it goes. Stages with one adapter share its file."""
+
+    source: AdapterSource
+    path: str
+
+
+def run(spec: ExportSpec, output: Path, console: Console | None = None) -> ExportReport:
+    """Export `spec` to the folder `output`, whole or not at all.
+
+    Args:
+        spec: what to export.
+        output: the bundle's folder; nothing may be there yet.
+        console: where progress is shown; stderr if it is a terminal.
+
+    Raises:
+        EdgeError: what is wrong, and nothing was left behind.
+
+    """
+    start = time.perf_counter()
+    refuse_existing(output)
+    with Stages(console) as stages:
+        with stages.stage("read and check"):
+            inputs = read_inputs(spec)
+        with stages.stage("plan prompts"):
+            plans = plan_prompts(inputs)
+        with staged_folder(output) as folder:
+            placed = tuple(_places(inputs))
+            _build_base(inputs, placed, folder, stages)
+            _build_merged(inputs, placed, folder, stages)
+            _try_out(inputs, plans, placed, folder, stages)
+            with stages.stage("write manifest"):
+                write_prompts(plans, folder)
+                paths = {each.source.name: each.path for each in placed}
+                manifest = write_manifest(inputs, plans, folder, paths=paths)
+            size = (folder / "manifest.json").stat().st_size
+    return ExportReport(
+        path=str(output),
+        seconds=round(time.perf_counter() - start, 3),
+        stages=stages.reports,
+        sizes=_sizes(manifest, size),
+        warnings=inputs.warnings,
+    )
+
+
+def _places(inputs: Inputs) -> Iterator[_Placed]:
+    by_content: dict[tuple[str, Mode], str] = {}
+    for source in inputs.adapters:
+        name = safe_name(source.name)
+        own = f"{MERGED_DIR}/{name}" if source.mode == "merged" else f"{ADAPTERS_DIR}/{name}.onnx_adapter"
+        yield _Placed(source, by_content.setdefault((source.sha256, source.mode), own))
+
+
+def _once(placed: tuple[_Placed, ...], mode: Mode) -> list[_Placed]:
+    """One adapter a file of this mode."""
+    return list({each.path: each for each in reversed(placed) if each.source.mode == mode}.values())[::-1]
+
+
+def _build_base(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
+    """The base graph with its slots, and the external adapters."""
+    with stages.stage("build the base graph"):
+        build_graph(inputs.checkpoint, folder / MODEL_DIR, inputs.quantization)
+    with stages.stage("add LoRA slots"):
+        slots = add_slots(folder / MODEL_DIR)
+    external = _once(placed, "external")
+    if not external:
+        return
+    (folder / ADAPTERS_DIR).mkdir()
+    with stages.stage("write adapters", len(external)) as stage:
+        for each in external:
+            write_adapter(each.source.weights(inputs.checkpoint), slots, folder / each.path)
+            stage.advance()
+
+
+def _build_merged(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
+    """A graph of its own for every merged adapter."""
+    merged = _once(placed, "merged")
+    if not merged:
+        return
+    with stages.stage("merge adapters", len(merged)) as stage:
+        for each in merged:
+            _merge_one(each, inputs, folder)
+            stage.advance()
+
+
+def _merge_one(each: _Placed, inputs: Inputs, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".merge.", dir=folder) as scratch:  # beside the output: it is large
+        weights = Path(scratch) / "weights"
+        merge(inputs.checkpoint, each.source.weights(inputs.checkpoint), weights)
+        build_graph(inputs.checkpoint, folder / each.path, inputs.quantization, weights=weights)
+    for file in (folder / each.path).iterdir():
+        if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
+            file.unlink()
+
+
+def _try_out(inputs: Inputs, plans: Plans, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
+    """Run a forward of the base, of the base under each external adapter, and of each merged graph."""
+    prompts = {planned.adapter.name: _some_tokens(planned.plan) for planned in plans.stages if planned.adapter}
+    external, merged = _once(placed, "external"), _once(placed, "merged")
+    with stages.stage("try out", 1 + len(external) + len(merged)) as stage:
+        base = Trial(folder / MODEL_DIR, inputs.checkpoint.cache)
+        base.logits(_some_tokens(next(plans.stages).plan))
+        stage.advance()
+        for each in external:
+            tokens = prompts[each.source.name]
+            refuse_without_effect(each.source.name, base.logits(tokens), base.logits(tokens, folder / each.path))
+            stage.advance()
+        for each in merged:
+            Trial(folder / each.path, inputs.checkpoint.cache).logits(prompts[each.source.name])
+            stage.advance()
+
+
+def _some_tokens(plan: PromptPlan) -> tuple[int, ...]:
+    return plan.prefix[:_TRIAL_TOKENS] or (
+        0,
+    )  # a template that begins with the message has no prefix: any token serves
+
+
+def _sizes(manifest: Manifest, manifest_size: int) -> Sizes:
+    def under(folder: str) -> int:
+        return sum(file.size for file in manifest.files if file.path.startswith(f"{folder}/"))
+
+    return Sizes(
+        model=under(MODEL_DIR),
+        adapters=under(ADAPTERS_DIR),
+        merged=under(MERGED_DIR),
+        prompts=under(PROMPTS_DIR),
+        total=sum(file.size for file in manifest.files) + manifest_size,
+    )
