@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from dualtune_edge.export.assemble import write_manifest, write_prompts
+from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
@@ -57,6 +58,7 @@ def run(spec: ExportSpec, output: Path, console: Console | None = None) -> Expor
             inputs = read_inputs(spec)
         with stages.stage("plan prompts"):
             plans = plan_prompts(inputs)
+            warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
         with staged_folder(output) as folder:
             placed = tuple(_places(inputs))
             _build_base(inputs, placed, folder, stages)
@@ -72,7 +74,7 @@ def run(spec: ExportSpec, output: Path, console: Console | None = None) -> Expor
         seconds=round(time.perf_counter() - start, 3),
         stages=stages.reports,
         sizes=_sizes(manifest, size),
-        warnings=inputs.warnings,
+        warnings=warnings,
     )
 
 

@@ -11,9 +11,11 @@ import pytest
 from dualtune_edge.export import stages
 from dualtune_edge.export.adapter import read_adapter
 from dualtune_edge.export.checkpoint import read_checkpoint
+from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.inputs import Inputs, read_inputs
+from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles import catalog
@@ -273,6 +275,15 @@ def test_what_the_spec_leaves_out_of_the_quantization_is_the_profiles(desk: Path
     assert inputs.quantization == inputs.profile.quantization.model_copy(update={"block_size": 64})
 
 
+def test_what_a_constraint_cannot_hold_of_a_schema_is_warned_of(own_desk: Path) -> None:
+    schema = {"properties": {"lines": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}}
+    rewrite(own_desk / "files.json", lambda value: value["tools"][1].update(inputSchema=schema))
+    inputs = read_inputs(read_spec(own_desk / "external.yaml"))
+    (warning,) = check_constraints(plan_prompts(inputs), inputs.checkpoint)
+    assert "'write' of 'files'" in warning
+    assert "uniqueItems" in warning
+
+
 def test_a_profile_file_is_warned_of(own_desk: Path) -> None:
     data = resources.files("dualtune_edge.profiles") / "data" / "x86-64-avx2.toml"
     text = data.read_text(encoding="utf-8").replace('"x86-64-avx2"', '"mine"')
@@ -371,6 +382,11 @@ class TestBadInput:
     def test_a_bad_schema(self, own_desk: Path) -> None:
         rewrite(own_desk / "files.json", lambda value: value["tools"][1].update(inputSchema={"type": "strin"}))
         refused(own_desk, ToolsError, "tool 2 (write)", "strin")
+
+    def test_a_schema_that_cannot_be_a_constraint(self, own_desk: Path) -> None:
+        schema = {"properties": {"path": {"type": "string", "pattern": "^(?=a)b"}}}
+        rewrite(own_desk / "files.json", lambda value: value["tools"][1].update(inputSchema=schema))
+        refused(own_desk, ToolsError, "'write'")
 
     def test_a_tool_named_as_the_no_tool(self, own_desk: Path) -> None:
         rewrite(own_desk / "files.json", lambda value: value["tools"][2].update(name="summarize"))

@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from dualtune_edge.export import command
+from dualtune_edge.export.report import ExportReport, Sizes, StageReport
+from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.toolkit import cli
+from dualtune_edge.toolkit.errors import OutputError, SpecError
+
+REPORT = ExportReport(
+    path="bundle",
+    seconds=12.3,
+    stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
+    sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, total=3_000_100),
+    warnings=("tool 'read' has no adapter",),
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in ("base", "chooser", "writers"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "files.json").write_text("[]", encoding="utf-8")
+    text = "base: base\nmode: merged\ntoolsets: [{name: files, tools: files.json, selection: chooser}]\n"
+    (tmp_path / "dualtune.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
+    """What the command asks the stages for; they answer with REPORT."""
+    calls: list[tuple[ExportSpec, Path]] = []
+
+    def run(spec: ExportSpec, output: Path) -> ExportReport:
+        calls.append((spec, output))
+        return REPORT
+
+    monkeypatch.setattr(command, "run", run)
+    return calls
+
+
+def exit_code(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", *arguments])
+    return ended.value.code
+
+
+@pytest.mark.usefixtures("desk")
+def test_a_spec_is_exported(asked: list[tuple[ExportSpec, Path]]) -> None:
+    assert exit_code("dualtune.yaml", "-o", "bundle") == 0
+    assert asked == [(read_spec(Path("dualtune.yaml")), Path("bundle"))]
+
+
+@pytest.mark.usefixtures("desk")
+def test_flags_are_exported(asked: list[tuple[ExportSpec, Path]]) -> None:
+    flags = ["--base", "base", "--tools", "files.json", "--selection", "chooser", "--arguments", "writers"]
+    assert exit_code(*flags, "--mode", "merged", "--profile", "x86-64-avx2", "-o", "bundle") == 0
+    expected = ExportSpec.from_flags(
+        Path("base"), Path("files.json"), selection=Path("chooser"), arguments=Path("writers"), mode="merged",
+        profile="x86-64-avx2",
+    )  # fmt: skip
+    assert asked == [(expected, Path("bundle"))]
+
+
+@pytest.mark.usefixtures("desk", "asked")
+def test_the_result_is_on_stdout_and_warnings_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code("dualtune.yaml", "-o", "bundle")
+    out, err = capsys.readouterr()
+    assert out == "bundle: 3.0 MB (base 2.0 MB, adapters 1.0 MB) in 12 s\n"
+    assert err == "warning: tool 'read' has no adapter\n"
+
+
+@pytest.mark.usefixtures("desk", "asked")
+def test_json_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code("dualtune.yaml", "-o", "bundle", "--json")
+    assert ExportReport.model_validate_json(capsys.readouterr().out) == REPORT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["dualtune.yaml", "--mode", "merged"], "dualtune.yaml together with --mode"),
+        (["dualtune.yaml", "--base", "base", "--tools", "files.json"], "dualtune.yaml together with --base, --tools"),
+        (["--base", "base"], "--base"),
+        ([], "neither a spec nor flags"),
+    ],
+)
+@pytest.mark.usefixtures("desk")
+def test_half_of_a_form_is_refused(
+    arguments: list[str], found: str, asked: list[tuple[ExportSpec, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*arguments, "-o", "bundle", "--json") == SpecError.exit_code
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["type"], error["found"]) == ("SpecError", found)
+    assert asked == []
+
+
+@pytest.mark.usefixtures("desk")
+def test_an_error_of_a_stage_ends_with_its_code(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "bundle").mkdir()
+    assert exit_code("dualtune.yaml", "-o", "bundle") == OutputError.exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: bundle: found something already there")
+    assert "Traceback" not in err
+
+
+def test_the_help_shows_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--help") == 0
+    out = capsys.readouterr().out
+    assert "dualtune-edge export dualtune.yaml -o bundle" in out
+    assert "--arguments adapters/arguments -o bundle" in out
