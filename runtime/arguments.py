@@ -1,0 +1,228 @@
+"""Arguments as greedy JSON under a tool's schema: the model decides only where the schema leaves a choice.
+
+The grammar is the frame's `pending` text, the schema's JSON as the template would write it, and the frame's `tail`;
+tokens may straddle these borders. What the grammar forces is never computed by itself: it rides along in the next
+forward. What the grammar cannot hold of a schema (`Grammar.unenforced`) is checked when the arguments are written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jsonschema
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.toolkit import limits, strict_json
+from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
+from dualtune_edge.toolkit.prompts import Frame
+from dualtune_edge.toolkit.tools import Tool
+
+_MESSAGE: Final = 200  # characters of a fault that are told
+_GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was written. `decided` tokens were the model's choice among several, `forced` ones had no alternative."""
+
+    value: dict[str, Any]
+    decided: int
+    forced: int
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The constraint on one tool's arguments. `unenforced`: what of the schema is left to the check afterwards."""
+
+    tool: Tool
+    frame: Frame
+    tokenizer: LLTokenizer
+    source: str  # llguidance's form
+    unenforced: tuple[str, ...] = ()
+
+    def matcher(self) -> LLMatcher:
+        """A matcher before the first character."""
+        return LLMatcher(self.tokenizer, self.source, log_level=0)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """The arguments in a whole text (pending + JSON + tail).
+
+        Raises:
+            RequestError: no JSON object as RFC 8259 has it, or not one that fits the schema.
+
+        """
+        written = text.removeprefix(self.frame.pending).removesuffix(self.frame.tail)
+        try:
+            value = strict_json.loads(written)
+        except strict_json.JsonError as error:
+            raise self._refusal(str(error)) from None
+        if not isinstance(value, dict):
+            raise self._refusal(f"{type(value).__name__} {written[:80]!r}")
+        fault = _fault(value, self.tool)
+        if fault:
+            raise self._refusal(fault)
+        return value
+
+    def _refusal(self, found: str) -> RequestError:
+        return RequestError(
+            f"arguments of {self.tool.name!r}",
+            found=found,
+            expected="a JSON object that fits the tool's schema",
+            fix="Say more plainly what the values are; if it comes again, train the tool's adapter further.",
+        )
+
+
+def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequence[int]) -> LLTokenizer:
+    """A tokenizer as llguidance sees it; a second's work for 150,000 tokens.
+
+    Args:
+        tokenizer_json: the text of tokenizer.json.
+        vocab_size: width of the logits, which may exceed the tokenizer's own vocabulary.
+        end_of_turn: tokens that end the assistant's turn.
+
+    Raises:
+        CheckpointError: llguidance cannot read it.
+
+    """
+    try:
+        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
+    except ValueError as error:
+        raise CheckpointError(
+            "tokenizer.json",
+            found=str(error),
+            expected="a byte-level or byte-fallback tokenizer with an end-of-turn token",
+            fix="Take a base whose tokenizer is one.",
+        ) from None
+
+
+def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar:
+    """The constraint for one tool; milliseconds for ordinary schemas.
+
+    Raises:
+        ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
+
+    """
+    strict = _source(tool, frame, lenient=False)
+    failed, messages = LLMatcher.validate_grammar_with_warnings(strict, tokenizer)
+    if not failed:
+        return Grammar(tool, frame, tokenizer, strict)
+    lenient = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
+    failed, messages = LLMatcher.validate_grammar_with_warnings(lenient, tokenizer)
+    if failed:
+        raise ToolsError(
+            f"schema of {tool.name!r}",
+            found=_reason(messages[0]),
+            expected="a schema that can be enforced while the arguments are written",
+            fix="Simplify it; docs/limits.md lists what can be enforced.",
+        )
+    return Grammar(tool, frame, tokenizer, lenient, tuple(map(_reason, messages)))
+
+
+def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) -> Arguments:
+    """Append `pending` to what the engine holds, then let the model write the arguments.
+
+    Args:
+        engine: holds the prompt so far under the right adapter.
+        pending: the rest of the prompt and the frame's tokens.
+        grammar: the constraint.
+
+    Raises:
+        RequestError: no end within the context or `limits.ARGUMENT_TOKENS`, or values that the schema refuses.
+        EngineError: the model's logits are not finite.
+
+    """
+    matcher, queue, written = grammar.matcher(), list(pending), list[int]()
+    decided = 0
+    while True:
+        forced = matcher.compute_ff_tokens()
+        _consume(matcher, forced, grammar)
+        queue += forced
+        written += forced
+        if matcher.is_accepting():  # only at the very end: an object is never complete before its brace
+            break
+        _refuse_endless(engine, queue, written, grammar)
+        token = _greedy(engine.forward(queue), matcher)
+        _consume(matcher, [token], grammar)
+        queue = [token]
+        written.append(token)
+        decided += 1
+    text = grammar.tokenizer.decode_bytes(written).decode()
+    return Arguments(grammar.parse(text), decided=decided, forced=len(written) - decided)
+
+
+def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> int:
+    """The allowed token of the largest logit."""
+    if not np.isfinite(logits).all():
+        raise EngineError(
+            "arguments", found="logits that are not finite", expected="numbers", fix="Check the bundle with `inspect`."
+        )
+    bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+    allowed = np.unpackbits(bits, count=len(logits), bitorder="little").astype(np.bool_)  # (vocabulary,)
+    return int(np.where(allowed, logits, -np.inf).argmax())
+
+
+def _consume(matcher: LLMatcher, tokens: list[int], grammar: Grammar) -> None:
+    if not matcher.consume_tokens(tokens) or matcher.is_error():
+        raise ToolsError(
+            f"schema of {grammar.tool.name!r}",
+            found=_reason(matcher.get_error()) or "no token that the constraint allows",
+            expected="a schema that can be followed token by token",
+            fix="Simplify the schema: shorter patterns, fewer alternatives.",
+        )
+
+
+def _refuse_endless(engine: Engine, queue: Sequence[int], written: Sequence[int], grammar: Grammar) -> None:
+    """Where a forward would go beyond the context once arguments were begun, say that it is they that do not end."""
+    if len(written) <= limits.ARGUMENT_TOKENS:
+        room = engine.context_length - len(engine.tokens)
+        if len(queue) <= room or not written:
+            return
+    raise RequestError(
+        f"arguments of {grammar.tool.name!r}",
+        found=f"no end after {len(written):,} tokens",
+        expected=f"an end within {limits.ARGUMENT_TOKENS:,} tokens and the model's context",
+        fix="Ask for shorter values, or shorten the conversation.",
+    )
+
+
+def _source(tool: Tool, frame: Frame, *, lenient: bool) -> str:
+    guidance = {
+        "whitespace_flexible": False,
+        "item_separator": frame.item_separator,  # a regex to llguidance; the dialects' separators mean themselves
+        "key_separator": frame.key_separator,
+        "json_allow_general_unicode_escapes": frame.ascii_only,
+        "lenient": lenient,
+    }
+    schema = json.dumps({**tool.parameters, "x-guidance": guidance})
+    pending, tail = json.dumps(frame.pending), json.dumps(frame.tail)
+    source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\narguments: %json {schema}\n")
+    return source
+
+
+def _fault(value: dict[str, Any], tool: Tool) -> str | None:
+    """Why the schema refuses the value; None if it does not."""
+    schema = tool.parameters
+    validator_class = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    validator = validator_class(schema, registry=Registry())  # an empty registry: nothing is fetched
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    except Unresolvable as unresolvable:
+        return f"a reference that leads nowhere: {unresolvable}"
+    if error is None:
+        return None
+    message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
+    return f"{message} (at {error.json_path})"
+
+
+def _reason(message: str) -> str:
+    """The reason that llguidance gives, without the place in our grammar and the copy of it."""
+    reason = message.partition(_GRAMMAR)[0].rpartition("JSON schema: ")[2]
+    return " ".join(reason.split())
