@@ -1,0 +1,11 @@
+import re
+from pathlib import Path
+
+from dualtune_edge.toolkit import limits
+
+PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
+
+
+def test_the_page_has_every_cap_with_its_value() -> None:
+    written = dict(re.findall(r"^\| `([A-Z_]+)` \| (\S+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert written == {name: f"{value:,}" for name, value in vars(limits).items() if name.isupper()}
