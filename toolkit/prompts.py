@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from functools import cached_property
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field
 from tokenizers import Encoding, Tokenizer
@@ -16,12 +17,21 @@ from tokenizers import Encoding, Tokenizer
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.messages import Message, call, user
+from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.ordering import in_schema_order
 from dualtune_edge.toolkit.tools import Tool
 
+Item = TypeVar("Item")
 NO_TOOL: Final = "summarize"  # DualTune's pseudo-tool: the turn answers in words
 # First messages that begin in ways which merge differently with the text before them.
 _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
+_CONTEXT: Final = (user(_PROBES[0]),)
+
+
+def no_tool_entry(name: str = NO_TOOL) -> Tool:
+    """The pseudo-tool that a selection offers beside the toolset's own tools."""
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    return Tool(name=name, description="Answer the user without calling a tool", parameters=closed)
 
 
 class Frame(Frozen):
@@ -40,8 +50,7 @@ class Frame(Frozen):
 
     def dumps(self, arguments: dict[str, Any]) -> str:
         """The arguments as the template writes them."""
-        separators = (self.item_separator, self.key_separator)
-        return json.dumps(arguments, ensure_ascii=self.ascii_only, separators=separators)
+        return JsonStyle(self.item_separator, self.key_separator, self.ascii_only).dumps(arguments)
 
 
 class PromptPlan(Frozen):
@@ -61,8 +70,54 @@ class PromptPlan(Frozen):
 
 
 @dataclass(frozen=True)
+class JsonStyle:
+    """How a template writes JSON."""
+
+    item_separator: str
+    key_separator: str
+    ascii_only: bool
+
+    def dumps(self, value: dict[str, Any]) -> str:
+        """The value as the template writes it."""
+        separators = (self.item_separator, self.key_separator)
+        return json.dumps(value, ensure_ascii=self.ascii_only, separators=separators)
+
+
+_STYLES: Final = tuple(
+    JsonStyle(*marks, ascii_only) for marks in ((", ", ": "), (",", ":")) for ascii_only in (False, True)
+)
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """The text before and behind the arguments in a call, to the end of what the template writes."""
+
+    head: str
+    tail: str
+    style: JsonStyle
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt with an answer behind it, in tokens and in text."""
+
+    prompt: str
+    text: str  # of the answer, to the end of what the template writes
+    encoding: Encoding  # of prompt + text
+    start: int  # the answer's first token
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The answer's tokens."""
+        return tuple(self.encoding.ids[self.start :])
+
+
+@dataclass(frozen=True)
 class Prompter:
-    """One template with its tokenizer, tools and (for arguments) the chosen tool."""
+    """One template with its tokenizer, tools and (for arguments) the chosen tool.
+
+    Arguments in the messages are put into the order of their tool's schema first.
+    """
 
     template: ChatTemplate
     tokenizer: Tokenizer
@@ -71,7 +126,8 @@ class Prompter:
 
     def text(self, messages: Sequence[Message], *, generate: bool) -> str:
         """Render; with `generate`, up to where the assistant's next words begin."""
-        return self.template.render(messages, self.tools, tool=self.tool, generate=generate)
+        ordered = [self._in_order(message) if message.tool_calls else message for message in messages]
+        return self.template.render(ordered, self.tools, tool=self.tool, generate=generate)
 
     def encode(self, text: str) -> Encoding:
         """Tokens of a rendered text. The template has written the special tokens, so none are added."""
@@ -107,90 +163,120 @@ class Prompter:
         """Token ids of the answer after the prompt, to the end of its turn.
 
         Raises:
-            TemplateError: the prompt's last token would be another one with the answer behind it.
+            TemplateError: as for `complete`.
 
         """
-        prompt, text = self.completion_text([user(_PROBES[0])], answer)
-        before, full = self.encode(prompt).ids, self.encode(prompt + text).ids
-        if full[: len(before)] != before:
-            raise TemplateError(
-                self.template.where,
-                found="a prompt whose last token changes with the answer behind it",
-                expected="a generation prompt that ends at a token's border",
-                fix="End it with a newline or a special token.",
-            )
-        return tuple(full[len(before) :])
+        return self.complete(_CONTEXT, answer).tokens
 
-    def frame(self) -> Frame:
-        """What surrounds the arguments of `tool`, read off renders with several arguments.
+    def complete(self, messages: Sequence[Message], answer: Message) -> Completion:
+        """The prompt of `messages` with `answer` behind it.
+
+        Raises:
+            TemplateError: the render with the answer does not begin with the prompt, in text or in tokens.
+
+        """
+        prompt, text = self.completion_text(messages, answer)
+        before, encoding = self.encode(prompt).ids, self.encode(prompt + text)
+        if encoding.ids[: len(before)] != before:
+            raise self._no_border()
+        return Completion(prompt=prompt, text=text, encoding=encoding, start=len(before))
+
+    def wrapping(self) -> Wrapping:
+        """What the template writes around the arguments of `tool`, read off renders with several arguments.
 
         Raises:
             TemplateError: the template does not write the arguments as one JSON object.
 
         """
-        tool = next(tool for tool in self.tools if tool.name == self.tool)
-        names = [*tool.parameters.get("properties", {}), "a"]
-        probes: list[dict[str, Any]] = [{}, {"é": [1, {"b": "ü"}], "c": 2.5}, *({name: "x"} for name in names[:2])]
-        texts = [self.completion_text([user(_PROBES[0])], call(tool.name, probe)) for probe in probes]
-        prompt = texts[0][0]
-        written = [text for _, text in texts]
-        for ascii_only, item, key in _DIALECTS:
-            cut = [
-                _cut(text, json.dumps(probe, ensure_ascii=ascii_only, separators=(item, key)))
-                for text, probe in zip(written, probes, strict=True)
-            ]
-            if cut[0] is not None and all(each == cut[0] for each in cut):
-                head, tail = cut[0]
-                break
-        else:
-            raise TemplateError(
-                self.template.where,
-                found=f"arguments of {tool.name!r} rendered as {written[1]!r}",
-                expected="the arguments once, as one JSON object (Jinja's tojson)",
-                fix="Write them with `tool_call.function.arguments | tojson`.",
-            )
-        start = len(self.encode(prompt).ids)
-        encodings = [self.encode(prompt + text) for text in written]
-        stable = common_prefix([encoding.ids for encoding in encodings])
-        border = len(prompt) + len(head)
+        probes = self._argument_probes()
+        written = [self.completion_text(_CONTEXT, answer)[1] for answer in probes]
+        arguments = [answer.tool_calls[0].function.arguments for answer in probes]
+        for style in _STYLES:
+            cuts = {_cut(text, style.dumps(each)) for text, each in zip(written, arguments, strict=True)}
+            if len(cuts) == 1 and (cut := cuts.pop()) is not None:
+                return Wrapping(*cut, style)
+        raise TemplateError(
+            self.template.where,
+            found=f"arguments of {self.tool!r} rendered as {written[1]!r}",
+            expected="the arguments once, as one JSON object (Jinja's tojson)",
+            fix="Write them with `tool_call.function.arguments | tojson`.",
+        )
+
+    def frame(self) -> Frame:
+        """What surrounds the arguments of `tool`, in tokens as far as these are the same for all arguments.
+
+        Raises:
+            TemplateError: as for `wrapping` and `complete`.
+
+        """
+        wrapping = self.wrapping()
+        completions = [self.complete(_CONTEXT, answer) for answer in self._argument_probes()]
+        stable = common_prefix([completion.tokens for completion in completions])
+        first = completions[0]
+        border, offsets = len(first.prompt) + len(wrapping.head), first.encoding.offsets[first.start :]
         keep = len(stable)
-        while keep > start and encodings[0].offsets[keep - 1][1] > border:
+        while keep and offsets[keep - 1][1] > border:
             keep -= 1
-        if keep < start:
-            raise TemplateError(
-                self.template.where,
-                found="a prompt whose last token changes with the answer behind it",
-                expected="a generation prompt that ends at a token's border",
-                fix="End it with a newline or a special token.",
-            )
-        reached = max(encodings[0].offsets[keep - 1][1], len(prompt))
+        reached = offsets[keep - 1][1] if keep else len(first.prompt)
+        style = wrapping.style
         return Frame(
-            tokens=tuple(stable[start:keep]),
-            pending=(prompt + head)[reached:],
-            tail=self._before_special(tail),
-            item_separator=item,
-            key_separator=key,
-            ascii_only=ascii_only,
+            tokens=stable[:keep],
+            pending=(first.prompt + wrapping.head)[reached:],
+            tail=self._before_special(wrapping.tail),
+            item_separator=style.item_separator,
+            key_separator=style.key_separator,
+            ascii_only=style.ascii_only,
+        )
+
+    @cached_property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    def _argument_probes(self) -> list[Message]:
+        """Calls of the tool with arguments that begin in ways which merge differently with the text before them."""
+        if self.tool is None:
+            raise ValueError("a frame needs the tool whose arguments it surrounds")
+        names = {name[:1]: name for name in (*self._schemas[self.tool].get("properties", {}), "a")}
+        probes: list[dict[str, Any]] = [{}, {"é": [1, {"b": "ü"}], "c": 2.5}, *({name: "x"} for name in names.values())]
+        return [call(self.tool, probe) for probe in probes]
+
+    @cached_property
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        return {tool.name: tool.parameters for tool in self.tools}
+
+    def _in_order(self, message: Message) -> Message:
+        calls = [each.model_copy(update={"function": self._ordered(each.function)}) for each in message.tool_calls]
+        return message.model_copy(update={"tool_calls": tuple(calls)})
+
+    def _ordered(self, function: FunctionCall) -> FunctionCall:
+        arguments = in_schema_order(function.arguments, self._schemas.get(function.name, {}))
+        return FunctionCall(name=function.name, arguments=arguments)
+
+    def _no_border(self) -> TemplateError:
+        return TemplateError(
+            self.template.where,
+            found="a prompt whose last token changes with the answer behind it",
+            expected="a generation prompt that ends at a token's border",
+            fix="End it with a newline or a special token.",
         )
 
     def _before_special(self, text: str) -> str:
         """The text up to its first special token: what is left of the turn to be forced."""
         encoding = self.encode(text)
-        special = {token_id for token_id, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
-        starts = (offsets[0] for token, offsets in zip(encoding.ids, encoding.offsets, strict=True) if token in special)
+        tokens = zip(encoding.ids, encoding.offsets, strict=True)
+        starts = (offsets[0] for token, offsets in tokens if token in self.special_tokens)
         return text[: next(starts, len(text))]
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The longest run of tokens that all sequences begin with."""
+def common_prefix(sequences: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """The longest run of items (tokens, characters) that all sequences begin with."""
     first, length = sequences[0], min(map(len, sequences))
     for position in range(length):
         if any(other[position] != first[position] for other in sequences):
             return tuple(first[:position])
     return tuple(first[:length])
-
-
-_DIALECTS: Final = [(ascii_only, item, key) for item, key in ((", ", ": "), (",", ":")) for ascii_only in (False, True)]
 
 
 def _cut(text: str, arguments: str) -> tuple[str, str] | None:

@@ -1,0 +1,79 @@
+"""The base model, loaded once for any number of adapters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.toolkit.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model in float32, with what is known of its folder."""
+
+    checkpoint: Checkpoint
+    model: PreTrainedModel
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: Path) -> Iterator[Base]:
+        """Check and load a Hugging Face folder; inside the block, adapters can be trained on it.
+
+        Raises:
+            CheckpointError: as for `read_checkpoint`.
+
+        """
+        checkpoint = read_checkpoint(folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+        model.requires_grad_(requires_grad=False)
+        yield cls(checkpoint, model)
+
+    @contextlib.contextmanager
+    def adapted(self, settings: FinetuneSettings) -> Iterator[PeftModel]:
+        """The model with a fresh adapter, which is taken off at the end of the block.
+
+        Raises:
+            SpecError: a target names no linear module of the model.
+
+        """
+        self._check_targets(settings.targets)
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            use_rslora=settings.rslora,
+            target_modules=list(settings.targets),
+        )
+        adapted = get_peft_model(self.model, config)
+        config.base_model_name_or_path = self.checkpoint.name  # PEFT puts this machine's path there
+        try:
+            yield adapted
+        finally:
+            adapted.unload()
+            vars(self.model).pop("peft_config", None)  # or PEFT warns of a second adapter
+
+    def _check_targets(self, targets: tuple[str, ...]) -> None:
+        head = self.model.get_output_embeddings()
+        modules = self.model.named_modules()
+        linear = {name: each for name, each in modules if isinstance(each, torch.nn.Linear) and each is not head}
+        known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        for target in targets:
+            if target not in known:
+                raise SpecError(
+                    "targets",
+                    found=repr(target),
+                    expected=f"linear modules of {self.checkpoint.name}: {', '.join(known)}",
+                    fix="Name modules that the base has.",
+                )

@@ -1,0 +1,149 @@
+"""`dualtune-edge finetune`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dualtune_edge.export.finetune.report import FinetuneReport, Step
+from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Stage
+from dualtune_edge.export.finetune.train import OnStep
+from dualtune_edge.export.finetune.train import finetune as run
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.validation import validate
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH: Final = 40  # characters
+
+
+def finetune(
+    *,
+    stage: Annotated[Stage, typer.Option(help="What the adapter learns.")],
+    base: Annotated[Path, typer.Option(metavar="DIR", help="The base model's folder.")],
+    tools: Annotated[Path, typer.Option(metavar="FILE", help="The toolset's tool list.")],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="Trajectories: one JSON object a line.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the adapter goes.")],
+    tool: Annotated[str | None, typer.Option(help="The tool whose arguments are learnt.")] = None,
+    toolset: Annotated[str | None, typer.Option(help="Use only the trajectories that name this toolset.")] = None,
+    template: Annotated[Path | None, typer.Option(metavar="FILE", help="Chat template.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="TOOL=SHARE", help="Learn only this share of a tool's turns.")
+    ] = None,
+    too_long: Annotated[Literal["refuse", "drop"], typer.Option(help="What becomes of too long samples.")] = "refuse",
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a sample; default: the base's context.")] = None,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 32,
+    alpha: Annotated[float, typer.Option(help="LoRA alpha.")] = 64.0,
+    rslora: Annotated[bool, typer.Option(help="Scale by alpha / sqrt(rank), not alpha / rank.")] = True,
+    target: Annotated[list[str] | None, typer.Option(help="A module to adapt; default: all seven.")] = None,
+    dropout: Annotated[float, typer.Option(help="LoRA dropout.")] = 0.0,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="Number format of the saved adapter.")
+    ] = "float32",
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 4,
+    max_steps: Annotated[int | None, typer.Option(help="End the run after so many steps.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 16,
+    micro_batch: Annotated[int | None, typer.Option(help="Samples held in memory at once.")] = None,
+    warm_up_steps: Annotated[int, typer.Option(help="Steps up to the peak learning rate.")] = 5,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
+    autocast: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = False,
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and dropout.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
+    as_json: console.AsJson = False,
+) -> None:
+    """Train one adapter by decoupled fine-tuning.
+
+    Of the trajectories, selection learns the tools' names, arguments the arguments of one tool, joint whole calls.
+
+    Example:
+        dualtune-edge finetune --stage selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
+
+    """
+    values: dict[str, Any] = {
+        "stage": stage,
+        "base": base,
+        "tools": tools,
+        "data": data,
+        "output": output,
+        "tool": tool,
+        "toolset": toolset,
+        "template": template,
+        "keep": dict(map(_share, keep or ())),
+        "too_long": too_long,
+        "max_length": max_length,
+        "rank": rank,
+        "alpha": alpha,
+        "rslora": rslora,
+        "targets": tuple(target or TARGETS),
+        "dropout": dropout,
+        "dtype": dtype,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "micro_batch": micro_batch,
+        "warm_up_steps": warm_up_steps,
+        "weight_decay": weight_decay,
+        "autocast": autocast,
+        "seed": seed,
+        "threads": threads,
+        "checkpoint_every": checkpoint_every,
+        "resume": resume,
+    }
+    settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
+    with _bar() as bar:
+        report = run(settings, _shown_on(bar))
+    console.result(report, _summary(report), as_json=as_json)
+
+
+def _share(text: str) -> tuple[str, float]:
+    tool, _, share = text.rpartition("=")
+    try:
+        return tool, float(share)
+    except ValueError:
+        raise SpecError("--keep", found=repr(text), expected="TOOL=SHARE", fix="Write it as read_file=0.25.") from None
+
+
+def _bar() -> Progress:
+    terminal = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
+    return Progress(*columns, console=terminal, disable=not terminal.is_terminal)
+
+
+def _shown_on(bar: Progress) -> OnStep:
+    task = bar.add_task("", total=None, loss=0.0)
+
+    def show(step: Step) -> None:
+        bar.update(task, completed=step.step, total=step.steps, loss=step.loss)
+
+    return show
+
+
+def _summary(report: FinetuneReport) -> str:
+    what = f"arguments of {report.tool}" if report.tool else report.stage
+    dropped = f" ({report.dropped_kept} left out by keep, {report.dropped_long} too long)"
+    return "\n".join(
+        (
+            f"{report.output}: {what}",
+            f"{report.samples} samples{dropped if report.dropped_kept or report.dropped_long else ''}",
+            f"{report.steps} steps, {report.learnt} tokens learnt, {report.seconds:.1f} s",
+            f"loss {report.losses[0]:.3f} {sparkline(report.losses)} {report.losses[-1]:.3f}",
+        )
+    )
+
+
+def sparkline(values: tuple[float, ...]) -> str:
+    """The values as a row of bars, averaged where there are more than fit."""
+    width = min(_CURVE_WIDTH, len(values))
+    edges = [len(values) * index // width for index in range(width + 1)]
+    means = [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
+    low, span = min(means), (max(means) - min(means)) or 1.0
+    return "".join(_BARS[int((mean - low) / span * (len(_BARS) - 1))] for mean in means)

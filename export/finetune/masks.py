@@ -1,0 +1,139 @@
+"""The masks: which tokens of a sample are learnt. They are the method (DualTune, arXiv 2510.00229).
+
+- selection: the tool's name and the token that closes it, where the choice between `read` and `read_file` falls;
+- arguments: what follows the frame of the call, through the token that ends the arguments;
+- joint: the whole call, to the end of the turn. This is the ordinary adapter.
+
+What stands behind the last learnt token has no influence on it and is left away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dualtune_edge.export.finetune.settings import Stage
+from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts import Completion, Prompter, common_prefix
+
+_OTHER_NAMES: Final = ("A0", "b1")  # they begin and end differently, so at each end one differs from any name
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Tokens to feed; the last `learnt` of them are the targets."""
+
+    tokens: tuple[int, ...]
+    learnt: int
+
+
+class Mask(Protocol):
+    """One stage's way from a turn to a sample."""
+
+    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+        """The turns before, and the call that is learnt → tokens and targets.
+
+        Raises:
+            TemplateError: the template does not write this call as the device would read it.
+
+        """
+
+
+class SelectionMask:
+    """Learns the tool's name."""
+
+    def __init__(self, prompter: Prompter) -> None:
+        self._prompter = prompter
+        self._names = {tool.name: _name_span(prompter, tool.name) for tool in prompter.tools}
+
+    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+        """Prompt and name."""
+        tokens, first, stop = self._names[answer.name]
+        completion = self._prompter.complete(context, call(answer.name))
+        if completion.tokens != tokens:
+            raise TemplateError(
+                self._prompter.template.where,
+                found=f"a call of {answer.name!r} written as {completion.text!r} after this conversation",
+                expected="the same text and tokens after every conversation",
+                fix="Let the answer depend on its call only.",
+            )
+        prompt = completion.encoding.ids[: completion.start]
+        return Sample((*prompt, *tokens[:stop]), learnt=stop - first)
+
+
+class ArgumentsMask:
+    """Learns the arguments of one tool."""
+
+    def __init__(self, prompter: Prompter) -> None:
+        self._prompter, self._frame, self._wrapping = prompter, prompter.frame(), prompter.wrapping()
+
+    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+        """Prompt, frame and arguments."""
+        completion = self._prompter.complete(context, call(answer.name, answer.arguments))
+        head, tail, length = self._wrapping.head, self._wrapping.tail, len(self._frame.tokens)
+        framed = completion.text.startswith(head) and completion.text.endswith(tail)
+        if not framed or completion.tokens[:length] != self._frame.tokens:
+            raise TemplateError(
+                self._prompter.template.where,
+                found=f"a call of {answer.name!r} written as {completion.text!r}",
+                expected=f"{head!r} + the arguments + {tail!r}, with the same tokens before them",
+                fix="Let the template write the arguments once, by `| tojson`.",
+            )
+        end = len(completion.prompt) + len(completion.text) - len(tail)
+        stop = _tokens_before(completion, end)
+        return Sample(tuple(completion.encoding.ids[:stop]), learnt=stop - completion.start - length)
+
+
+class JointMask:
+    """Learns the whole call."""
+
+    def __init__(self, prompter: Prompter) -> None:
+        self._prompter = prompter
+
+    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+        """Prompt and call."""
+        completion = self._prompter.complete(context, call(answer.name, answer.arguments))
+        special = self._prompter.special_tokens
+        ends = [index for index, token in enumerate(completion.tokens, start=1) if token in special]
+        learnt = ends[-1] if ends else len(completion.tokens)  # behind the end of the turn nothing is generated
+        return Sample(tuple(completion.encoding.ids[: completion.start + learnt]), learnt)
+
+
+MASKS: Final[dict[Stage, Callable[[Prompter], Mask]]] = {
+    "selection": SelectionMask,
+    "arguments": ArgumentsMask,
+    "joint": JointMask,
+}
+
+
+def _name_span(prompter: Prompter, name: str) -> tuple[tuple[int, ...], int, int]:
+    """(the completion's tokens, index of the first that holds some of the name, index behind the one that closes it).
+
+    Raises:
+        TemplateError: the name does not stand in the call exactly once, as it is or escaped for JSON.
+
+    """
+    context = [user("a")]
+    completion = prompter.complete(context, call(name))
+    texts = [completion.text, *(prompter.completion_text(context, call(other))[1] for other in _OTHER_NAMES)]
+    head, tail = "".join(common_prefix(texts)), "".join(common_prefix([text[::-1] for text in texts]))[::-1]
+    written = completion.text[len(head) : len(completion.text) - len(tail)]
+    if written not in (name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]):
+        raise TemplateError(
+            prompter.template.where,
+            found=f"a call of {name!r} written as {completion.text!r}",
+            expected="the tool's name exactly once",
+            fix="Write it with `tool_call.function.name | tojson`.",
+        )
+    begin = len(completion.prompt) + len(head)
+    first = next(index for index, (_, end) in enumerate(completion.encoding.offsets[completion.start :]) if end > begin)
+    stop = _tokens_before(completion, begin + len(written) + 1) - completion.start
+    return completion.tokens, first, stop
+
+
+def _tokens_before(completion: Completion, end: int) -> int:
+    """How many tokens begin before this character."""
+    return sum(start < end for start, _ in completion.encoding.offsets)

@@ -1,0 +1,91 @@
+"""What a run tells: while it goes on, at its end, and in the adapter's `training.json`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.files import sha256_file
+from dualtune_edge.toolkit.frozen import Frozen
+
+RECORD: Final = "training.json"
+_OF_THIS_MACHINE: Final = {"base", "data", "tools", "output", "template", "threads", "checkpoint_every", "resume"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that was made."""
+
+    step: int  # from 1
+    steps: int
+    loss: float  # nats a learnt token
+
+
+class FinetuneReport(Frozen):
+    """A finished run."""
+
+    output: str
+    stage: str
+    tool: str | None
+    samples: int
+    dropped_long: int  # over max_length, with too_long='drop'
+    dropped_kept: int  # turns of too frequent tools, by `keep`
+    steps: int
+    tokens: int  # fed; the prefix that samples share counts once a step
+    learnt: int  # tokens that the loss was taken of
+    losses: tuple[float, ...]  # of each step, nats a learnt token
+    seconds: float  # of the steps
+
+
+class Source(Frozen):
+    """A file that a run read."""
+
+    name: str
+    sha256: str
+
+
+class Origin(Frozen):
+    """What an adapter was made from and how: the same on every machine."""
+
+    format: int = 1
+    base: str
+    base_fingerprint: str
+    data: Source
+    tools: Source
+    template_sha256: str
+    settings: dict[str, Any]  # those that have an influence on the result
+    versions: dict[str, str]
+
+
+class Record(Origin):
+    """The adapter's `training.json`."""
+
+    samples: int
+    dropped_long: int
+    dropped_kept: int
+    steps: int
+    learnt: int
+    losses: tuple[float, ...]
+
+
+def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
+    """Describe a run before it starts; two runs with equal origins give equal adapters."""
+    return Origin(
+        base=base.name,
+        base_fingerprint=base.fingerprint,
+        data=Source(name=settings.data.name, sha256=sha256_file(settings.data)),
+        tools=Source(name=settings.tools.name, sha256=sha256_file(settings.tools)),
+        template_sha256=template.sha256,
+        settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
+        versions={package: version(package) for package in ("peft", "torch", "transformers")},
+    )
+
+
+def fingerprint(origin: Origin) -> str:
+    """SHA-256 of an origin."""
+    return hashlib.sha256(origin.model_dump_json().encode()).hexdigest()

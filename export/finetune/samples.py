@@ -1,0 +1,159 @@
+"""Trajectories → samples: which turns are learnt from, in which context, and as which call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+import jsonschema
+
+from dualtune_edge.export.finetune.masks import MASKS, Sample
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.toolkit.messages import FunctionCall, Message
+from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
+from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.validation import listing, nearest
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a run learns from, and what was left out and why."""
+
+    samples: tuple[Sample, ...]
+    dropped_long: int
+    dropped_kept: int  # turns of too frequent tools, by `keep`
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An assistant's turn as a target: the call that it is learnt as."""
+
+    where: str
+    context: tuple[Message, ...]
+    answer: FunctionCall
+
+
+def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """The tools that the stage's prompt lists.
+
+    Raises:
+        ToolsError: a tool has the name of the no-tool entry; the arguments' tool is unknown or takes none.
+
+    """
+    names = [tool.name for tool in tools]
+    for name in settings.keep:
+        if name not in (*names, settings.no_tool):
+            raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
+    if settings.stage != "arguments":
+        if settings.no_tool in names:
+            raise ToolsError(
+                str(settings.tools),
+                found=f"a tool named {settings.no_tool!r}",
+                expected="that name for turns without a call",
+                fix="Rename the tool, or set another no_tool name.",
+            )
+        return (*tools, no_tool_entry(settings.no_tool))
+    tool = next((tool for tool in tools if tool.name == settings.tool), None)
+    if tool is None or not tool.takes_arguments:
+        raise ToolsError(
+            str(settings.tools),
+            found=f"no tool {settings.tool!r}" if tool is None else f"{settings.tool!r}, which takes no arguments",
+            expected=listing(tool.name for tool in tools if tool.takes_arguments),
+            fix="Name a tool that takes arguments.",
+        )
+    return tools
+
+
+def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int) -> Samples:
+    """All samples of the settings' data file, in its order.
+
+    Args:
+        settings: of the run.
+        prompter: with the tools of `prompt_tools`.
+        max_length: tokens of a sample.
+
+    Raises:
+        DataError: a line cannot be used, a sample is too long, or there is nothing to learn.
+        TemplateError: the template writes a call otherwise than the device would read it.
+
+    """
+    turns = list(_turns(settings, prompter.tools, read_trajectories(settings.data, settings.toolset)))
+    kept = _keep(turns, settings)
+    mask = MASKS[settings.stage](prompter)
+    samples, long = [], 0
+    for turn in kept:
+        try:
+            sample = mask.sample(turn.context, turn.answer)
+        except UnicodeEncodeError:
+            raise _unusable(turn.where, "half of a surrogate pair", "Unicode text", "Mend the text.") from None
+        if len(sample.tokens) <= max_length:
+            samples.append(sample)
+        elif settings.too_long == "drop":
+            long += 1
+        else:
+            raise _unusable(
+                turn.where,
+                f"a sample of {len(sample.tokens)} tokens",
+                f"at most {max_length}",
+                "Raise max_length, shorten the conversation, or set too_long to 'drop'.",
+            )
+    if not samples:
+        left_out = f" ({long} over {max_length} tokens)" if long else ""
+        raise _unusable(
+            str(settings.data),
+            f"nothing to learn{left_out}",
+            f"calls of {settings.tool!r}" if settings.tool else "assistant's turns",
+            "Check the stage, the tool and the toolset against the data.",
+        )
+    return Samples(tuple(samples), dropped_long=long, dropped_kept=len(turns) - len(kept))
+
+
+def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: Iterable[Trajectory]) -> Iterator[_Turn]:
+    """The stage's targets: every assistant's turn, or those that call the arguments' tool."""
+    schemas = {tool.name: _Schema(tool) for tool in tools if tool.name != settings.no_tool}
+    for trajectory in trajectories:
+        for index, message in enumerate(trajectory.messages):
+            if message.role != "assistant":
+                continue
+            where = f"{trajectory.where}, message {index + 1}"
+            answer = FunctionCall(name=settings.no_tool)
+            if message.tool_calls:
+                answer = message.tool_calls[0].function
+                _check_call(answer, schemas, where)
+            if settings.tool in (None, answer.name):
+                yield _Turn(where, trajectory.messages[:index], answer)
+
+
+class _Schema:
+    """One tool's compiled schema."""
+
+    def __init__(self, tool: Tool) -> None:
+        validator = jsonschema.validators.validator_for(tool.parameters, jsonschema.Draft202012Validator)
+        self.validator = validator(tool.parameters)
+
+
+def _check_call(answer: FunctionCall, schemas: dict[str, _Schema], where: str) -> None:
+    if answer.name not in schemas:
+        raise _unusable(where, f"a call of {answer.name!r}", listing(schemas), nearest(answer.name, schemas))
+    error = next(schemas[answer.name].validator.iter_errors(answer.arguments), None)
+    if error is not None:
+        place = ".".join(map(str, error.absolute_path)) or "the arguments"
+        raise _unusable(
+            where,
+            f"{error.message} (in {place} of {answer.name!r})",
+            "arguments that fit the tool's schema",
+            "Mend the call; wrong calls would be learnt.",
+        )
+
+
+def _keep(turns: list[_Turn], settings: FinetuneSettings) -> list[_Turn]:
+    """The turns without those that `keep` drops, at random by the seed."""
+    rng = Random(f"keep {settings.seed}")  # noqa: S311 - sampling, not secrets
+    return [turn for turn in turns if rng.random() < settings.keep.get(turn.answer.name, 1.0)]
+
+
+def _unusable(where: str, found: str, expected: str, fix: str) -> DataError:
+    return DataError(where, found=found, expected=expected, fix=fix)

@@ -1,0 +1,67 @@
+"""What one fine-tuning run is asked to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field, model_validator
+
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts import NO_TOOL
+
+Stage = Literal["selection", "arguments", "joint"]
+TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # as DualTune's
+
+
+class FinetuneSettings(Frozen):
+    """One run: a base, trajectories and the tools in them → one adapter. The defaults suit a small base.
+
+    DualTune's own, for 7B: rank 32, alpha 64, dropout 0.1, learning rate 5e-6, 5 warm-up steps, batch 16, 4 epochs.
+    """
+
+    stage: Stage
+    base: Path  # folder of the base model
+    data: Path  # trajectories, one JSON object a line
+    tools: Path  # the toolset's tool list
+    output: Path  # folder of the adapter
+    tool: str | None = None  # whose arguments are learnt
+    toolset: str | None = None  # only the trajectories that name this toolset
+    template: Path | None = None  # chat template; None: the stage's default
+    no_tool: str = NO_TOOL  # what a turn without a call is learnt as
+    keep: dict[str, float] = Field(default_factory=dict)  # share of a too frequent tool's turns that is learnt
+    too_long: Literal["refuse", "drop"] = "refuse"  # what becomes of samples over max_length
+    max_length: int | None = Field(None, ge=2)  # tokens of a sample; None: the base's context length
+
+    rank: int = Field(32, ge=1)
+    alpha: float = Field(64.0, gt=0)
+    rslora: bool = True  # scale alpha / sqrt(rank) instead of alpha / rank
+    targets: tuple[str, ...] = Field(TARGETS, min_length=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the saved adapter; training is in float32
+
+    learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(4, ge=1)
+    max_steps: int | None = Field(None, ge=1)  # ends the run earlier
+    batch_size: int = Field(16, ge=1)  # samples a step
+    micro_batch: int | None = Field(None, ge=1)  # samples held at once; None: the whole batch
+    warm_up_steps: int = Field(5, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    autocast: bool = False  # multiply in bfloat16
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    threads: int | None = Field(None, ge=1)  # None: PyTorch's own choice
+    checkpoint_every: int | None = Field(None, ge=1)  # steps; None: no checkpoints
+    resume: bool = False  # go on from the checkpoint of an interrupted run
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FinetuneSettings:
+        if (self.stage == "arguments") != (self.tool is not None):
+            raise ValueError("a tool for stage 'arguments', and for no other")
+        if self.keep and self.stage == "arguments":
+            raise ValueError("`keep` for stages 'selection' and 'joint' only")
+        for tool, share in self.keep.items():
+            if not 0 < share <= 1:
+                raise ValueError(f"a share of {tool!r} above 0 and up to 1")
+        return self
