@@ -1,5 +1,33 @@
-"""All that the device needs: open a bundle, and answer a request with a tool call."""
+"""All that the device needs: open a bundle, and answer a conversation with a tool call.
+
+from dualtune_edge.runtime import Agent
+
+with Agent.open("bundle") as agent:
+    answer = agent.call("what changed since yesterday?")
+"""
 
 from dualtune_edge.toolkit import telemetry
 
-telemetry.disable()
+telemetry.disable()  # before anything below imports an engine
+
+from dualtune_edge.runtime.bundle import Bundle, open_bundle  # noqa: E402
+from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, open_engine  # noqa: E402
+from dualtune_edge.runtime.pipeline import Agent, settings_for  # noqa: E402
+from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens  # noqa: E402
+from dualtune_edge.toolkit.messages import Message  # noqa: E402
+
+__all__ = [
+    "Agent",
+    "Alternative",
+    "Bundle",
+    "CallResult",
+    "Engine",
+    "EngineKind",
+    "Message",
+    "ModelSource",
+    "Timings",
+    "Tokens",
+    "open_bundle",
+    "open_engine",
+    "settings_for",
+]

@@ -100,3 +100,7 @@ class SnapshotStore:
         self._snapshots.move_to_end((snapshot.identity, snapshot.tokens))
         while self.nbytes > self._budget:
             self._snapshots.popitem(last=False)
+
+    def drop(self, identity: str, tokens: tuple[int, ...]) -> None:
+        """Forget a snapshot, if it is still here."""
+        self._snapshots.pop((identity, tokens), None)

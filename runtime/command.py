@@ -1,0 +1,185 @@
+"""`dualtune-edge call` and `inspect`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dualtune_edge.runtime.bundle import Bundle, open_bundle
+from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.runtime.pipeline import Agent, settings_for
+from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.toolkit import console, strict_json
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.manifest import (
+    AdapterEntry,
+    BaseInfo,
+    FileEntry,
+    Kind,
+    Mode,
+    Quantization,
+    TokenizerInfo,
+)
+from dualtune_edge.toolkit.tools import Toolset
+
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+
+
+class AdapterSummary(Frozen):
+    """An adapter, as `inspect` tells of it."""
+
+    name: str
+    kind: Kind
+    mode: Mode
+    rank: int
+    scale: float
+    sha256: str
+
+    @classmethod
+    def of(cls, entry: AdapterEntry) -> AdapterSummary:
+        """What `inspect` tells of a manifest's entry."""
+        return cls(**{name: getattr(entry, name) for name in cls.model_fields})
+
+
+class Inspection(Frozen):
+    """What `inspect --json` prints."""
+
+    base: BaseInfo
+    tokenizer: TokenizerInfo
+    quantization: Quantization
+    profile: str | None
+    toolsets: tuple[Toolset, ...]
+    adapters: tuple[AdapterSummary, ...]
+    files: tuple[FileEntry, ...]
+    size_bytes: int
+
+
+def call(
+    bundle: BundleFolder,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What the user says.")] = None,
+    *,
+    messages: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A conversation instead of TEXT: a JSON list of messages; - reads stdin."),
+    ] = None,
+    toolset: Annotated[str | None, typer.Option(metavar="NAME", help="Choose among the tools of this toolset.")] = None,
+    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Answer a message with a tool call.
+
+    Every file of the bundle is hashed first. Earlier turns, with their calls and the tools' results, go into
+    --messages as OpenAI's API has them.
+
+    Example:
+        dualtune-edge call my-bundle "what changed in the last three commits?"
+
+    """
+    request = _request(text, messages)
+    opened = open_bundle(bundle)
+    resolution = settings_for(opened, profile=profile, threads=threads)
+    for warning in resolution.warnings:
+        console.warn(warning)
+    with Agent(opened, open_engine(opened.model, resolution.settings, engine)) as agent:
+        answer = agent.call(request, toolset=toolset)
+    console.result(answer, _line(answer), as_json=as_json)
+
+
+def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
+    """Tell what a bundle holds.
+
+    Every file is hashed: a bundle that is shown here is whole.
+
+    Example:
+        dualtune-edge inspect my-bundle --json
+
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    summary = Inspection(
+        base=manifest.base,
+        tokenizer=manifest.tokenizer,
+        quantization=manifest.quantization,
+        profile=manifest.profile,
+        toolsets=tuple(entry.toolset for entry in manifest.toolsets),
+        adapters=tuple(map(AdapterSummary.of, manifest.adapters)),
+        files=manifest.files,
+        size_bytes=opened.size_bytes,
+    )
+    console.result(summary, _describe(opened, summary), as_json=as_json)
+
+
+def _request(text: str | None, messages: Path | None) -> str | list[Any]:
+    """TEXT, or what FILE holds: just one of the two."""
+    if (text is None) == (messages is None):
+        raise RequestError(
+            "request",
+            found="neither TEXT nor --messages" if text is None else "both TEXT and --messages",
+            expected="one of them",
+            fix='Say: dualtune-edge call BUNDLE "…"',
+        )
+    if messages is None:
+        return text or ""
+    where = "stdin" if str(messages) == "-" else str(messages)
+    try:
+        value = strict_json.loads(sys.stdin.buffer.read() if where == "stdin" else messages.read_bytes())
+    except (OSError, strict_json.JsonError) as error:
+        raise RequestError(where, found=str(error), expected="a JSON list of messages", fix="Check the file.") from None
+    if not isinstance(value, list):
+        found = f"a JSON {type(value).__name__}"
+        raise RequestError(where, found=found, expected="a JSON list of messages", fix="Put them into [ ].")
+    return value
+
+
+def _line(answer: CallResult) -> str:
+    """The call as one reads it: `git.log(max_count=3)  98.7%  (next: git.diff 1.1%)  412 ms`."""
+    if answer.outcome == "no_tool":
+        what = f"{answer.toolset}: no tool"
+    else:
+        given = (answer.arguments or {}).items()
+        values = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given)
+        what = f"{answer.toolset}.{answer.tool}({values})"
+    others = "".join(f"  (next: {each.tool} {each.probability:.1%})" for each in answer.alternatives[:1])
+    return f"{what}  {answer.probability:.1%}{others}  {answer.timings_ms.total:.0f} ms"
+
+
+def _describe(bundle: Bundle, summary: Inspection) -> str:
+    base, quantization = summary.base, summary.quantization
+    weights = "fp32" if quantization.bits == 32 else f"int{quantization.bits}, blocks of {quantization.block_size}"
+    rows = (
+        f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
+        f"weights         {weights}, accuracy level {quantization.accuracy_level}",
+        f"context         {base.context_length:,} tokens",
+        f"profile         {summary.profile or 'the one that fits the device'}",
+        f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 1} files",
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256"):
+        table.add_column(name, justify="right" if name in {"rank", "scale"} else "left", overflow="fold")
+    adapters = {entry.name: entry for entry in bundle.manifest.adapters}
+    for entry in bundle.manifest.toolsets:
+        stages = {"selection": entry.selection, **entry.arguments}
+        for name, stage in stages.items():
+            adapter = adapters.get(stage.adapter or "")
+            cells = (
+                (adapter.name, adapter.mode, str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
+                if adapter
+                else ("the base", "", "", "", "")
+            )
+            table.add_row(entry.toolset.name, name, *cells)
+    printer = Console(width=160, no_color=True, highlight=False)
+    with printer.capture() as capture:
+        printer.print(table)
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    return "\n".join((*rows, "", *lines))

@@ -1,0 +1,53 @@
+"""What a call answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dualtune_edge.toolkit.frozen import Frozen
+
+
+class Alternative(Frozen):
+    """A tool that was not chosen (or the no-tool entry), and its probability."""
+
+    tool: str
+    probability: float
+
+
+class Timings(Frozen):
+    """Milliseconds of each stage; next to none for one that was not needed."""
+
+    toolset: float
+    selection: float
+    arguments: float
+    total: float
+
+
+class Tokens(Frozen):
+    """Tokens of all stages together.
+
+    `prompt`: of the prompts, `reused` of these from KV state that was kept. Of the answers, `decided` were the model's
+    choice among several, `forced` had no alternative.
+    """
+
+    prompt: int
+    reused: int
+    forced: int
+    decided: int
+
+
+class CallResult(Frozen):
+    """One tool call, or none (`outcome`).
+
+    `probability` is that of `tool` (or of calling none) among the entries of `toolset`; `alternatives` are all others
+    of 0.01 or more. `arguments` is empty for a tool that takes none, and null where no tool is called.
+    """
+
+    toolset: str
+    tool: str | None
+    arguments: dict[str, Any] | None
+    outcome: Literal["call", "no_tool"]
+    probability: float
+    alternatives: tuple[Alternative, ...]
+    timings_ms: Timings
+    tokens: Tokens
