@@ -1,0 +1,97 @@
+"""Measure the kit on its held-out conversations: every assistant's turn, answered as the device would answer it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualtune_edge.export.demo import specs
+from dualtune_edge.export.demo.specs import Method
+from dualtune_edge.export.demo.torch_engine import TorchEngine
+from dualtune_edge.export.finetune.trajectories import read_trajectories
+from dualtune_edge.runtime.bundle import open_bundle
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.messages import FunctionCall, Message
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A point of a conversation where the assistant speaks next. `call` is None where it needs no tool."""
+
+    toolset: str
+    context: tuple[Message, ...]
+    call: FunctionCall | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts. A tool is right where it is the one that was meant, or none where none was; a call, where all of it is."""
+
+    turns: int
+    toolsets: int  # right toolsets
+    tools: int  # right tools, within the right toolset
+    calls: int  # turns that call a tool
+    whole: int  # right tools with exactly the right arguments, of these
+    end_to_end: int  # the same where the toolset was chosen too
+
+    def cells(self) -> str:
+        """Columns of the table, in percent."""
+        shares = (
+            self.toolsets / self.turns,
+            self.tools / self.turns,
+            self.whole / self.calls,
+            self.end_to_end / self.calls,
+        )
+        return " | ".join(f"{100 * share:.1f}" for share in shares)
+
+
+def read_turns(path: Path, names: Sequence[str]) -> list[Turn]:
+    """All assistant's turns of a file of conversations."""
+    return [
+        Turn(name, each.messages[:index], message.tool_calls[0].function if message.tool_calls else None)
+        for name in names
+        for each in read_trajectories(path, name)
+        for index, message in enumerate(each.messages)
+        if message.role == "assistant"
+    ]
+
+
+def measure(agent: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) -> Score:
+    """Answer every turn. Where the base picks the wrong toolset, the turn is answered within the right one too."""
+    toolsets = tools = whole = end_to_end = 0
+    for turn in turns:
+        chosen = _answer(agent, turn, None, tell)
+        routed = chosen is not None and chosen.toolset == turn.toolset
+        answer = chosen if routed else _answer(agent, turn, turn.toolset, tell)
+        named = answer is not None and answer.tool == (turn.call.name if turn.call else None)
+        exact = named and turn.call is not None and answer is not None and answer.arguments == turn.call.arguments
+        toolsets += routed
+        tools += named
+        whole += exact
+        end_to_end += exact and routed
+        if not (exact if turn.call else named):
+            tell(f"{turn.context[-1].content!r}: wanted {turn.call}, got {answer and (answer.tool, answer.arguments)}")
+    calls = sum(turn.call is not None for turn in turns)
+    return Score(len(turns), toolsets, tools, calls, whole, end_to_end)
+
+
+def reference(bundle: Path, kit: Path, method: Method) -> Agent:
+    """The bundle's prompts on the checkpoint itself, in PyTorch float32."""
+    opened = open_bundle(bundle)
+    adapters: dict[str, Path] = {}
+    for toolset in specs.spec(method, "external", kit).toolsets:
+        if toolset.selection:
+            adapters[f"selection.{toolset.name}"] = toolset.selection.path
+        if isinstance(toolset.arguments, dict):
+            adapters |= {f"arguments.{toolset.name}.{tool}": each.path for tool, each in toolset.arguments.items()}
+    return Agent(opened, TorchEngine(kit / "base", adapters))
+
+
+def _answer(agent: Agent, turn: Turn, toolset: str | None, tell: Callable[[str], None]) -> CallResult | None:
+    """The agent's answer; None where it refuses, which counts as wrong."""
+    try:
+        return agent.call(turn.context, toolset=toolset)
+    except RequestError as error:
+        tell(f"refused: {error}")
+        return None

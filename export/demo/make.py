@@ -1,0 +1,108 @@
+"""Remake the kit, stage by stage: `python -m dualtune_edge.export.demo.make STAGE WORK`, about an hour on two cores.
+
+Stages, in this order: tokenizer, base, adapters, heldout, table. WORK is a folder laid out like `kit/`; what a stage
+finds there already it does not make again. Training data is not kept: seeds make it anew.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen2ForCausalLM
+
+from dualtune_edge.export import stages as export
+from dualtune_edge.export.demo import adapters, base, evaluate, pretraining, seeding, specs, toolsets, trajectories
+from dualtune_edge.export.demo import tokenizer as bpe
+from dualtune_edge.runtime.pipeline import Agent
+
+SEED: Final = 0
+_TOKENIZER_TEXTS: Final = 12_000
+_HELDOUT: Final = 470  # conversations; they hold over 500 calls
+_HEADER: Final = "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n|---|---|---|---|---|---|---|\n"
+
+
+def make_tokenizer(work: Path) -> None:
+    """Train the BPE on pretraining texts."""
+    texts = itertools.islice(
+        pretraining.documents(SEED + 1, pretraining.read_templates(), copying=0.3, echoing=0.3), _TOKENIZER_TEXTS
+    )
+    bpe.save(bpe.train(texts), work / "base", pretraining.read_templates().base.source)
+
+
+def make_base(work: Path) -> None:
+    """Pretrain the base model."""
+    torch.manual_seed(SEED)
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
+    model = Qwen2ForCausalLM(base.configuration(tokenizer))
+    seeding.seed_copying(model, SEED)
+    base.pretrain(model, tokenizer, pretraining.read_templates(), base.COURSES, work / "base", SEED, _say)
+
+
+def make_adapters(work: Path) -> None:
+    """Train all adapters on generated conversations."""
+    with tempfile.TemporaryDirectory() as scratch:
+        adapters.make(work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), SEED, _say)
+
+
+def make_heldout(work: Path) -> None:
+    """Write the held-out conversations."""
+    trajectories.write(work / "heldout.jsonl", list(trajectories.generate(SEED, "heldout", _HELDOUT)))
+
+
+def make_table(work: Path) -> None:
+    """Export base, joint and decoupled, external and merged; measure each, and PyTorch in float32 beside them."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    rows: list[str] = []
+    for method in specs.METHODS:
+        with tempfile.TemporaryDirectory() as scratch:
+            external, merged = Path(scratch) / "external", Path(scratch) / "merged"
+            export.run(specs.spec(method, "external", work), external)
+            with evaluate.reference(external, work, method) as agent:
+                rows.append(f"| {method} | float32 | PyTorch | {evaluate.measure(agent, turns, _quiet).cells()} |")
+            _say(rows[-1])
+            with Agent.open(external) as agent:
+                rows.append(
+                    f"| {method} | int4, external | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
+                )
+            _say(rows[-1])
+            if method != "base":
+                export.run(specs.spec(method, "merged", work), merged)
+                with Agent.open(merged) as agent:
+                    rows.append(
+                        f"| {method} | int4, merged | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
+                    )
+                _say(rows[-1])
+    calls = sum(turn.call is not None for turn in turns)
+    head = f"{len(turns)} held-out turns, {calls} of them calls.\n\n{_HEADER}"
+    (work / "table.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _quiet(_text: str) -> None:
+    """Wrong answers are counted, not told."""
+
+
+STAGES: Final[dict[str, Callable[[Path], None]]] = {
+    "tokenizer": make_tokenizer,
+    "base": make_base,
+    "adapters": make_adapters,
+    "heldout": make_heldout,
+    "table": make_table,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("work", type=Path)
+    asked = parser.parse_args()
+    STAGES[asked.stage](asked.work)
