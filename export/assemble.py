@@ -13,6 +13,7 @@ from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.manifest import (
     MANIFEST,
     PROMPTS_DIR,
+    SEAL,
     AdapterEntry,
     BaseInfo,
     FileEntry,
@@ -80,6 +81,7 @@ def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping
         versions={package: metadata.version(package) for package in _PACKAGES},
     )
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    (folder / SEAL).write_bytes(manifest.seal())
     return manifest
 
 

@@ -68,12 +68,11 @@ def run(spec: ExportSpec, output: Path, console: Console | None = None) -> Expor
                 write_prompts(plans, folder)
                 paths = {each.source.name: each.path for each in placed}
                 manifest = write_manifest(inputs, plans, folder, paths=paths)
-            size = (folder / "manifest.json").stat().st_size
     return ExportReport(
         path=str(output),
         seconds=round(time.perf_counter() - start, 3),
         stages=stages.reports,
-        sizes=_sizes(manifest, size),
+        sizes=_sizes(manifest),
         warnings=warnings,
     )
 
@@ -151,7 +150,7 @@ def _some_tokens(plan: PromptPlan) -> tuple[int, ...]:
     )  # a template that begins with the message has no prefix: any token serves
 
 
-def _sizes(manifest: Manifest, manifest_size: int) -> Sizes:
+def _sizes(manifest: Manifest) -> Sizes:
     def under(folder: str) -> int:
         return sum(file.size for file in manifest.files if file.path.startswith(f"{folder}/"))
 
@@ -160,5 +159,5 @@ def _sizes(manifest: Manifest, manifest_size: int) -> Sizes:
         adapters=under(ADAPTERS_DIR),
         merged=under(MERGED_DIR),
         prompts=under(PROMPTS_DIR),
-        total=sum(file.size for file in manifest.files) + manifest_size,
+        total=sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal()),
     )

@@ -27,6 +27,7 @@ from dualtune_edge.toolkit.tools import Tool
 
 _MESSAGE: Final = 200  # characters of a fault that are told
 _GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
+_STATE: Final = "\n<state>"  # or this
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,25 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
 
     """
-    strict = _source(tool, frame, lenient=False)
-    failed, messages = LLMatcher.validate_grammar_with_warnings(strict, tokenizer)
-    if not failed:
-        return Grammar(tool, frame, tokenizer, strict)
-    lenient = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
-    failed, messages = LLMatcher.validate_grammar_with_warnings(lenient, tokenizer)
+    source, unenforced = _source(tool, frame, lenient=False), list[str]()
+    failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
     if failed:
-        raise ToolsError(
-            f"schema of {tool.name!r}",
-            found=_reason(messages[0]),
-            expected="a schema that can be enforced while the arguments are written",
-            fix="Simplify it; docs/limits.md lists what can be enforced.",
-        )
-    return Grammar(tool, frame, tokenizer, lenient, tuple(map(_reason, messages)))
+        source = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
+        failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
+        unenforced = messages
+    if not failed:
+        grammar = Grammar(tool, frame, tokenizer, source, tuple(map(_reason, unenforced)))
+        matcher = grammar.matcher()
+        matcher.consume_tokens(matcher.compute_ff_tokens())  # a schema that requires itself is found out by its first step
+        if not matcher.is_error():
+            return grammar
+        messages = [matcher.get_error()]
+    raise ToolsError(
+        f"schema of {tool.name!r}",
+        found=_reason(messages[0]),
+        expected="a schema that can be enforced while the arguments are written",
+        fix="Simplify it; docs/limits.md lists what can be enforced.",
+    )
 
 
 def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) -> Arguments:
@@ -224,5 +230,5 @@ def _fault(value: dict[str, Any], tool: Tool) -> str | None:
 
 def _reason(message: str) -> str:
     """The reason that llguidance gives, without the place in our grammar and the copy of it."""
-    reason = message.partition(_GRAMMAR)[0].rpartition("JSON schema: ")[2]
+    reason = message.partition(_GRAMMAR)[0].partition(_STATE)[0].rpartition("JSON schema: ")[2]
     return " ".join(reason.split())

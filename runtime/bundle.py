@@ -22,7 +22,7 @@ from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import sha256_file
-from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, FileEntry, Manifest, Stage, ToolsetEntry
+from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, FileEntry, Manifest, Stage, ToolsetEntry
 from dualtune_edge.toolkit.prompts import PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
@@ -59,7 +59,8 @@ class Bundle:
     @property
     def size_bytes(self) -> int:
         """Of all files."""
-        return sum(file.size for file in self.manifest.files) + len(self.manifest.to_bytes())
+        manifest = self.manifest
+        return sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal())
 
     def plan(self, stage: Stage) -> PromptPlan:
         """The prompt of a stage.
@@ -127,6 +128,9 @@ def _read_manifest(root: Path) -> Manifest:
     manifest = validate(Manifest, _read_json(path), where=str(path), error=BundleError)
     if manifest.to_bytes() != path.read_bytes():
         raise damaged(path, found="bytes that are not canonical", expected="what `export` wrote")
+    seal = root / SEAL
+    if not _is_plain(seal) or seal.read_bytes() != manifest.seal():
+        raise damaged(seal, found="another hash, or none", expected=manifest.seal().decode().strip())
     return manifest
 
 
@@ -143,7 +147,7 @@ def _check_folder(manifest: Manifest, root: Path) -> None:
     """Exactly the listed files, each plain and of its size."""
     expected = {entry.path: entry.size for entry in manifest.files}
     found = dict(_files(root))
-    del found[MANIFEST]
+    del found[MANIFEST], found[SEAL]
     for path in sorted(expected.keys() - found.keys()):
         raise damaged(root / path, found="no such file", expected="the file that the manifest lists")
     for path in sorted(found.keys() - expected.keys()):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, Manifest, Stage
+from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, Manifest, Stage
 
 # Names that every system takes literally: no drive, no stream, no `..`, no separator of Windows, no control character.
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
@@ -53,7 +53,7 @@ def check_paths(manifest: Manifest, root: Path) -> None:
     path = root / MANIFEST
     if len(manifest.files) > limits.BUNDLE_FILES:
         raise damaged(path, found=f"{len(manifest.files)} files", expected=f"at most {limits.BUNDLE_FILES}")
-    seen = {MANIFEST}
+    seen = {MANIFEST, SEAL}
     for entry in manifest.files:
         if not all(_NAME.fullmatch(part) and not _DEVICE.fullmatch(part) for part in entry.path.split("/")):
             raise damaged(path, found=f"the path {entry.path!r}", expected="paths below the folder, of plain names")

@@ -162,7 +162,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"weights         {weights}, accuracy level {quantization.accuracy_level}",
         f"context         {base.context_length:,} tokens",
         f"profile         {summary.profile or 'the one that fits the device'}",
-        f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 1} files",
+        f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256"):

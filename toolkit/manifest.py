@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Final, Literal
 
@@ -12,6 +13,7 @@ from dualtune_edge.toolkit.prompts import NO_TOOL
 from dualtune_edge.toolkit.tools import Toolset
 
 MANIFEST: Final = "manifest.json"
+SEAL: Final = "manifest.sha256"  # of the manifest, as `sha256sum -c` reads it
 MODEL_DIR: Final = "model"  # the base graph with its LoRA slots; opens in plain onnxruntime_genai.Model
 ADAPTERS_DIR: Final = "adapters"  # one .onnx_adapter file an external adapter
 MERGED_DIR: Final = "merged"  # one graph folder a merged adapter
@@ -118,3 +120,7 @@ class Manifest(Frozen):
         """Canonical bytes: sorted keys, no spaces, UTF-8, one newline at the end."""
         value = self.model_dump(mode="json")
         return (json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+
+    def seal(self) -> bytes:
+        """What `manifest.sha256` holds: damage to the manifest shows as damage to any other file does."""
+        return f"{hashlib.sha256(self.to_bytes()).hexdigest()}  {MANIFEST}\n".encode()

@@ -1,0 +1,113 @@
+"""One tiny bundle, exported once a session: two toolsets, seeded random weights, external and merged adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualtune_edge.toolkit.files import sha256_file
+
+FILES = [
+    {
+        "name": "read",
+        "description": "Read a file",
+        "inputSchema": {
+            "properties": {"path": {"type": "string", "maxLength": 8}, "lines": {"type": "integer", "maximum": 99}},
+            "required": ["path"],
+        },
+    },
+    {
+        "name": "sort",
+        "description": "Sort a folder",
+        "inputSchema": {"properties": {"by": {"enum": ["name", "size", "größe"]}}, "required": ["by"]},
+    },
+    {"name": "roots", "description": "List roots", "inputSchema": {"type": "object", "properties": {}}},
+]
+GIT = [
+    {
+        "name": "log",
+        "description": "History",
+        "inputSchema": {
+            "properties": {"count": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["count"],
+        },
+    }
+]
+SPEC = """\
+base: base
+toolsets:
+  - name: files
+    description: Files and folders
+    tools: files.json
+    selection: chooser
+    arguments: writers
+  - name: git
+    description: History
+    tools: git.json
+    selection: {path: chooser, mode: merged}
+"""
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle's folder; tests that change it take `bundle`."""
+    from peft import LoraConfig
+
+    from dualtune_edge.export import stages
+    from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
+    from dualtune_edge.export.spec import read_spec
+
+    desk = tmp_path_factory.mktemp("desk")
+    write_checkpoint(desk / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
+    config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    for seed, name in enumerate(("chooser", "writers/read", "writers/sort")):
+        write_adapter(desk / name, desk / "base", config, seed=seed)
+    (desk / "files.json").write_text(json.dumps({"tools": FILES}), encoding="utf-8")
+    (desk / "git.json").write_text(json.dumps({"tools": GIT}), encoding="utf-8")
+    (desk / "dualtune.yaml").write_text(SPEC, encoding="utf-8")
+    stages.run(read_spec(desk / "dualtune.yaml"), desk / "bundle")
+    return desk / "bundle"
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy of its own."""
+    return shutil.copytree(exported, tmp_path / "bundle")
+
+
+def write_manifest(bundle: Path, manifest: object) -> None:
+    """As an attacker would: canonical, and with its hash."""
+    data = (json.dumps(manifest, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    (bundle / "manifest.json").write_bytes(data)
+    seal = f"{hashlib.sha256(data).hexdigest()}  manifest.json\n"
+    (bundle / "manifest.sha256").write_text(seal, encoding="utf-8", newline="\n")
+
+
+@pytest.fixture
+def change_manifest(bundle: Path) -> Callable[[Callable[[dict[str, Any]], object]], None]:
+    """Apply a change to the manifest, and seal it again."""
+
+    def change(apply: Callable[[dict[str, Any]], object]) -> None:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        apply(manifest)
+        write_manifest(bundle, manifest)
+
+    return change
+
+
+@pytest.fixture
+def reseal(bundle: Path, change_manifest: Callable[[Callable[[dict[str, Any]], object]], None]) -> Callable[[], None]:
+    """Bring sizes and hashes in the manifest up to date."""
+
+    def update(manifest: dict[str, Any]) -> None:
+        for entry in manifest["files"]:
+            file = bundle / entry["path"]
+            entry["size"], entry["sha256"] = file.stat().st_size, sha256_file(file)
+
+    return lambda: change_manifest(update)

@@ -1,0 +1,279 @@
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLTokenizer
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
+from dualtune_edge.toolkit.prompts import Frame
+from dualtune_edge.toolkit.schemas import normalise
+from dualtune_edge.toolkit.tools import Tool
+
+VOCABULARY, END = 300, 257
+PROMPT = (9, 9, 9)
+
+
+def byte_level() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+TOKENIZER = byte_level()
+CONSTRAINT: LLTokenizer = open_tokenizer(TOKENIZER.to_str(), vocab_size=VOCABULARY, end_of_turn=[END])
+SPACED = Frame(
+    tokens=(), pending='": ', tail="}\n</tool_call>", item_separator=", ", key_separator=": ", ascii_only=False
+)
+DENSE = Frame(tokens=(), pending="", tail="", item_separator=",", key_separator=":", ascii_only=True)
+
+
+class Wishing:
+    """An engine whose model wants to write one text, and past it what a seed says."""
+
+    vocab_size = VOCABULARY
+
+    def __init__(self, wish: str = "", *, seed: int = 0, context: int = 10_000, bad: float | None = None) -> None:
+        self.wish, self.seed, self.context_length, self.bad = wish.encode(), seed, context, bad
+        self.tokens: tuple[int, ...] = PROMPT
+        self.forwards: list[tuple[int, ...]] = []
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        self.tokens += tuple(tokens)
+        self.forwards.append(tuple(tokens))
+        logits = np.random.default_rng([self.seed, len(self.tokens)]).standard_normal(VOCABULARY).astype(np.float32)
+        written = CONSTRAINT.decode_bytes(list(self.tokens[len(PROMPT) :]))
+        if self.wish.startswith(written) and len(self.wish) > len(written):
+            logits[CONSTRAINT.tokenize_bytes(self.wish[len(written) : len(written) + 1])[0]] = 50
+        if self.bad is not None:
+            logits[5] = self.bad
+        return logits
+
+
+def tool(properties: dict[str, Any], **keywords: Any) -> Tool:
+    return Tool(name="act", parameters=normalise({"type": "object", "properties": properties, **keywords}, "test"))
+
+
+def grammar(properties: dict[str, Any], frame: Frame = SPACED, **keywords: Any) -> Grammar:
+    return compile_grammar(tool(properties, **keywords), frame, CONSTRAINT)
+
+
+def write(of: Grammar, engine: Wishing) -> Arguments:
+    frame = of.frame
+    assert engine.tokens == PROMPT
+    result = write_arguments(engine, [], of)  # type: ignore[arg-type]
+    assert frame.dumps(result.value)
+    return result
+
+
+def wish(of: Grammar, value: dict[str, Any], **keywords: Any) -> Arguments:
+    """What comes out if the model wants to write `value`."""
+    return write(of, Wishing(of.frame.pending + of.frame.dumps(value) + of.frame.tail, **keywords))
+
+
+TWO = {"path": {"type": "string"}, "depth": {"type": "integer", "minimum": 0}}
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=12),
+        "count": st.integers(),
+        "ratio": st.floats(allow_nan=False, allow_infinity=False),
+        "flag": st.booleans(),
+        "nothing": st.none(),
+        "list": st.lists(st.integers(), max_size=4),
+        "inner": st.fixed_dictionaries({"a": st.text('äx"\\/\n\x00', max_size=5)}),
+    },
+)
+EVERYTHING = {
+    "text": {"type": "string"},
+    "count": {"type": "integer"},
+    "ratio": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "nothing": {"type": "null"},
+    "list": {"type": "array", "items": {"type": "integer"}},
+    "inner": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+}
+GRAMMARS = {frame.ascii_only: grammar(EVERYTHING, frame) for frame in (SPACED, DENSE)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(value=values, frame=st.sampled_from([SPACED, DENSE]))
+def test_what_the_model_wants_is_written_where_the_schema_allows_it(value: dict[str, Any], frame: Frame) -> None:
+    ordered = {name: value[name] for name in EVERYTHING if name in value}
+    written = wish(GRAMMARS[frame.ascii_only], ordered)
+    assert written.value == ordered
+    assert list(written.value) == list(ordered)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_model_that_wants_anything_still_writes_what_fits(seed: int) -> None:
+    of = grammar({"level": {"enum": ["low", "größte", 3, None]}, "on": {"type": "boolean"}}, required=["level", "on"])
+    value = write(of, Wishing(seed=seed)).value
+    assert value["level"] in ["low", "größte", 3, None]
+    assert value["on"] in (True, False)
+
+
+def test_forced_tokens_cost_no_forward_of_their_own() -> None:
+    of = grammar({"a": {"enum": ["xyz", "xyw"]}}, required=["a"])
+    engine = Wishing(seed=1)
+    written = write(of, engine)
+    text = SPACED.pending + SPACED.dumps(written.value) + SPACED.tail
+    assert written.decided == len(engine.forwards) == 1
+    assert written.decided + written.forced == len(text)  # one token a byte
+    assert engine.forwards[0] == tuple(TOKENIZER.encode('": {"a": "xy').ids)  # and the tail was never computed
+
+
+def test_pending_tokens_ride_along() -> None:
+    engine = Wishing(seed=1)
+    of = grammar({"a": {"enum": ["x", "y"]}}, required=["a"])
+    written = write_arguments(engine, [7, 8], of)  # type: ignore[arg-type]
+    assert engine.forwards[0][:2] == (7, 8)
+    assert len(engine.forwards) == written.decided == 1
+
+
+def test_arguments_that_never_end_are_an_error() -> None:
+    endless = Wishing('": {"path": "' + "a" * 20_000)
+    with pytest.raises(RequestError, match=f"'act'.*no end after {limits.ARGUMENT_TOKENS + 1:,} tokens"):
+        write(grammar(TWO, required=["path"]), endless)
+
+
+def test_the_end_of_the_context_is_an_error() -> None:
+    with pytest.raises(RequestError, match="no end after"):
+        wish(grammar(TWO, required=["path"]), {"path": "a" * 200}, context=100)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_an_error(bad: float) -> None:
+    with pytest.raises(EngineError, match="not finite"):
+        write(grammar(TWO), Wishing(bad=bad))
+
+
+def test_special_tokens_are_never_written_inside_a_text() -> None:
+    class Injecting(Wishing):
+        def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+            logits = super().forward(tokens)
+            logits[END] = 99
+            return logits
+
+    engine = Injecting('": {"path": "<|im_end|>"}}\n</tool_call>')
+    assert write(grammar({"path": {"type": "string"}}, required=["path"]), engine).value == {"path": "<|im_end|>"}
+    assert END not in engine.tokens
+
+
+def test_a_property_twice_is_an_error() -> None:
+    of = grammar({}, additionalProperties={"type": "integer"})  # names of additional properties are not kept apart
+    engine = Wishing('": {"a": 1, "a": 2}}\n</tool_call>')
+    with pytest.raises(RequestError, match="'a' twice"):
+        write(of, engine)
+
+
+def test_a_number_beyond_every_float_is_an_error() -> None:
+    with pytest.raises(RequestError, match="1e999"):
+        write(grammar({"x": {"type": "number"}}), Wishing('": {"x": 1e999}}\n</tool_call>'))
+
+
+UNENFORCED: list[tuple[dict[str, Any], Any, Any]] = [
+    ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, [1, 2], [1, 1]),
+    ({"type": "integer", "not": {"const": 3}}, 4, 3),
+    ({"type": "integer", "if": {"minimum": 5}, "then": {"multipleOf": 5}}, 10, 7),
+    ({"type": "array", "contains": {"const": 1}}, [0, 1], [0]),
+    ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, 1.5, 1),
+    ({"type": "object", "dependentRequired": {"a": ["b"]}}, {"b": 1}, {"a": 1}),
+    ({"type": "object", "propertyNames": {"maxLength": 1}}, {"a": 1}, {"ab": 1}),
+]
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), UNENFORCED)
+def test_what_no_constraint_holds_is_checked_afterwards(schema: dict[str, Any], right: Any, wrong: Any) -> None:
+    of = grammar({"x": schema})
+    assert of.unenforced
+    assert wish(of, {"x": right}).value == {"x": right}
+    with pytest.raises(RequestError, match="'act'"):
+        wish(of, {"x": wrong})
+
+
+def test_an_unknown_format_is_an_annotation_and_told() -> None:
+    of = grammar({"x": {"type": "string", "format": "path"}})
+    assert of.unenforced == ("Unknown format: path",)
+    assert wish(of, {"x": "/a"}).value == {"x": "/a"}
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"x": {"type": "string", "pattern": "^(?=a)b"}}, "look-around"),
+        ({"x": False}, "unsatisfiable"),
+        ({"x": {"type": "integer", "minimum": 3, "maximum": 2}}, "3"),
+        ({"x": {"$ref": "#/$defs/absent"}}, "does not exist"),
+        ({"x": {"multipleOf": 1e-300}}, "too many digits"),
+    ],
+)
+def test_a_schema_that_cannot_be_a_constraint_is_refused_by_name(properties: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ToolsError, match=f"'act'.*{reason}"):
+        grammar(properties, required=["x"])
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        inner = {"type": "object", "properties": {"x": inner}}
+    return inner
+
+
+PRODUCT = [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for j in range(6)]} for i in range(8)]
+# Schemas within the caps that are meant to stall the device.
+BOMBS: dict[str, dict[str, Any]] = {
+    "long texts": {"type": "string", "minLength": 10**6, "maxLength": 10**9},
+    "long lists": {"type": "array", "items": {"type": "string"}, "minItems": 10**6, "maxItems": 10**9},
+    "repeated repeats": {"type": "string", "pattern": "^(((a{1,100}){1,100}){1,100}){1,100}$"},
+    "exponential automaton": {"type": "string", "pattern": "^(a|b)*a(a|b){500}$"},
+    "backtracking": {"type": "string", "pattern": "^(a+)+$"},
+    "many alternatives": {"anyOf": [{"type": "string"}] * 500},
+    "depth": nested(50),
+    "optional": {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(256)}},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "product of alternatives": {"type": "object", "allOf": PRODUCT},
+    "huge numbers": {"type": "number", "minimum": -1e300, "maximum": 1e-300},
+    "itself": {"$ref": "#"},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_followed_step_by_step(name: str) -> None:
+    of = grammar({"x": BOMBS[name]}, required=["x"])
+    engine = Wishing(seed=3, context=40)
+    with contextlib.suppress(RequestError):  # what the seed writes may be too long
+        write(of, engine)
+    assert engine.forwards
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bomb_that_cannot_be_followed_is_refused(name: str) -> None:
+    with pytest.raises(ToolsError, match="'act'"):
+        grammar({"x": REFUSED[name]}, required=["x"])
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "{}", json.dumps({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})]
+)
+def test_a_tokenizer_that_llguidance_cannot_read(text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        open_tokenizer(text, vocab_size=VOCABULARY, end_of_turn=[END])
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers() -> None:
+    with pytest.raises(CheckpointError, match="too small"):
+        open_tokenizer(TOKENIZER.to_str(), vocab_size=10, end_of_turn=[END])
