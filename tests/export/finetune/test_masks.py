@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from dualtune_edge.export.finetune.masks import MASKS, Sample
+from dualtune_edge.export.finetune.settings import Stage
+from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
+from dualtune_edge.toolkit.tools import Tool
+
+TEMPLATES = Path(__file__).parents[3] / "toolkit" / "templates"
+PATHS = {"type": "object", "properties": {"path": {"type": "string"}, "head": {"type": "integer"}}}
+TOOLS = (Tool(name="read", parameters=PATHS), Tool(name="read_file", parameters=PATHS), no_tool_entry())
+CONTEXT = (user("list"), call("read", {"path": "b"}), Message(role="tool", content="ok"), user("and ä?"))
+
+
+@pytest.fixture(scope="module")
+def merging() -> Tokenizer:
+    """Its tokens straddle the borders: `_file"}` and `"}}` are single tokens."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = BpeTrainer(
+        vocab_size=330, special_tokens=special, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+    )
+    lines = ['_file"}', 'read_file"', '"}}', ': {"', '{"name": "', '"parameters": ', "<tool_call>\n"] * 9
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def sample(tokenizer: Tokenizer, stage: Stage, name: str, arguments: dict[str, object]) -> tuple[str, str]:
+    """(what is fed before, what is learnt) as text."""
+    source = (TEMPLATES / f"{'selection' if stage == 'selection' else 'arguments'}.jinja").read_text(encoding="utf-8")
+    tool = name if stage == "arguments" else None
+    prompter = Prompter(ChatTemplate(source, where="test"), tokenizer, TOOLS, tool)
+    made: Sample = MASKS[stage](prompter).sample(CONTEXT, FunctionCall(name=name, arguments=arguments))
+    cut = len(made.tokens) - made.learnt
+    decode = tokenizer.decode
+    before, learnt = (decode(list(part), skip_special_tokens=False) for part in (made.tokens[:cut], made.tokens[cut:]))
+    assert before.startswith(prompter.text(CONTEXT, generate=True))
+    return before, learnt
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt"), [("read", 'read"}'), ("read_file", 'read_file"}'), ("summarize", 'summarize"')]
+)
+def test_selection_learns_the_name_and_the_token_that_closes_it(merging: Tokenizer, name: str, learnt: str) -> None:
+    before, found = sample(merging, "selection", name, {"path": "x"})
+    assert found == learnt
+    assert before.endswith('<tool_call>\n{"name": "')
+
+
+def test_the_token_that_closes_a_name_tells_it_from_a_longer_one(merging: Tokenizer) -> None:
+    _, short = sample(merging, "selection", "read", {})
+    _, long = sample(merging, "selection", "read_file", {})
+    assert not short.startswith(long)
+    assert not long.startswith(short)
+
+
+def test_arguments_learn_what_follows_the_frame_in_the_schemas_order(merging: Tokenizer) -> None:
+    before, learnt = sample(merging, "arguments", "read", {"head": 2, "path": "ä"})
+    whole = before + learnt
+    call_text = whole[whole.rindex('{"name"') :]
+    assert call_text.startswith('{"name": "read", "parameters": {"path": "ä", "head": 2}')
+    assert call_text in '{"name": "read", "parameters": {"path": "ä", "head": 2}}'
+    assert '"read"' not in learnt
+    assert "path" in learnt
+
+
+def test_arguments_end_with_the_token_that_holds_their_last_character(merging: Tokenizer) -> None:
+    _, straddling = sample(merging, "arguments", "read", {"path": "x"})
+    assert straddling.endswith('"}}')  # one token
+    _, exact = sample(merging, "arguments", "read", {"head": 1})
+    assert exact.endswith("1}")
+
+
+def test_joint_learns_the_whole_call_to_the_end_of_the_turn(merging: Tokenizer) -> None:
+    before, learnt = sample(merging, "joint", "read_file", {"path": "x"})
+    assert learnt == '{"name": "read_file", "parameters": {"path": "x"}}<|im_end|>'
+    assert before.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("stage", ["selection", "arguments", "joint"])
+def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, stage: Stage) -> None:
+    source = (TEMPLATES / f"{'selection' if stage == 'selection' else 'arguments'}.jinja").read_text(encoding="utf-8")
+    tool = "read" if stage == "arguments" else None
+    prompter = Prompter(ChatTemplate(source, where="test"), merging, TOOLS, tool)
+    made = MASKS[stage](prompter).sample(CONTEXT, FunctionCall(name="read", arguments={"path": "x"}))
+    prompt = prompter.tokens(CONTEXT)
+    follow = {
+        "selection": lambda: prompter.completion(call("read")),
+        "arguments": lambda: prompter.frame().tokens,
+        "joint": lambda: prompter.completion(call("read", {"path": "x"})),
+    }[stage]()
+    fed = (*prompt, *follow)
+    common = min(len(fed), len(made.tokens))
+    assert made.tokens[:common] == fed[:common]
+    assert made.learnt < len(made.tokens) - len(prompt) + 1
+
+
+TWICE = "{% for m in messages %}{{ m.role }}:{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.name }}{% endfor %}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"  # noqa: E501
+COUNTING = "{% for m in messages %}{% set n = loop.index %}{{ m.role }}:{% for c in m.tool_calls %}{{ n }} {{ c.function.name }}{% endfor %}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"  # noqa: E501
+
+
+@pytest.mark.parametrize(("source", "found"), [(TWICE, "readread"), (COUNTING, "after this conversation")])
+def test_a_template_that_writes_names_otherwise_is_refused(merging: Tokenizer, source: str, found: str) -> None:
+    prompter = Prompter(ChatTemplate(source, where="odd.jinja"), merging, TOOLS)
+    with pytest.raises(TemplateError, match=r"odd\.jinja") as error:
+        MASKS["selection"](prompter).sample(CONTEXT, FunctionCall(name="read"))
+    assert found in error.value.found

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualtune_edge.export.finetune import Base, FinetuneSettings
+from dualtune_edge.export.finetune.samples import Samples, make_samples, prompt_tools
+from dualtune_edge.export.finetune.train import _template
+from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.toolkit.prompts import Prompter
+from dualtune_edge.toolkit.tool_files import read_tools
+
+
+def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> Samples:
+    tools = prompt_tools(settings, read_tools(settings.tools))
+    prompter = Prompter(_template(settings, base), base.checkpoint.tokenizer, tools, settings.tool)
+    return make_samples(settings, prompter, max_length)
+
+
+def learnt(made: Samples, base: Base) -> list[str]:
+    decode = base.checkpoint.tokenizer.decode
+    return [decode(list(each.tokens[-each.learnt :]), skip_special_tokens=False) for each in made.samples]
+
+
+def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_tool(base: Base, settings: Any) -> None:
+    assert learnt(samples(settings(), base), base) == ['read"', 'summarize"', 'read_file"', 'status"', 'read"']
+
+
+def test_arguments_learn_the_calls_of_their_tool_only(base: Base, settings: Any) -> None:
+    made = samples(settings(stage="arguments", tool="read"), base)
+    assert learnt(made, base) == ['{"path": "/docs/ä", "head": 3}', '{"path": "c"}']
+
+
+def test_joint_learns_whole_calls(base: Base, settings: Any) -> None:
+    found = learnt(samples(settings(stage="joint"), base), base)
+    assert found[0] == '{"name": "read", "parameters": {"path": "/docs/ä", "head": 3}}<|im_end|>'
+    assert found[1] == '{"name": "summarize", "parameters": {}}<|im_end|>'
+
+
+def test_a_sample_sees_the_turns_before_its_own_only(base: Base, settings: Any) -> None:
+    made = samples(settings(), base)
+    text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens))
+    assert "read /docs/a" in text
+    assert "Done." not in text
+
+
+def test_keep_drops_turns_of_frequent_tools_by_the_seed(base: Base, settings: Any, write_data: Any) -> None:
+    turns = [{"role": "user", "content": "a"}, call("read", {"path": "a"})]
+    write_data([{"messages": turns}] * 60)
+    kept = samples(settings(keep={"read": 0.25}), base)
+    assert 5 <= len(kept.samples) <= 28  # of 60
+    assert kept.dropped_kept == 60 - len(kept.samples)
+    assert kept == samples(settings(keep={"read": 0.25}), base)
+    assert samples(settings(keep={"status": 0.25}), base).dropped_kept == 0
+
+
+def test_long_samples_are_refused_or_dropped_and_counted(base: Base, settings: Any) -> None:
+    whole = samples(settings(), base)
+    limit = min(len(sample.tokens) for sample in whole.samples)
+    with pytest.raises(DataError, match=r"data\.jsonl:1, message 2.*tokens"):
+        samples(settings(), base, limit - 1)
+    dropped = samples(settings(too_long="drop"), base, limit)
+    assert dropped.dropped_long == len(whole.samples) - len(dropped.samples) > 0
+    with pytest.raises(DataError, match="nothing to learn"):
+        samples(settings(too_long="drop"), base, 2)
+
+
+def test_a_toolset_takes_its_own_trajectories(base: Base, settings: Any, write_data: Any) -> None:
+    lines = [
+        {"messages": [ask(), call("read", {"path": "a"})], "toolset": "files"},
+        {"messages": [ask(), call("unknown", {})], "toolset": "other"},
+    ]
+    write_data(lines)
+    assert len(samples(settings(toolset="files"), base).samples) == 1
+    write_data([*lines, {"messages": [ask(), call("read", {"path": "a"})]}])
+    with pytest.raises(DataError, match=r"data\.jsonl:3: found no toolset"):
+        samples(settings(toolset="files"), base)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda: call("raed", {}), "Did you mean 'read'"),
+        (lambda: call("read", {}), "'path' is a required property"),
+        (lambda: call("read", {"path": 1}), "1 is not of type 'string'"),
+        (lambda: call("read", {"path": "a", "mode": "r"}), "mode"),
+        (lambda: call("summarize", {}), "a call of 'summarize'"),
+        (lambda: {**call("status", {}), "tool_calls": call("status", {})["tool_calls"] * 2}, "2 calls in one turn"),
+    ],
+)
+def test_a_wrong_call_is_refused_by_line_and_message(
+    base: Base, settings: Any, write_data: Any, answer: Callable[[], Any], found: str
+) -> None:
+    write_data([{"messages": [ask(), call("status", {})]}, {"messages": [ask(), answer()]}])
+    with pytest.raises(DataError, match=r"data\.jsonl:2, message 2") as error:
+        samples(settings(), base)
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("{", "Expecting"),
+        ("[]", "valid dictionary"),
+        ('{"messages": []}', "messages"),
+        ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', "at the start"),
+        ('{"messages": [{"role": "robot", "content": "a"}, {"role": "user", "content": "b"}]}', "role"),
+        ('{"message": []}', "message"),
+        ('{"messages": [], "messages": []}', "twice"),
+        (r'{"messages": [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "b"}]}', "surrogate"),
+    ],
+)
+def test_a_line_that_is_no_conversation_is_refused(
+    base: Base, settings: Any, tmp_path: Path, line: str, found: str
+) -> None:
+    good = json.dumps({"messages": [ask(), call("status", {})]})
+    (tmp_path / "data.jsonl").write_text(f"{good}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"data\.jsonl:3") as error:
+        samples(settings(), base)
+    assert found in str(error.value)
+
+
+def test_tools_and_keep_must_fit_the_stage(base: Base, settings: Any) -> None:
+    with pytest.raises(ToolsError, match="no tool 'x'; expected one of read, read_file"):
+        samples(settings(stage="arguments", tool="x"), base)
+    with pytest.raises(ToolsError, match="takes no arguments"):
+        samples(settings(stage="arguments", tool="status"), base)
+    with pytest.raises(ToolsError, match="a tool named 'read'"):
+        samples(settings(no_tool="read"), base)
+    with pytest.raises(SpecError, match="Did you mean 'read'"):
+        samples(settings(keep={"raed": 0.5}), base)
+    with pytest.raises(DataError, match="nothing to learn"):
+        samples(settings(stage="arguments", tool="read", data=_without_calls(settings)), base)
+
+
+def _without_calls(settings: Any) -> Path:
+    path = settings().data.with_name("talk.jsonl")
+    path.write_text(json.dumps({"messages": [ask(), {"role": "assistant", "content": "hi"}]}), encoding="utf-8")
+    return path
+
+
+def ask() -> dict[str, Any]:
+    return {"role": "user", "content": "please"}
+
+
+def call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
