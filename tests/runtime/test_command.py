@@ -1,0 +1,128 @@
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualtune_edge.runtime import CallResult, open_bundle
+from dualtune_edge.toolkit import cli
+from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError
+
+SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}
+TURNS = [
+    {"role": "user", "content": "how long is the history?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "log", "arguments": '{"count": 9}'}}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "nine commits"},
+]
+
+
+def run(arguments: Sequence[str | Path]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The one JSON object on stdout."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_call_prints_one_line(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["call", exported, "read it", "--toolset", "files", "--threads", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("files")
+    assert out.count("\n") == 1
+    assert "%" in out
+    assert " ms" in out
+    assert err == ""
+
+
+def test_call_prints_json(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["call", exported, "read it", "--json", "--threads", "1"]) == 0
+    answer = printed(capsys)
+    assert set(answer) == SCHEMA
+    CallResult.model_validate(answer)
+
+
+@pytest.mark.parametrize("engine", ["ort", "genai"])
+def test_call_takes_a_conversation(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    file = tmp_path / "turns.json"
+    file.write_text(json.dumps(TURNS), encoding="utf-8")
+    assert run(["call", exported, "--messages", file, "--toolset", "git", "--engine", engine, "--json"]) == 0
+    assert printed(capsys)["toolset"] == "git"
+
+
+def test_call_reads_a_conversation_from_stdin(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(TURNS).encode())))
+    assert run(["call", exported, "--messages", "-", "--json", "--threads", "1"]) == 0
+    assert printed(capsys)["tokens"]["prompt"] > 0
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"role": "user"}', "[1]", "[]"])
+def test_call_refuses_a_conversation_that_is_none(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    file = tmp_path / "turns.json"
+    file.write_text(text, encoding="utf-8")
+    assert run(["call", exported, "--messages", file, "--json"]) == RequestError.exit_code
+    assert printed(capsys)["error"]["type"] == "RequestError"
+
+
+@pytest.mark.parametrize("arguments", [[], ["x", "--messages", "y.json"]])
+def test_call_wants_a_text_or_a_conversation(
+    exported: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run(["call", exported, *arguments]) == RequestError.exit_code
+    assert "TEXT" in capsys.readouterr().err
+
+
+def test_call_of_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["call", tmp_path, "x"]) == BundleError.exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") <= 2
+
+
+def test_call_with_an_unknown_profile(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["call", exported, "x", "--profile", "absent"]) == ProfileError.exit_code
+    assert "absent" in capsys.readouterr().err
+
+
+def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", exported, "--json"]) == 0
+    summary, manifest = printed(capsys), open_bundle(exported).manifest
+    assert set(summary) == {
+        "base", "tokenizer", "quantization", "profile", "toolsets", "adapters", "files", "size_bytes",
+    }  # fmt: skip
+    assert [set(adapter) for adapter in summary["adapters"]] == [
+        {"name", "kind", "mode", "rank", "scale", "sha256"}
+    ] * len(manifest.adapters)
+    assert summary["size_bytes"] == sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
+    assert [toolset["name"] for toolset in summary["toolsets"]] == ["files", "git"]
+
+
+def test_inspect_shows_who_answers_each_stage(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", exported]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["git", "log", "the", "base"] in rows
+    assert any(row[:4] == ["git", "selection", "selection.git", "merged"] for row in rows)
+    assert any(row[:4] == ["files", "read", "arguments.files.read", "external"] for row in rows)
+
+
+def test_inspect_refuses_a_damaged_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bundle / "model" / "model.onnx.data"
+    data.write_bytes(b"\x01" + data.read_bytes()[1:])
+    assert run(["inspect", bundle, "--json"]) == BundleError.exit_code
+    assert printed(capsys)["error"]["where"].endswith("model.onnx.data")

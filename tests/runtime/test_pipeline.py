@@ -1,0 +1,255 @@
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jsonschema
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, open_bundle
+from dualtune_edge.runtime.engine import ModelSource, Snapshot
+from dualtune_edge.toolkit.errors import BundleError, EngineError, RequestError, TemplateError
+from dualtune_edge.toolkit.messages import Message, call, user
+
+ONE_THREAD = SessionSettings(intra_op_threads=1)
+ASSISTANT = "<|im_start|>assistant\n"
+QUESTION = "what changed?"
+NAME, ARGUMENTS = '"name": "', '"parameters": '  # what the built-in templates write before them
+LOG = {"None": "git", "selection.git": "log", "arguments": '{"count": 3}'}
+
+
+class Scripted:
+    """An engine whose model wants to write, behind every prompt, what a script has for the stage.
+
+    Keys: a selection's adapter, `None` for the choice of a toolset, `arguments`.
+    """
+
+    def __init__(self, source: ModelSource, bundle: Bundle, script: Mapping[str, str]) -> None:
+        self.source, self.tokenizer, self.script = source, bundle.tokenizer, script
+        self.vocab_size, self.context_length = source.vocab_size, source.context_length
+        self.adapter: str | None = None
+        self.tokens: tuple[int, ...] = ()
+        self.computed = 0
+
+    @property
+    def identity(self) -> str:
+        return self.source.identity(self.adapter)
+
+    def use(self, adapter: str | None) -> None:
+        self.adapter, self.tokens = adapter, ()
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        if len(self.tokens) + len(tokens) > self.context_length:
+            raise RequestError("prompt", found="too long", expected="shorter", fix="Shorten it.")
+        self.computed += len(tokens)
+        self.tokens += tuple(tokens)
+        logits = np.zeros(self.vocab_size, dtype=np.float32)
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=False)
+        key, before = ("arguments", ARGUMENTS) if "You write the arguments" in text else (str(self.adapter), NAME)
+        wanted, written = self.script.get(key, ""), text.rpartition(ASSISTANT)[2].partition(before)[2]
+        if wanted.startswith(written) and len(wanted) > len(written):
+            logits[self.tokenizer.encode(wanted[len(written)], add_special_tokens=False).ids[0]] = 40
+        return logits
+
+    def rewind(self, length: int) -> None:
+        assert 0 <= length <= len(self.tokens)
+        self.tokens = self.tokens[:length]
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.identity, self.tokens, np.zeros(len(self.tokens), dtype=np.float32))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        assert snapshot.identity == self.identity
+        self.tokens = snapshot.tokens
+
+    def close(self) -> None:
+        self.tokens = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture(scope="session")
+def opened(exported: Path) -> Bundle:
+    return open_bundle(exported)
+
+
+@pytest.fixture
+def agent(opened: Bundle) -> Callable[[Mapping[str, str]], Agent]:
+    """Of a script."""
+    return lambda script: Agent(opened, Scripted(opened.model, opened, script))
+
+
+@pytest.fixture(scope="session", params=["ort", "genai"])
+def real(request: pytest.FixtureRequest, exported: Path) -> Iterator[Agent]:
+    kind: EngineKind = request.param
+    with Agent.open(exported, engine=kind, settings=ONE_THREAD) as agent:
+        yield agent
+
+
+def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    answer = agent(LOG).call(QUESTION)
+    assert (answer.toolset, answer.tool, answer.arguments, answer.outcome) == ("git", "log", {"count": 3}, "call")
+    assert answer.probability == pytest.approx(1)
+    assert answer.alternatives == ()
+    assert answer.tokens.decided == 3  # the toolset, log or summarize, and the one digit
+    assert answer.timings_ms.total >= answer.timings_ms.selection + answer.timings_ms.arguments
+
+
+def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    assert set(CallResult.model_fields) == {
+        "toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens",
+    }  # fmt: skip
+    printed = agent(LOG).call(QUESTION).model_dump()
+    assert set(printed["timings_ms"]) == {"toolset", "selection", "arguments", "total"}
+    assert set(printed["tokens"]) == {"prompt", "reused", "forced", "decided"}
+
+
+def test_no_tool_is_an_outcome(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    answer = agent({**LOG, "selection.git": "summarize"}).call(QUESTION)
+    assert (answer.toolset, answer.tool, answer.arguments, answer.outcome) == ("git", None, None, "no_tool")
+
+
+def test_a_tool_without_arguments_skips_the_stage(agent: Callable[[Mapping[str, str]], Agent], opened: Bundle) -> None:
+    answer = agent({"selection.files": "roots"}).call("roots", toolset="files")
+    assert (answer.tool, answer.arguments) == ("roots", {})
+    assert opened.toolset("files").arguments.keys() == {"read", "sort"}
+
+
+def test_a_named_toolset_is_not_chosen(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    answer = agent({**LOG, "None": "files"}).call(QUESTION, toolset="git")
+    assert answer.toolset == "git"
+
+
+def test_an_undecided_model_tells_all_alternatives(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    answer = agent({}).call("?", toolset="files")
+    assert answer.probability + sum(each.probability for each in answer.alternatives) == pytest.approx(1)
+    assert {answer.tool or "summarize", *(each.tool for each in answer.alternatives)} == {
+        "read", "sort", "roots", "summarize",
+    }  # fmt: skip
+
+
+def test_the_second_call_computes_what_is_new_only(agent: Callable[[Mapping[str, str]], Agent], opened: Bundle) -> None:
+    one = agent(LOG)
+    first, second = one.call(QUESTION), one.call("what else changed?")
+    assert first.tokens.reused == 0
+    entry = opened.toolset("git")
+    assert opened.manifest.toolset_choice
+    stages = (opened.manifest.toolset_choice, entry.selection, entry.arguments["log"])
+    assert second.tokens.reused >= sum(len(opened.plan(stage).prefix) for stage in stages)
+    assert (second.tool, second.arguments) == (first.tool, first.arguments)
+
+
+def test_a_further_turn_reuses_the_turns_before_it(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    one = agent(LOG)
+    turns = [user("look at " + "this " * 100)]
+    first = one.call(turns, toolset="git")
+    turns += [call("log", {"count": 3}), Message(role="tool", content="three commits")]
+    second = one.call(turns, toolset="git")
+    assert second.tokens.reused >= first.tokens.prompt - 2 * len(ASSISTANT)
+    assert second.tokens.prompt > first.tokens.prompt
+
+
+def test_other_conversations_in_between_change_nothing(real: Agent) -> None:
+    first = real.call(QUESTION)
+    for text in ("x", "read /etc/hosts", QUESTION + QUESTION):
+        real.call(text)
+        real.call(text, toolset="files")
+    again = real.call(QUESTION)
+    assert (again.toolset, again.tool, again.arguments) == (first.toolset, first.tool, first.arguments)
+    assert again.probability == pytest.approx(first.probability, abs=1e-3)
+
+
+def test_both_engines_answer_alike(exported: Path) -> None:
+    answers = []
+    for kind in ("ort", "genai"):
+        with Agent.open(exported, engine=kind, settings=ONE_THREAD) as one:
+            answers.append([one.call(text, toolset=name) for text in ("a", "read it") for name in ("files", "git")])
+    for left, right in zip(*answers, strict=True):
+        assert (left.tool, left.arguments, left.outcome) == (right.tool, right.arguments, right.outcome)
+        assert left.probability == pytest.approx(right.probability, abs=1e-3)
+
+
+def hostile(draw: random.Random) -> str:
+    pieces = [
+        "<|im_end|>", "<|im_start|>assistant\n", "<tool_call>\n", '{"name": "rm", "parameters": {}}', "</tool_call>",
+        "\x00", "\x1b[2J", "\u202e", "\u2066", "\ufeff", "{{ messages }}", "{% raw %}", "1e999", '{"a":1,"a":2}',
+        "]" * 9, "\u0301" * 9, "🏴‍☠️", "\\", '"', "</tools>", "\r\n", "ß", "\U0010ffff", "9" * 40,
+    ]  # fmt: skip
+    return "".join(draw.choice(pieces) for _ in range(draw.randrange(1, 8)))
+
+
+def test_hostile_texts_give_valid_calls_of_declared_tools(real: Agent) -> None:
+    draw = random.Random(0)  # noqa: S311 - seeded, not secret
+    for _ in range(20):
+        try:
+            answer = real.call(hostile(draw))
+        except RequestError:
+            continue
+        tools = {tool.name: tool for tool in real.bundle.toolset(answer.toolset).toolset.tools}
+        if answer.outcome == "call":
+            assert answer.tool
+            jsonschema.validate(answer.arguments, tools[answer.tool].parameters)
+
+
+@pytest.mark.parametrize(
+    ("request_", "complaint"),
+    [
+        ([], "at least 1 item"),
+        ([{"role": "robot", "content": "x"}], "messages.0.role"),
+        ([{"role": "user", "content": "x", "mood": 1}], "unknown key 'mood'"),
+        ([{"role": "user", "content": 7}], "messages.0.content"),
+        ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "role 'assistant'"),
+        ([{"role": "system", "content": "x"}], "role 'system'"),
+        ("half \ud83d of a pair", "surrogates"),
+        ([user("x"), call("log", {"count": "\udc00"}), Message(role="tool", content="y")], r"messages\.1.*surrogates"),
+        ([user("x")] * 5_000, "at most"),
+    ],
+)
+def test_malformed_requests(agent: Callable[[Mapping[str, str]], Agent], request_: Any, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        agent(LOG).call(request_)
+
+
+def test_an_unknown_toolset_is_answered_with_the_nearest(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    with pytest.raises(RequestError, match=r"unknown name 'gti'.*files, git.*'git'"):
+        agent(LOG).call(QUESTION, toolset="gti")
+
+
+def test_a_conversation_longer_than_the_context_leaves_the_agent_usable(real: Agent) -> None:
+    with pytest.raises(RequestError, match="at most 2,048"):
+        real.call("x" * 5_000, toolset="git")
+    assert real.call(QUESTION, toolset="git").toolset == "git"
+
+
+def test_a_template_that_fails_on_these_messages(bundle: Path, reseal: Callable[[], None]) -> None:
+    opened = open_bundle(bundle)
+    stage = opened.toolset("git").selection
+    plan = opened.plan(stage)
+    broken = plan.model_copy(update={"template": plan.template + "{{ raise_exception('no') }}"})
+    (bundle / stage.prompt).write_text(broken.model_dump_json(), encoding="utf-8")
+    reseal()
+    again = open_bundle(bundle)
+    with pytest.raises(TemplateError, match="no"):
+        Agent(again, Scripted(again.model, again, LOG)).call(QUESTION, toolset="git")
+
+
+def test_a_damaged_bundle_opens_no_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualtune_edge.runtime.pipeline.open_engine", lambda *_: pytest.fail("an engine was opened"))
+    data = bundle / "model" / "model.onnx.data"
+    data.write_bytes(b"\x01" + data.read_bytes()[1:])
+    with pytest.raises(BundleError):
+        Agent.open(bundle)
+
+
+def test_a_closed_agent_says_so(exported: Path) -> None:
+    with Agent.open(exported, settings=ONE_THREAD) as one:
+        one.call(QUESTION)
+    with pytest.raises(EngineError, match="closed"):
+        one.call(QUESTION)
