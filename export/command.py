@@ -16,7 +16,7 @@ from dualtune_edge.toolkit.manifest import Mode
 
 
 def export(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="A dualtune.yaml.")] = None,
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="A dualtune.yaml.")] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder; nothing may be there yet.")],
     base: Annotated[Path | None, typer.Option(help="The base model's folder, in Hugging Face format.")] = None,
@@ -27,7 +27,7 @@ def export(
     profile: Annotated[str | None, typer.Option(help="A hardware profile's name, or a .toml file.")] = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Compile a base model and its LoRA adapters into a bundle.
+    r"""Compile a base model and its LoRA adapters into a bundle.
 
     A SPEC.yaml names everything; for one toolset, flags do.
 

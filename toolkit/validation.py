@@ -41,10 +41,7 @@ def validate(
         # A misspelt key also leaves the right one missing; the misspelling says more.
         first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         loc = first["loc"]
-        if isinstance(where, str):
-            place = f"{where}, {'.'.join(map(str, loc))}" if loc else where
-        else:
-            place = where(loc)
+        place = where(loc) if callable(where) else ", ".join(filter(None, (where, ".".join(map(str, loc)))))
         if first["type"] == "extra_forbidden":
             known = sorted(_known_keys(model, loc[:-1]))
             raise error(
@@ -56,7 +53,7 @@ def validate(
         if first["type"] == "missing":
             raise error(place, found="nothing", expected="a value", fix="Add it; it has no default.") from None
         found = repr(first["input"])
-        found = found if len(found) <= 80 else found[:77] + "…"  # noqa: PLR2004 - a line's worth of what was found
+        found = found if len(found) <= 80 else found[:77] + "…"  # a line's worth
         raise error(place, found=found, expected=_sentence(first["msg"]), fix="Correct this value.") from None
 
 
