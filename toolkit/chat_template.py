@@ -1,15 +1,13 @@
 """A Hugging Face chat template in Jinja's sandbox, with the filters and names that transformers gives it.
 
 Source of the dialect: `transformers/utils/chat_template_utils.py` (trim_blocks, lstrip_blocks, `tojson` without HTML
-escapes, `raise_exception`, `strftime_now`, the `generation` block). The sandbox stops code, not time: size, output and
-seconds are bounded here as far as the pieces of the output allow.
+escapes, `raise_exception`, `strftime_now`, the `generation` block). Size, output and seconds of a render are bounded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +17,11 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.messages import Message
+from dualtune_edge.toolkit.template_sandbox import BoundedEnvironment, TooMuchError
 from dualtune_edge.toolkit.tools import Tool
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"  # the name that Hugging Face folders use
@@ -34,13 +32,14 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - the name and type are jinja2's
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A call block, as in transformers: what is set inside is not seen outside.
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
 
-
-class _TooMuchError(Exception):
-    """A render went over its bounds."""
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 class ChatTemplate:
@@ -67,7 +66,8 @@ class ChatTemplate:
             )
         self.source, self.where, self.bos, self.eos = source, where, bos, eos
         try:
-            self._template = _environment(where).from_string(source)
+            self._environment = _environment(where)
+            self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"{where}, line {error.lineno}",
@@ -104,9 +104,11 @@ class ChatTemplate:
             TemplateError: the template raised, or went over the limits.
 
         """
+        self._environment.start()
         pieces = self._template.generate(
             messages=[message.for_template() for message in messages],
-            tools=[each.for_template() for each in tools],
+            tools=[each.for_template() for each in tools] or None,
+            documents=None,
             tool=tool,
             add_generation_prompt=generate,
             bos_token=self.bos,
@@ -124,25 +126,17 @@ class ChatTemplate:
 
 
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces, for as long as their length and the time they take stay within the limits."""
-    deadline, length = time.monotonic() + limits.RENDER_SECONDS, 0
+    """The pieces, for as long as their length stays within the limit."""
+    length = 0
     for piece in pieces:
         length += len(piece)
         if length > limits.RENDER_CHARS:
-            raise _TooMuchError(f"over {limits.RENDER_CHARS} characters")
-        if time.monotonic() > deadline:
-            raise _TooMuchError(f"over {limits.RENDER_SECONDS} s")
+            raise TooMuchError(f"over {limits.RENDER_CHARS} characters")
         yield piece
 
 
-def _environment(where: str) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, "jinja2.ext.loopcontrols"],
-        autoescape=False,  # prompts are text, not HTML
-    )
-    environment.filters["tojson"] = _tojson
+def _environment(where: str) -> BoundedEnvironment:
+    environment = BoundedEnvironment([_Generation, "jinja2.ext.loopcontrols"], {"tojson": _tojson})
     environment.globals["raise_exception"] = _raiser(where)
     environment.globals["strftime_now"] = _strftime_now
     return environment
@@ -166,4 +160,4 @@ def _raiser(where: str) -> Callable[[str], NoReturn]:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)
+    return datetime.now().strftime(form)  # noqa: DTZ005 - as transformers has it: %Z is empty
