@@ -120,7 +120,7 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
     if not failed:
         grammar = Grammar(tool, frame, tokenizer, source, tuple(map(_reason, unenforced)))
         matcher = grammar.matcher()
-        matcher.consume_tokens(matcher.compute_ff_tokens())  # a schema that requires itself is found out by its first step
+        matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
         if not matcher.is_error():
             return grammar
         messages = [matcher.get_error()]
