@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def _once(placed: tuple[_Placed, ...], mode: Mode) -> list[_Placed]:
 def _build_base(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
     """The base graph with its slots, and the external adapters."""
     with stages.stage("build the base graph"):
-        build_graph(inputs.checkpoint, folder / MODEL_DIR, inputs.quantization)
+        _build(inputs, folder / MODEL_DIR)
     with stages.stage("add LoRA slots"):
         slots = add_slots(folder / MODEL_DIR)
     external = _once(placed, "external")
@@ -104,6 +105,11 @@ def _build_base(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stage
         for each in external:
             write_adapter(each.source.weights(inputs.checkpoint), slots, folder / each.path)
             stage.advance()
+
+
+def _build(inputs: Inputs, out: Path, weights: Path | None = None) -> None:
+    build_graph(inputs.checkpoint, out, inputs.quantization, weights=weights)
+    gc.collect()  # the builder's model is a cycle: it would keep its memory, and its file mapped while we delete it
 
 
 def _build_merged(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
@@ -121,7 +127,7 @@ def _merge_one(each: _Placed, inputs: Inputs, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".merge.", dir=folder) as scratch:  # beside the output: it is large
         weights = Path(scratch) / "weights"
         merge(inputs.checkpoint, each.source.weights(inputs.checkpoint), weights)
-        build_graph(inputs.checkpoint, folder / each.path, inputs.quantization, weights=weights)
+        _build(inputs, folder / each.path, weights)
     for file in (folder / each.path).iterdir():
         if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
             file.unlink()

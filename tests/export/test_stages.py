@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dualtune_edge.export import stages
@@ -15,7 +16,7 @@ from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.inputs import Inputs, read_inputs
-from dualtune_edge.export.plan import plan_prompts
+from dualtune_edge.export.plan import Plans, plan_prompts
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles import catalog
@@ -291,6 +292,26 @@ def test_a_profile_file_is_warned_of(own_desk: Path) -> None:
     (own_desk / "external.yaml").write_text(EXTERNAL + "profile: mine.toml\n", encoding="utf-8")
     inputs = read_inputs(read_spec(own_desk / "external.yaml"))
     assert "profile 'mine' is a file of yours: the device needs it beside the bundle" in inputs.warnings
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="this system does not tell what is mapped")
+def test_no_file_is_held_when_the_bundle_gets_its_name(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows neither deletes nor renames what a process has mapped."""
+    held: list[str] = []
+
+    def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: dict[str, str]) -> Manifest:
+        manifest = real(inputs, plans, folder, paths=paths)
+        process = psutil.Process()
+        opened = [file.path for file in (*process.memory_maps(), *process.open_files())]
+        held.extend(path for path in opened if ".partial" in path)
+        return manifest
+
+    real = stages.write_manifest
+    monkeypatch.setattr(stages, "write_manifest", write_manifest)
+    export(desk, "mixed", tmp_path / "bundle")
+    assert held == []
 
 
 # ---- bad input: refused by name, before any work, and nothing is written ----
