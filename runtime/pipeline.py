@@ -193,9 +193,7 @@ class Agent:
         if frame is None:
             raise self._no_prompt(stage, "frame")
         tokens, reused = self._begin(prompt, messages, count)
-        written = write_arguments(
-            self._engine, [*tokens[reused:], *frame.tokens], self._grammar(entry, tool, prompt, frame)
-        )
+        written = write_arguments(self._engine, [*tokens[reused:], *frame.tokens], self._grammar(prompt, frame))
         self._keep(prompt, tokens)
         count.add(written)
         count.forced += len(frame.tokens)
@@ -241,9 +239,9 @@ class Agent:
             self._prompts[stage.prompt] = _Prompt(stage.prompt, stage.adapter, plan, prompter)
         return self._prompts[stage.prompt]
 
-    def _grammar(self, entry: ToolsetEntry, name: str, prompt: _Prompt, frame: Frame) -> Grammar:
+    def _grammar(self, prompt: _Prompt, frame: Frame) -> Grammar:
         if prompt.key not in self._grammars:
-            tool = next(tool for tool in entry.toolset.tools if tool.name == name)
+            tool = next(tool for tool in prompt.plan.tools if tool.name == prompt.plan.tool)
             self._grammars[prompt.key] = compile_grammar(tool, frame, self._constraint_tokenizer)
         return self._grammars[prompt.key]
 

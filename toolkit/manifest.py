@@ -117,9 +117,12 @@ class Manifest(Frozen):
     versions: dict[str, str]
 
     def to_bytes(self) -> bytes:
-        """Canonical bytes: sorted keys, no spaces, UTF-8, one newline at the end."""
+        """Canonical bytes: the fields' own order, no spaces, UTF-8, one newline at the end.
+
+        Keys are not sorted: a schema's properties stand in the order in which arguments are written.
+        """
         value = self.model_dump(mode="json")
-        return (json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+        return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
     def seal(self) -> bytes:
         """What `manifest.sha256` holds: damage to the manifest shows as damage to any other file does."""

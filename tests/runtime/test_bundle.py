@@ -34,6 +34,13 @@ def test_a_whole_bundle_opens(exported: Path) -> None:
     assert opened.size_bytes == sum(path.stat().st_size for path in files(exported))
 
 
+def test_properties_keep_the_order_of_the_tool_file(exported: Path) -> None:
+    opened = open_bundle(exported)
+    entry = opened.manifest.toolsets[0]
+    for tools in (entry.toolset.tools, opened.plan(entry.arguments["read"]).tools):
+        assert list(tools[0].parameters["properties"]) == ["path", "lines"]
+
+
 def test_a_bundle_opens_through_a_link_that_the_user_named(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(exported)
     assert open_bundle(tmp_path / "link").manifest.toolsets
