@@ -6,6 +6,7 @@ and no bytes. Where PEFT only warns (a missing or unknown tensor, a config field
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ from dualtune_edge.toolkit.manifest import Mode
 WEIGHTS: Final = "adapter_model.safetensors"
 BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`
 _ROOT: Final = "base_model.model."  # what PEFT puts before a module's path
+# PEFT saves the base's embeddings too where LoRA is on one of them.
+_EMBEDDING_COPIES: Final = frozenset(
+    f"{_ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,9 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     _check_base(folder, checkpoint)
     expected = _expected(folder, config, checkpoint)
     tensors = _stored(folder)
-    _compare(tensors, expected, optional=_embedding_copies(checkpoint) if mode == "merged" else frozenset())
     if mode == "external":
         _check_slotted(folder, expected)
+    _compare(tensors, expected, optional=_EMBEDDING_COPIES if mode == "merged" else frozenset())
     sha256, wrong = digest(tensors.values(), {"scales": expected.scales, "config": mathematics(config)})
     if wrong:
         raise AdapterError(
@@ -121,7 +126,7 @@ def _expected(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> _Expe
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of untied embeddings and the like: checked here by other means
             base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder))
-            model = get_peft_model(base, config)
+            model = get_peft_model(base, copy.deepcopy(config))  # it writes the base's name into its config
             # Without copies of the base's embeddings, for which PEFT would ask the hub.
             tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     except Exception as error:  # noqa: BLE001 - PEFT raises ValueError, TypeError, NotImplementedError, …
@@ -161,14 +166,6 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
         raise AdapterError(
             str(path), found=str(error), expected="a complete safetensors file", fix="Copy or save the adapter again."
         ) from None
-
-
-def _embedding_copies(checkpoint: Checkpoint) -> frozenset[str]:
-    """PEFT saves the base's embeddings too where LoRA is on one of them."""
-    del checkpoint
-    return frozenset(
-        f"{_ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
-    )
 
 
 def _compare(tensors: dict[str, StoredTensor], expected: _Expected, *, optional: frozenset[str]) -> None:

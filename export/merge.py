@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dualtune_edge.export.adapter import AdapterWeights
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.quiet import captured
 from dualtune_edge.toolkit.errors import AdapterError
 
 _TOLERANCE: Final = 1e-5  # of a weight against W + scale · B A, which PEFT may sum in another order
@@ -35,16 +35,18 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
         AdapterError: PEFT cannot fold it, or the outcome is not W + scale · B A, or another weight changed.
 
     """
-    model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
-    if checkpoint.tied:
-        _untie(model)
-    merged, touched, plain = _fold(model, adapter)
+    with captured():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
+        if checkpoint.tied:
+            _untie(model)
+        merged, touched, plain = _fold(model, adapter)
     with torch.no_grad():
         _verify(checkpoint, adapter if plain else None, merged, touched)
         if checkpoint.tied and torch.equal(merged.lm_head.weight, merged.model.embed_tokens.weight):
             merged.config.tie_word_embeddings = True
             merged.tie_weights()
-    merged.save_pretrained(out)
+    with captured():
+        merged.save_pretrained(out)
     for name in _FILES:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, out / name)
@@ -59,12 +61,11 @@ def _untie(model: PreTrainedModel) -> None:
 def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedModel, frozenset[str], bool]:
     """(merged model, names of the weights that it may have changed, whether it is plain LoRA)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of missing tensors and the like: read_adapter has refused those
-            wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
-            config = wrapped.peft_config["default"]
-            touched = frozenset(_touched(wrapped, bias=config.bias))
-            return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
+        # Its warnings, of missing tensors and the like, are read_adapter's refusals.
+        wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
+        config = wrapped.peft_config["default"]
+        touched = frozenset(_touched(wrapped, bias=config.bias))
+        return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise AdapterError(
             str(adapter.folder),

@@ -56,6 +56,7 @@ class Shape:
             vocab_size=self.vocabulary,
             max_position_embeddings=self.context,
             tie_word_embeddings=self.tied,
+            sliding_window=None,  # Mistral has one unless told
             rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
             bos_token_id=_END_OF_TURN - 2,
             eos_token_id=_END_OF_TURN,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import shutil
 import tempfile
@@ -15,6 +13,7 @@ from transformers import AutoConfig
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
+from dualtune_edge.export.quiet import captured
 from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -62,25 +61,23 @@ def options(quantization: Quantization) -> list[str]:
 
 
 def _run_builder(source: Path, out: Path, cache: Path, quantization: Quantization) -> None:
-    # Imported here, where its output is caught: some of it comes with the import.
-    log = io.StringIO()
     precision = _PRECISIONS[quantization.bits]
+    place = (source.name, str(source), str(out), precision, "cpu", str(cache))
     logger = logging.getLogger(_QUANTIZER)
     level = logger.level
-    try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            from onnxruntime_genai.models import builder  # noqa: PLC0415
+    with captured() as log:
+        try:
+            from onnxruntime_genai.models import builder  # noqa: PLC0415 - it prints as it is imported
 
             logger.setLevel(logging.WARNING)
-            place = (source.name, str(source), str(out), precision, "cpu", str(cache))
             builder.create_model(*place, **builder.parse_extra_options(*place, options(quantization)))
-    except Exception as error:
-        said = log.getvalue().strip().splitlines()
-        raise GraphError(
-            f"onnxruntime-genai's builder on {source}",
-            found=f"{type(error).__name__}: {error}" + (f" (after {said[-1]!r})" if said else ""),
-            expected="a graph",
-            fix="Check that the checkpoint loads in transformers, and the free memory: 5 times the checkpoint's size.",
-        ) from error
-    finally:
-        logger.setLevel(level)
+        except Exception as error:
+            said = log.getvalue().strip().splitlines()
+            raise GraphError(
+                f"onnxruntime-genai's builder on {source}",
+                found=f"{type(error).__name__}: {error}" + (f" (after {said[-1]!r})" if said else ""),
+                expected="a graph",
+                fix="Check that the checkpoint loads in transformers, and the free memory: 5 times the checkpoint.",
+            ) from error
+        finally:
+            logger.setLevel(level)

@@ -131,7 +131,7 @@ def _check_float(graph: ir.Graph) -> None:
 def _check_quantized(node: ir.Node, wanted: Quantization) -> None:
     if node.op_type == "MatMul":
         weight = node.inputs[1]
-        constant = weight is not None and weight.is_initializer()
+        constant = weight is not None and weight.is_initializer() and not weight.is_graph_input()  # a slot is both
         _require(f"{MODEL}, {node.name}", not constant, "weights that are not quantized", f"{wanted.bits} bits")
     if node.op_type != "MatMulNBits":
         return

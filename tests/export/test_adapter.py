@@ -1,0 +1,206 @@
+"""What an adapter says, exactly or not at all: a matrix of refusals, and what the hash covers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dualtune_edge.export.adapter import BASE_FINGERPRINT, read_adapter
+from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.toolkit.errors import AdapterError
+from dualtune_edge.toolkit.manifest import Mode
+
+MakeAdapter: TypeAlias = Callable[..., Path]
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module")
+def written(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from peft import LoraConfig
+
+    from dualtune_edge.export.random_checkpoint import write_adapter
+
+    folder = tmp_path_factory.mktemp("written")
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM")
+    write_adapter(folder, tiny.folder, config)
+    return folder
+
+
+@pytest.fixture
+def adapter(written: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(written, tmp_path / "adapter"))
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
+def change(folder: Path, **tensors: torch.Tensor | None) -> None:
+    path = folder / "adapter_model.safetensors"
+    kept = {name: tensor for name, tensor in (load_file(path) | tensors).items() if tensor is not None}
+    save_file(kept, path)
+
+
+def test_reads_pairs_rank_scale_and_what_lies_beside(tiny: Checkpoint, adapter: Path) -> None:
+    (adapter / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (adapter / BASE_FINGERPRINT).write_text(tiny.fingerprint + "\n", encoding="utf-8")
+    weights = read_adapter(adapter, tiny, "external")
+    assert (weights.rank, weights.scale) == (4, 2.0)
+    assert weights.chat_template == adapter / "chat_template.jinja"
+    assert weights.base_model == "base"
+    assert set(weights.pairs) == {
+        f"model.layers.{layer}.{module}" for layer in (0, 1) for module in ("self_attn.q_proj", "mlp.up_proj")
+    }
+    pair = weights.pairs["model.layers.1.mlp.up_proj"]
+    assert (pair.a.shape, pair.b.shape, pair.a.dtype, pair.scale) == ((4, 64), (128, 4), np.float32, 2.0)
+
+
+def test_rslora_divides_by_the_root_of_the_rank(tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, use_rslora=True)
+    weights = read_adapter(adapter, tiny, "external")
+    assert weights.scale == 4.0
+    assert {pair.scale for pair in weights.pairs.values()} == {4.0}
+
+
+FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
+    "use_dora": True,
+    "bias": "all",
+    "lora_bias": True,
+    "modules_to_save": ["lm_head"],
+    "fan_in_fan_out": True,
+    "layer_replication": [[0, 2]],
+    "trainable_token_indices": [1, 2],
+    "target_parameters": ["mlp.experts"],
+    "use_qalora": True,
+    "use_bdlora": {"nblocks": 2},
+    "arrow_config": {"top_k": 2},
+    "kasa_config": {"beta": 0.1},
+    "monteclora_config": {"num_samples": 2},
+    "velora_config": {"rank": 2},
+    "alora_invocation_tokens": [1],
+    "ensure_weight_tying": True,
+    "megatron_config": {"x": 1},
+    "loftq_config": {"loftq_bits": 4},
+    "corda_config": {"corda_method": "ipm"},
+    "init_lora_weights": "pissa",
+    "peft_type": "IA3",
+    "task_type": "SEQ_CLS",
+    "a_field_of_next_year": "on",
+}
+MERGEABLE = {"use_dora", "bias", "lora_bias", "modules_to_save"}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_changes_the_mathematics_is_refused_by_name(field: str, tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, **{field: FIELDS[field]})
+    with pytest.raises(AdapterError, match=f"adapter_config.json, {field}: ") as caught:
+        read_adapter(adapter, tiny, "external")
+    assert ("mode: merged" in caught.value.fix) == (field in MERGEABLE)
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS.keys() - MERGEABLE))
+def test_what_peft_does_not_merge_is_refused_there_too(field: str, tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, **{field: FIELDS[field]})
+    with pytest.raises(AdapterError, match=f"adapter_config.json, {field}: "):
+        read_adapter(adapter, tiny, "merged")
+
+
+def test_a_field_of_next_year_that_is_off_is_read(tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, a_field_of_next_year=None, another=False)
+    read_adapter(adapter, tiny, "external")
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_head_and_embedding_need_the_merged_mode(module: str, tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
+    folder = make_adapter(tiny, target_modules=["q_proj", module])
+    with pytest.raises(AdapterError, match=f"{module}.*mode: merged"):
+        read_adapter(folder, tiny, "external")
+    read_adapter(folder, tiny, "merged")
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").replace(folder / "adapter_model.bin")
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def _stem(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"r": 4, "r": 8}', encoding="utf-8")
+
+
+def _zero(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change(folder, **{name: torch.zeros_like(tensor) for name, tensor in tensors.items() if "lora_B" in name})
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "adapter_config.json: found no such file"),
+    "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json: found no such file"),
+    "no weights": (
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        "found no adapter_model.safetensors",
+    ),
+    "pickle": (_pickle, "adapter_model.bin, which is a pickle"),
+    "cut short": (_cut, "adapter_model.safetensors"),
+    "a key twice": (_stem, "the key 'r' twice"),
+    "config is a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "no JSON object"),
+    "rank 0": (lambda folder: edit(folder, r=0), "r"),
+    "no such module": (lambda folder: edit(folder, target_modules=["c_attn"]), "c_attn"),
+    "another rank": (lambda folder: edit(folder, r=8), r"found F32 \[4, 64\]; expected .*\[8, 64\]"),
+    "a module more": (lambda f: edit(f, target_modules=["q_proj", "up_proj", "k_proj"]), "no .*k_proj"),
+    "a module less": (lambda folder: edit(folder, target_modules=["q_proj"]), "up_proj.*no place"),
+    "a tensor missing": (lambda folder: change(folder, **{f"{Q}.lora_B.weight": None}), f"no {Q}.lora_B.weight"),
+    "a tensor more": (lambda folder: change(folder, **{"base_model.model.x": torch.ones(1)}), "base_model.model.x"),
+    "transposed": (lambda f: change(f, **{f"{Q}.lora_A.weight": torch.ones(64, 4)}), r"found F32 \[64, 4\]"),
+    "integers": (
+        lambda f: change(f, **{f"{Q}.lora_A.weight": torch.ones(4, 64, dtype=torch.int8)}),
+        r"found I8 \[4, 64\]",
+    ),
+    "NaN": (lambda f: change(f, **{f"{Q}.lora_A.weight": torch.full((4, 64), torch.nan)}), "q_proj.*infinity or NaN"),
+    "infinity": (
+        lambda f: change(f, **{f"{Q}.lora_B.weight": torch.full((64, 4), -torch.inf, dtype=torch.bfloat16)}),
+        "q_proj.*infinity or NaN",
+    ),
+    "untrained": (_zero, "B zero in every module"),
+    "another base": (lambda f: (f / BASE_FINGERPRINT).write_text("0" * 64), "an adapter of the base 000000000000"),
+}
+
+
+@pytest.mark.parametrize("mode", ["external", "merged"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused(damage: str, mode: Mode, tiny: Checkpoint, adapter: Path) -> None:
+    spoil, said = DAMAGE[damage]
+    spoil(adapter)
+    with pytest.raises(AdapterError, match=said):
+        read_adapter(adapter, tiny, mode)
+
+
+def test_another_base_of_other_shapes_is_refused(untied: Checkpoint, tiny: Checkpoint, adapter: Path) -> None:
+    read_adapter(adapter, untied, "external")  # of the same shapes: nothing tells them apart without a fingerprint
+    (adapter / BASE_FINGERPRINT).write_text(tiny.fingerprint, encoding="utf-8")
+    with pytest.raises(AdapterError, match="an adapter of the base"):
+        read_adapter(adapter, untied, "external")
+
+
+def test_the_hash_covers_tensors_and_mathematics_and_nothing_else(tiny: Checkpoint, adapter: Path) -> None:
+    before = read_adapter(adapter, tiny, "external").sha256
+    edit(adapter, base_model_name_or_path="elsewhere", lora_dropout=0.5, target_modules=["up_proj", "q_proj"])
+    assert read_adapter(adapter, tiny, "external").sha256 == before
+    edit(adapter, lora_alpha=9)
+    scaled = read_adapter(adapter, tiny, "external").sha256
+    name = f"{Q}.lora_A.weight"
+    change(adapter, **{name: load_file(adapter / "adapter_model.safetensors")[name] + 1e-6})
+    assert len({before, scaled, read_adapter(adapter, tiny, "external").sha256}) == 3
