@@ -128,7 +128,7 @@ def test_a_named_toolset_is_not_chosen(agent: Callable[[Mapping[str, str]], Agen
 
 
 def test_an_undecided_model_tells_all_alternatives(agent: Callable[[Mapping[str, str]], Agent]) -> None:
-    answer = agent({}).call("?", toolset="files")
+    answer = agent({"arguments": '{"path": "a"}'}).call("?", toolset="files")
     assert answer.probability + sum(each.probability for each in answer.alternatives) == pytest.approx(1)
     assert {answer.tool or "summarize", *(each.tool for each in answer.alternatives)} == {
         "read", "sort", "roots", "summarize",
