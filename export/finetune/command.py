@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers.utils import logging
 
 from dualtune_edge.export.finetune.report import FinetuneReport, Step
 from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Stage
@@ -98,6 +100,8 @@ def finetune(
         "checkpoint_every": checkpoint_every,
         "resume": resume,
     }
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks an old question
+    logging.disable_progress_bar()
     settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
     with _bar() as bar:
         report = run(settings, _shown_on(bar))
