@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dualtune_edge.export import modules
 from dualtune_edge.export.adapter_config import mathematics, read_config
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
 from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE
 from dualtune_edge.toolkit.errors import AdapterError
@@ -88,6 +89,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     if mode == "external":
         _check_slotted(folder, expected)
     _compare(tensors, expected, optional=_EMBEDDING_COPIES if mode == "merged" else frozenset())
+    _check_copies(tensors, expected, checkpoint)
     sha256, wrong = digest(tensors.values(), {"scales": expected.scales, "config": mathematics(config)})
     if wrong:
         raise AdapterError(
@@ -192,6 +194,27 @@ def _compare(tensors: dict[str, StoredTensor], expected: _Expected, *, optional:
             expected=f"all {len(expected.shapes)} tensors that adapter_config.json describes",
             fix="Check that the config and the weights are of one adapter, and that it was trained on this base.",
         )
+
+
+def _check_copies(tensors: dict[str, StoredTensor], expected: _Expected, checkpoint: Checkpoint) -> None:
+    """Refuse an embedding of the adapter's own: PEFT would load it into the base, where all adapters share one."""
+    copies = (tensors.keys() & _EMBEDDING_COPIES) - expected.shapes.keys()
+    weights = stored_weights(checkpoint.folder) if copies else {}
+    for name in sorted(copies):
+        own = weights.get(name.removeprefix(_ROOT).replace(".base_layer", "")) or weights["model.embed_tokens.weight"]
+        if not torch.equal(_load(tensors[name]), _load(own)):
+            raise AdapterError(
+                f"{tensors[name].path}, {name}",
+                found="another table than the base's",
+                expected="the base's own, or none",
+                fix="Export it with the base that it was trained on; a table trained along is not supported.",
+            )
+
+
+def _load(stored: StoredTensor) -> torch.Tensor:
+    with safe_open(stored.path, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(stored.name).to(torch.float32)
+    return tensor
 
 
 def _check_slotted(folder: Path, expected: _Expected) -> None:

@@ -101,7 +101,7 @@ def write_adapter(folder: Path, base: Path, config: LoraConfig, *, seed: int = 0
     """Write an adapter for `base` with every tensor drawn (PEFT's own starts with B at zero)."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-        tensors = get_peft_model_state_dict(get_peft_model(model, config))
+        tensors = get_peft_model_state_dict(get_peft_model(model, config), save_embedding_layers=False)
     generator = torch.Generator().manual_seed(seed)
     drawn = {
         name: torch.empty(tensor.shape).normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)

@@ -128,6 +128,19 @@ def test_head_and_embedding_need_the_merged_mode(module: str, tiny: Checkpoint, 
     read_adapter(folder, tiny, "merged")
 
 
+def test_a_copy_of_the_bases_table_is_read_and_another_table_refused(
+    tiny: Checkpoint, make_adapter: MakeAdapter
+) -> None:
+    folder = make_adapter(tiny, target_modules=["q_proj", "lm_head"])
+    table = load_file(tiny.folder / "model.safetensors")["model.embed_tokens.weight"]
+    name = "base_model.model.lm_head.base_layer.weight"  # as PEFT saves it
+    change(folder, **{name: table})
+    read_adapter(folder, tiny, "merged")
+    change(folder, **{name: table + 1})
+    with pytest.raises(AdapterError, match="another table than the base's"):
+        read_adapter(folder, tiny, "merged")
+
+
 def _pickle(folder: Path) -> None:
     (folder / "adapter_model.safetensors").replace(folder / "adapter_model.bin")
 
