@@ -37,10 +37,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_slots_give_pefts_logits(
-    config: str, tiny: Checkpoint, float_graph: Any, make_adapter: MakeAdapter, peft_logits: PeftLogits, tmp_path: Path
+    config: str, tiny: Checkpoint, float_graph: Any, make_adapter: MakeAdapter, peft_logits: PeftLogits
 ) -> None:
     folder = make_adapter(tiny, **CONFIGS[config])
-    path = tmp_path / "a.onnx_adapter"
+    path = folder / "a.onnx_adapter"
     write_adapter(read_adapter(folder, tiny, "external"), float_graph.slots, path)
     reference = peft_logits(tiny.folder, folder)
     np.testing.assert_allclose(float_graph.logits(path), reference, atol=1e-4)

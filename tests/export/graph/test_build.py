@@ -1,0 +1,98 @@
+"""The builder's graph: reproducible, silent, with a genai_config.json of our own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnxruntime_genai
+import pytest
+
+from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.graph.build import build_graph
+from dualtune_edge.export.graph.genai_config import write_genai_config
+from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
+from dualtune_edge.toolkit.errors import GraphError
+from dualtune_edge.toolkit.manifest import Quantization
+
+ALGORITHMS = get_args(Quantization.model_fields["algorithm"].annotation)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_quantization_comes_out_as_asked_for(bits: Any, algorithm: Any, tiny: Checkpoint, tmp_path: Path) -> None:
+    build_graph(tiny, tmp_path / "graph", Quantization(bits=bits, algorithm=algorithm, accuracy_level=0))
+
+
+def test_two_builds_two_folders_same_bytes(tiny: Checkpoint, int4_graph: Any, tmp_path: Path) -> None:
+    build_graph(tiny, tmp_path / "again", Quantization())
+    add_slots(tmp_path / "again")
+    names = sorted(path.name for path in int4_graph.folder.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (int4_graph.folder / name).read_bytes(), name
+
+
+def test_nothing_is_printed(tiny: Checkpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    build_graph(tiny, tmp_path / "graph", Quantization())
+    out, _ = capfd.readouterr()
+    assert not out
+
+
+def test_the_tokenizer_is_the_checkpoints_byte_for_byte(tiny: Checkpoint, int4_graph: Any) -> None:
+    assert (int4_graph.folder / "tokenizer.json").read_bytes() == (tiny.folder / "tokenizer.json").read_bytes()
+    tokenizer = onnxruntime_genai.Tokenizer(onnxruntime_genai.Model(str(int4_graph.folder)))
+    text = "héllo <|im_end|>\n"
+    assert list(tokenizer.encode(text)) == tiny.tokenizer.encode(text).ids
+
+
+def test_genai_config_says_what_we_say(tiny: Checkpoint, int4_graph: Any) -> None:
+    config = json.loads((int4_graph.folder / "genai_config.json").read_text(encoding="utf-8"))
+    assert set(config) == {"model", "search"}
+    assert config["model"]["context_length"] == config["search"]["max_length"] == tiny.context_length
+    assert config["model"]["eos_token_id"] == list(tiny.end_of_turn)
+    assert config["search"]["do_sample"] is False
+    assert config["model"]["decoder"]["session_options"]["provider_options"] == []
+
+
+@pytest.mark.parametrize(
+    ("where", "key"), [("model", "vision"), ("decoder", "custom_ops_library"), ("decoder", "sliding_window")]
+)
+def test_an_unknown_key_of_the_builders_is_refused(
+    where: str, key: str, tiny: Checkpoint, int4_graph: Any, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(int4_graph.folder, tmp_path / "copy"))
+    path = copy / "genai_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    (config["model"] if where == "model" else config["model"]["decoder"])[key] = {}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(GraphError, match=key):
+        write_genai_config(tiny, copy)
+
+
+def test_a_builder_that_fails_is_one_error(tiny: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="builder on"):
+        build_graph(tiny, tmp_path / "graph", Quantization(), weights=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3"])
+def test_other_architectures_give_transformers_logits(
+    model_type: str, float_graph: Any, peft_logits: Any, make_adapter: Any, tmp_path: Path
+) -> None:
+    from dualtune_edge.export.adapter import read_adapter
+    from dualtune_edge.export.graph.adapter_file import write_adapter
+
+    shape = Shape(64, 128, 2, 4, 2, 288, 512, tied=False, model_type=model_type)
+    write_checkpoint(tmp_path / "base", shape, seed=3)
+    checkpoint = read_checkpoint(tmp_path / "base")
+    build_graph(checkpoint, tmp_path / "graph", Quantization(bits=32))
+    graph = type(float_graph)(checkpoint, tmp_path / "graph", add_slots(tmp_path / "graph"))
+    np.testing.assert_allclose(graph.logits(), peft_logits(checkpoint.folder, None), atol=1e-4)
+    folder = make_adapter(checkpoint)
+    write_adapter(read_adapter(folder, checkpoint, "external"), graph.slots, tmp_path / "a.onnx_adapter")
+    reference = peft_logits(checkpoint.folder, folder)
+    np.testing.assert_allclose(graph.logits(tmp_path / "a.onnx_adapter"), reference, atol=1e-4)
