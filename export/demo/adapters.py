@@ -1,4 +1,4 @@
-"""The kit's adapters, made by the project's own `finetune`: 2 selections, 25 arguments, and 2 joint ones to compare with."""
+"""The kit's adapters, made by the project's own `finetune`: 2 selections, 25 arguments, 2 joint ones to compare."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from dualtune_edge.export.demo import toolsets, trajectories
 from dualtune_edge.export.finetune import Base, FinetuneSettings, finetune
+from dualtune_edge.toolkit.prompts import NO_TOOL
 
 TRAJECTORIES: Final = 6000  # conversations, over both toolsets
 RANK: Final = 6  # of every adapter, joint ones too
@@ -27,7 +28,7 @@ class Run:
 
 
 # (steps, samples a step, template) of each stage: what two cores do in about half a minute, three and five minutes.
-_STEPS: Final = {"arguments": (90, 16, "arguments"), "selection": (200, 24, "selection"), "joint": (220, 12, "base")}
+_STEPS: Final = {"arguments": (60, 16, "arguments"), "selection": (500, 24, "selection"), "joint": (250, 16, "base")}
 
 
 def runs() -> list[Run]:
@@ -38,10 +39,10 @@ def runs() -> list[Run]:
         made += [
             Run(name, "arguments", tool.name) for tool in toolsets.load(name).toolset.tools if tool.takes_arguments
         ]
-    return made + [Run(name, "joint", None) for name in toolsets.NAMES]
+    return [*made, *(Run(name, "joint", None) for name in toolsets.NAMES)]
 
 
-def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], seed: int, say: Callable[[str], None]) -> None:
+def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: int, say: Callable[[str], None]) -> None:
     """Train what is wanted and not there yet; ``data`` holds the training conversations and is made if missing."""
     if not data.exists():
         trajectories.write(data, list(trajectories.generate(seed, "train", TRAJECTORIES)))
@@ -69,11 +70,12 @@ def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> Finetun
         dtype="float16",
         learning_rate=4e-3,
         epochs=100,
+        keep={} if run.stage == "arguments" else {NO_TOOL: 0.15},  # half of all turns: they would drown the tools
         max_steps=steps,
         batch_size=batch,
         warm_up_steps=5,
         weight_decay=0.0,
         autocast=True,
         seed=seed,
-        threads=2,
+        threads=1,
     )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from tokenizers import Tokenizer
@@ -101,7 +101,7 @@ def learnt(ids: list[int], end: int, assistant: list[int]) -> list[bool]:
 
 def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) -> Iterator[tuple[list[int], list[bool]]]:
     """Endless packed rows: (tokens, which are learnt). A document that is cut off opens the next row."""
-    end = tokenizer.token_to_id(END_OF_TURN)
+    (end,) = tokenizer.encode(END_OF_TURN).ids
     assistant = tokenizer.encode("<|im_start|>assistant\n").ids
     ids: list[int] = []
     mask: list[bool] = []
@@ -137,7 +137,7 @@ class Trainer:
 
     def run(self, stream: Iterator[tuple[Tensor, Tensor]]) -> None:
         """Train over all of ``stream``."""
-        body = torch.compile(self._model.model)
+        body: Any = torch.compile(self._model.model)  # mypy: an untyped function
         for ids, mask in stream:
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask[:, 1:]]  # (learnt, width)
@@ -171,6 +171,7 @@ def pretrain(
     templates: Templates,
     courses: tuple[Course, ...],
     out: Path,
+    *,
     seed: int,
     say: Callable[[str], None],
 ) -> None:

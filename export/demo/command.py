@@ -46,6 +46,7 @@ def demo(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Keep the bundle in this folder; nothing may be there yet.")
     ] = None,
+    *,
     as_json: console.AsJson = False,
 ) -> None:
     """Export the built-in kit and make calls with it.

@@ -26,7 +26,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Score:
-    """Counts. A tool is right where it is the one that was meant, or none where none was; a call, where all of it is."""
+    """Counts. A tool is right where it is the one that was meant, or none where none was."""
 
     turns: int
     toolsets: int  # right toolsets

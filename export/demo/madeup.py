@@ -15,7 +15,7 @@ Argument: TypeAlias = str | int | bool | list[str] | list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of argument: its JSON type, how its values are made, names it goes by, and words that lead to it unnamed."""
+    """A kind of argument: its JSON type, how its values are made, its names, and words that lead to it unnamed."""
 
     schema: str
     make: Callable[[Random, Pool], Argument]
@@ -33,7 +33,7 @@ def _count(rng: Random, pool: Pool) -> Argument:
     return values.number(rng, pool, rng.choice((9, 60, 60, 900)))
 
 
-def _random(rng: Random, pool: Pool) -> Argument:
+def _random(rng: Random, _pool: Pool) -> Argument:
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@#*=~"
     return "".join(rng.choice(alphabet) for _ in range(rng.randint(2, 12)))
 
@@ -45,25 +45,105 @@ def _edit(rng: Random, pool: Pool) -> Argument:
 
 
 KINDS: Final = (
-    Kind("string", values.file, ("path", "file", "filename", "file_path", "document"), ("", "the file", "of", "in", "from", "on", "for", "at"), look="path"),
-    Kind("string", values.folder, ("path", "folder", "directory", "dir", "workspace"), ("in", "under", "from", "inside", "of", "the folder", "at"), look="path"),
-    Kind("string", values.repository, ("repo", "repo_path", "repository", "root", "project"), ("in", "for", "of", "at", "in the repo", "from", "inside"), look="path"),
-    Kind("string", values.branch, ("branch", "branch_name", "name", "ref", "base"), ("", "the branch", "to", "called", "from", "named", "on")),
-    Kind("string", values.revision, ("revision", "commit", "sha", "id", "version"), ("", "the commit", "at", "for", "of", "to")),
-    Kind("string", values.message, ("message", "title", "subject", "note", "comment"), ("with the message", "saying", "with the title", "as", "called"), quoted=True, look="quoted"),
-    Kind("string", values.sentence, ("content", "text", "body", "data"), ("with", "containing", "with the text", "saying", "that says", "reading"), quoted=True, look="quoted"),
-    Kind("string", values.phrase, ("query", "old", "new", "search", "keyword"), ("for", "with", "matching", "about"), quoted=True, look="quoted"),
-    Kind("string", values.glob, ("pattern", "glob", "filter", "mask"), ("matching", "for", "like", "with the pattern", "that match")),
-    Kind("string", values.date, ("since", "until", "date", "start_time", "end_time", "timestamp", "before"), ("since", "from", "after", "before", "until", "on")),
-    Kind("string", values.noun, ("user", "label", "tag", "channel", "topic", "owner"), ("for", "to", "with", "named", "of", "by")),
+    Kind(
+        "string",
+        values.file,
+        ("path", "file", "filename", "file_path", "document"),
+        ("", "the file", "of", "in", "from", "on", "for", "at"),
+        look="path",
+    ),
+    Kind(
+        "string",
+        values.folder,
+        ("path", "folder", "directory", "dir", "workspace"),
+        ("in", "under", "from", "inside", "of", "the folder", "at"),
+        look="path",
+    ),
+    Kind(
+        "string",
+        values.repository,
+        ("repo", "repo_path", "repository", "root", "project"),
+        ("in", "for", "of", "at", "in the repo", "from", "inside"),
+        look="path",
+    ),
+    Kind(
+        "string",
+        values.branch,
+        ("branch", "branch_name", "name", "ref", "base"),
+        ("", "the branch", "to", "called", "from", "named", "on"),
+    ),
+    Kind(
+        "string",
+        values.revision,
+        ("revision", "commit", "sha", "id", "version"),
+        ("", "the commit", "at", "for", "of", "to"),
+    ),
+    Kind(
+        "string",
+        values.message,
+        ("message", "title", "subject", "note", "comment"),
+        ("with the message", "saying", "with the title", "as", "called"),
+        quoted=True,
+        look="quoted",
+    ),
+    Kind(
+        "string",
+        values.sentence,
+        ("content", "text", "body", "data"),
+        ("with", "containing", "with the text", "saying", "that says", "reading"),
+        quoted=True,
+        look="quoted",
+    ),
+    Kind(
+        "string",
+        values.phrase,
+        ("query", "old", "new", "search", "keyword"),
+        ("for", "with", "matching", "about"),
+        quoted=True,
+        look="quoted",
+    ),
+    Kind(
+        "string",
+        values.glob,
+        ("pattern", "glob", "filter", "mask"),
+        ("matching", "for", "like", "with the pattern", "that match"),
+    ),
+    Kind(
+        "string",
+        values.date,
+        ("since", "until", "date", "start_time", "end_time", "timestamp", "before"),
+        ("since", "from", "after", "before", "until", "on"),
+    ),
+    Kind(
+        "string",
+        values.noun,
+        ("user", "label", "tag", "channel", "topic", "owner"),
+        ("for", "to", "with", "named", "of", "by"),
+    ),
     Kind("string", _random, ("code", "token", "key", "value"), ("with", "for", "as")),
-    Kind("integer", _count, ("count", "limit", "lines", "max_results", "size", "depth", "number"), ("at most", "only", "the first", "the last", "up to", "just")),
-    Kind("array", _several(values.file), ("files", "paths", "sources", "documents"), ("", "the files", "of", "from", "for"), look="path"),
-    Kind("array", _several(values.exclusion), ("exclude", "ignore", "patterns", "skip"), ("without", "except", "ignoring", "leaving out", "but not")),
+    Kind(
+        "integer",
+        _count,
+        ("count", "limit", "lines", "max_results", "size", "depth", "number"),
+        ("at most", "only", "the first", "the last", "up to", "just"),
+    ),
+    Kind(
+        "array",
+        _several(values.file),
+        ("files", "paths", "sources", "documents"),
+        ("", "the files", "of", "from", "for"),
+        look="path",
+    ),
+    Kind(
+        "array",
+        _several(values.exclusion),
+        ("exclude", "ignore", "patterns", "skip"),
+        ("without", "except", "ignoring", "leaving out", "but not"),
+    ),
     Kind("array", _several(values.noun), ("tags", "labels", "users", "names", "topics"), ("with", "for", "to")),
     Kind("array", _edit, ("changes", "edits", "replacements", "swaps"), ()),
     Kind("boolean", lambda rng, _pool: rng.random() < 0.5, ("force", "recursive", "dry", "verbose", "public"), ()),
-)  # fmt: skip
+)
 
 _NAMED: Final = (
     "with {name} {value}",
@@ -148,7 +228,8 @@ def make_request(rng: Random, pool: Pool, made: MadeUpTool) -> Request:
         pieces.append(_piece(rng, each, value, seen))
     rng.shuffle(pieces)
     verb = made.verb if rng.random() < 0.5 else made.verb.capitalize()
-    lead = f"{rng.choice(('', '', '', 'Please ', 'Now ', 'Can you ', 'I want to ', 'Could you '))}{verb} {rng.choice(('the ', '', 'a '))}{made.objects}"
+    opening = rng.choice(("", "", "", "Please ", "Now ", "Can you ", "I want to ", "Could you "))
+    lead = f"{opening}{verb} {rng.choice(('the ', '', 'a '))}{made.objects}"
     text = " ".join([lead, *pieces])
     if pieces and rng.random() < 0.2:
         text = f"{pieces[0][:1].upper()}{pieces[0][1:]}, " + " ".join(
@@ -183,7 +264,7 @@ def _idle(rng: Random, pool: Pool) -> str:
 
 
 def _piece(rng: Random, each: Property, value: Argument, seen: set[str]) -> str:
-    """The words that hand over one argument. A value goes unnamed only where its cue and look are the request's first."""
+    """The words that hand over one argument. It goes unnamed only where its cue and look are the request's first."""
     spoken = each.name if rng.random() < 0.3 else each.name.replace("_", " ")
     if isinstance(value, bool):
         return f"{rng.choice(('with', 'and'))} {spoken} {'on' if value else 'off'}"

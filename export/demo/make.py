@@ -24,15 +24,18 @@ from dualtune_edge.runtime.pipeline import Agent
 SEED: Final = 0
 _TOKENIZER_TEXTS: Final = 12_000
 _HELDOUT: Final = 470  # conversations; they hold over 500 calls
-_HEADER: Final = "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n|---|---|---|---|---|---|---|\n"
+_HEADER: Final = (
+    "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n"
+    "|---|---|---|---|---|---|---|\n"
+)
 
 
 def make_tokenizer(work: Path) -> None:
     """Train the BPE on pretraining texts."""
-    texts = itertools.islice(
-        pretraining.documents(SEED + 1, pretraining.read_templates(), copying=0.3, echoing=0.3), _TOKENIZER_TEXTS
-    )
-    bpe.save(bpe.train(texts), work / "base", pretraining.read_templates().base.source)
+    templates = pretraining.read_templates()
+    documents = pretraining.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
+    texts = itertools.islice(documents, _TOKENIZER_TEXTS)
+    bpe.save(bpe.train(texts), work / "base", templates.base.source)
 
 
 def make_base(work: Path) -> None:
@@ -41,13 +44,15 @@ def make_base(work: Path) -> None:
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = Qwen2ForCausalLM(base.configuration(tokenizer))
     seeding.seed_copying(model, SEED)
-    base.pretrain(model, tokenizer, pretraining.read_templates(), base.COURSES, work / "base", SEED, _say)
+    base.pretrain(model, tokenizer, pretraining.read_templates(), base.COURSES, work / "base", seed=SEED, say=_say)
 
 
 def make_adapters(work: Path) -> None:
     """Train all adapters on generated conversations."""
     with tempfile.TemporaryDirectory() as scratch:
-        adapters.make(work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), SEED, _say)
+        adapters.make(
+            work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), seed=SEED, say=_say
+        )
 
 
 def make_heldout(work: Path) -> None:
@@ -60,6 +65,9 @@ def make_table(work: Path) -> None:
     turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
     rows: list[str] = []
     for method in specs.METHODS:
+        if not specs.trained(method, work):
+            rows.append(f"| {method} | not trained in this kit | | | | | |")
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             external, merged = Path(scratch) / "external", Path(scratch) / "merged"
             export.run(specs.spec(method, "external", work), external)

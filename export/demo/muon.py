@@ -45,4 +45,5 @@ def orthogonal(stack: Tensor) -> Tensor:
     for _ in range(_STEPS):
         gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result

@@ -1,3 +1,4 @@
+# ruff: noqa: S311 - values drawn by seed, not secrets
 """What the base model is trained on: copying, made-up tool calls, and the routing of requests to toolsets."""
 
 import json
@@ -41,7 +42,7 @@ class Turns:
 
 
 def documents(seed: int, templates: Templates, *, copying: float, echoing: float) -> Iterator[str]:
-    """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` the part of it that only repeats."""
+    """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` its part that only repeats."""
     rng = Random(seed)
     while True:
         if rng.random() < copying:
@@ -159,7 +160,7 @@ def _follow_up(rng: Random, made: tuple[MadeUpTool, ...]) -> tuple[Message, ...]
     lines = _lines(rng)
     shown = [f"{line} {values.message(rng, TRAIN)}" for line in lines] if rng.random() < 0.4 else lines
     ordinal, chosen = rng.choice(
-        list(zip(("first", "second", "third", "fourth"), lines, strict=False)) + [("last", lines[-1])]
+        [*zip(("first", "second", "third", "fourth"), lines, strict=False), ("last", lines[-1])]
     )
     pointed = _pointing(second, ordinal, chosen)
     return (

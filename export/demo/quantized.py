@@ -1,4 +1,4 @@
-"""Training through int4: linear weights are seen as onnxruntime will store them, and gradients pass as if they were not."""
+"""Training through int4: linear weights are seen as onnxruntime will store them; gradients pass all the same."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _BLOCK: Final = 32  # weights that share a scale, along the input
 
 
 class Int4(nn.Module):
-    """Round to symmetric int4 in blocks, as onnxruntime's MatMulNBits does: the largest weight of a block becomes -8."""
+    """Round to symmetric int4 in blocks, as onnxruntime does: the largest weight of a block becomes -8."""
 
     def forward(self, weight: Tensor) -> Tensor:  # noqa: D102 - nn.Module's
         return weight + (rounded(weight) - weight).detach()

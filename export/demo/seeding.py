@@ -45,10 +45,12 @@ def seed_copying(model: Qwen2ForCausalLM, seed: int) -> None:
 
 def _directions(hidden: int, width: int, draw: torch.Generator) -> Tensor:
     """Random orthonormal rows, (width, hidden)."""
-    return torch.linalg.qr(torch.randn(hidden, width, generator=draw)).Q.T
+    rows: Tensor = torch.linalg.qr(torch.randn(hidden, width, generator=draw)).Q.T
+    return rows
 
 
 def _quick(half: int) -> Tensor:
     """The key's bias over RoPE's pairs, (half,): mostly on the quick ones, which tell neighbours apart."""
     weights = torch.exp(-torch.arange(half) / 1.5)
-    return 8.0 * (weights / weights.sum()).sqrt()
+    bias: Tensor = 8.0 * (weights / weights.sum()).sqrt()
+    return bias

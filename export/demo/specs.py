@@ -19,6 +19,11 @@ def spec(method: Method, mode: Mode, kit: Path = KIT) -> ExportSpec:
     )
 
 
+def trained(method: Method, kit: Path = KIT) -> bool:
+    """Whether the kit has the method's adapters; joint ones are only there to be compared with."""
+    return method != "joint" or all((kit / "adapters" / name / "joint").is_dir() for name in toolsets.NAMES)
+
+
 def _toolset(name: str, method: Method, kit: Path) -> ToolsetSpec:
     toolset = toolsets.load(name).toolset
     own = kit / "adapters" / name

@@ -1,4 +1,4 @@
-"""The kit's own byte-level BPE: a value is cut into the same tokens wherever it stands, so that copying it is copying tokens.
+"""The kit's own byte-level BPE: a value is cut into the same tokens wherever it stands, so copies copy tokens.
 
 Words never take the space before them, digits and punctuation marks stand alone, and ChatML's marks are single tokens.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
 
 VOCABULARY: Final = 1024
 END_OF_TEXT: Final = "<|endoftext|>"

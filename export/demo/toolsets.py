@@ -104,7 +104,7 @@ def load(name: str) -> Wordings:
 
 
 def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, str] | None = None) -> Request:
-    """A sentence of ``split`` that asks for ``tool``, with fresh values; ``same`` gives slots a value that was said before."""
+    """A sentence of ``split`` that asks for ``tool``, with fresh values; ``same`` gives slots values said before."""
     wordings = load(name)
     pool = values.TRAIN if split == "train" else values.HELDOUT
     wording = rng.choice(wordings.sentences[tool, split])

@@ -1,4 +1,4 @@
-"""The reference: the checkpoint in PyTorch float32 with its PEFT adapters, driven exactly as the device's engines are."""
+"""The reference: checkpoint and PEFT adapters in PyTorch float32, driven exactly as the device's engines are."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +64,8 @@ class TorchEngine:
     def rewind(self, length: int) -> None:
         """Keep the first `length` tokens only."""
         check_rewind(length, held=len(self.tokens))
-        self._cache.crop(length)
+        if length < len(self.tokens):
+            self._cache.crop(length - len(self.tokens))  # a negative number: tokens to take off
         self.tokens = self.tokens[:length]
 
     def snapshot(self) -> Snapshot:

@@ -1,4 +1,5 @@
-"""Conversations with the two real servers: what adapters are trained on, and the held-out set that they are measured on."""
+# ruff: noqa: S311 - values drawn by seed, not secrets
+"""Conversations with the two real servers: what adapters learn from, and the held-out set that measures them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,15 @@ from dualtune_edge.export.demo.toolsets import Split
 from dualtune_edge.export.demo.values import Pool
 from dualtune_edge.toolkit.messages import FunctionCall, Message, user
 
-TRAIN_CHAT: Final = (
-    "Thanks", "Thank you", "Thanks a lot", "Hello", "Hi", "Good morning", "Who are you?", "What can you do?", "Great", "Well done",
-    "OK, that is all", "Never mind", "Tell me a joke", "How are you?", "That is all for now", "Good work", "Bye", "See you", "Nice",
-    "Are you there?", "Thanks, that is all", "Hello there", "You are great", "Goodbye",
-)  # fmt: skip
-HELDOUT_CHAT: Final = (
-    "Thanks, great work", "Hi, how are you?", "OK, thank you", "Good evening", "Well, that is all", "Hello, who are you?", "Bye, see you",
-    "Nice work, thanks", "Never mind, thank you", "Thanks for now",
-)  # fmt: skip
+TRAIN_CHAT: Final = tuple(
+    """Thanks|Thank you|Thanks a lot|Hello|Hi|Good morning|Who are you?|What can you do?|Great|Well done|OK, that is all
+    |Never mind|Tell me a joke|How are you?|That is all for now|Good work|Bye|See you|Nice|Are you there?
+    |Thanks, that is all|Hello there|You are great|Goodbye""".replace("\n    ", "").split("|")
+)
+HELDOUT_CHAT: Final = tuple(
+    """Thanks, great work|Hi, how are you?|OK, thank you|Good evening|Well, that is all|Hello, who are you?|Bye, see you
+    |Nice work, thanks|Never mind, thank you|Thanks for now""".replace("\n    ", "").split("|")
+)
 _JOINTS: Final[dict[Split, tuple[str, ...]]] = {
     "train": (" and then ", ", then ", ". Then ", ". After that ", "; then "),
     "heldout": (", and after that ", ". Next, ", ", and then "),

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists read better as text
 """Values that fill a sentence and come back as arguments: paths, branches, hashes, messages, numbers, dates."""
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ UNITS: Final = ("days", "weeks", "months", "hours", "years")
 
 @dataclass(frozen=True)
 class Pool:
-    """Where values take their words from. ``invented`` is the share of invented words, so that nothing can be learnt by heart."""
+    """Where values take their words from; a share of ``invented`` ones leaves nothing to be learnt by heart."""
 
     nouns: Sequence[str]
     verbs: Sequence[str]
