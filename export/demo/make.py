@@ -2,6 +2,10 @@
 
 Stages, in this order: tokenizer, base, adapters, heldout, table. WORK is a folder laid out like `kit/`; what a stage
 finds there already it does not make again. Training data is not kept: seeds make it anew.
+
+A remake has the committed kit's size, schedule and seeds, not its bits: the committed base went through its first
+course with an earlier state of the generators (no lists of edits, at most five tools on offer), and threads add up in
+their own order.
 """
 
 import argparse

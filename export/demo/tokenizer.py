@@ -14,18 +14,15 @@ VOCABULARY: Final = 1024
 END_OF_TEXT: Final = "<|endoftext|>"
 END_OF_TURN: Final = "<|im_end|>"
 SPECIAL: Final = (END_OF_TEXT, "<|im_start|>", END_OF_TURN)
+WORDS: Final = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\p{L}\p{N}]"), behavior="isolated")
+_BYTES: Final = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 MARKS: Final = ("<tool_call>", "</tool_call>")  # single tokens, but text: they are kept when tokens become text again
 
 
 def train(texts: Iterable[str]) -> Tokenizer:
     """A tokenizer of `VOCABULARY` tokens; the special ones come first."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\p{L}\p{N}]"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([WORDS, _BYTES])
     tokenizer.decoder = decoders.ByteLevel()
     specials = [
         *(AddedToken(text, special=True, normalized=False) for text in SPECIAL),
@@ -38,6 +35,9 @@ def train(texts: Iterable[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # The merges that were learnt never leave a word, so cutting at words changes no token any more; and
+    # onnxruntime-genai, which knows few regular expressions, reads the file without one.
+    tokenizer.pre_tokenizer = _BYTES
     return tokenizer
 
 
