@@ -1,7 +1,7 @@
-"""Remake the kit, stage by stage: `python -m dualtune_edge.export.demo.make STAGE WORK`, about an hour on two cores.
+"""Remake the kit, stage by stage: `python -m dualtune_edge.export.demo.make STAGE WORK`, one to two hours on two cores.
 
-Stages, in this order: tokenizer, base, adapters, heldout, table. WORK is a folder laid out like `kit/`; what a stage
-finds there already it does not make again. Training data is not kept: seeds make it anew.
+Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines. WORK is a folder laid out like `kit/`; adapters that
+are there already are not made again. Training data is not kept: seeds make it anew.
 
 A remake has the committed kit's size, schedule and seeds, not its bits: the committed base went through its first
 course with an earlier state of the generators (no lists of edits, at most five tools on offer), and threads add up in
@@ -95,6 +95,19 @@ def make_table(work: Path) -> None:
     (work / "table.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8", newline="\n")
 
 
+def compare_engines(work: Path) -> None:
+    """Answer every held-out turn by onnxruntime and by onnxruntime-genai, and tell where they differ."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    with tempfile.TemporaryDirectory() as scratch:
+        export.run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
+        with (
+            Agent.open(Path(scratch) / "bundle", engine="ort") as one,
+            Agent.open(Path(scratch) / "bundle", engine="genai") as other,
+        ):
+            count = evaluate.differences(one, other, turns, _say)
+    _say(f"{count} of {len(turns)} turns answered differently")
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -110,6 +123,7 @@ STAGES: Final[dict[str, Callable[[Path], None]]] = {
     "adapters": make_adapters,
     "heldout": make_heldout,
     "table": make_table,
+    "engines": compare_engines,
 }
 
 if __name__ == "__main__":
