@@ -76,16 +76,32 @@ def measure(agent: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) ->
     return Score(len(turns), toolsets, tools, calls, whole, end_to_end)
 
 
+def differences(one: Agent, other: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) -> int:
+    """How many turns two agents answer differently: another outcome, tool or argument."""
+    count = 0
+    for turn in turns:
+        answers = [_answer(agent, turn, None, tell) for agent in (one, other)]
+        calls = [answer and (answer.toolset, answer.tool, answer.arguments) for answer in answers]
+        if calls[0] != calls[1]:
+            count += 1
+            tell(f"{turn.context[-1].content!r}: {calls[0]} and {calls[1]}")
+    return count
+
+
 def reference(bundle: Path, kit: Path, method: Method) -> Agent:
     """The bundle's prompts on the checkpoint itself, in PyTorch float32."""
-    opened = open_bundle(bundle)
+    return Agent(open_bundle(bundle), reference_engine(kit, method))
+
+
+def reference_engine(kit: Path, method: Method) -> TorchEngine:
+    """The kit's checkpoint with a method's adapters, named as in a bundle."""
     adapters: dict[str, Path] = {}
     for toolset in specs.spec(method, "external", kit).toolsets:
         if toolset.selection:
             adapters[f"selection.{toolset.name}"] = toolset.selection.path
         if isinstance(toolset.arguments, dict):
             adapters |= {f"arguments.{toolset.name}.{tool}": each.path for tool, each in toolset.arguments.items()}
-    return Agent(opened, TorchEngine(kit / "base", adapters))
+    return TorchEngine(kit / "base", adapters)
 
 
 def _answer(agent: Agent, turn: Turn, toolset: str | None, tell: Callable[[str], None]) -> CallResult | None:

@@ -1,7 +1,8 @@
 """Remake the kit, stage by stage: `python -m dualtune_edge.export.demo.make STAGE WORK`, one to two hours on two cores.
 
-Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines. WORK is a folder laid out like `kit/`; adapters that
-are there already are not made again. Training data is not kept: seeds make it anew.
+Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines. WORK is a folder
+laid out like `kit/`; adapters that are there already are not made again. Training data is not kept: seeds make it
+anew.
 
 A remake has the committed kit's size, schedule and seeds, not its bits: the committed base went through its first
 course with an earlier state of the generators (no lists of edits, at most five tools on offer), and threads add up in
