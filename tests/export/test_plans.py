@@ -106,8 +106,8 @@ def test_only_tools_that_take_arguments_have_an_arguments_stage() -> None:
     plan = planned.arguments["read"].plan
     assert (plan.tool, [tool.name for tool in plan.tools]) == ("read", ["read", "ping"])
     assert plan.frame is not None
-    assert text(plan.frame.tokens) + plan.frame.pending == '<tool_call>\n{"name": "read", "parameters": '
-    assert plan.frame.tail == "}\n</tool_call>"
+    assert text(plan.frame.tokens) + plan.frame.pending == '{"name": "read", "parameters": '
+    assert plan.frame.tail == "}"
 
 
 def test_a_toolset_is_chosen_only_among_several() -> None:
