@@ -42,7 +42,7 @@ _HISTORY: Final = {
 # Starts that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights as well.
 _STARTS: Final = (True, False, "gaussian", "eva", "orthogonal")
 # What PEFT folds into the base exactly, so that the merged mode can take it. tests/export/test_merge.py proves each.
-_MERGEABLE: Final = {"use_dora", "lora_bias", "bias", "modules_to_save"}
+_MERGEABLE: Final = {"use_dora", "lora_bias", "modules_to_save"}
 _TASKS: Final = (None, "CAUSAL_LM")
 
 

@@ -64,7 +64,7 @@ def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedMo
         # Its warnings, of missing tensors and the like, are read_adapter's refusals.
         wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
         config = wrapped.peft_config["default"]
-        touched = frozenset(_touched(wrapped, bias=config.bias))
+        touched = frozenset(_touched(wrapped))
         return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise AdapterError(
@@ -75,16 +75,14 @@ def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedMo
         ) from None
 
 
-def _touched(wrapped: PeftModel, *, bias: str) -> Iterator[str]:
+def _touched(wrapped: PeftModel) -> Iterator[str]:
     for path, module in wrapped.base_model.model.named_modules():
         if isinstance(module, LoraLayer):
             yield f"{path}.weight"
-            if bias == "lora_only" or any(module.lora_bias.values()):
+            if any(module.lora_bias.values()):
                 yield f"{path}.bias"
         elif isinstance(module, ModulesToSaveWrapper):
             yield from (f"{path}.{name}" for name, _ in module.original_module.named_parameters())
-        elif bias == "all" and getattr(module, "bias", None) is not None:
-            yield f"{path.removesuffix('.base_layer')}.bias"
 
 
 def _verify(

@@ -27,7 +27,8 @@ class Run:
         return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each stage: what two cores do in about half a minute, three and five minutes.
+# (steps, samples a step, template) of each stage. Arguments take about half a minute, a selection a quarter of an hour
+# on one core; no joint run was timed.
 _STEPS: Final = {"arguments": (60, 16, "arguments"), "selection": (500, 24, "selection"), "joint": (250, 16, "base")}
 
 

@@ -97,7 +97,7 @@ FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
     "task_type": "SEQ_CLS",
     "a_field_of_next_year": "on",
 }
-MERGEABLE = {"use_dora", "bias", "lora_bias", "modules_to_save"}
+MERGEABLE = {"use_dora", "lora_bias", "modules_to_save"}
 
 
 @pytest.mark.parametrize("field", FIELDS)
