@@ -75,8 +75,9 @@ def configuration(tokenizer: Tokenizer) -> Qwen2Config:
         hidden_size=256,
         num_hidden_layers=4,
         intermediate_size=640,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=64,  # wide heads tell equal tokens from similar ones: copying needs that
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         tie_word_embeddings=True,
@@ -105,9 +106,9 @@ def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) ->
     assistant = tokenizer.encode("<|im_start|>assistant\n").ids
     ids: list[int] = []
     mask: list[bool] = []
-    for text in pretraining.documents(seed, templates, copying=phase.copying, echoing=phase.echoing):
-        new = tokenizer.encode(text).ids
-        fresh = learnt(new, end, assistant)
+    for document in pretraining.documents(seed, templates, copying=phase.copying, echoing=phase.echoing):
+        context, text = tokenizer.encode(document.context).ids, tokenizer.encode(document.text).ids
+        new, fresh = context + text, [False] * len(context) + learnt(text, end, assistant)
         if len(ids) + len(new) > phase.row:
             yield (ids + new)[: phase.row], (mask + fresh)[: phase.row]
             ids, mask = [], []

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from dualtune_edge.export.demo import values, words
 from dualtune_edge.export.demo.values import Pool
-from dualtune_edge.toolkit.messages import FunctionCall
+from dualtune_edge.toolkit.messages import FunctionCall, Message, ToolCall
 from dualtune_edge.toolkit.tools import Tool
 
 Argument: TypeAlias = str | int | bool | list[str] | list[dict[str, str]]
@@ -189,6 +189,11 @@ class Request:
 
     text: str
     call: FunctionCall
+
+
+def called(call: FunctionCall) -> Message:
+    """An assistant's turn that makes a call."""
+    return Message(role="assistant", tool_calls=(ToolCall(function=call),))
 
 
 def make_tool(rng: Random, pool: Pool) -> MadeUpTool:

@@ -39,7 +39,7 @@ def make_tokenizer(work: Path) -> None:
     """Train the BPE on pretraining texts."""
     templates = pretraining.read_templates()
     documents = pretraining.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
-    texts = itertools.islice(documents, _TOKENIZER_TEXTS)
+    texts = (each.context + each.text for each in itertools.islice(documents, _TOKENIZER_TEXTS))
     bpe.save(bpe.train(texts), work / "base", templates.base.source)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from dualtune_edge.export.demo import madeup, toolsets, values, words
-from dualtune_edge.export.demo.madeup import MadeUpTool, Request
+from dualtune_edge.export.demo import madeup, toolsets, trajectories, values, words
+from dualtune_edge.export.demo.madeup import MadeUpTool, Request, called
 from dualtune_edge.export.demo.values import TRAIN
 from dualtune_edge.toolkit.chat_template import ChatTemplate
-from dualtune_edge.toolkit.messages import FunctionCall, Message, ToolCall, user
+from dualtune_edge.toolkit.messages import FunctionCall, Message, user
 from dualtune_edge.toolkit.prompts import NO_TOOL, no_tool_entry
 from dualtune_edge.toolkit.tools import Tool
 
@@ -34,6 +34,20 @@ def read_templates() -> Templates:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A training text. Assistant's turns of ``text`` are learnt; ``context`` comes before it and teaches nothing."""
+
+    text: str
+    context: str = ""
+
+    @classmethod
+    def of_last_turn(cls, text: str) -> "Document":
+        """Only the last turn is learnt: the others answer to another prompt."""
+        context, opening, turn = text.rpartition("<|im_start|>assistant\n")
+        return cls(opening + turn, context)
+
+
+@dataclass(frozen=True)
 class Turns:
     """A made-up conversation and the tools that were offered in it."""
 
@@ -41,28 +55,40 @@ class Turns:
     tools: tuple[Tool, ...]
 
 
-def documents(seed: int, templates: Templates, *, copying: float, echoing: float) -> Iterator[str]:
+def documents(seed: int, templates: Templates, *, copying: float, echoing: float) -> Iterator[Document]:
     """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` its part that only repeats."""
     rng = Random(seed)
     while True:
         if rng.random() < copying:
-            yield echo(rng) if rng.random() < echoing else recall(rng)
+            yield Document(echo(rng) if rng.random() < echoing else recall(rng))
             continue
         task = rng.random()
-        if task < 0.2:
+        if task < 0.1:
             yield routing(rng, templates.base)
+        elif task < 0.2:
+            yield routing_on(rng, templates.base)
         else:
             yield tool_calling(rng, templates)
 
 
-def routing(rng: Random, base: ChatTemplate) -> str:
+def routing(rng: Random, base: ChatTemplate) -> Document:
     """A request and the toolset that it belongs to; now and then as a later turn."""
     text, chosen, tools = toolsets.routing(rng)
     messages = [user(text), called(FunctionCall(name=chosen))]
     if rng.random() < 0.2:
-        earlier = conversation(rng).messages
+        earlier = conversation(rng, 3).messages
         messages = [*earlier, *messages] if earlier[-1].content else messages
-    return base.render(messages, tools, tool=None, generate=False)
+    return Document.of_last_turn(base.render(messages, tools, tool=None, generate=False))
+
+
+def routing_on(rng: Random, base: ChatTemplate) -> Document:
+    """A conversation with one of the kit's toolsets, up to some turn, and that toolset."""
+    name = rng.choice(toolsets.NAMES)
+    tool = rng.choice(toolsets.load(name).toolset.tools).name
+    messages = trajectories.conversation(rng, name, tool, "train")
+    turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    so_far = (*messages[: rng.choice(turns)], called(FunctionCall(name=name)))
+    return Document.of_last_turn(base.render(so_far, toolsets.offered(rng), tool=None, generate=False))
 
 
 def echo(rng: Random) -> str:
@@ -97,27 +123,36 @@ def recall(rng: Random) -> str:
     )
 
 
-def tool_calling(rng: Random, templates: Templates) -> str:
+def tool_calling(rng: Random, templates: Templates) -> Document:
     """A conversation over made-up tools in one of the kit's three templates."""
-    turns = conversation(rng)
     style = rng.random()
-    if style < 0.25:
+    if style < 0.45:
+        return arguments(rng, templates.arguments)
+    if style < 0.75:
+        turns = conversation(rng, rng.choice((2, 3, 4, 5, 7, 12)))
         last = turns.messages[-1]
         if not last.tool_calls:
             turns = Turns((*turns.messages[:-1], called(FunctionCall(name=NO_TOOL))), turns.tools)
-        return templates.selection.render(turns.messages, (*turns.tools, no_tool_entry()), tool=None, generate=False)
-    if style < 0.6:
-        names = [call.function.name for message in turns.messages for call in message.tool_calls]
-        if not names:
-            return templates.base.render(turns.messages, turns.tools, tool=None, generate=False)
-        cut = max(index for index, message in enumerate(turns.messages) if message.tool_calls)
-        return templates.arguments.render(turns.messages[: cut + 1], turns.tools, tool=names[-1], generate=False)
-    return templates.base.render(turns.messages, turns.tools, tool=None, generate=False)
+        tools = (*turns.tools, no_tool_entry())
+        return Document(templates.selection.render(turns.messages, tools, tool=None, generate=False))
+    turns = conversation(rng, rng.choice((1, 2, 3, 4, 5, 10)))
+    return Document(templates.base.render(turns.messages, turns.tools, tool=None, generate=False))
 
 
-def conversation(rng: Random) -> Turns:
-    """One to three calls: asked one by one, in one breath, or about something in the last result."""
-    made = tuple(madeup.make_tool(rng, TRAIN) for _ in range(rng.choice((1, 2, 3, 4, 5, 7, 12))))
+def arguments(rng: Random, template: ChatTemplate) -> Document:
+    """A conversation up to a call, whose tool alone is shown."""
+    turns = conversation(rng, rng.choice((1, 1, 1, 3)))
+    cut = max(index for index, message in enumerate(turns.messages) if message.tool_calls)
+    messages = turns.messages[: cut + 1]
+    names = {call.function.name for message in messages for call in message.tool_calls}
+    tool = messages[-1].tool_calls[0].function.name
+    text = template.render(messages, turns.tools, tool=tool, generate=False)
+    return Document(text) if names == {tool} else Document.of_last_turn(text)
+
+
+def conversation(rng: Random, tools: int) -> Turns:
+    """One to four calls: asked one by one, in one breath, or about something in the last result."""
+    made = tuple(madeup.make_tool(rng, TRAIN) for _ in range(tools))
     style = rng.random()
     if style < 0.6:
         messages = _single(rng, made)
@@ -128,17 +163,14 @@ def conversation(rng: Random) -> Turns:
     return Turns(messages, tuple(each.tool for each in made))
 
 
-def called(call: FunctionCall) -> Message:
-    """An assistant's turn that makes a call."""
-    return Message(role="assistant", tool_calls=(ToolCall(function=call),))
-
-
 def _single(rng: Random, made: tuple[MadeUpTool, ...]) -> tuple[Message, ...]:
-    request = madeup.make_request(rng, TRAIN, rng.choice(made))
-    messages = (user(request.text), called(request.call))
-    if rng.random() < 0.6:
-        return messages
-    return (*messages, _result(rng, _lines(rng)), _closing(rng))
+    """Requests that have nothing to do with each other."""
+    messages: list[Message] = []
+    for _ in range(rng.choice((1, 2, 3, 4))):
+        request = madeup.make_request(rng, TRAIN, rng.choice(made))
+        result = Message(role="tool", content=rng.choice(("ok", "", values.noun(rng, TRAIN))))
+        messages += [user(request.text), called(request.call), result, _closing(rng)]
+    return tuple(messages[:-2] if rng.random() < 0.5 else messages)
 
 
 def _in_one_breath(rng: Random, made: tuple[MadeUpTool, ...]) -> tuple[Message, ...]:

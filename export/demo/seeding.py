@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 _EMBEDDING = 0.1  # standard deviation: beside it, seeded heads neither drown nor drown others
-_SLOW = 6  # RoPE's pairs from here on turn so little that they carry content over hundreds of tokens
+_SLOW = 12  # RoPE's pairs from here on turn so little that they carry content over hundreds of tokens
 
 
 def seed_copying(model: Qwen2ForCausalLM, seed: int) -> None:

@@ -42,22 +42,12 @@ _LISTS: Final[dict[str, Callable[[Random, Pool], str]]] = {
     "exclusions": values.exclusion,
 }
 POLITE: Final = ("Please", "Now", "Can you", "Could you", "I want to", "I would like you to", "You should", "Next")
-_QUESTIONS: Final = {
-    "What",
-    "Which",
-    "Where",
-    "How",
-    "When",
-    "Who",
-    "Is",
-    "Are",
-    "I",
-    "Can",
-    "Could",
-    "With",
-    "In",
-    "From",
-}
+# What opens a sentence that no such words may go before.
+_NO_COMMAND: Final = frozenset(
+    """A After An And As At Before Between By Can Contents Could Did Do Does For From Has Have Here Here's How I I'd If
+    In Inside Into Is It It's Kindly Let May My Next Now Of On Once Over Please Should Since Status Text The There To
+    Under Until We What When Where Which Who Whose Will With Without Would You""".split()  # noqa: SIM905 - reads better
+)
 _CHOICE: Final = re.compile(r"\[([^\[\]]*)\]")
 _SLOT: Final = re.compile(r"\{(\w+)\}")
 
@@ -116,7 +106,7 @@ def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, 
         filled[slot], said = (given, given) if given is not None else _value(rng, pool, kind)
         text = text.replace(f"{{{slot}}}", str(said))
     text = re.sub(" +", " ", text).strip().replace(" ?", "?")
-    if split == "train" and rng.random() < 0.35 and text.split()[0] not in _QUESTIONS:
+    if split == "train" and rng.random() < 0.3 and text[0].isupper() and text.split()[0] not in _NO_COMMAND:
         text = f"{rng.choice(POLITE)} {text[0].lower()}{text[1:]}"
     if rng.random() < 0.15 and text[-1] not in "?.":
         text += "."
@@ -127,22 +117,32 @@ def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, 
 
 def routing(rng: Random) -> tuple[str, str, tuple[Tool, ...]]:
     """(a request, the toolset that it belongs to, the toolsets on offer as pseudo-tools)."""
-    others = _others()
-    names = rng.sample(sorted(others), rng.choice((0, 0, 1, 2, 3)))
-    offered = {name: load(name).toolset.description for name in NAMES} | {name: others[name][0] for name in names}
-    chosen = rng.choice(list(NAMES) * 2 + names)
+    tools = offered(rng)
+    others = [tool.name for tool in tools if tool.name not in NAMES]
+    chosen = rng.choice(list(NAMES) * 2 + others)
     if chosen in NAMES:
         tool = rng.choice(load(chosen).toolset.tools).name
-        text = request(rng, chosen, tool, "train").text
-    else:
-        sentence = rng.choice(others[chosen][1])
-        text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), sentence)
-        text = re.sub(r"\{x\}", lambda _: values.noun(rng, values.TRAIN), text).strip()
-    order = list(offered)
+        return request(rng, chosen, tool, "train").text, chosen, tools
+    text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), rng.choice(_others()[chosen][1]))
+    text = re.sub(r"\{x\}", lambda _: values.noun(rng, values.TRAIN), text)
+    return re.sub(" +", " ", text).strip(), chosen, tools
+
+
+def offered(rng: Random) -> tuple[Tool, ...]:
+    """The kit's toolsets as pseudo-tools, among others or alone, in their order or in another."""
+    others = _others()
+    descriptions = {name: load(name).toolset.description for name in NAMES}
+    descriptions |= {name: others[name][0] for name in rng.sample(sorted(others), rng.choice((0, 0, 1, 2, 3)))}
+    order = list(descriptions)
     if rng.random() < 0.5:
         rng.shuffle(order)
-    tools = tuple(Tool(name=name, description=offered[name]) for name in order)
-    return text, chosen, tools
+    return tuple(Tool(name=name, description=descriptions[name]) for name in order)
+
+
+@cache
+def chat(split: Split) -> tuple[str, ...]:
+    """What users say that needs no tool."""
+    return tuple(tomllib.loads((HERE / "wordings" / "chat.toml").read_text(encoding="utf-8"))[split])
 
 
 @cache

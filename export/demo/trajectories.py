@@ -8,21 +8,11 @@ from random import Random
 from typing import Final
 
 from dualtune_edge.export.demo import toolsets, values
-from dualtune_edge.export.demo.madeup import Request
-from dualtune_edge.export.demo.pretraining import called
+from dualtune_edge.export.demo.madeup import Request, called
 from dualtune_edge.export.demo.toolsets import Split
 from dualtune_edge.export.demo.values import Pool
 from dualtune_edge.toolkit.messages import FunctionCall, Message, user
 
-TRAIN_CHAT: Final = tuple(
-    """Thanks|Thank you|Thanks a lot|Hello|Hi|Good morning|Who are you?|What can you do?|Great|Well done|OK, that is all
-    |Never mind|Tell me a joke|How are you?|That is all for now|Good work|Bye|See you|Nice|Are you there?
-    |Thanks, that is all|Hello there|You are great|Goodbye""".replace("\n    ", "").split("|")
-)
-HELDOUT_CHAT: Final = tuple(
-    """Thanks, great work|Hi, how are you?|OK, thank you|Good evening|Well, that is all|Hello, who are you?|Bye, see you
-    |Nice work, thanks|Never mind, thank you|Thanks for now""".replace("\n    ", "").split("|")
-)
 _JOINTS: Final[dict[Split, tuple[str, ...]]] = {
     "train": (" and then ", ", then ", ". Then ", ". After that ", "; then "),
     "heldout": (", and after that ", ". Next, ", ", and then "),
@@ -45,20 +35,24 @@ def write(path: Path, trajectories: Sequence[tuple[str, Sequence[Message]]]) -> 
 
 
 def generate(seed: int, split: Split, count: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
-    """``count`` conversations, the tools in turn; about a third go on over several calls, and some call nothing."""
+    """``count`` conversations, each tool's turn once in a round."""
     rng = Random(f"{split} {seed}")
     plan = [(name, tool.name) for name in toolsets.NAMES for tool in toolsets.load(name).toolset.tools]
     for index in range(count):
         name, tool = plan[index % len(plan)]
-        style = rng.random()
-        if style < 0.62:
-            yield name, _single(rng, name, tool, split)
-        elif style < 0.77:
-            yield name, _in_one_breath(rng, name, tool, split)
-        elif style < 0.92:
-            yield name, _follow_up(rng, name, split)
-        else:
-            yield name, _chat(rng, name, tool, split)
+        yield name, conversation(rng, name, tool, split)
+
+
+def conversation(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
+    """A conversation; about a third go on over several calls, and some call nothing."""
+    style = rng.random()
+    if style < 0.62:
+        return _single(rng, name, tool, split)
+    if style < 0.77:
+        return _in_one_breath(rng, name, tool, split)
+    if style < 0.92:
+        return _follow_up(rng, name, split)
+    return _chat(rng, name, tool, split)
 
 
 def _single(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
@@ -111,7 +105,7 @@ def _follow_up(rng: Random, name: str, split: Split) -> tuple[Message, ...]:
 
 def _chat(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
     """Words that need no tool, alone or after a call."""
-    chat = (user(rng.choice(TRAIN_CHAT if split == "train" else HELDOUT_CHAT)), _said(rng, split))
+    chat = (user(rng.choice(toolsets.chat(split))), _said(rng, split))
     return chat if rng.random() < 0.5 else (*_single(rng, name, tool, split), *chat)
 
 

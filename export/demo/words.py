@@ -86,8 +86,12 @@ _CODAS: Final = [
 
 
 def invented(rng: Random) -> str:
-    """An invented word: syllables (sayable), or now and then plain random letters."""
-    if rng.random() < 0.15:
-        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 6)))
-    syllables = rng.choice((1, 1, 2, 2))
+    """An invented word: two real ones spliced, syllables (sayable), or now and then plain random letters."""
+    style = rng.random()
+    if style < 0.15:
+        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 8)))
+    if style < 0.55:
+        first, second = rng.choice(TRAIN_NOUNS), rng.choice(TRAIN_NOUNS)
+        return first[: rng.randint(2, 5)] + second[-rng.randint(2, 5) :]
+    syllables = rng.choice((1, 1, 2, 2, 3))
     return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))

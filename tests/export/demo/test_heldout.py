@@ -50,7 +50,7 @@ def test_no_heldout_sentence_is_a_training_sentence() -> None:
 def test_no_heldout_word_appears_in_training_texts() -> None:
     heldout = set(words.HELDOUT_NOUNS + words.HELDOUT_VERBS)
     texts = itertools.islice(pretraining.documents(3, pretraining.read_templates(), copying=0.2, echoing=0.2), 300)
-    said = set(re.findall("[a-z]+", " ".join(texts).lower()))
+    said = set(re.findall("[a-z]+", " ".join(each.context + each.text for each in texts).lower()))
     for _, messages in trajectories.generate(3, "train", 300):
         for message in messages:
             said |= set(re.findall("[a-z]+", message.content.lower()))
