@@ -87,7 +87,7 @@ class EngineError(EdgeError):
 
 
 class DataError(EdgeError):
-    """Training data (trajectories) cannot be used."""
+    """Conversations in a file (trajectories, to train with or to measure) cannot be used."""
 
     exit_code = 14
 

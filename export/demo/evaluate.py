@@ -7,12 +7,12 @@ from pathlib import Path
 from dualtune_edge.export.demo import specs
 from dualtune_edge.export.demo.specs import Method
 from dualtune_edge.export.demo.torch_engine import TorchEngine
-from dualtune_edge.export.finetune.trajectories import read_trajectories
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.messages import FunctionCall, Message
+from dualtune_edge.toolkit.trajectories import read_trajectories
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import jsonschema
 
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.trajectories import Trajectory, read_trajectories
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 from dualtune_edge.toolkit.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
 from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.trajectories import Trajectory, read_trajectories
 from dualtune_edge.toolkit.validation import listing, nearest
 
 

@@ -9,7 +9,7 @@ from random import Random
 
 from dualtune_edge.export.demo import pretraining, specs, toolsets, trajectories, values, words
 from dualtune_edge.export.demo.toolsets import Wording
-from dualtune_edge.export.finetune.trajectories import read_trajectories
+from dualtune_edge.toolkit.trajectories import read_trajectories
 
 HELDOUT = specs.KIT / "heldout.jsonl"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")

@@ -24,6 +24,7 @@ class Trajectory:
 
     where: str
     messages: tuple[Message, ...]
+    toolset: str | None
 
 
 def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory]:
@@ -50,7 +51,7 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
             raise DataError(where, found="no toolset", expected='"toolset": the name of one', fix=fix)
         if toolset is None or line.toolset == toolset:
             _check_turns(line.messages, where)
-            found.append(Trajectory(where, line.messages))
+            found.append(Trajectory(where, line.messages, line.toolset))
     return found
 
 
