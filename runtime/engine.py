@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, cast, get_args
+from typing import Final, Literal, Protocol, Self, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,15 +78,16 @@ class ModelSource:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The KV state of `tokens` under one adapter, apart from any engine.
+    """The KV state of `tokens[start:]` under one adapter, apart from any engine.
 
-    `state` has shape (layers, 2, kv_heads, len(tokens), head_dim): keys and values of each layer, read-only. It is
-    None where the engine cannot save them; restoring then computes them again.
+    `state` has shape (layers, 2, kv_heads, len(tokens) - start, head_dim): keys and values of each layer, read-only. It
+    is None where the engine cannot save them; restoring then computes them again.
     """
 
     identity: str  # Engine.identity when it was taken
     tokens: tuple[int, ...]
     state: NDArray[np.generic] | None
+    start: int = 0  # tokens before it are not in `state`: an engine restores it behind them only
 
     @property
     def nbytes(self) -> int:
@@ -162,6 +164,44 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
+class RowsEngine(Engine, Protocol):
+    """An engine that gives logits of several positions from one forward: what a draft is verified with."""
+
+    def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens and return the logits after some of them, shape (len(rows), vocab_size), the caller's own.
+
+        Args:
+            tokens: one or more.
+            rows: their indices in `tokens`, rising.
+
+        Raises:
+            RequestError: more tokens than the context holds; nothing was appended.
+            EngineError: no token, one outside the vocabulary, or rows that are none of the tokens or do not rise;
+                nothing was appended.
+
+        """
+
+
+@runtime_checkable
+class StateEngine(Engine, Protocol):
+    """An engine whose KV values can be read and written: what prefix states need."""
+
+    @property
+    def kv_format(self) -> str:
+        """How its KV values lie in a snapshot, and who computed them; another format is never restored."""
+
+    def snapshot(self, start: int = 0) -> Snapshot:
+        """A copy of the KV state from token `start` on, independent of what follows.
+
+        It is restored where the tokens before `start` are held already; otherwise `restore` raises an EngineError.
+
+        Raises:
+            EngineError: fewer tokens are held.
+
+        """
+
+
 class _Opener(Protocol):
     def __call__(self, source: ModelSource, settings: SessionSettings) -> Engine: ...
 
@@ -213,6 +253,25 @@ def check_rewind(length: int, *, held: int) -> None:
     if not 0 <= length <= held:
         raise EngineError(
             "rewind", found=f"length {length}", expected=f"0 to {held}, the tokens held", fix="Rewind less."
+        )
+
+
+def check_rows(rows: Sequence[int], *, count: int) -> None:
+    """Raise `EngineError` unless `rows` are rising indices of `count` tokens, one or more."""
+    if not rows or rows[0] < 0 or rows[-1] >= count or any(a >= b for a, b in itertools.pairwise(rows)):
+        raise EngineError(
+            "forward", found=f"rows {list(rows)}", expected=f"rising indices of {count} tokens", fix="Ask for those."
+        )
+
+
+def check_held(snapshot: Snapshot, held: Sequence[int]) -> None:
+    """Raise `EngineError` unless the tokens before the snapshot's `start` are held."""
+    if tuple(held[: snapshot.start]) != snapshot.tokens[: snapshot.start]:
+        raise EngineError(
+            "restore",
+            found=f"KV state behind {snapshot.start} tokens that are not held",
+            expected="the tokens before it",
+            fix="Restore or compute those first.",
         )
 
 

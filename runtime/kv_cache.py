@@ -42,20 +42,20 @@ class KvBuffers:
         self.values = grown
         return True
 
-    def copy(self, length: int) -> NDArray[np.generic]:
-        """The first `length` tokens' values, read-only, shape (layers, 2, heads, length, head_dim)."""
-        state = self.values[:, :, 0, :, :length].copy()
+    def copy(self, length: int, start: int = 0) -> NDArray[np.generic]:
+        """Values of the tokens [start, length), read-only, shape (layers, 2, heads, length - start, head_dim)."""
+        state = self.values[:, :, 0, :, start:length].copy()
         state.flags.writeable = False
         return state
 
-    def load(self, state: NDArray[np.generic], length: int) -> None:
-        """Write the state of `length` tokens, as `copy` returned it, at the beginning; room must be reserved.
+    def load(self, state: NDArray[np.generic], length: int, start: int = 0) -> None:
+        """Write the state of the tokens [start, length), as `copy` returned it; room must be reserved.
 
         Raises:
             EngineError: the state is of another shape or type; nothing was written.
 
         """
-        room = self.values[:, :, 0, :, :length]
+        room = self.values[:, :, 0, :, start:length]
         if state.shape != room.shape or state.dtype != room.dtype:
             raise EngineError(
                 "restore",

@@ -21,14 +21,17 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import (
     ModelSource,
     Snapshot,
+    check_held,
     check_identity,
     check_rewind,
+    check_rows,
     check_tokens,
     closed,
 )
 from dualtune_edge.runtime.kv_cache import KvBuffers
 from dualtune_edge.runtime.ort_graph import KV, bind_adapter, failed, open_graph, ortvalue
 
+KV_FORMAT: Final = "ort/1"  # a new number where keys or values of the same model would lie otherwise
 _CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
 
 
@@ -64,6 +67,11 @@ class OrtEngine:
                 self._binding(adapter.name)
 
     @property
+    def kv_format(self) -> str:
+        """GroupQueryAttention's own: keys rotated, (layers, 2, kv_heads, tokens, head_dim)."""
+        return KV_FORMAT
+
+    @property
     def vocab_size(self) -> int:
         """Width of the logits."""
         return self._source.vocab_size
@@ -96,13 +104,32 @@ class OrtEngine:
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
+        logits: NDArray[np.float32] = self.forward_rows(tokens, [len(tokens) - 1])[0]
+        return logits
+
+    def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens and return the logits after those of indices `rows`, shape (len(rows), vocab_size)."""
         binding = self._binding(self._adapter)
         held, count = len(self._tokens), len(tokens)
         ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)
+        check_rows(rows, count=count)
         self._reserve(held + count)
-        logits = np.empty(self.vocab_size, dtype=np.float32)
+        logits, at, done = np.empty((len(rows), self.vocab_size), dtype=np.float32), np.asarray(rows, dtype=np.int64), 0
         for start in range(0, count, _CHUNK):
-            self._run(binding, ids[:, start : start + _CHUNK], held + min(start + _CHUNK, count), logits)
+            chunk = ids[:, start : start + _CHUNK]
+            inside = at[(at >= start) & (at < start + _CHUNK)] - start
+            length = held + start + chunk.shape[1]
+            if inside.size:
+                self._run(binding, chunk, length, inside, logits[done : done + len(inside)])
+                done += len(inside)
+            else:  # the graph computes a row in any case
+                self._run(
+                    binding,
+                    chunk,
+                    length,
+                    np.zeros(1, dtype=np.int64),
+                    np.empty_like(logits, shape=(1, self.vocab_size)),
+                )
         self._tokens.extend(tokens)
         return logits
 
@@ -112,23 +139,25 @@ class OrtEngine:
         check_rewind(length, held=len(self._tokens))
         del self._tokens[length:]
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, start: int = 0) -> Snapshot:
         """A compact copy of the KV state."""
         self._require_open()
-        return Snapshot(self.identity, self.tokens, self._kv.copy(len(self._tokens)))
+        check_rewind(start, held=len(self._tokens))
+        return Snapshot(self.identity, self.tokens, self._kv.copy(len(self._tokens), start), start)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Replace the KV state by the snapshot's; one without values is computed again."""
         self._require_open()
         check_identity(snapshot, self.identity)
+        check_held(snapshot, self._tokens)
+        length, start = len(snapshot.tokens), snapshot.start
         if snapshot.state is None:
-            self._tokens.clear()
-            if snapshot.tokens:
-                self.forward(snapshot.tokens)
+            del self._tokens[start:]
+            if length > start:
+                self.forward(snapshot.tokens[start:])
             return
-        length = len(snapshot.tokens)
         self._reserve(length)
-        self._kv.load(snapshot.state, length)
+        self._kv.load(snapshot.state, length, start)
         self._tokens[:] = snapshot.tokens
 
     def close(self) -> None:
@@ -147,13 +176,22 @@ class OrtEngine:
     ) -> None:
         self.close()
 
-    def _run(self, binding: _Binding, ids: NDArray[np.int64], length: int, logits: NDArray[np.float32]) -> None:
-        """Append ids, shape (1, tokens), to a cache that then holds `length`; the logits are written into `logits`."""
-        binding.io.bind_ortvalue_input("input_ids", ortvalue(ids))
-        binding.io.bind_ortvalue_input("attention_mask", ortvalue(self._mask[:, :length]))
-        binding.io.bind_ortvalue_output("logits", ortvalue(logits.reshape(1, 1, -1)))
+    def _run(
+        self,
+        binding: _Binding,
+        ids: NDArray[np.int64],
+        length: int,
+        rows: NDArray[np.int64],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Append ids, shape (1, tokens), to a cache that then holds `length`; logits of `rows` go into `logits`."""
+        io = binding.io
+        io.bind_ortvalue_input("input_ids", ortvalue(ids))
+        io.bind_ortvalue_input("attention_mask", ortvalue(self._mask[:, :length]))
+        io.bind_ortvalue_input("logits_at", ortvalue(rows))
+        io.bind_ortvalue_output("logits_rows", ortvalue(logits[np.newaxis]))
         try:
-            binding.session.run_with_iobinding(binding.io)
+            binding.session.run_with_iobinding(io)
         except Exception as error:  # onnxruntime's errors share no base class
             raise failed("forward", error) from error
 

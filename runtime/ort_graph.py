@@ -104,9 +104,13 @@ def _check_graph(session: onnxruntime.InferenceSession, source: ModelSource, whe
     inputs: _Expected = {"input_ids": ids, "attention_mask": ids, **{f"past_key_values.{half}": kv for half in halves}}
     outputs: _Expected = {
         "logits": ("tensor(float)", (None, 1, source.vocab_size)),
+        "logits_rows": ("tensor(float)", (None, None, source.vocab_size)),
         **{f"present.{half}": kv for half in halves},
     }
-    for found, expected in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):
+    optional = [value for value in session.get_overridable_initializers() if not _SLOT.fullmatch(value.name)]
+    rows: _Expected = {"logits_at": ("tensor(int64)", (None,))}
+    signature = ((session.get_inputs(), inputs), (optional, rows), (session.get_outputs(), outputs))
+    for found, expected in signature:
         if odd := {value.name for value in found} ^ set(expected):
             raise _misfit(where, f"unknown or missing: {', '.join(sorted(odd)[:3])}", "a decoder's inputs and outputs")
         for value in found:

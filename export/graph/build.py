@@ -1,4 +1,4 @@
-"""The base graph, by onnxruntime-genai's model builder: quantized or not, QKV packed, last token's logits only."""
+"""The base graph, by onnxruntime-genai's model builder: quantized or not, QKV packed, logits where asked for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Final
 from transformers import AutoConfig
 
 from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
+from dualtune_edge.export.graph.logits import add_logits_rows
 from dualtune_edge.export.quiet import captured
 from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.manifest import Quantization
@@ -44,12 +46,14 @@ def build_graph(checkpoint: Checkpoint, out: Path, quantization: Quantization, *
     write_genai_config(checkpoint, out)
     # A merged adapter of the head or the embedding has untied them.
     config = AutoConfig.from_pretrained(source, local_files_only=True)
+    builder_config.mend(out, config)
     check_build(out, quantization, tied=config.tie_word_embeddings)
+    add_logits_rows(out)
 
 
 def options(quantization: Quantization) -> list[str]:
     """The builder's `key=value` options. It ignores a name that it does not know, hence the checks."""
-    always = ["hf_token=false", "hf_remote=false", "prune_lm_head=true", "fuse_qkv=true"]
+    always = ["hf_token=false", "hf_remote=false", "prune_lm_head=true", "fuse_qkv=true", *builder_config.OPTIONS]
     if quantization.bits == 32:
         return always
     return [
@@ -70,7 +74,9 @@ def _run_builder(source: Path, out: Path, cache: Path, quantization: Quantizatio
             from onnxruntime_genai.models import builder  # noqa: PLC0415 - it prints as it is imported
 
             logger.setLevel(logging.WARNING)
-            builder.create_model(*place, **builder.parse_extra_options(*place, options(quantization)))
+            extra = builder.parse_extra_options(*place, options(quantization))
+            builder_config.adapt(extra["hf_details"]["hf_config"])
+            builder.create_model(*place, **extra)
         except Exception as error:
             said = log.getvalue().strip().splitlines()
             raise GraphError(

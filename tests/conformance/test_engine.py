@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, Snapshot, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, RowsEngine, Snapshot, StateEngine, open_engine
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 SETTINGS = SessionSettings(intra_op_threads=1)
@@ -204,6 +204,15 @@ def test_rewinding_to_what_is_not_held_is_refused(engine: Engine, length: int) -
     with pytest.raises(EngineError, match="0 to 3"):
         engine.rewind(length)
     assert engine.tokens == TOKENS[:3]
+
+
+def test_what_an_engine_can_do_beyond_the_rest_is_in_its_type(engine: Engine, kind: EngineKind) -> None:
+    """onnxruntime-genai gives the last position's logits only, and keeps its KV values to itself."""
+    able = kind == "ort"
+    assert isinstance(engine, RowsEngine) == able
+    assert isinstance(engine, StateEngine) == able
+    engine.forward(TOKENS[:3])
+    assert (engine.snapshot().state is not None) == able
 
 
 CALLS: dict[str, Callable[[Engine, Snapshot], object]] = {

@@ -6,11 +6,13 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import ort_engine
 from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
+from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = tuple(int(token) for token in np.random.default_rng(2).integers(0, 288, 420))
@@ -64,3 +66,52 @@ def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypa
         monkeypatch.setattr(ort_engine, "_CHUNK", 50)
         np.testing.assert_allclose(engine.forward(TOKENS), whole, atol=1e-4, rtol=0)
         assert engine.tokens == TOKENS
+
+
+@pytest.mark.parametrize("chunk", [1024, 7])
+@pytest.mark.parametrize("rows", [[0], [19], [0, 1, 2], [3, 11, 19], list(range(20))])
+def test_rows_are_what_each_prefix_gives(
+    fp32: ModelSource, monkeypatch: pytest.MonkeyPatch, chunk: int, rows: list[int]
+) -> None:
+    monkeypatch.setattr(ort_engine, "_CHUNK", chunk)
+    with OrtEngine(fp32, SETTINGS) as engine:
+        engine.use("wide")
+        engine.forward(TOKENS[:30])
+        found = engine.forward_rows(TOKENS[30:50], rows)
+        assert engine.tokens == TOKENS[:50]
+        engine.rewind(30)
+        alone = [engine.forward([token]) for token in TOKENS[30:50]]
+        np.testing.assert_allclose(found, [alone[row] for row in rows], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [[], [-1], [3], [1, 1], [2, 1], [0, 3]])
+def test_rows_that_are_none_are_refused_and_nothing_moves(fp32: ModelSource, rows: list[int]) -> None:
+    with OrtEngine(fp32, SETTINGS) as engine:
+        engine.forward(TOKENS[:5])
+        with pytest.raises(EngineError, match="rising indices of 3"):
+            engine.forward_rows(TOKENS[5:8], rows)
+        with pytest.raises(RequestError, match="513"):
+            engine.forward_rows([7] * 508, [0])
+        assert engine.tokens == TOKENS[:5]
+
+
+def test_a_snapshot_of_the_end_is_restored_behind_its_beginning_bit_for_bit(int4: ModelSource) -> None:
+    with OrtEngine(int4, SETTINGS) as engine:
+        engine.use("wide")
+        engine.forward(TOKENS[:300])
+        beginning = engine.snapshot()
+        engine.forward(TOKENS[300:340])
+        end = engine.snapshot(start=300)
+        assert end.state is not None
+        assert end.state.shape[3] == 40
+        expected = engine.forward(TOKENS[340:350])
+        engine.use("wide")
+        with pytest.raises(EngineError, match="not held"):
+            engine.restore(end)
+        engine.restore(beginning)
+        engine.forward(TOKENS[:9])
+        engine.restore(end)
+        assert engine.tokens == TOKENS[:340]
+        np.testing.assert_array_equal(engine.forward(TOKENS[340:350]), expected)
+        with pytest.raises(EngineError, match="0 to 350"):
+            engine.snapshot(start=351)

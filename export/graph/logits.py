@@ -1,0 +1,106 @@
+"""Logits of several positions from one forward: which rows reach the head is an input with a default.
+
+The builder's graph computes the last position's logits alone, which is all that a prefill needs. A draft of several
+tokens is verified by one forward only if each of its positions has logits. The pass leaves `logits` as it is and adds:
+
+- input `logits_at`, int64 [rows]: positions of `input_ids`, counted from the end where negative. Default: [-1].
+- output `logits_rows`, float [batch, rows, vocabulary]: their logits. The last row is `logits`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.toolkit.errors import GraphError
+
+AT: Final = "logits_at"
+ROWS: Final = "logits_rows"
+_GATHER: Final = "/lm_head/prune/Gather"
+_UNSQUEEZE: Final = "/lm_head/prune/Unsqueeze"
+
+
+def add_logits_rows(folder: Path) -> None:
+    """Rewrite model.onnx so that `logits_at` says which positions reach the head; leaves model.onnx.data.
+
+    Raises:
+        GraphError: the head is not fed by the builder's own nodes for the last position.
+
+    """
+    path = folder / MODEL
+    model = ir.load(path)
+    graph = model.graph
+    gather, unsqueeze = (_node(graph, name, path) for name in (_GATHER, _UNSQUEEZE))
+    if gather.outputs[0].is_graph_output() or [use.node for use in gather.outputs[0].uses()] != [unsqueeze]:
+        raise _unknown(path, f"{_GATHER} read by other nodes")
+    gather.replace_input_with(1, _positions(graph))
+    kept = gather.outputs[0]
+    hidden = unsqueeze.outputs[0]
+    kept.shape = ir.Shape([*_head(hidden, path), "rows", hidden.shape[-1] if hidden.shape else None])
+    for user, index in list(hidden.uses()):
+        user.replace_input_with(index, kept)
+    graph.remove(unsqueeze, safe=True)
+    _split(graph, path)
+    stage = folder / f"{MODEL}.partial"
+    ir.save(model, stage)  # external tensors stay references to model.onnx.data
+    stage.replace(path)
+
+
+def _node(graph: ir.Graph, name: str, path: Path) -> ir.Node:
+    node = next((node for node in graph if node.name == name), None)
+    if node is None:
+        raise _unknown(path, f"no node {name}")
+    return node
+
+
+def _head(hidden: ir.Value, path: Path) -> list[int | ir.SymbolicDim]:
+    """The batch dimension of a value of shape [batch, 1, hidden]."""
+    if hidden.shape is None or len(hidden.shape) != 3:
+        raise _unknown(path, f"{_UNSQUEEZE} of shape {hidden.shape}")
+    return [hidden.shape[0]]
+
+
+def _positions(graph: ir.Graph) -> ir.Value:
+    """An input that may be left out: its default is the last position."""
+    value = ir.Value(
+        name=AT,
+        shape=ir.Shape(["rows"]),
+        type=ir.TensorType(ir.DataType.INT64),
+        const_value=ir.tensor(np.array([-1], dtype=np.int64), name=AT),
+    )
+    graph.inputs.append(value)
+    graph.register_initializer(value)
+    return value
+
+
+def _split(graph: ir.Graph, path: Path) -> None:
+    """What was `logits` becomes `logits_rows`; `logits` is its last row."""
+    index = next((at for at, value in enumerate(graph.outputs) if value.name == "logits"), None)
+    node = None if index is None else graph.outputs[index].producer()
+    if index is None or node is None:
+        raise _unknown(path, "no node that makes `logits`")
+    rows = graph.outputs[index]
+    shape = rows.shape
+    rows.name = ROWS
+    rows.shape = ir.Shape([shape[0], "rows", shape[2]]) if shape else None
+    last = ir.Value(name=f"{ROWS}.last", const_value=ir.tensor(np.array([-1], dtype=np.int64), name=f"{ROWS}.last"))
+    graph.register_initializer(last)
+    gather = ir.node("Gather", [rows, last], {"axis": 1}, name="/lm_head/last/Gather")
+    logits = gather.outputs[0]
+    logits.name, logits.shape, logits.type = "logits", shape, rows.type
+    graph.insert_after(node, gather)
+    graph.outputs[index] = logits
+    graph.outputs.append(rows)
+
+
+def _unknown(path: Path, found: str) -> GraphError:
+    return GraphError(
+        str(path),
+        found=found,
+        expected="the last position's hidden state, gathered before the head",
+        fix="Report this with the versions of the packages: the builder writes another graph than it did.",
+    )
