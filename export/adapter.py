@@ -6,8 +6,6 @@ and no bytes. Where PEFT only warns (a missing or unknown tensor, a config field
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,15 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import Linear, LoraLayer
+from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from dualtune_edge.export import modules
-from dualtune_edge.export.adapter_config import mathematics, read_config
+from dualtune_edge.export.adapter_config import CONFIG, mathematics, read_config, rebases
+from dualtune_edge.export.adapter_places import Expected, expect
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
 from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE
 from dualtune_edge.toolkit.errors import AdapterError
@@ -41,11 +39,12 @@ _EMBEDDING_COPIES: Final = frozenset(
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One module's low-rank update: W x + scale · B A x."""
+    """One module's low-rank update: W x + scale · (B A x + bias); of an embedding, x is a token's unit vector."""
 
     a: NDArray[np.float32]  # (r, K)
     b: NDArray[np.float32]  # (N, r)
     scale: float
+    bias: NDArray[np.float32] | None = None  # (N,)
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,20 @@ class AdapterWeights:
     folder: Path
     rank: int
     scale: float
-    pairs: Mapping[str, LoraPair]  # by module path in the base: model.layers.0.self_attn.q_proj
+    pairs: Mapping[str, LoraPair]  # by module path in the base: model.layers.0.self_attn.q_proj; plain LoRA only
     sha256: str  # over the tensors and what of the config changes the mathematics
     chat_template: Path | None
     base_model: str | None  # what the config calls its base
 
-
-@dataclass(frozen=True)
-class _Expected:
-    """What PEFT would load."""
-
-    shapes: dict[str, tuple[int, ...]]  # of every tensor that must be there
-    scales: dict[str, float]  # by module path
-    linear: frozenset[str]  # paths of the modules that are linear
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """What a graph needs for it besides the slots of the layers' modules."""
+        found: dict[Extra, bool] = {
+            "head": modules.HEAD in self.pairs,
+            "embedding": modules.EMBEDDING in self.pairs,
+            "bias": any(pair.bias is not None for pair in self.pairs.values()),
+        }
+        return frozenset(extra for extra, needed in found.items() if needed)
 
 
 def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWeights:
@@ -76,7 +76,8 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     Args:
         folder: what PEFT's `save_pretrained` wrote.
         checkpoint: the base.
-        mode: external adapters must be plain LoRA on the layers' linear modules; merged ones may be what PEFT merges.
+        mode: external adapters must be plain LoRA on linear modules or the embedding; merged ones may be what PEFT
+            merges.
 
     Raises:
         AdapterError: the adapter is damaged, untrained, of another base, or uses what `mode` cannot do exactly.
@@ -84,13 +85,17 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     """
     config = read_config(folder, mode)
     _check_base(folder, checkpoint)
-    expected = _expected(folder, config, checkpoint)
+    expected = expect(folder, config, checkpoint)
     tensors = _stored(folder)
     if mode == "external":
-        _check_slotted(folder, expected)
-    _compare(tensors, expected, optional=_EMBEDDING_COPIES if mode == "merged" else frozenset())
+        _check_slotted(folder, expected, checkpoint)
+    else:
+        _check_mergeable(folder, config, expected, checkpoint)
+    _compare(tensors, expected, optional=_EMBEDDING_COPIES)
     _check_copies(tensors, expected, checkpoint)
-    sha256, wrong = digest(tensors.values(), {"scales": expected.scales, "config": mathematics(config)})
+    scales = {place.path: place.scale for place in expected.places}
+    own = [tensor for name, tensor in tensors.items() if name in expected.shapes]
+    sha256, wrong = digest(own, {"scales": scales, "config": mathematics(config)})
     if wrong:
         raise AdapterError(
             f"{folder / WEIGHTS}, {wrong[0]}",
@@ -98,7 +103,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
             expected="numbers",
             fix="The training diverged: take an earlier checkpoint, or train again.",
         )
-    pairs = dict(_pairs(folder, expected))
+    pairs = {} if rebases(config) else dict(_pairs(folder, expected))
     _check_trained(folder, config, pairs)
     template = folder / CHAT_TEMPLATE
     return AdapterWeights(
@@ -123,35 +128,6 @@ def _check_base(folder: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def _expected(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> _Expected:
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of untied embeddings and the like: checked here by other means
-            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder))
-            model = get_peft_model(base, copy.deepcopy(config))  # it writes the base's name into its config
-            # Without copies of the base's embeddings, for which PEFT would ask the hub.
-            tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    except Exception as error:  # noqa: BLE001 - PEFT raises ValueError, TypeError, NotImplementedError, …
-        raise AdapterError(
-            str(folder / "adapter_config.json"),
-            found=f"{type(error).__name__}: {error}",
-            expected=f"an adapter that PEFT can put on {checkpoint.name}",
-            fix="Export it with the base that it was trained on.",
-        ) from None
-    layers = dict(_layers(model))
-    return _Expected(
-        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        scales={path: float(layer.scaling["default"]) for path, layer in layers.items()},
-        linear=frozenset(path for path, layer in layers.items() if isinstance(layer, Linear)),
-    )
-
-
-def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer]]:
-    for path, module in model.base_model.model.named_modules():
-        if isinstance(module, LoraLayer):
-            yield path, module
-
-
 def _stored(folder: Path) -> dict[str, StoredTensor]:
     path = folder / WEIGHTS
     try:
@@ -170,7 +146,7 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
         ) from None
 
 
-def _compare(tensors: dict[str, StoredTensor], expected: _Expected, *, optional: frozenset[str]) -> None:
+def _compare(tensors: dict[str, StoredTensor], expected: Expected, *, optional: frozenset[str]) -> None:
     for name, tensor in tensors.items():
         shape = expected.shapes.get(name)
         if shape is None and name not in optional:
@@ -196,7 +172,7 @@ def _compare(tensors: dict[str, StoredTensor], expected: _Expected, *, optional:
         )
 
 
-def _check_copies(tensors: dict[str, StoredTensor], expected: _Expected, checkpoint: Checkpoint) -> None:
+def _check_copies(tensors: dict[str, StoredTensor], expected: Expected, checkpoint: Checkpoint) -> None:
     """Refuse an embedding of the adapter's own: PEFT would load it into the base, where all adapters share one."""
     copies = (tensors.keys() & _EMBEDDING_COPIES) - expected.shapes.keys()
     weights = stored_weights(checkpoint.folder) if copies else {}
@@ -217,28 +193,57 @@ def _load(stored: StoredTensor) -> torch.Tensor:
     return tensor
 
 
-def _check_slotted(folder: Path, expected: _Expected) -> None:
-    for path in expected.scales:
-        if path not in expected.linear or not modules.is_slotted(path):
+def _check_slotted(folder: Path, expected: Expected, checkpoint: Checkpoint) -> None:
+    for place in expected.places:
+        if not place.pair or not modules.is_slotted(place.path, packed=checkpoint.packed):
+            layer = dict.fromkeys(
+                module for parts in modules.in_layer(packed=checkpoint.packed).values() for module in parts
+            )
             raise AdapterError(
-                f"{folder / 'adapter_config.json'}, target_modules",
-                found=f"LoRA on {path}",
-                expected=f"modules of the layers only: {', '.join(modules.BLOCKS)}",
+                f"{folder / CONFIG}, target_modules",
+                found=f"LoRA on {place.path}",
+                expected=f"modules of {checkpoint.architecture} only: {', '.join(layer)}, embed_tokens, lm_head",
                 fix="Export this adapter with `mode: merged`, which folds it into the base.",
             )
 
 
-def _pairs(folder: Path, expected: _Expected) -> Iterator[tuple[str, LoraPair]]:
+def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, checkpoint: Checkpoint) -> None:
+    """Refuse what PEFT would refuse to merge, or merge into both tables of a tied base."""
+    without = next((place.path for place in expected.places if place.biased and not place.base_biased), None)
+    if without:
+        raise AdapterError(
+            f"{folder / CONFIG}, lora_bias",
+            found=f"a bias for {without}, which has none in the base",
+            expected="modules that have a bias, into which it is merged",
+            fix="Export this adapter with `mode: external`.",
+        )
+    if config.trainable_token_indices and checkpoint.tied:
+        raise AdapterError(
+            f"{folder / CONFIG}, trainable_token_indices",
+            found="rows of the embedding, which this base shares with its head",
+            expected="a base with a head of its own",
+            fix="Train an adapter without trainable_token_indices; this one cannot be exported exactly.",
+        )
+
+
+def _pairs(folder: Path, expected: Expected) -> Iterator[tuple[str, LoraPair]]:
     tensors = load_file(folder / WEIGHTS)
-    for path in sorted(expected.linear):
-        a, b = (tensors[f"{_ROOT}{path}.lora_{half}.weight"].to(torch.float32).numpy() for half in "AB")
-        yield path, LoraPair(a, b, expected.scales[path])
+
+    def array(name: str) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = tensors[name].to(torch.float32).numpy()
+        return values
+
+    for place in sorted(expected.places, key=lambda each: each.path):
+        if place.pair:
+            a, b, bias = place.pair
+            yield place.path, LoraPair(array(a), array(b), place.scale, array(bias) if bias else None)
 
 
 def _check_trained(folder: Path, config: LoraConfig, pairs: Mapping[str, LoraPair]) -> None:
     """LoRA starts with B at zero, where it changes nothing."""
-    others = config.modules_to_save or config.use_dora or config.target_parameters
-    if pairs and not others and not any(pair.b.any() for pair in pairs.values()):
+    others = mathematics(config).keys() - {"lora_bias"}
+    changes = any(pair.b.any() or (pair.bias is not None and pair.bias.any()) for pair in pairs.values())
+    if pairs and not others and not changes:
         raise AdapterError(
             str(folder / WEIGHTS),
             found="B zero in every module, so that the adapter changes nothing",

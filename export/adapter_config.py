@@ -24,6 +24,7 @@ _PLACES: Final = {
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
+    "fan_in_fan_out",  # PEFT follows the layer's class: no linear layer of a decoder is stored so
 }
 # What says nothing about inference: where it came from, how it was trained and started.
 _HISTORY: Final = {
@@ -41,8 +42,20 @@ _HISTORY: Final = {
 }
 # Starts that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights as well.
 _STARTS: Final = (True, False, "gaussian", "eva", "orthogonal")
-# What PEFT folds into the base exactly, so that the merged mode can take it. tests/export/test_merge.py proves each.
-_MERGEABLE: Final = {"use_dora", "lora_bias", "modules_to_save"}
+_REBASING: Final = ("pissa", "olora")  # starts that PEFT repeats when it loads, and so can merge
+# What PEFT folds into the base exactly, so that the merged mode can take it. tests/export/test_matrix.py proves each.
+_MERGEABLE: Final = {
+    "use_dora",
+    "modules_to_save",
+    "bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+}
+_EXTERNAL: Final = {"lora_bias"}  # the graph has slots for it; merged only where the module has a bias of its own
 _TASKS: Final = (None, "CAUSAL_LM")
 
 
@@ -59,7 +72,6 @@ def read_config(folder: Path, mode: Mode) -> LoraConfig:
     known = {field.name for field in dataclasses.fields(LoraConfig)}
     kept = {name: value for name, value in values.items() if name in known and name not in _HISTORY}
     kept["base_model_name_or_path"] = values.get("base_model_name_or_path")
-    kept["init_lora_weights"] = False  # nothing is drawn: the weights come from the file
     try:
         return LoraConfig(task_type=TaskType.CAUSAL_LM, **kept)
     except (TypeError, ValueError) as error:
@@ -70,7 +82,14 @@ def read_config(folder: Path, mode: Mode) -> LoraConfig:
 
 def mathematics(config: LoraConfig) -> dict[str, Any]:
     """What of a config changes results besides ranks and scales."""
-    return {name: getattr(config, name) for name in sorted(_MERGEABLE)}
+    fields = config.to_dict()
+    start = {"init_lora_weights": config.init_lora_weights} if rebases(config) else {}
+    return start | {name: fields[name] for name in sorted(_MERGEABLE | _EXTERNAL) if fields[name] not in _neutral(name)}
+
+
+def rebases(config: LoraConfig) -> bool:
+    """Whether loading the adapter changes the base's weights: what it adds is then not all that it does."""
+    return config.init_lora_weights in _REBASING
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -96,15 +115,16 @@ def _check(path: Path, field: str, value: Any, mode: Mode) -> None:
     elif field == "task_type":
         allowed, expected = value in _TASKS, "'CAUSAL_LM'"
     elif field == "init_lora_weights":
-        allowed, expected = any(value is each or value == each for each in _STARTS), f"one of {_STARTS}"
-    elif field in _PLACES or field in _HISTORY:
+        starts = (*_STARTS, *_REBASING) if mode == "merged" else _STARTS
+        allowed, expected = any(value is each or value == each for each in starts), f"one of {starts}"
+    elif field in _PLACES or field in _HISTORY or field in _EXTERNAL:
         return
     else:
         neutral = _neutral(field)
         allowed = value in neutral or (mode == "merged" and field in _MERGEABLE)
         expected = " or ".join(map(repr, neutral))
     if not allowed:
-        raise AdapterError(f"{path}, {field}", found=repr(value), expected=expected, fix=_fix(field, mode))
+        raise AdapterError(f"{path}, {field}", found=repr(value), expected=expected, fix=_fix(field, value, mode))
 
 
 def _neutral(field: str) -> tuple[Any, ...]:
@@ -117,7 +137,7 @@ def _neutral(field: str) -> tuple[Any, ...]:
     return (None, False)
 
 
-def _fix(field: str, mode: Mode) -> str:
-    if mode == "external" and field in _MERGEABLE:
+def _fix(field: str, value: Any, mode: Mode) -> str:
+    if mode == "external" and (field in _MERGEABLE or value in _REBASING):
         return "Export this adapter with `mode: merged`, which folds it into the base."
     return f"Train an adapter without {field}; this one cannot be exported exactly."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dualtune_edge.export.adapter import AdapterWeights, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile
@@ -36,6 +37,7 @@ class AdapterSource:
     scale: float
     sha256: str
     template: Path | None
+    extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
 
     def weights(self, checkpoint: Checkpoint) -> AdapterWeights:
         """Read the tensors.
@@ -205,6 +207,7 @@ def _read_toolset(
             scale=weights.scale,
             sha256=weights.sha256,
             template=weights.chat_template,
+            extras=weights.extras,
         )
 
     if any(tool.name == spec.no_tool for tool in tools):

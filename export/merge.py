@@ -10,10 +10,11 @@ from typing import Final
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from dualtune_edge.export import modules
 from dualtune_edge.export.adapter import AdapterWeights
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.quiet import captured
@@ -64,9 +65,9 @@ def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedMo
         # Its warnings, of missing tensors and the like, are read_adapter's refusals.
         wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
         config = wrapped.peft_config["default"]
-        touched = frozenset(_touched(wrapped))
+        touched = frozenset(_touched(wrapped, config.bias))
         return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise AdapterError(
             str(adapter.folder),
             found=f"{type(error).__name__}: {error}",
@@ -75,14 +76,19 @@ def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedMo
         ) from None
 
 
-def _touched(wrapped: PeftModel) -> Iterator[str]:
+def _touched(wrapped: PeftModel, bias: str) -> Iterator[str]:
+    """Names of the base's weights that the adapter may change; `bias` is which biases were trained with it."""
     for path, module in wrapped.base_model.model.named_modules():
         if isinstance(module, LoraLayer):
-            yield f"{path}.weight"
-            if any(module.lora_bias.values()):
+            yield f"{path}.{getattr(module, 'parameter_name', 'weight')}"
+            if bias == "lora_only" or any(module.lora_bias.values()):
                 yield f"{path}.bias"
         elif isinstance(module, ModulesToSaveWrapper):
             yield from (f"{path}.{name}" for name, _ in module.original_module.named_parameters())
+        elif isinstance(module, TrainableTokensWrapper):
+            yield f"{path}.weight"
+        elif bias == "all" and getattr(module, "bias", None) is not None:
+            yield f"{path.removesuffix('.base_layer')}.bias"
 
 
 def _verify(
@@ -97,7 +103,9 @@ def _verify(
             base = file.get_tensor(name).to(torch.float32, copy=True)
         pair = adapter.pairs.get(name.removesuffix(".weight")) if adapter else None
         if pair:
-            off = base.sub_(after[name]).addmm_(torch.from_numpy(pair.b), torch.from_numpy(pair.a), alpha=pair.scale)
+            a, b = torch.from_numpy(pair.a), torch.from_numpy(pair.b)
+            one, other = (a.T, b.T) if name == f"{modules.EMBEDDING}.weight" else (b, a)  # a table's rows are inputs
+            off = base.sub_(after[name]).addmm_(one, other, alpha=pair.scale)
             right = bool(off.abs_().max() <= _TOLERANCE * max(1.0, float(after[name].abs().max())))  # NaN is not right
         else:
             right = name in touched or torch.equal(after[name], base)

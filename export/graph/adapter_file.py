@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.export.adapter import AdapterWeights, LoraPair
 from dualtune_edge.export.graph.checks import check_adapter
-from dualtune_edge.export.graph.slot_map import Slot, SlotMap
+from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
 from dualtune_edge.toolkit.errors import AdapterError
 
 _VERSION: Final = 1  # of adapter and model; the manifest holds what really tells them apart
@@ -36,6 +36,7 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
             expected="modules that the base's graph has",
             fix="Export this adapter with `mode: merged`, which folds it into the base.",
         )
+    _check_whole(weights, slots)
     parameters: dict[str, onnxruntime.OrtValue] = {}
     for slot in slots.slots:
         a, b = pack(weights, slot)
@@ -53,29 +54,50 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
 def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A `[K, r]` and B `[r, N]` of a slot: the parts' A side by side, their scaled B each in its own block.
 
-    Raises:
-        AdapterError: a pair has another shape than its part.
-
+    Of a bias: A `[1, 1]` holds 1 and B `[1, N]` the parts' scaled biases; both of rank 0 where no part has one.
     """
     parts = [(part, weights.pairs[part.module]) for part in slot.parts if part.module in weights.pairs]
+    if slot.operand == "one":
+        return _pack_bias(parts, slot)
     rank = sum(pair.a.shape[0] for _, pair in parts)
     a = np.zeros((slot.inputs, rank), dtype=np.float32)
     b = np.zeros((rank, slot.outputs), dtype=np.float32)
     row = 0
     for part, pair in parts:
-        _check_shape(weights, part.module, pair, (slot.inputs, part.width))
         rows = slice(row, row := row + pair.a.shape[0])
         a[:, rows] = pair.a.T
-        b[rows, part.start : part.start + part.width] = np.float32(pair.scale) * pair.b.T
+        b[rows, part.start : part.start + part.width] = (
+            np.float32(pair.scale) * pair.b[part.first : part.first + part.width].T
+        )
     return a, b
 
 
-def _check_shape(weights: AdapterWeights, module: str, pair: LoraPair, sizes: tuple[int, int]) -> None:
-    found = (pair.a.shape[1], pair.b.shape[0])
-    if found != sizes:
-        raise AdapterError(
-            f"{weights.folder}, {module}",
-            found=f"a pair of {found[0]} inputs and {found[1]} outputs",
-            expected=f"{sizes[0]} and {sizes[1]}, as the graph's slot",
-            fix="Export it with the base that it was trained on.",
-        )
+def _pack_bias(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rank = int(any(pair.bias is not None for _, pair in parts))
+    b = np.zeros((rank, slot.outputs), dtype=np.float32)
+    for part, pair in parts:
+        if pair.bias is not None:
+            own = pair.bias[part.first : part.first + part.width]
+            b[0, part.start : part.start + part.width] = np.float32(pair.scale) * own
+    return np.ones((1, rank), dtype=np.float32), b
+
+
+def _check_whole(weights: AdapterWeights, slots: SlotMap) -> None:
+    """Refuse a pair of which the slots would hold another shape, or not all."""
+    inputs = {part.module: slot.inputs for slot in slots.slots if slot.operand != "one" for part in slot.parts}
+    for module, pair in weights.pairs.items():
+        found, expected = (pair.a.shape[1], pair.b.shape[0]), (inputs[module], slots.outputs[module])
+        if found != expected:
+            raise AdapterError(
+                f"{weights.folder}, {module}",
+                found=f"a pair of {found[0]} inputs and {found[1]} outputs",
+                expected=f"{expected[0]} and {expected[1]}, as the graph's slot",
+                fix="Export it with the base that it was trained on.",
+            )
+        if pair.bias is not None and module not in slots.biased:
+            raise AdapterError(
+                f"{weights.folder}, {module}",
+                found="a bias, for which the graph has no slot",
+                expected="a graph with slots for biases",
+                fix="Build the graph for this adapter.",
+            )

@@ -70,7 +70,8 @@ def check_slots(folder: Path, slots: SlotMap) -> None:
             _check_input(inputs[name], shape)
         _check_place(slot, inputs[slot.a], inputs[slot.b])
     linear = [node for node in graph if _LAYER_NODE.fullmatch(node.name or "")]
-    _require("slots", len(linear) == len(slots.slots), f"{len(slots.slots)}", f"one for each of {len(linear)} modules")
+    layered = [slot for slot in slots.slots if slot.operand == "hidden" and slot.name != "lora.lm_head"]
+    _require("slots", len(linear) == len(layered), f"{len(layered)}", f"one for each of {len(linear)} modules")
 
 
 def check_adapter(path: Path, slots: SlotMap) -> None:
@@ -173,12 +174,27 @@ def _check_place(slot: Slot, a: ir.Value, b: ir.Value) -> None:
     _require(where, bool(chained), "A and B apart", "MatMul(MatMul(x, A), B) added to the module")
     if down is None or total is None:
         return  # _require has raised
-    _require(where, (down.op_type, total.op_type) == ("MatMul", "Add"), [down.op_type, total.op_type], "MatMul, Add")
-    linear = next(_linear_before(total.inputs[0]), None)
-    layer, module = slot.name.split(".")[1:]
+    found = (down.op_type, total.op_type)
+    _require(where, found == ("Gather" if slot.operand == "ids" else "MatMul", "Add"), found, "A, then B, then Add")
+    before = total.inputs[0].producer() if total.inputs[0] else None
+    if slot.operand == "one":
+        own = f"/{slot.name.removesuffix('.bias').replace('.', '/')}/Add"
+        _require(where, before is not None and before.name == own, before and before.name, f"added to {own}")
+        return
+    if slot.operand == "ids":
+        table = before is not None and (before.name or "").startswith("/model/embed_tokens/")
+        _require(where, table, before and before.name, "added to what the embedding's table gives")
+        return
+    _check_beside(slot, down, next(_linear_before(total.inputs[0]), None))
+
+
+def _check_beside(slot: Slot, down: ir.Node, linear: ir.Node | None) -> None:
+    """The low-rank path reads what its module reads."""
+    where = f"{MODEL}, {slot.name}"
     match = _LAYER_NODE.fullmatch(linear.name or "") if linear else None
-    beside = linear is not None and match is not None and (match[1], match[2]) == (layer, module)
-    _require(where, beside, linear.name if linear else "no linear module", f"{module} of layer {layer}")
+    head = linear is not None and (linear.name or "").startswith("/lm_head/MatMul")
+    name = f"lora.{match[1]}.{match[2]}" if match else "lora.lm_head" if head else None
+    _require(where, name == slot.name, linear.name if linear else "no linear module", f"the module of {slot.name}")
     _require(where, linear is not None and linear.inputs[0] is down.inputs[0], "another input", "the module's own x")
 
 

@@ -30,7 +30,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path) -> None:
     """Replace the builder's genai_config.json in `folder` by one with our keys only.
 
     Raises:
-        GraphError: the builder's names something else, or another context length than the checkpoint.
+        GraphError: the builder's names something else, or a shorter context than the checkpoint.
 
     """
     path = folder / GENAI_CONFIG
@@ -38,11 +38,11 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path) -> None:
     decoder = model["decoder"]
     _refuse(path, set(model) - _MODEL - _SPECIAL, "model")
     _refuse(path, set(decoder) - _DECODER, "model.decoder")
-    if model["context_length"] != checkpoint.context_length or model["vocab_size"] != checkpoint.vocab_size:
+    if model["context_length"] < checkpoint.context_length or model["vocab_size"] != checkpoint.vocab_size:
         raise GraphError(
             str(path),
             found=f"context_length {model['context_length']}, vocab_size {model['vocab_size']}",
-            expected=f"{checkpoint.context_length} and {checkpoint.vocab_size}, as the checkpoint has",
+            expected=f"{checkpoint.context_length} or more and {checkpoint.vocab_size}, as the checkpoint has",
             fix="Report this: the builder read another config.",
         )
     value = {"model": _model(checkpoint, model), "search": _search(checkpoint)}

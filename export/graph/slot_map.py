@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+# What A is applied to: the input of a linear module, the token ids (A is a table then), or the constant 1 (the pair
+# is then a bias).
+Operand: TypeAlias = Literal["hidden", "ids", "one"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One module of a slot: the columns of the output that are its own."""
+    """One module of a slot: the columns of the slot's output that are its own."""
 
     module: str  # its path in the model: model.layers.0.self_attn.q_proj
     start: int
     width: int
+    first: int = 0  # the module's output that stands in column `start`; 0 unless the graph splits the module
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class Slot:
     inputs: int  # K
     outputs: int  # N
     parts: tuple[Part, ...]
+    operand: Operand = "hidden"
 
     @property
     def a(self) -> str:
@@ -49,3 +58,17 @@ class SlotMap:
     def modules(self) -> frozenset[str]:
         """Paths of all modules that have a place in a slot."""
         return frozenset(part.module for slot in self.slots for part in slot.parts)
+
+    @property
+    def biased(self) -> frozenset[str]:
+        """Paths of the modules whose LoRA may have a bias."""
+        return frozenset(part.module for slot in self.slots if slot.operand == "one" for part in slot.parts)
+
+    @property
+    def outputs(self) -> Mapping[str, int]:
+        """How many outputs of each module the slots hold; a module may be split over several."""
+        found: Counter[str] = Counter()
+        for slot in self.slots:
+            if slot.operand != "one":
+                found.update({part.module: part.width for part in slot.parts})
+        return found

@@ -3,6 +3,9 @@
 A `[K, r]` and B `[r, N]` are graph inputs and, so that the graph runs without an adapter, also initializers of rank 0.
 Each slot has a symbolic rank of its own: shared, onnxruntime would warn where adapters differ. A packed QKV projection
 has one slot: the A of its parts side by side, their B block-diagonal. Weights are left where they are.
+
+The embedding's A is a table that the token ids look up. A bias is a pair of rank 1 beside its module's: A holds 1, and
+is applied to 1.
 """
 
 from __future__ import annotations
@@ -21,33 +24,48 @@ from dualtune_edge.export import modules
 from dualtune_edge.export.graph.checks import MODEL, check_slots
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
+from dualtune_edge.export.modules import Extra
 from dualtune_edge.toolkit.errors import GraphError
 
 PACKED: Final = "qkv_proj"
 _LINEAR: Final = re.compile(r"/model/layers\.(?P<layer>\d+)/(?:attn|mlp)/(?P<module>\w+)/MatMul(?:_Q\d)?")
+_HEAD: Final = re.compile(r"/lm_head/MatMul(?:_Q\d)?")
+_TABLE: Final = ("/model/embed_tokens/Slice", "/model/embed_tokens/GatherBlockQuantized", "/model/embed_tokens/Gather")
 _OPS: Final = ("MatMul", "MatMulNBits")
+_ONE: Final = "lora.one"
 
 
 @dataclass(frozen=True)
 class _Heads:
-    """Widths of the parts of a packed projection."""
+    """Widths of the parts of a QKV projection."""
 
     q: int
     kv: int
 
 
-def add_slots(folder: Path) -> SlotMap:
+@dataclass(frozen=True)
+class _Place:
+    """A slot, and the node to whose output its path is added."""
+
+    slot: Slot
+    node: ir.Node
+
+
+def add_slots(folder: Path, *, packed: bool = False, extras: frozenset[Extra] = frozenset()) -> SlotMap:
     """Give every linear module of the decoder layers a slot; rewrites model.onnx, leaves model.onnx.data.
+
+    Args:
+        folder: holds model.onnx and genai_config.json.
+        packed: the model has one module for q, k and v, and one for gate and up.
+        extras: slots besides: for the head, for the embedding, for a bias of each linear module.
 
     Raises:
         GraphError: the graph has no such modules, has slots already, or came out otherwise than meant.
 
     """
     model = ir.load(folder / MODEL)
-    heads = _heads(folder)
-    # In the graph's order, which follows the layers.
-    found = [(node, match) for node in model.graph if (match := _linear(node))]
-    slots = tuple(_slot(node, int(match["layer"]), match["module"], heads) for node, match in found)
+    places = tuple(_places(model.graph, _heads(folder), packed=packed, extras=extras))
+    slots = tuple(place.slot for place in places)
     if not slots or any(slot.a in {value.name for value in model.graph.inputs} for slot in slots):
         raise GraphError(
             str(folder / MODEL),
@@ -55,8 +73,8 @@ def add_slots(folder: Path) -> SlotMap:
             expected="a graph fresh from the builder",
             fix="Build the graph again.",
         )
-    for (node, _), slot in zip(found, slots, strict=True):
-        _attach(model.graph, node, slot)
+    for place in places:
+        _attach(model.graph, place)
     stage = folder / f"{MODEL}.partial"
     ir.save(model, stage)  # external tensors stay references to model.onnx.data
     stage.replace(folder / MODEL)
@@ -65,9 +83,37 @@ def add_slots(folder: Path) -> SlotMap:
     return result
 
 
-def _linear(node: ir.Node) -> re.Match[str] | None:
-    match = _LINEAR.fullmatch(node.name or "")
-    return match if match and node.op_type in _OPS and match["module"] in {PACKED, *modules.BLOCKS} else None
+def _places(graph: ir.Graph, heads: _Heads, *, packed: bool, extras: frozenset[Extra]) -> Iterator[_Place]:
+    """In the graph's order, which follows the layers."""
+    names = modules.in_layer(packed=packed)
+    for node in graph:
+        match = _LINEAR.fullmatch(node.name or "")
+        if node.op_type in _OPS and match and match["module"] in names:
+            slot = _slot(node, int(match["layer"]), match["module"], names[match["module"]], heads)
+            yield _Place(slot, node)
+            if "bias" in extras:
+                yield _Place(Slot(f"{slot.name}.bias", 1, slot.outputs, slot.parts, "one"), node)
+        elif "head" in extras and node.op_type in _OPS and _HEAD.fullmatch(node.name or ""):
+            inputs, outputs = _sizes(node)
+            yield _Place(Slot("lora.lm_head", inputs, outputs, (Part(modules.HEAD, 0, outputs),)), node)
+    if "embedding" in extras:
+        yield _embedding(graph)
+
+
+def _embedding(graph: ir.Graph) -> _Place:
+    nodes = {node.name: node for node in graph}
+    table = next((nodes[name] for name in _TABLE if name in nodes), None)
+    logits = next((value.shape for value in graph.outputs if value.name == "logits"), None)
+    shape = table.outputs[0].shape if table else None
+    if table is None or shape is None or logits is None:
+        raise GraphError(
+            MODEL,
+            found="no embedding of a known shape",
+            expected=f"one of {', '.join(_TABLE)}",
+            fix="Export the adapter with LoRA on the embedding with `mode: merged`.",
+        )
+    vocabulary, hidden = int(logits[2]), int(shape[2])
+    return _Place(Slot("lora.embed_tokens", vocabulary, hidden, (Part(modules.EMBEDDING, 0, hidden),), "ids"), table)
 
 
 def _heads(folder: Path) -> _Heads:
@@ -76,24 +122,26 @@ def _heads(folder: Path) -> _Heads:
     return _Heads(decoder["num_attention_heads"] * size, decoder["num_key_value_heads"] * size)
 
 
-def _slot(node: ir.Node, layer: int, module: str, heads: _Heads) -> Slot:
+def _slot(node: ir.Node, layer: int, name: str, parts: tuple[str, ...], heads: _Heads) -> Slot:
     inputs, outputs = _sizes(node)
-    widths = {"q_proj": heads.q, "k_proj": heads.kv, "v_proj": heads.kv} if module == PACKED else {module: outputs}
-    slot = Slot(f"lora.{layer}.{module}", inputs, outputs, tuple(_parts(layer, widths)))
-    if sum(widths.values()) != outputs:
+    expected = heads.q + 2 * heads.kv if name == PACKED else outputs
+    widths = (heads.q, heads.kv, heads.kv) if len(parts) == 3 else (outputs,)
+    if expected != outputs:
         raise GraphError(
             f"{node.name}",
             found=f"{outputs} columns",
-            expected=f"{' + '.join(map(str, widths.values()))}: the heads of q, k and v",
+            expected=f"{heads.q} + {heads.kv} + {heads.kv}: the heads of q, k and v",
             fix="Report this: the builder packs otherwise than it did.",
         )
-    return slot
+    # gate_up_proj is gate's outputs, then up's.
+    first = outputs if parts == ("mlp.gate_up_proj",) and name == "up_proj" else 0
+    return Slot(f"lora.{layer}.{name}", inputs, outputs, tuple(_parts(layer, parts, widths, first)))
 
 
-def _parts(layer: int, widths: dict[str, int]) -> Iterator[Part]:
+def _parts(layer: int, parts: tuple[str, ...], widths: tuple[int, ...], first: int) -> Iterator[Part]:
     start = 0
-    for module, width in widths.items():
-        yield Part(modules.path(layer, module), start, width)
+    for module, width in zip(parts, widths, strict=True):
+        yield Part(modules.path(layer, module), start, width, first)
         start += width
 
 
@@ -107,14 +155,18 @@ def _sizes(node: ir.Node) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _attach(graph: ir.Graph, node: ir.Node, slot: Slot) -> None:
+def _attach(graph: ir.Graph, place: _Place) -> None:
     """Add the low-rank path after the module's bias, where it has one: PEFT adds in that order too."""
-    x, last = node.inputs[0], _after_bias(node)
+    slot, last = place.slot, _last(place)
     y = last.outputs[0]
     a, b = _input(graph, slot.a, (slot.inputs, slot.rank)), _input(graph, slot.b, (slot.rank, slot.outputs))
     users = list(y.uses())
     prefix = f"/{slot.name.replace('.', '/')}"
-    down = ir.node("MatMul", [x, a], name=f"{prefix}/A")
+    if slot.operand == "ids":
+        down = ir.node("Gather", [a, _named(graph, "input_ids")], name=f"{prefix}/A")
+    else:
+        x = _one(graph) if slot.operand == "one" else place.node.inputs[0]
+        down = ir.node("MatMul", [x, a], name=f"{prefix}/A")
     up = ir.node("MatMul", [down.outputs[0], b], name=f"{prefix}/B")
     total = ir.node("Add", [y, up.outputs[0]], name=f"{prefix}/Add")
     for each in (down, up, total):
@@ -124,6 +176,36 @@ def _attach(graph: ir.Graph, node: ir.Node, slot: Slot) -> None:
     for user, index in users:
         user.replace_input_with(index, total.outputs[0])
     graph.insert_after(last, [down, up, total])
+    if y.is_graph_output():
+        _take_over(graph, y, total.outputs[0])
+
+
+def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Let `new` be the graph's output in the place and under the name of `old`."""
+    index = next(at for at, value in enumerate(graph.outputs) if value is old)
+    graph.outputs[index] = new
+    old.name, new.name = new.name, old.name
+
+
+def _last(place: _Place) -> ir.Node:
+    """The node whose output the path is added to: the module, its bias, or the slot that was added before."""
+    node = place.node if place.slot.operand == "ids" else _after_bias(place.node)
+    if place.slot.operand == "one":
+        node = next(use.node for use in node.outputs[0].uses() if (use.node.name or "").startswith("/lora/"))
+    return node
+
+
+def _one(graph: ir.Graph) -> ir.Value:
+    if _ONE in graph.initializers:
+        return graph.initializers[_ONE]
+    tensor = ir.tensor(np.ones((1, 1), dtype=np.float32), name=_ONE)
+    value = ir.Value(name=_ONE, shape=ir.Shape([1, 1]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _named(graph: ir.Graph, name: str) -> ir.Value:
+    return next(value for value in graph.inputs if value.name == name)
 
 
 def _after_bias(node: ir.Node) -> ir.Node:

@@ -75,9 +75,7 @@ def test_rslora_divides_by_the_root_of_the_rank(tiny: Checkpoint, adapter: Path)
 FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
     "use_dora": True,
     "bias": "all",
-    "lora_bias": True,
     "modules_to_save": ["lm_head"],
-    "fan_in_fan_out": True,
     "layer_replication": [[0, 2]],
     "trainable_token_indices": [1, 2],
     "target_parameters": ["mlp.experts"],
@@ -97,7 +95,18 @@ FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
     "task_type": "SEQ_CLS",
     "a_field_of_next_year": "on",
 }
-MERGEABLE = {"use_dora", "lora_bias", "modules_to_save"}
+MERGEABLE = {
+    "use_dora",
+    "bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "init_lora_weights",
+}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -120,12 +129,21 @@ def test_a_field_of_next_year_that_is_off_is_read(tiny: Checkpoint, adapter: Pat
     read_adapter(adapter, tiny, "external")
 
 
-@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
-def test_head_and_embedding_need_the_merged_mode(module: str, tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
-    folder = make_adapter(tiny, target_modules=["q_proj", module])
-    with pytest.raises(AdapterError, match=f"{module}.*mode: merged"):
-        read_adapter(folder, tiny, "external")
-    read_adapter(folder, tiny, "merged")
+def test_an_adapter_says_which_slots_it_needs_besides(tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
+    for fields, extras in (
+        ({}, set()),
+        ({"target_modules": ["q_proj", "lm_head"]}, {"head"}),
+        ({"target_modules": ["embed_tokens", "lm_head"]}, {"embedding", "head"}),
+        ({"lora_bias": True}, {"bias"}),
+    ):
+        assert read_adapter(make_adapter(tiny, **fields), tiny, "external").extras == extras
+
+
+def test_a_bias_is_merged_only_into_a_bias(tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
+    folder = make_adapter(tiny, target_modules=["q_proj", "up_proj"], lora_bias=True)
+    with pytest.raises(AdapterError, match=r"lora_bias: .*up_proj.*mode: external"):
+        read_adapter(folder, tiny, "merged")
+    read_adapter(folder, tiny, "external")
 
 
 def test_a_copy_of_the_bases_table_is_read_and_another_table_refused(

@@ -120,9 +120,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "rope_type: found 'yarn'",
     ),
-    "sliding window": (
-        lambda f: edit(f / "config.json", use_sliding_window=True, sliding_window=64, max_window_layers=0),
-        "sliding_window: found 64",
+    "an activation that the builder approximates": (
+        lambda f: edit(f / "config.json", hidden_act="gelu_new"),
+        "hidden_act: found 'gelu_new'",
+    ),
+    "an unknown parameter of rope": (
+        lambda f: edit(
+            f / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]}
+        ),
+        "mrope_section",
     ),
     "pickle": (_pickle, "pytorch_model.bin, which is a pickle"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "found no model.safetensors"),

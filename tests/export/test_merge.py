@@ -94,9 +94,3 @@ def test_another_weight_that_changed_is_noticed(
     monkeypatch.setattr(merging, "_fold", spoil)
     with pytest.raises(AdapterError, match=r"model.norm.weight.*does not touch"):
         merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")
-
-
-def test_what_peft_cannot_fold_is_refused(tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
-    folder = make_adapter(tiny, target_modules=["up_proj"], lora_bias=True)  # up_proj has no bias to take it
-    with pytest.raises(AdapterError, match="lora_bias"):
-        merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")

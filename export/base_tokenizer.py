@@ -1,0 +1,107 @@
+"""The small files of a base model's folder: its tokenizer, special tokens and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import Tokenizer
+
+from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE
+from dualtune_edge.toolkit.errors import CheckpointError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: no such file, or it holds something else.
+
+    """
+    try:
+        value = strict_json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(
+            str(path), found="no such file", expected="a Hugging Face model folder", fix="Check the path of the base."
+        ) from None
+    except (OSError, strict_json.JsonError) as error:
+        raise CheckpointError(
+            str(path), found=str(error), expected="a JSON object", fix="Download or save the base again."
+        ) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(str(path), found="no JSON object", expected="one", fix="Download or save the base again.")
+    return value
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Read tokenizer.json.
+
+    Raises:
+        CheckpointError: there is none, or it has ids that the model's table lacks.
+
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(
+            str(path),
+            found="no such file",
+            expected="a fast tokenizer",
+            fix="Save it: transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…).",
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
+        raise CheckpointError(
+            str(path), found=str(error), expected="a tokenizer", fix="Download or save the base again."
+        ) from None
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= highest < vocab_size:
+        raise CheckpointError(
+            str(path),
+            found=f"token ids up to {highest}",
+            expected=f"ids below the model's vocab_size {vocab_size}",
+            fix="Use the tokenizer that the base was trained with.",
+        )
+    return tokenizer
+
+
+def special(words: dict[str, Any], key: str) -> str:
+    """A special token's text: a string, or an object that holds it as `content`."""
+    value = words.get(key)
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else ""
+
+
+def end_of_turn(folder: Path, config: transformers.PretrainedConfig, tokenizer: Tokenizer, eos: str) -> tuple[int, ...]:
+    """The tokenizer's `eos_token`, then what generation_config.json (or else config.json) names.
+
+    Raises:
+        CheckpointError: none, or an id outside the vocabulary.
+
+    """
+    own = tokenizer.token_to_id(eos) if eos else None
+    path = folder / "generation_config.json"
+    named = (read_json(path).get("eos_token_id") if path.is_file() else None) or config.eos_token_id
+    ids = [own, *(named if isinstance(named, list) else [named])]
+    found = tuple(dict.fromkeys(each for each in ids if each is not None))
+    if not found or not all(isinstance(each, int) and 0 <= each < config.vocab_size for each in found):
+        raise CheckpointError(
+            str(path if path.is_file() else folder / "config.json"),
+            found=f"end-of-sequence tokens {list(found)}",
+            expected="at least one id of the vocabulary",
+            fix="Name `eos_token` in tokenizer_config.json or `eos_token_id` in generation_config.json.",
+        )
+    return found
+
+
+def chat_template(folder: Path, words: dict[str, Any]) -> str | None:
+    """The base's own: chat_template.jinja, or what tokenizer_config.json holds."""
+    path = folder / CHAT_TEMPLATE
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    value = words.get("chat_template")
+    if isinstance(value, list):  # several, by name
+        value = {each.get("name"): each.get("template") for each in value if isinstance(each, dict)}.get("default")
+    return value if isinstance(value, str) else None

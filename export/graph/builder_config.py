@@ -1,0 +1,97 @@
+"""A checkpoint's config as onnxruntime-genai's builder reads it, where it reads otherwise than transformers.
+
+Each line below was measured: without it the builder fails, or the graph's logits are not the model's. What a config
+cannot tell the builder is mended in the graph afterwards, by `mend`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from transformers import PretrainedConfig
+
+from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.toolkit.errors import GraphError
+
+# Sliding windows come as an attribute of attention. Without this option the KV cache would slide as well, and a state
+# could not be rewound.
+OPTIONS: Final = ("windowed_kv_cache=false",)
+_SCALE: Final = "/model/embed_tokens/Mul"
+_COS, _SIN = 7, 8  # inputs of GroupQueryAttention
+
+
+def adapt(config: PretrainedConfig) -> None:
+    """Change the config that the builder was given; the weights are loaded with their own."""
+    first, *local = rope_parameters(config)
+    if local:  # Gemma 3: parameters for each type of layer, where the builder expects one set and one number
+        config.rope_local_base_freq = local[0]["rope_theta"]
+    config.rope_parameters = {**first, "type": first.get("rope_type", "default")}
+    if first.get("rope_type") != "longrope" and hasattr(config, "original_max_position_embeddings"):
+        config.original_max_position_embeddings = config.max_position_embeddings  # else it takes Phi-3 for long RoPE
+    if getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None:
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers  # Mistral and Phi-3 say no type
+    if hasattr(config, "no_rope_layers"):
+        config.no_rope_layers = [1] * config.num_hidden_layers  # it would ask for positions; see `mend`
+
+
+def mend(folder: Path, config: PretrainedConfig) -> None:
+    """Rewrite model.onnx where the builder rounds, or rotates what is not to be rotated; leaves model.onnx.data.
+
+    Args:
+        folder: holds the builder's model.onnx.
+        config: the checkpoint's own.
+
+    Raises:
+        GraphError: the nodes are not where the builder is known to put them.
+
+    """
+    unrotated = [layer for layer, rope in enumerate(getattr(config, "no_rope_layers", None) or ()) if not rope]
+    scaled = config.model_type in {"gemma", "gemma2", "gemma3_text"}
+    if not unrotated and not scaled:
+        return
+    path = folder / MODEL
+    model = ir.load(path)
+    nodes = {node.name: node for node in model.graph}
+    for layer in unrotated:
+        _stop_rotating(_node(nodes, f"/model/layers.{layer}/attn/GroupQueryAttention", path))
+    if scaled:
+        _scale_exactly(model.graph, _node(nodes, _SCALE, path), config.hidden_size)
+    stage = folder / f"{MODEL}.partial"
+    ir.save(model, stage)  # external tensors stay references to model.onnx.data
+    stage.replace(path)
+
+
+def _node(nodes: dict[str | None, ir.Node], name: str, path: Path) -> ir.Node:
+    if name not in nodes:
+        raise GraphError(
+            str(path),
+            found=f"no node {name}",
+            expected="the builder's names",
+            fix="Report this with the versions of the packages: the builder writes another graph than it did.",
+        )
+    return nodes[name]
+
+
+def _stop_rotating(attention: ir.Node) -> None:
+    """SmolLM3 leaves some layers without positions."""
+    attention.attributes["do_rotary"] = ir.AttrInt64("do_rotary", 0)
+    for index in (_COS, _SIN):
+        attention.replace_input_with(index, None)
+
+
+def _scale_exactly(graph: ir.Graph, mul: ir.Node, hidden: int) -> None:
+    """Gemma multiplies embeddings by the root of their size; the builder rounds it to two decimals."""
+    name = "model.embed_tokens.scale"
+    scale = np.array(hidden**0.5, dtype=np.float32)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape([]),
+        type=ir.TensorType(ir.DataType.FLOAT),
+        const_value=ir.tensor(scale, name=name),
+    )
+    graph.register_initializer(value)
+    mul.replace_input_with(1, value)
