@@ -37,6 +37,7 @@ COMMANDS: Final = {
     ),
     "call": Row("dualtune_edge.runtime.command", "call", "Answer a message with a tool call."),
     "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
+    "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
     "demo": Row("dualtune_edge.export.demo.command", "demo", "Export the built-in kit and make calls with it."),

@@ -1,0 +1,1 @@
+"""`dualtune-edge bench`: where a call's time goes, measured on this machine."""

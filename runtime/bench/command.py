@@ -1,0 +1,62 @@
+"""`dualtune-edge bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dualtune_edge.profiles.resolve import Resolution
+from dualtune_edge.runtime.bench.measure import Wanted
+from dualtune_edge.runtime.bench.measure import bench as measure
+from dualtune_edge.runtime.bench.text import describe
+from dualtune_edge.runtime.bench.waterfall import write_waterfall
+from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.engine import EngineKind
+from dualtune_edge.runtime.pipeline import settings_for
+from dualtune_edge.toolkit import console
+
+
+def bench(
+    bundle: BundleFolder,
+    *,
+    requests: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Conversations, one a line, as `finetune` reads them; default: made up."),
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="Measure so many requests, spread evenly over FILE.")] = 10,
+    free: Annotated[bool, typer.Option(help="Measure the agent's own answers too.")] = True,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw one gold call as SVG.")] = None,
+    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Measure what a bundle's calls cost on this machine, and where the time goes.
+
+    Gold calls are replayed: the model is made to decide as the request's own call does, so every run does the same
+    work, and the naive path (no state kept, token by token) does it once more to compare. Free calls are what the
+    agent itself answers. Nothing else should run meanwhile.
+
+    Example:
+        dualtune-edge bench my-bundle --requests heldout.jsonl --plot call.svg
+
+    """
+
+    def resolve(opened: Bundle) -> Resolution:
+        resolution = settings_for(opened, profile=profile, threads=threads)
+        for warning in resolution.warnings:
+            console.warn(warning)
+        return resolution
+
+    with Console(stderr=True).status("") as status:
+        report = measure(bundle, resolve, Wanted(engine, requests, calls, free), status.update)
+    if plot:
+        gold = sorted(report.passes[0].calls, key=lambda call: call.ms)
+        write_waterfall(plot, gold[len(gold) // 2])
+    console.result(report, describe(report), as_json=as_json)

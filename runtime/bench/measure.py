@@ -1,0 +1,165 @@
+"""The whole bench: open, first call, gold and free calls, adapter swaps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.resolve import Resolution
+from dualtune_edge.runtime.bench.machine import bandwidth, read_memory, versions
+from dualtune_edge.runtime.bench.replay import Replay, weight_bytes
+from dualtune_edge.runtime.bench.report import (
+    BenchReport,
+    CallRun,
+    OpenTimes,
+    Pass,
+    Spread,
+    SwapTimes,
+    Where,
+    summarize,
+)
+from dualtune_edge.runtime.bench.requests import Request, made_requests, read_requests
+from dualtune_edge.runtime.bench.scripts import Script
+from dualtune_edge.runtime.bench.watched import Watched, watch
+from dualtune_edge.runtime.bundle import Bundle, open_bundle
+from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.toolkit.errors import RequestError
+
+_SWAPS: Final = 15
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured. `requests`: a file of conversations; None: made out of the bundle's tools."""
+
+    engine: EngineKind
+    requests: Path | None
+    calls: int
+    free: bool
+
+
+def bench(
+    path: Path, resolve: Callable[[Bundle], Resolution], wanted: Wanted, tell: Callable[[str], None]
+) -> BenchReport:
+    """Measure a bundle.
+
+    Args:
+        path: its folder.
+        resolve: how its sessions run here.
+        wanted: what to measure.
+        tell: is told each step before it begins.
+
+    Raises:
+        BundleError: no bundle, or a damaged one.
+        DataError: the requests cannot be read, or a gold call does not fit its tool's schema.
+        EngineError: the engine fails.
+
+    """
+    tell("opening")
+    started = time.perf_counter()
+    open_bundle(path, verify=False)
+    unverified = time.perf_counter()
+    bundle = open_bundle(path)
+    verified = time.perf_counter()
+    resolution, manifest = resolve(bundle), bundle.manifest
+    resolved = time.perf_counter()
+    with open_engine(bundle.model, resolution.settings, wanted.engine) as engine:
+        opened, memory = time.perf_counter(), read_memory()
+        requests = (
+            read_requests(wanted.requests, manifest, wanted.calls)
+            if wanted.requests
+            else made_requests(manifest, wanted.calls)
+        )
+        watched = watch(engine)
+        read_speed = bandwidth(resolution.settings.intra_op_threads)
+        replay = Replay(bundle, watched, read_speed)
+        tell("first call")
+        times = OpenTimes(
+            bundle=_ms(unverified - started),
+            hash=_ms(max(0.0, (verified - unverified) - (unverified - started))),
+            engine=_ms(opened - resolved),
+            first_call=replay.first(requests[0]),
+        )
+        passes = _passes(replay, requests, tell, free=wanted.free)
+        used = read_memory()
+        tell("adapter swaps")
+        return BenchReport(
+            where=_where(resolution, wanted.engine),
+            base=manifest.base.name,
+            weights_bytes=weight_bytes(manifest, None),
+            bandwidth=round(read_speed),
+            open_ms=times,
+            memory_opened=memory,
+            memory_used=used,
+            swap_ms=_swaps(watched, [script for each in requests for script in replay.scripts(each)]),
+            passes=passes,
+        )
+
+
+def _passes(
+    replay: Replay, requests: Sequence[Request], tell: Callable[[str], None], *, free: bool
+) -> tuple[Pass, ...]:
+    gold: list[CallRun] = []
+    answered: list[CallRun] = []
+    refused = 0
+    for number, request in enumerate(requests, start=1):
+        tell(f"call {number} of {len(requests)}")
+        gold.append(replay.gold(request))
+        if free:
+            try:
+                answered.append(replay.free(request))
+            except RequestError:
+                refused += 1
+    decode = replay.decode_per_s
+    passes = [summarize("gold", gold, decode=decode)]
+    if answered:
+        passes.append(summarize("free", answered, refused=refused, decode={}))
+    return tuple(passes)
+
+
+def _swaps(engine: Watched, scripts: Sequence[Script]) -> SwapTimes | None:
+    """Of the stage with the longest prompt, coming from another adapter's."""
+    longest = max(scripts, key=lambda script: len(script.prompt))
+    other = next((script.adapter for script in scripts if script.adapter != longest.adapter), longest.adapter)
+    if other == longest.adapter:
+        return None
+    engine.use(longest.adapter)
+    engine.forward(longest.prompt)
+    state = engine.snapshot()
+    swaps, restores = [], []
+    for _ in range(_SWAPS + 1):
+        engine.use(other)
+        start = time.perf_counter()
+        engine.use(longest.adapter)
+        swapped = time.perf_counter()
+        swaps.append(_ms(swapped - start))
+        if state.state is not None:
+            engine.restore(state)
+            restores.append(_ms(time.perf_counter() - swapped))
+    restore = Spread.of(restores[1:]) if restores else None  # the first is a warm-up
+    return SwapTimes(swap=Spread.of(swaps[1:]), restore=restore, tokens=len(longest.prompt))
+
+
+def _where(resolution: Resolution, engine: EngineKind) -> Where:
+    machine = detect()
+    asked = {feature for profile in catalog.profiles() for feature in profile.features}
+    return Where(
+        system=machine.system,
+        architecture=machine.architecture,
+        cpu=machine.cpu.name,
+        features=tuple(feature for feature in machine.cpu.features if feature in asked),
+        physical_cores=machine.cpu.physical_cores,
+        threads=resolution.settings.intra_op_threads,
+        engine=engine,
+        profile=resolution.profile.name,
+        versions=dict(versions()),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 3)

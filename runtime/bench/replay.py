@@ -1,0 +1,217 @@
+"""Calls, measured: a gold call by the agent and by the naive path, and the agent's own answer."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
+from dualtune_edge.runtime.bench.requests import Request
+from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, StageName
+from dualtune_edge.runtime.bench.watched import Event, Record, Watched
+from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.toolkit.errors import DataError
+from dualtune_edge.toolkit.manifest import MODEL_DIR, Manifest
+from dualtune_edge.toolkit.messages import FunctionCall, user
+
+_OTHER_WORDS: Final = (user("Something else, in other words, that was asked before."),)
+
+
+class Replay:
+    """Measures calls of one agent.
+
+    Before each measured call another one goes through the same stages with other words: what is reused is then what a
+    new request shares with an earlier one, the tool lists above all, and never the request itself.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float) -> None:
+        """`bandwidth`: bytes a second that the floor reckons with."""
+        self._bundle, self._engine, self._bandwidth = bundle, engine, bandwidth
+        self._agent = Agent(bundle, engine)
+        self._writer = ScriptWriter(bundle)
+        self._decode: dict[StageName, list[float]] = {}
+
+    @property
+    def decode_per_s(self) -> Mapping[StageName, float]:
+        """Tokens a second that the naive path decoded, by stage."""
+        return {stage: round(1 / statistics.median(seconds), 2) for stage, seconds in self._decode.items()}
+
+    def scripts(self, request: Request) -> tuple[Script, ...]:
+        """The stages of a request's gold call."""
+        return self._writer.scripts(request)
+
+    def first(self, request: Request) -> float:
+        """Milliseconds of the gold call, whatever the agent holds or lacks."""
+        return self._forced(request)[0].timings_ms.total
+
+    def gold(self, request: Request) -> CallRun:
+        """The gold call, by the agent and then by the naive path.
+
+        Raises:
+            DataError: the schema does not let the gold call through.
+
+        """
+        self._warm(request)
+        answer, start, events = self._forced(request)
+        run = self._run(request, answer, start, events)
+        return run.model_copy(update={"naive_ms": self._naive(request)})
+
+    def free(self, request: Request) -> CallRun:
+        """What the agent answers by itself.
+
+        Raises:
+            RequestError: it cannot answer.
+
+        """
+        self._warm(request)
+        answer = self._agent.call(request.messages)  # names the stages that the measured call will need
+        self._warm(_answered(request, answer))
+        self._engine.record = Record()
+        start = time.perf_counter()
+        answer = self._agent.call(request.messages)
+        return self._run(request, answer, start, self._engine.record.events)
+
+    def _warm(self, request: Request) -> None:
+        self._forced(replace(request, messages=_OTHER_WORDS))
+        self._engine.rewind(0)
+
+    def _forced(self, request: Request) -> tuple[CallResult, float, list[Event]]:
+        """The agent's answer when every choice of the model is the gold call's."""
+        self._engine.record = record = Record(scripts=self._writer.scripts(request))
+        start = time.perf_counter()
+        answer = self._agent.call(request.messages)
+        self._engine.record = Record()
+        if not _is_gold(request, answer):
+            raise DataError(
+                request.where,
+                found=f"the call {answer.toolset}.{answer.tool} {answer.arguments}",
+                expected=f"its gold call, {request.toolset}.{request.call}, to be possible",
+                fix="Write arguments that the tool's schema takes.",
+            )
+        return answer, start, record.events
+
+    def _naive(self, request: Request) -> float:
+        """Milliseconds of the gold call without any lever: a new state for each stage, then token by token."""
+        called = request.call.name if request.call else None
+        stages = [stage for _, stage in self._writer.stages(request.toolset, called)]
+        scripts = self._writer.scripts(request)
+        start = time.perf_counter()
+        for stage, script in zip(stages, scripts, strict=True):
+            self._engine.use(stage.adapter)
+            self._engine.forward(self._writer.prompt(stage, request.messages))
+            for token in script.answer[:-1]:  # nothing follows the last
+                self._engine.forward([token])
+        total = 1e3 * (time.perf_counter() - start)
+        self._learn_decoding(self._engine.record.events, scripts)
+        self._engine.record = Record()
+        self._engine.rewind(0)
+        return round(total, 3)
+
+    def _learn_decoding(self, events: Sequence[Event], scripts: Sequence[Script]) -> None:
+        for script, found in zip(scripts, attribute(events, scripts), strict=True):
+            steps = [each.end - each.start for each in found if each.kind == "forward" and each.appended == 1]
+            self._decode.setdefault(script.stage, []).extend(steps)
+            if not self._decode[script.stage]:
+                del self._decode[script.stage]
+
+    def _run(self, request: Request, answer: CallResult, start: float, events: Sequence[Event]) -> CallRun:
+        scripts = self._writer.scripts(_answered(request, answer))
+        left = answer.tokens
+        stages = []
+        for script, found in zip(scripts, attribute(events, scripts), strict=True):
+            decided = left.decided if script.decided is None else script.decided
+            forced = left.forced if script.decided is None else len(script.answer) - script.decided
+            left = left.model_copy(update={"decided": left.decided - decided, "forced": left.forced - forced})
+            stages.append(self._stage(script, found, start, forced=forced, decided=decided, answer=answer))
+        return CallRun(
+            request=request.where,
+            toolset=answer.toolset,
+            tool=answer.tool,
+            arguments=answer.arguments,
+            right=_is_gold(request, answer),
+            ms=answer.timings_ms.total,
+            naive_ms=None,
+            stages=tuple(stages),
+        )
+
+    def _stage(
+        self, script: Script, events: Sequence[Event], start: float, *, forced: int, decided: int, answer: CallResult
+    ) -> StageRun:
+        forwards = [event for event in events if event.kind == "forward"]
+        weights = weight_bytes(self._bundle.manifest, script.adapter)
+        return StageRun(
+            stage=script.stage,
+            adapter=script.adapter,
+            ms=getattr(answer.timings_ms, script.stage),
+            prompt=len(script.prompt),
+            reused=len(script.prompt) - sum(_of_prompt(event, len(script.prompt)) for event in forwards),
+            forced=forced,
+            drafted=sum(event.drafted for event in forwards),
+            decided=decided,
+            forwards=len(forwards),
+            floor_ms=round(1e3 * len(forwards) * weights / self._bandwidth, 3),
+            spans=tuple(
+                Span(
+                    kind=event.kind,
+                    start_ms=round(1e3 * (event.start - start), 3),
+                    ms=round(1e3 * (event.end - event.start), 3),
+                    tokens=event.appended,
+                )
+                for event in events
+            ),
+        )
+
+
+def attribute(events: Sequence[Event], scripts: Sequence[Script]) -> list[list[Event]]:
+    """The events of each stage: those that leave its prompt held, and those before that lead to it."""
+    found: list[list[Event]] = [[] for _ in scripts]
+    waiting: list[Event] = []
+    at = 0
+    for event in events:
+        waiting.append(event)
+        holds = [
+            index
+            for index in range(at, len(scripts))
+            if event.adapter == scripts[index].adapter
+            and event.held[: len(scripts[index].prompt)] == scripts[index].prompt
+        ]
+        if holds:
+            at = holds[-1]
+            found[at] += waiting
+            waiting = []
+    found[at] += waiting
+    return found
+
+
+def weight_bytes(manifest: Manifest, adapter: str | None) -> int:
+    """Bytes of weights that one forward reads: the graph's files, and an external adapter's.
+
+    An embedding table that is not the head's too is counted though only some rows of it are read.
+    """
+    entry = next((each for each in manifest.adapters if each.name == adapter), None)
+    folder = entry.path if entry and entry.mode == "merged" else MODEL_DIR
+    wanted = {f"{folder}/model.onnx", f"{folder}/model.onnx.data"} | ({entry.path} if entry else set())
+    return sum(file.size for file in manifest.files if file.path in wanted)
+
+
+def _of_prompt(event: Event, prompt: int) -> int:
+    """How many tokens of the prompt a forward computed."""
+    before = len(event.held) - event.appended
+    return max(0, min(len(event.held), prompt) - before)
+
+
+def _answered(request: Request, answer: CallResult) -> Request:
+    """The request with what was answered as its gold call."""
+    call = None if answer.tool is None else FunctionCall(name=answer.tool, arguments=answer.arguments or {})
+    return replace(request, toolset=answer.toolset, call=call)
+
+
+def _is_gold(request: Request, answer: CallResult) -> bool:
+    gold = request.call
+    wanted = (request.toolset, gold.name if gold else None, gold.arguments if gold else None)
+    return (answer.toolset, answer.tool, answer.arguments) == wanted

@@ -1,0 +1,151 @@
+"""What is measured: conversations with the call that is meant, from a file or made out of the bundle's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from dualtune_edge.toolkit.errors import DataError
+from dualtune_edge.toolkit.manifest import Manifest
+from dualtune_edge.toolkit.messages import FunctionCall, Message, user
+from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.trajectories import read_trajectories
+from dualtune_edge.toolkit.validation import listing, nearest
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A conversation and its gold call; `call` is None where no tool is needed. `where` names it in messages."""
+
+    where: str
+    messages: tuple[Message, ...]
+    toolset: str
+    call: FunctionCall | None
+
+
+def read_requests(path: Path, manifest: Manifest, count: int) -> list[Request]:
+    """`count` requests (fewer if there are fewer) of a file of conversations, evenly spread over it.
+
+    Every turn of an assistant is a request: the messages before it, and what it calls.
+
+    Raises:
+        DataError: the file cannot be read, holds no such turn, or names a toolset or tool that the bundle lacks.
+
+    """
+    found = list(_turns(path, manifest))
+    if not found:
+        raise DataError(
+            str(path), found="no turn of an assistant", expected="one or more to replay", fix="Add conversations."
+        )
+    return spread(found, count)
+
+
+def made_requests(manifest: Manifest, count: int) -> list[Request]:
+    """`count` requests, each for another tool as far as there are so many: its description, and values that fit.
+
+    Raises:
+        DataError: no tool has a schema that simple values fit.
+
+    """
+    plan = [
+        (entry.toolset.name, tool, arguments)
+        for entry in manifest.toolsets
+        for tool in entry.toolset.tools
+        if (arguments := fitting(tool, 0)) is not None
+    ]
+    if not plan:
+        raise DataError(
+            "the bundle's tools",
+            found="no tool that made-up values fit",
+            expected="one or more",
+            fix="Give conversations: --requests FILE.",
+        )
+    picked = spread(plan, count)
+    return [_made(*picked[at % len(picked)][:2], number=at) for at in range(count)]
+
+
+def fitting(tool: Tool, number: int) -> dict[str, Any] | None:
+    """Arguments that the tool's schema takes, others for another `number`; None where simple values do not fit."""
+    required = tool.parameters.get("required", [])
+    properties = tool.parameters.get("properties", {})
+    for names in (list(properties), [name for name in properties if name in required]):
+        arguments = {name: _value(name, properties[name], number) for name in names}
+        if _fits(arguments, tool.parameters):
+            return arguments
+    return None
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of them, evenly spread, in order."""
+    if len(items) <= count:
+        return list(items)
+    return [items[at * len(items) // count] for at in range(count)]
+
+
+def _turns(path: Path, manifest: Manifest) -> Iterator[Request]:
+    tools = {entry.toolset.name: {tool.name for tool in entry.toolset.tools} for entry in manifest.toolsets}
+    for each in read_trajectories(path):
+        name = each.toolset
+        if name is None and len(tools) == 1:
+            (name,) = tools
+        if name not in tools:
+            found = f"the toolset {name!r}" if name else "no toolset"
+            fix = nearest(name or "", tools)
+            raise DataError(each.where, found=found, expected=listing(tools), fix=fix)
+        for index, message in enumerate(each.messages):
+            if message.role != "assistant":
+                continue
+            call = message.tool_calls[0].function if message.tool_calls else None
+            if call and call.name not in tools[name]:
+                raise DataError(
+                    f"{each.where}, message {index + 1}",
+                    found=f"a call of {call.name!r}",
+                    expected=f"a tool of {name!r}",
+                    fix=nearest(call.name, tools[name]),
+                )
+            if each.messages[index - 1].role in {"user", "tool"}:  # others are nobody's to answer
+                yield Request(f"{each.where}, message {index + 1}", each.messages[:index], name, call)
+
+
+def _made(toolset: str, tool: Tool, *, number: int) -> Request:
+    arguments = fitting(tool, number) or {}
+    said = ", ".join(f"{name} {value}" for name, value in arguments.items())
+    text = f"{tool.description.split('. ')[0].strip() or tool.name} (number {number})"
+    call = FunctionCall(name=tool.name, arguments=arguments)
+    return Request(f"made-up request {number + 1}", (user(f"{text}: {said}" if said else text),), toolset, call)
+
+
+def _value(name: str, schema: object, number: int) -> Any:
+    """A plain value of a property's type; whether it fits is checked afterwards."""
+    if not isinstance(schema, Mapping):
+        return f"{name}-{number}"
+    for key in ("enum", "examples"):
+        if schema.get(key):
+            return schema[key][number % len(schema[key])]
+    if "const" in schema:
+        return schema["const"]
+    kind = schema.get("type", "string")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind in {"integer", "number"}:
+        low = schema.get("minimum", 1)
+        return min(low + number % 7, schema.get("maximum", low + number % 7))
+    values: dict[str, Any] = {"boolean": number % 2 == 0, "null": None, "object": {}}
+    if kind == "array":
+        return [_value(name, schema.get("items", {}), number)]
+    return values.get(kind, f"{name}-{number}"[: schema.get("maxLength")])
+
+
+def _fits(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
+    validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    try:
+        return bool(validator(schema, registry=Registry()).is_valid(arguments))  # an empty registry: nothing is fetched
+    except Unresolvable:
+        return False

@@ -1,0 +1,72 @@
+"""A bench's report for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from dualtune_edge.runtime.bench.machine import Memory
+from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread
+
+_COLUMNS = ("", "ms p50", "p95", "prompt", "reused", "forced", "drafted", "decided", "forwards", "floor ms", "decode/s")
+
+
+def describe(report: BenchReport) -> str:
+    """The whole report: where it ran, what a call costs by stage, what opening and swapping cost."""
+    return "\n".join((*_machine(report), *(line for each in report.passes for line in ("", *_pass(each)))))
+
+
+def _machine(report: BenchReport) -> Iterator[str]:
+    where, times = report.where, report.open_ms
+    yield f"base            {report.base}, {report.weights_bytes / 1e6:,.1f} MB of weights a forward"
+    yield f"machine         {where.system} on {where.architecture}: {where.cpu or 'a CPU without a name'}"
+    yield f"features        {', '.join(where.features) or 'none that a profile asks for'}"
+    yield f"threads         {where.threads} of {where.physical_cores} cores, {where.engine}, profile {where.profile}"
+    yield f"versions        {', '.join(f'{name} {version}' for name, version in where.versions.items())}"
+    yield f"bandwidth       {report.bandwidth / 1e9:.1f} GB/s read from memory by {where.threads} threads"
+    yield (
+        f"open            {times.verified:.0f} ms; without hashing every file {times.verified - times.hash:.0f} ms"
+        f" (engine {times.engine:.0f}); then the first call {times.first_call:.0f} ms"
+    )
+    yield f"memory          {_memory(report.memory_opened)} once open, {_memory(report.memory_used)} after the calls"
+    if report.swap_ms:
+        swap, restore = report.swap_ms.swap, report.swap_ms.restore
+        restored = "; this engine restores no KV state"
+        if restore:
+            restored = f", with the KV state of {report.swap_ms.tokens:,} tokens {swap.p50 + restore.p50:.2f} ms"
+        yield f"adapter swap    {swap.p50:.3f} ms{restored}"
+
+
+def _memory(memory: Memory | None) -> str:
+    if memory is None:
+        return "not told by this system"
+    return f"{memory.anonymous / 1e6:,.0f} MB anonymous and {memory.file / 1e6:,.0f} MB mapped"
+
+
+def _pass(each: Pass) -> Iterator[str]:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name else "left")
+    for stage in each.stages:
+        counts = (stage.prompt, stage.reused, stage.forced, stage.drafted, stage.decided, stage.forwards)
+        decode = "" if stage.decode_per_s is None else f"{stage.decode_per_s:.1f}"
+        cells = (f"{stage.ms.p50:.1f}", f"{stage.ms.p95:.1f}", *(f"{count:.1f}" for count in counts))
+        table.add_row(stage.stage, *cells, f"{stage.floor_ms:.1f}", decode)
+    what = "gold calls, replayed" if each.kind == "gold" else "free calls, the agent's own answers"
+    yield f"{what}: {len(each.calls)}, {_spread(each.ms)}; {each.right} right, {each.refused} refused"
+    printer = Console(width=160, no_color=True, highlight=False)
+    with printer.capture() as capture:
+        printer.print(table)
+    yield from (line.rstrip() for line in capture.get().splitlines())
+    if each.naive_ms and each.speedup:
+        yield f"the naive path: {_spread(each.naive_ms)}; ours is {each.speedup:.2f} times as fast"
+    told = f"{each.over_floor:.2f} times the floor"
+    if each.forwards_per_argument_token is not None:
+        told += f"; {each.forwards_per_argument_token:.2f} forwards for each token of arguments"
+    yield told
+
+
+def _spread(spread: Spread) -> str:
+    return f"p50 {spread.p50:.1f} ms, p95 {spread.p95:.1f} ms"
