@@ -19,6 +19,7 @@ from dualtune_edge.toolkit.manifest import (
     FileEntry,
     Manifest,
     Stage,
+    StateEntry,
     TokenizerInfo,
     ToolsetEntry,
 )
@@ -36,7 +37,9 @@ def write_prompts(plans: Plans, folder: Path) -> None:
         (folder / _prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
 
 
-def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping[str, str]) -> Manifest:
+def write_manifest(
+    inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping[str, str], states: Mapping[str, StateEntry]
+) -> Manifest:
     """Describe all that the folder holds by now.
 
     Args:
@@ -44,6 +47,7 @@ def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping
         plans: the stages.
         folder: the bundle, complete but for its manifest.
         paths: adapter name → its file or folder in the bundle.
+        states: stage's name → the state of its prefix.
 
     """
     checkpoint = inputs.checkpoint
@@ -67,16 +71,17 @@ def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping
         quantization=inputs.quantization,
         profile=inputs.profile.name if inputs.profile else None,
         no_tool=inputs.no_tool,
-        toolset_choice=_stage(plans.toolset_choice) if plans.toolset_choice else None,
+        toolset_choice=_stage(plans.toolset_choice, states) if plans.toolset_choice else None,
         toolsets=tuple(
             ToolsetEntry(
                 toolset=planned.toolset,
-                selection=_stage(planned.selection),
-                arguments={tool: _stage(stage) for tool, stage in planned.arguments.items()},
+                selection=_stage(planned.selection, states),
+                arguments={tool: _stage(stage, states) for tool, stage in planned.arguments.items()},
             )
             for planned in plans.toolsets
         ),
         adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
+        states=tuple({entry.path: entry for entry in states.values()}.values()),
         files=tuple(_files(folder)),
         versions={package: metadata.version(package) for package in _PACKAGES},
     )
@@ -85,8 +90,13 @@ def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping
     return manifest
 
 
-def _stage(planned: PlannedStage) -> Stage:
-    return Stage(prompt=_prompt_path(planned), adapter=planned.adapter.name if planned.adapter else None)
+def _stage(planned: PlannedStage, states: Mapping[str, StateEntry]) -> Stage:
+    state = states.get(planned.name)
+    return Stage(
+        prompt=_prompt_path(planned),
+        adapter=planned.adapter.name if planned.adapter else None,
+        state=state.path if state else None,
+    )
 
 
 def _prompt_path(stage: PlannedStage) -> str:

@@ -25,6 +25,9 @@ def export(
     arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="Keep adapters beside the base, or merge them into it.")] = None,
     profile: Annotated[str | None, typer.Option(help="A hardware profile's name, or a .toml file.")] = None,
+    prefix_states_mb: Annotated[
+        int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: all.")
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     r"""Compile a base model and its LoRA adapters into a bundle.
@@ -38,13 +41,19 @@ def export(
 
     """
     flags: dict[str, object] = {"--base": base, "--tools": tools, "--selection": selection, "--arguments": arguments}
-    flags |= {"--mode": mode, "--profile": profile}
+    flags |= {"--mode": mode, "--profile": profile, "--prefix-states-mb": prefix_states_mb}
     given = ", ".join(flag for flag, value in flags.items() if value is not None)
     if spec and not given:
         asked = read_spec(spec)
     elif base and tools and not spec:
         asked = ExportSpec.from_flags(
-            base, tools, selection=selection, arguments=arguments, mode=mode or "external", profile=profile
+            base,
+            tools,
+            selection=selection,
+            arguments=arguments,
+            mode=mode or "external",
+            profile=profile,
+            prefix_states_mb=prefix_states_mb,
         )
     else:
         raise SpecError(
@@ -61,6 +70,6 @@ def export(
 
 def _text(report: ExportReport) -> str:
     sizes = report.sizes
-    parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged}
+    parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged, "prefix states": sizes.states}
     listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
     return f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s"

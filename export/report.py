@@ -20,6 +20,7 @@ class Sizes(Frozen):
     adapters: int
     merged: int
     prompts: int
+    states: int
     total: int
 
 

@@ -95,7 +95,8 @@ class ExportSpec(Frozen):
     """One export.
 
     `profile` is the name or the file (`….toml`) of a hardware profile; without one the device chooses. What is
-    left out of `quantization` is the profile's. `toolset_template` is for choosing the toolset.
+    left out of `quantization` is the profile's. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the
+    most MB (1e6 bytes) of prefix states to write, 0 for none; without it all are written.
     """
 
     base: LocalPath
@@ -105,6 +106,7 @@ class ExportSpec(Frozen):
     profile: Annotated[str, AfterValidator(_resolve_profile)] | None = None
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
+    prefix_states_mb: Annotated[int, Field(ge=0)] | None = None
 
     @classmethod
     def from_flags(
@@ -116,6 +118,7 @@ class ExportSpec(Frozen):
         arguments: Path | None = None,
         mode: Mode = "external",
         profile: str | None = None,
+        prefix_states_mb: int | None = None,
     ) -> ExportSpec:
         """One toolset, named after its tool list's file.
 
@@ -125,6 +128,7 @@ class ExportSpec(Frozen):
         """
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
         value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": profile}
+        value |= {"prefix_states_mb": prefix_states_mb}
         return _validate(value, Path(), _flag)
 
 

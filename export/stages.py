@@ -20,12 +20,13 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.inputs import AdapterSource, Inputs, read_inputs
 from dualtune_edge.export.merge import merge
 from dualtune_edge.export.plan import Plans, plan_prompts
+from dualtune_edge.export.prefix_states import write_states
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.report import ExportReport, Sizes
 from dualtune_edge.export.spec import ExportSpec
 from dualtune_edge.export.trial import Trial, refuse_without_effect
 from dualtune_edge.toolkit.files import refuse_existing, safe_name, staged_folder
-from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, PROMPTS_DIR, Manifest, Mode
+from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, PROMPTS_DIR, STATES_DIR, Manifest, Mode
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
@@ -65,16 +66,17 @@ def run(spec: ExportSpec, output: Path, console: Console | None = None) -> Expor
             _build_base(inputs, placed, folder, stages)
             _build_merged(inputs, placed, folder, stages)
             _try_out(inputs, plans, placed, folder, stages)
+            paths = {each.source.name: each.path for each in placed}
+            states = write_states(inputs, plans, folder, paths=paths, budget=spec.prefix_states_mb, stages=stages)
             with stages.stage("write manifest"):
                 write_prompts(plans, folder)
-                paths = {each.source.name: each.path for each in placed}
-                manifest = write_manifest(inputs, plans, folder, paths=paths)
+                manifest = write_manifest(inputs, plans, folder, paths=paths, states=states.entries)
     return ExportReport(
         path=str(output),
         seconds=round(time.perf_counter() - start, 3),
         stages=stages.reports,
         sizes=_sizes(manifest),
-        warnings=warnings,
+        warnings=(*warnings, *states.warnings),
     )
 
 
@@ -165,5 +167,6 @@ def _sizes(manifest: Manifest) -> Sizes:
         adapters=under(ADAPTERS_DIR),
         merged=under(MERGED_DIR),
         prompts=under(PROMPTS_DIR),
+        states=under(STATES_DIR),
         total=sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal()),
     )

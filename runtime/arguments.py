@@ -37,6 +37,7 @@ class Arguments:
     value: dict[str, Any]
     decided: int
     forced: int
+    forwards: int  # runs of the model
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) ->
         written.append(token)
         decided += 1
     text = grammar.tokenizer.decode_bytes(written).decode()
-    return Arguments(grammar.parse(text), decided=decided, forced=len(written) - decided)
+    return Arguments(grammar.parse(text), decided=decided, forced=len(written) - decided, forwards=decided)
 
 
 def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> int:

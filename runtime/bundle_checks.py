@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, Manifest, Stage
+from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, Manifest
 
 # Names that every system takes literally: no drive, no stream, no `..`, no separator of Windows, no control character.
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
@@ -83,16 +84,30 @@ def _faults(manifest: Manifest) -> Iterator[str]:
             needed.append(adapter.path)
         else:
             needed += [f"{adapter.path}/{name}" for name in ("model.onnx", "genai_config.json")]
-    needed += [stage.prompt for stage in _stages(manifest)]
+    needed += [stage.prompt for stage in manifest.stages]
     yield from (f"no {path!r} among the files" for path in needed if path not in files)
+    yield from _state_faults(manifest)
     if files.get(f"{MODEL_DIR}/tokenizer.json") != manifest.tokenizer.fingerprint:
         yield "a tokenizer.json that is not the tokenizer's"
     adapters = [adapter.name for adapter in manifest.adapters]
     yield from _twice("adapters", adapters)
-    for stage in _stages(manifest):
+    for stage in manifest.stages:
         if stage.adapter is not None and stage.adapter not in adapters:
             yield f"a stage with adapter {stage.adapter!r}, which is not there"
     yield from _toolset_faults(manifest)
+
+
+def _state_faults(manifest: Manifest) -> Iterator[str]:
+    sizes = {entry.path: entry.size for entry in manifest.files}
+    states = [entry.path for entry in manifest.states]
+    yield from _twice("prefix states", states)
+    for entry in manifest.states:
+        width = {"float32": 4, "float16": 2}[entry.key.dtype]
+        if min(entry.key.shape) < 1 or sizes.get(entry.path) != width * math.prod(entry.key.shape):
+            yield f"{entry.path!r} of {sizes.get(entry.path)} bytes for the shape {list(entry.key.shape)}"
+    for stage in manifest.stages:
+        if stage.state is not None and stage.state not in states:
+            yield f"a stage with prefix state {stage.state!r}, which is not there"
 
 
 def _toolset_faults(manifest: Manifest) -> Iterator[str]:
@@ -109,14 +124,6 @@ def _toolset_faults(manifest: Manifest) -> Iterator[str]:
 
 def _twice(what: str, names: Sequence[str]) -> Iterator[str]:
     yield from (f"two {what} named {name!r}" for name in sorted(set(names)) if names.count(name) > 1)
-
-
-def _stages(manifest: Manifest) -> Iterator[Stage]:
-    if manifest.toolset_choice:
-        yield manifest.toolset_choice
-    for entry in manifest.toolsets:
-        yield entry.selection
-        yield from entry.arguments.values()
 
 
 def check_genai_config(value: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind, open_engine
 from dualtune_edge.runtime.pipeline import Agent, settings_for
+from dualtune_edge.runtime.prefix_states import PrefixStates
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.errors import RequestError
@@ -48,6 +50,15 @@ class AdapterSummary(Frozen):
         return cls(**{name: getattr(entry, name) for name in cls.model_fields})
 
 
+class StateSummary(Frozen):
+    """A stage's prefix and its KV state. `unused`: what else the state is for, where it is not for this bundle."""
+
+    prompt: str
+    prefix_tokens: int
+    state: str | None
+    unused: str | None
+
+
 class Inspection(Frozen):
     """What `inspect --json` prints."""
 
@@ -57,6 +68,7 @@ class Inspection(Frozen):
     profile: str | None
     toolsets: tuple[Toolset, ...]
     adapters: tuple[AdapterSummary, ...]
+    states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
     size_bytes: int
 
@@ -114,10 +126,32 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         profile=manifest.profile,
         toolsets=tuple(entry.toolset for entry in manifest.toolsets),
         adapters=tuple(map(AdapterSummary.of, manifest.adapters)),
+        states=tuple(_states(opened)),
         files=manifest.files,
         size_bytes=opened.size_bytes,
     )
     console.result(summary, _describe(opened, summary), as_json=as_json)
+
+
+def _states(bundle: Bundle) -> Iterator[StateSummary]:
+    states = PrefixStates(bundle, ORT_KV_FORMAT)
+    for stage in bundle.manifest.stages:
+        prefix = bundle.plan(stage).prefix
+        yield StateSummary(
+            prompt=stage.prompt,
+            prefix_tokens=len(prefix),
+            state=stage.state,
+            unused=states.refusal(stage, prefix),
+        )
+
+
+def _states_line(summary: Inspection) -> str:
+    """`28 of 30 prefixes, 5.5 MB`, and what is wrong with those that are left alone."""
+    usable = sum(each.state is not None and each.unused is None for each in summary.states)
+    paths = {each.state for each in summary.states}
+    size = sum(file.size for file in summary.files if file.path in paths)
+    reasons = "".join(f"; {each.state} is for {each.unused}" for each in summary.states if each.unused)
+    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{reasons}"
 
 
 def _request(text: str | None, messages: Path | None) -> str | list[Any]:
@@ -161,6 +195,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
         f"weights         {weights}, accuracy level {quantization.accuracy_level}",
         f"context         {base.context_length:,} tokens",
+        f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )

@@ -19,6 +19,8 @@ from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Manifest, Mode
 
 EngineKind = Literal["ort", "genai"]
 
+ORT_KV_FORMAT: Final = "ort/1"  # GroupQueryAttention's: keys rotated; a new number where the same model's would differ
+
 _ENGINES: Final[dict[EngineKind, tuple[str, str]]] = {  # imported when opened: one needs only its own library
     "ort": ("dualtune_edge.runtime.ort_engine", "OrtEngine"),
     "genai": ("dualtune_edge.runtime.genai_engine", "GenaiEngine"),

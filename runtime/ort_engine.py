@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import (
+    ORT_KV_FORMAT,
     ModelSource,
     Snapshot,
     check_held,
@@ -31,7 +32,6 @@ from dualtune_edge.runtime.engine import (
 from dualtune_edge.runtime.kv_cache import KvBuffers
 from dualtune_edge.runtime.ort_graph import KV, bind_adapter, failed, open_graph, ortvalue
 
-KV_FORMAT: Final = "ort/1"  # a new number where keys or values of the same model would lie otherwise
 _CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
 
 
@@ -68,8 +68,8 @@ class OrtEngine:
 
     @property
     def kv_format(self) -> str:
-        """GroupQueryAttention's own: keys rotated, (layers, 2, kv_heads, tokens, head_dim)."""
-        return KV_FORMAT
+        """How KV values lie."""
+        return ORT_KV_FORMAT
 
     @property
     def vocab_size(self) -> int:

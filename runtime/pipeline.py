@@ -21,23 +21,23 @@ from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose
 from dualtune_edge.runtime.conversation import read_messages
 from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
-from dualtune_edge.runtime.kv_cache import SnapshotStore
+from dualtune_edge.runtime.kv_reuse import KvReuse
+from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import BundleError, RequestError
 from dualtune_edge.toolkit.manifest import Stage, ToolsetEntry
 from dualtune_edge.toolkit.messages import Message
-from dualtune_edge.toolkit.prompts import Frame, Prompter, PromptPlan, common_prefix
+from dualtune_edge.toolkit.prompts import Frame, Prompter, PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A stage's prompt, ready to render. `key` names it."""
+    """A stage's prompt, ready to render."""
 
-    key: str
-    adapter: str | None
+    stage: Stage
     plan: PromptPlan
     prompter: Prompter
 
@@ -51,13 +51,19 @@ class _Count:
     reused: int = 0
     forced: int = 0
     decided: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    forwards: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(self, answer: Choice | Arguments) -> None:
         self.forced += answer.forced
         self.decided += answer.decided
+        self.forwards += answer.forwards
 
     def tokens(self) -> Tokens:
-        return Tokens(prompt=self.prompt, reused=self.reused, forced=self.forced, decided=self.decided)
+        names = ("prompt", "reused", "forced", "decided", "drafted", "accepted", "forwards")
+        return Tokens(**{name: getattr(self, name) for name in names})
 
     def elapsed(self) -> float:
         """Milliseconds since the call began."""
@@ -70,17 +76,17 @@ class Agent:
         with Agent.open("bundle") as agent:
             print(agent.call("what changed since yesterday?"))
 
-    The latest prompt's KV state of each stage is kept: what the next prompt has in common with it, the tool list at
-    least, is not computed again.
+    The tool lists are not read at all where the bundle brings their KV states. The latest prompt's KV state of each
+    stage is kept: what the next prompt has in common with it is not computed again.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        """`engine` was opened on `bundle.model`; leaving the `with` block closes it."""
+    def __init__(self, bundle: Bundle, engine: Engine, levers: Levers | None = None) -> None:
+        """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
+        levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
         self._prompts: dict[str, _Prompt] = {}
         self._grammars: dict[str, Grammar] = {}
-        self._store = SnapshotStore(limits.SNAPSHOT_BYTES)
-        self._latest: dict[str, tuple[str, tuple[int, ...]]] = {}  # stage → (identity, tokens) of what is kept for it
+        self._reuse = KvReuse(engine, bundle, levers, limits.SNAPSHOT_BYTES)
 
     @classmethod
     def open(
@@ -159,6 +165,7 @@ class Agent:
                 total=total,
             ),
             tokens=count.tokens(),
+            notes=tuple(count.notes),
         )
 
     def _toolset(self, messages: Sequence[Message], name: str | None, count: _Count) -> ToolsetEntry:
@@ -179,8 +186,9 @@ class Agent:
             raise self._no_prompt(stage, "completions")
         tokens, reused = self._begin(prompt, messages, count)
         choice = choose(self._engine, self._engine.forward(tokens[reused:]), prompt.plan.completions)
-        self._keep(prompt, tokens)
+        self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(choice)
+        count.forwards += 1  # of the prompt
         return choice
 
     def _arguments(self, entry: ToolsetEntry, tool: str, messages: Sequence[Message], count: _Count) -> dict[str, Any]:
@@ -194,56 +202,34 @@ class Agent:
             raise self._no_prompt(stage, "frame")
         tokens, reused = self._begin(prompt, messages, count)
         written = write_arguments(self._engine, [*tokens[reused:], *frame.tokens], self._grammar(prompt, frame))
-        self._keep(prompt, tokens)
+        self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(written)
         count.forced += len(frame.tokens)
         return written.value
 
     def _begin(self, prompt: _Prompt, messages: Sequence[Message], count: _Count) -> tuple[tuple[int, ...], int]:
         """The prompt's tokens, and how many of them the engine holds now; the last is never among these."""
-        tokens = prompt.prompter.tokens(messages)
-        engine = self._engine
-        if engine.adapter != prompt.adapter:
-            engine.use(prompt.adapter)
-        held = self._shared(engine.tokens, tokens)
-        kept = self._store.get(*self._latest[prompt.key]) if prompt.key in self._latest else None
-        if kept and kept.identity == engine.identity and self._shared(kept.tokens, tokens) > held:
-            engine.restore(kept)
-            held = self._shared(kept.tokens, tokens)
-        engine.rewind(held)
+        tokens, prefix = prompt.prompter.tokens(messages), prompt.plan.prefix
+        held = self._reuse.begin(prompt.stage, prefix, tokens)
         count.prompt += len(tokens)
         count.reused += held
+        if note := self._reuse.note(prompt.stage, prefix):
+            count.notes.append(note)
         return tokens, held
-
-    def _keep(self, prompt: _Prompt, tokens: tuple[int, ...]) -> None:
-        """Keep the KV state of a stage's prompt in place of its earlier one."""
-        self._engine.rewind(len(tokens))
-        snapshot = self._engine.snapshot()
-        if snapshot.state is None:
-            return  # an engine that would compute it again
-        if prompt.key in self._latest:
-            self._store.drop(*self._latest[prompt.key])
-        self._store.put(snapshot)
-        self._latest[prompt.key] = (snapshot.identity, snapshot.tokens)
-
-    @staticmethod
-    def _shared(held: tuple[int, ...], tokens: tuple[int, ...]) -> int:
-        """Tokens in common at the beginning, without the last, whose logits are needed."""
-        return len(common_prefix([held, tokens[:-1]]))
 
     def _prompt(self, stage: Stage) -> _Prompt:
         if stage.prompt not in self._prompts:
             plan, tokenizer = self.bundle.plan(stage), self.bundle.manifest.tokenizer
             template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
             prompter = Prompter(template, self.bundle.tokenizer, plan.tools, plan.tool)
-            self._prompts[stage.prompt] = _Prompt(stage.prompt, stage.adapter, plan, prompter)
+            self._prompts[stage.prompt] = _Prompt(stage, plan, prompter)
         return self._prompts[stage.prompt]
 
     def _grammar(self, prompt: _Prompt, frame: Frame) -> Grammar:
-        if prompt.key not in self._grammars:
+        if prompt.stage.prompt not in self._grammars:
             tool = next(tool for tool in prompt.plan.tools if tool.name == prompt.plan.tool)
-            self._grammars[prompt.key] = compile_grammar(tool, frame, self._constraint_tokenizer)
-        return self._grammars[prompt.key]
+            self._grammars[prompt.stage.prompt] = compile_grammar(tool, frame, self._constraint_tokenizer)
+        return self._grammars[prompt.stage.prompt]
 
     @cached_property
     def _constraint_tokenizer(self) -> LLTokenizer:

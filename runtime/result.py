@@ -26,21 +26,26 @@ class Timings(Frozen):
 class Tokens(Frozen):
     """Tokens of all stages together.
 
-    `prompt`: of the prompts, `reused` of these from KV state that was kept. Of the answers, `decided` were the model's
-    choice among several, `forced` had no alternative.
+    `prompt`: of the prompts, `reused` of these from KV state that was kept or came with the bundle. Of the answers,
+    `decided` were the model's choice among several, `forced` had no alternative. `drafted` were proposed to the model,
+    and `accepted` of these were its own choice. `forwards`: runs of the model, those for the prompts included.
     """
 
     prompt: int
     reused: int
     forced: int
     decided: int
+    drafted: int
+    accepted: int
+    forwards: int
 
 
 class CallResult(Frozen):
     """One tool call, or none (`outcome`).
 
     `probability` is that of `tool` (or of calling none) among the entries of `toolset`; `alternatives` are all others
-    of 0.01 or more. `arguments` is empty for a tool that takes none, and null where no tool is called.
+    of 0.01 or more. `arguments` is empty for a tool that takes none, and null where no tool is called. `notes`: what of
+    the bundle could not be used to answer sooner, and why.
     """
 
     toolset: str
@@ -51,3 +56,4 @@ class CallResult(Frozen):
     alternatives: tuple[Alternative, ...]
     timings_ms: Timings
     tokens: Tokens
+    notes: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from pydantic import Field
@@ -18,6 +19,7 @@ MODEL_DIR: Final = "model"  # the base graph with its LoRA slots; opens in plain
 ADAPTERS_DIR: Final = "adapters"  # one .onnx_adapter file an external adapter
 MERGED_DIR: Final = "merged"  # one graph folder a merged adapter
 PROMPTS_DIR: Final = "prompts"  # one PromptPlan a stage
+STATES_DIR: Final = "states"  # the KV state of a stage's static prefix, one file each
 
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
@@ -76,11 +78,30 @@ class AdapterEntry(Frozen):
     path: str  # external: the .onnx_adapter file; merged: the graph's folder; one adapter of several stages is one file
 
 
+class StateKey(Frozen):
+    """All that the KV values of a prefix depend on. They are restored only where every field is equal."""
+
+    identity: str  # the base's fingerprint and the adapter's mode and content
+    graph: str  # SHA-256 over the hashes of the graph's files and the adapter's
+    tokens: str  # SHA-256 over the prefix, 8 bytes a token
+    kv_format: str  # the engine, and how its values lie
+    dtype: Literal["float32", "float16"]
+    shape: tuple[int, int, int, int, int]  # layers, 2 (keys and values), heads, tokens, head_dim
+
+
+class StateEntry(Frozen):
+    """A file of raw little-endian values, `key.shape` in C order."""
+
+    path: str
+    key: StateKey
+
+
 class Stage(Frozen):
     """One prompt and the adapter that answers it; no adapter: the base answers."""
 
     prompt: str  # path of the PromptPlan
     adapter: str | None = None
+    state: str | None = None  # path of the prefix's KV state; None: the device computes it
 
 
 class ToolsetEntry(Frozen):
@@ -113,8 +134,18 @@ class Manifest(Frozen):
     toolset_choice: Stage | None  # None: there is one toolset
     toolsets: tuple[ToolsetEntry, ...] = Field(min_length=1)
     adapters: tuple[AdapterEntry, ...]
+    states: tuple[StateEntry, ...]
     files: tuple[FileEntry, ...]
     versions: dict[str, str]
+
+    @property
+    def stages(self) -> Iterator[Stage]:
+        """All of them, the toolset choice first."""
+        if self.toolset_choice:
+            yield self.toolset_choice
+        for entry in self.toolsets:
+            yield entry.selection
+            yield from entry.arguments.values()
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: the fields' own order, no spaces, UTF-8, one newline at the end.

@@ -13,7 +13,7 @@ REPORT = ExportReport(
     path="bundle",
     seconds=12.3,
     stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
-    sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, total=3_000_100),
+    sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, total=3_000_100),
     warnings=("tool 'read' has no adapter",),
 )
 

@@ -58,11 +58,14 @@ class Scripted:
         assert 0 <= length <= len(self.tokens)
         self.tokens = self.tokens[:length]
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.identity, self.tokens, np.zeros(len(self.tokens), dtype=np.float32))
+    kv_format = "scripted"
+
+    def snapshot(self, start: int = 0) -> Snapshot:
+        return Snapshot(self.identity, self.tokens, np.zeros(len(self.tokens) - start, dtype=np.float32), start)
 
     def restore(self, snapshot: Snapshot) -> None:
         assert snapshot.identity == self.identity
+        assert self.tokens[: snapshot.start] == snapshot.tokens[: snapshot.start]
         self.tokens = snapshot.tokens
 
     def close(self) -> None:
@@ -105,10 +108,13 @@ def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], A
 def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str, str]], Agent]) -> None:
     assert set(CallResult.model_fields) == {
         "toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens",
+        "notes",
     }  # fmt: skip
     printed = agent(LOG).call(QUESTION).model_dump()
     assert set(printed["timings_ms"]) == {"toolset", "selection", "arguments", "total"}
-    assert set(printed["tokens"]) == {"prompt", "reused", "forced", "decided"}
+    assert set(printed["tokens"]) == {
+        "prompt", "reused", "forced", "decided", "drafted", "accepted", "forwards",
+    }  # fmt: skip
 
 
 def test_no_tool_is_an_outcome(agent: Callable[[Mapping[str, str]], Agent]) -> None:
