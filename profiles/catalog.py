@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.errors import ProfileError
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
-_SUFFIX = ".toml"
+PROFILE_VARIABLE: Final = "DUALTUNE_EDGE_PROFILE"
+_SUFFIX: Final = ".toml"
+
+
+def asked_for(flag: str | None) -> str | None:
+    """What the user asks for: the flag beats the environment variable; None: neither is given."""
+    return flag or os.environ.get(PROFILE_VARIABLE) or None
 
 
 @functools.cache

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles import catalog, plugins
 from dualtune_edge.profiles.detect import detect as detect_machine
 from dualtune_edge.profiles.detect import ep_devices
-from dualtune_edge.profiles.resolve import Reason, Resolution, misfits, resolve
+from dualtune_edge.profiles.plugins import PluginState
+from dualtune_edge.profiles.resolve import Candidate, Reason, Resolution, candidates, resolve
 from dualtune_edge.profiles.schema import EpDevice, HardwareProfile, Machine
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.cli import group
@@ -30,19 +31,20 @@ class Detection(Frozen):
     profile: str
     settings: tuple[Reason, ...]
     warnings: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    providers: tuple[PluginState, ...]
 
 
 def list_(*, as_json: console.AsJson = False) -> None:
-    """List the profiles of this package; a * marks those that fit this machine.
+    """List the profiles of this package; a * marks those that can be followed here.
 
     Example:
         dualtune-edge profiles list
 
     """
-    machine, known = detect_machine(), catalog.profiles()
-    rows = [
-        f"{' ' if misfits(profile, machine) else '*'} {profile.name:<20} {profile.description}" for profile in known
-    ]
+    known = catalog.profiles()
+    usable = {each.profile for each in candidates(detect_machine()) if each.usable}
+    rows = [f"{'*' if each.name in usable else ' '} {each.name:<20} {each.description}" for each in known]
     console.result(ProfileList(profiles=known), "\n".join(rows), as_json=as_json)
 
 
@@ -64,20 +66,28 @@ def show(
 def detect(
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Settle this profile (a name or a .toml file) instead of the best one."),
+        typer.Option(
+            metavar="NAME",
+            help="Settle this profile (a name or a .toml file) instead of $DUALTUNE_EDGE_PROFILE or the best.",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
     *,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell of every profile and provider why, or why not.")
+    ] = False,
     as_json: console.AsJson = False,
 ) -> None:
     """Tell what this machine has, and how models will run on it, each setting with its reason.
 
     Example:
-        dualtune-edge profiles detect --json
+        dualtune-edge profiles detect --explain
 
     """
-    machine, devices = detect_machine(), ep_devices()
-    resolution = resolve(catalog.load(profile) if profile else None, machine, threads=threads)
+    machine, providers = detect_machine(), plugins.states()
+    devices = ep_devices()  # once the providers' libraries are registered
+    asked = catalog.asked_for(profile)
+    resolution = resolve(catalog.load(asked) if asked else None, machine, threads=threads)
     for warning in resolution.warnings:
         console.warn(warning)
     report = Detection(
@@ -86,8 +96,11 @@ def detect(
         profile=resolution.profile.name,
         settings=resolution.reasons,
         warnings=resolution.warnings,
+        candidates=candidates(machine),
+        providers=providers,
     )
-    console.result(report, _report(machine, devices, resolution), as_json=as_json)
+    text = _report(machine, devices, resolution)
+    console.result(report, f"{text}\n{_explain(report)}" if explain else text, as_json=as_json)
 
 
 profiles = group("Show hardware profiles, and which one fits here.", (list_, show, detect))
@@ -97,15 +110,35 @@ def _describe(profile: HardwareProfile) -> str:
     wishes = (
         ("threads", str(profile.session.threads)),
         ("spinning", "on" if profile.session.spinning else "off"),
+        *((("precision", profile.precision),) if profile.precision else ()),
         *((name, str(value)) for name, value in profile.quantization),
     )
     rows = (
         f"{profile.name}: {profile.description}",
         f"needs           {profile.architecture} with {', '.join(profile.features)}",
-        f"runs by         {profile.provider}",
+        f"runs by         {profile.provider} on the {profile.device}",
         *(f"{name:<16}{value:<10}{getattr(profile.why, name)}".rstrip() for name, value in wishes),
     )
     return "\n".join(rows)
+
+
+def _explain(report: Detection) -> str:
+    rows = [
+        "",
+        *(f"{'* ' if each.usable else '  '}{each.profile:<20} {each.why}" for each in report.candidates),
+        "",
+        *map(_standing, report.providers),
+    ]
+    return "\n".join(rows)
+
+
+def _standing(provider: PluginState) -> str:
+    if provider.problem:
+        told = f"{provider.problem}. {provider.fix}".rstrip(". ")
+    else:
+        told = f"version {provider.version}, on {', '.join(device.kind for device in provider.devices)}"
+    used = any(profile.provider == provider.provider for profile in catalog.profiles())
+    return f"  {provider.provider:<26} {told}{'' if used else '; no profile of this version uses it'}"
 
 
 def _report(machine: Machine, devices: tuple[EpDevice, ...], resolution: Resolution) -> str:

@@ -14,11 +14,13 @@ def read_cpu() -> Cpu:
     info, status, memory = (_table(_read(name)) for name in ("/proc/cpuinfo", "/proc/self/status", "/proc/meminfo"))
     allowed = cpu_list(status["Cpus_allowed_list"])
     quota = cpu_quota(_quota_files()) or len(allowed)
+    fastest = [cpu for cpu in allowed if cpu in _fastest(allowed)]
     return Cpu(
         name=info.get("model name", ""),
         features=cpu_features(info),
         physical_cores=min(physical_cores(_siblings(allowed)), quota),
         logical_cores=min(len(allowed), quota),
+        performance_cores=min(physical_cores(_siblings(fastest or allowed)), quota),
         memory=int(memory["MemTotal"].removesuffix(" kB")) * 1024,
     )
 
@@ -62,6 +64,12 @@ def _read(path: str) -> str:
 def _siblings(cpus: Iterable[int]) -> dict[int, str]:
     files = {cpu: Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
     return {cpu: file.read_text(encoding="ascii") if file.exists() else "" for cpu, file in files.items()}
+
+
+def _fastest(allowed: tuple[int, ...]) -> tuple[int, ...]:
+    """The logical CPUs of Intel's performance cores; all, where the kernel does not tell two kinds apart."""
+    file = Path("/sys/devices/cpu_core/cpus")
+    return cpu_list(file.read_text(encoding="ascii").strip()) if file.is_file() else allowed
 
 
 def _quota_files() -> list[str]:

@@ -14,7 +14,8 @@ _FEATURES: Final = {
     "hw.optional.avx2_0": "avx2",
     "hw.optional.fma": "fma",
 }
-_KEYS: Final = ("machdep.cpu.brand_string", "hw.physicalcpu", "hw.logicalcpu", "hw.memsize", *_FEATURES)
+_FASTEST: Final = "hw.perflevel0.physicalcpu"  # Apple silicon only
+_KEYS: Final = ("machdep.cpu.brand_string", "hw.physicalcpu", "hw.logicalcpu", _FASTEST, "hw.memsize", *_FEATURES)
 
 
 def read_cpu() -> Cpu:
@@ -32,5 +33,6 @@ def parse(text: str) -> Cpu:
         features=tuple(sorted(feature for key, feature in _FEATURES.items() if table.get(key) == "1")),
         physical_cores=int(table["hw.physicalcpu"]),
         logical_cores=int(table["hw.logicalcpu"]),
+        performance_cores=int(table.get(_FASTEST, table["hw.physicalcpu"])),
         memory=int(table["hw.memsize"]),
     )

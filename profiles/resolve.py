@@ -1,13 +1,17 @@
-"""Profile + machine → session settings, each with its reason."""
+"""Profile + machine → session settings, each with its reason; where a provider is missing, the CPU's instead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dualtune_edge.profiles import catalog
-from dualtune_edge.profiles.schema import HardwareProfile, Machine, SessionSettings
+from dualtune_edge.profiles import catalog, plugins
+from dualtune_edge.profiles.plugins import PluginState
+from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine, SessionSettings
 from dualtune_edge.toolkit.errors import ProfileError
 from dualtune_edge.toolkit.validation import listing
+
+StateOf = Callable[[str], PluginState]  # how a provider that comes as a package stands here
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,15 @@ class Reason:
 
     setting: str
     value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A profile of this package, whether it can run here, and why it is or is not taken unasked."""
+
+    profile: str
+    usable: bool
     why: str
 
 
@@ -29,61 +42,136 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
 
-def resolve(profile: HardwareProfile | None, machine: Machine, *, threads: int | None = None) -> Resolution:
-    """Settle every setting for `machine`; no `profile`: the one that fits best; `threads` beats any profile.
+def resolve(
+    profile: HardwareProfile | None, machine: Machine, *, threads: int | None = None, state: StateOf = plugins.state
+) -> Resolution:
+    """Settle every setting for `machine`.
+
+    Args:
+        profile: None: the one that fits best. One whose provider cannot be used here gives way to that one too.
+        machine: where it runs.
+        threads: beats any profile.
+        state: how providers that come as packages stand here; asked only where `profile` names one.
 
     Raises:
-        ProfileError: none was given and none is for this architecture; or `threads` is not positive.
+        ProfileError: no profile is for this architecture; or `threads` is not positive.
 
     """
+    warnings, instead = misfits(profile, machine) if profile else (), ""
     if profile is None:
         profile, why_profile = _best(machine)
+        warnings = misfits(profile, machine)
+    elif lacking := _lacks(profile, machine, state):
+        best, _ = _best(machine)
+        instead = f"profile {profile.name} cannot be followed, so profile {best.name} is: {lacking}"
+        profile, why_profile, warnings = best, instead, (instead, *misfits(best, machine))
     else:
         why_profile = "asked for"
-    wishes, said_by = profile.session, f"profile {profile.name} says so"
     count, why_threads = _threads(profile, machine, threads)
-    quantization = (
-        Reason(name, str(value), getattr(profile.why, name) or said_by) for name, value in profile.quantization
+    settings = SessionSettings(
+        intra_op_threads=count,
+        spinning=profile.session.spinning,
+        provider=profile.provider,
+        device=profile.device,
+        precision=profile.precision,
+        instead=instead,
     )
-    return Resolution(
-        profile=profile,
-        settings=SessionSettings(intra_op_threads=count, spinning=wishes.spinning),
-        reasons=(
-            Reason("profile", profile.name, why_profile),
-            Reason("threads", str(count), why_threads or said_by),
-            Reason("spinning", "on" if wishes.spinning else "off", profile.why.spinning or said_by),
-            *quantization,
-        ),
-        warnings=misfits(profile, machine),
-    )
+    return Resolution(profile, settings, _reasons(profile, settings, why_profile, why_threads), warnings)
 
 
 def misfits(profile: HardwareProfile, machine: Machine) -> tuple[str, ...]:
     """Why `profile` is not for `machine`, one sentence each; empty if it is."""
     if profile.architecture != machine.architecture:
         return (f"profile {profile.name} is for {profile.architecture}, this machine is {machine.architecture}",)
+    if profile.system not in {None, machine.system}:
+        return (f"profile {profile.name} is for {profile.system}, this machine runs {machine.system}",)
     missing = [feature for feature in profile.features if feature not in machine.cpu.features]
     if missing:
         return (f"profile {profile.name} needs the CPU feature {', '.join(missing)}, which this machine lacks",)
     return ()
 
 
+def candidates(machine: Machine, state: StateOf = plugins.state) -> tuple[Candidate, ...]:
+    """Every profile of this package: those that fit, best first; those that run if asked for; the rest."""
+    fitting = sorted(_fitting(machine), key=_demands, reverse=True)
+    rows = [
+        Candidate(
+            profile.name, usable=True, why=_uses_most(profile) if rank == 0 else "fits, and uses less of this CPU"
+        )
+        for rank, profile in enumerate(fitting)
+    ]
+    rest = [profile for profile in catalog.profiles() if profile not in fitting]
+    lacking = [(profile, " ".join(misfits(profile, machine)) or _lacks(profile, machine, state)) for profile in rest]
+    rows += [
+        Candidate(profile.name, usable=True, why="runs here if asked for: it was not measured to be faster")
+        for profile, fault in lacking
+        if not fault
+    ]
+    return (*rows, *(Candidate(profile.name, usable=False, why=fault) for profile, fault in lacking if fault))
+
+
+def _lacks(profile: HardwareProfile, machine: Machine, state: StateOf) -> str:
+    """Why `profile` cannot be followed here; empty if it can: for the CPU provider any can be, if only slower."""
+    if profile.provider == CPU_PROVIDER:
+        return ""
+    if faults := misfits(profile, machine):
+        return faults[0]
+    here = state(profile.provider)
+    if here.problem:
+        return f"{here.problem}. {here.fix}".rstrip(". ")
+    kinds = sorted({device.kind for device in here.devices})
+    if profile.device not in kinds:
+        return f"{profile.provider} offers {', '.join(kinds)} here and no {profile.device}"
+    return ""
+
+
+def _reasons(
+    profile: HardwareProfile, settings: SessionSettings, why_profile: str, why_threads: str
+) -> tuple[Reason, ...]:
+    why, said_by = profile.why, f"profile {profile.name} says so"
+    rows = [
+        Reason("profile", profile.name, why_profile),
+        Reason("provider", profile.provider, f"on the {profile.device}"),
+        Reason("threads", str(settings.intra_op_threads), why_threads or said_by),
+        Reason("spinning", "on" if settings.spinning else "off", why.spinning or said_by),
+    ]
+    if profile.precision:
+        rows.append(Reason("precision", profile.precision, why.precision or said_by))
+    rows += [Reason(name, str(value), getattr(why, name) or said_by) for name, value in profile.quantization]
+    return tuple(rows)
+
+
+def _fitting(machine: Machine) -> list[HardwareProfile]:
+    """The CPU provider's profiles that fit: only it is taken unasked, since no other was measured to be faster."""
+    return [each for each in catalog.profiles() if each.provider == CPU_PROVIDER and not misfits(each, machine)]
+
+
+def _demands(profile: HardwareProfile) -> tuple[bool, int]:
+    return profile.system is not None, len(profile.features)
+
+
 def _best(machine: Machine) -> tuple[HardwareProfile, str]:
     """The most demanding profile that fits; if none fits, the least demanding one of the architecture. And why."""
-    family = [profile for profile in catalog.profiles() if profile.architecture == machine.architecture]
+    if fitting := _fitting(machine):
+        best = max(fitting, key=_demands)
+        return best, _uses_most(best)
+    known = [profile for profile in catalog.profiles() if profile.provider == CPU_PROVIDER]
+    family = [
+        each for each in known if each.architecture == machine.architecture and each.system in {None, machine.system}
+    ]
     if not family:
         raise ProfileError(
             "this machine",
             found=f"architecture {machine.architecture}",
-            expected=listing(sorted({profile.architecture for profile in catalog.profiles()})),
+            expected=listing(sorted({profile.architecture for profile in known})),
             fix="Write a profile for it (docs/profiles.md) and name its file.",
         )
-    fitting = [profile for profile in family if not misfits(profile, machine)]
-    if fitting:
-        best = max(fitting, key=lambda profile: len(profile.features))
-        return best, f"of those that fit, it uses most of this CPU: {', '.join(best.features)}"
-    plainest = min(family, key=lambda profile: len(profile.features))
+    plainest = min(family, key=_demands)
     return plainest, f"none fits this CPU; it is the plainest for {machine.architecture}"
+
+
+def _uses_most(profile: HardwareProfile) -> str:
+    return f"of those that fit, it uses most of this CPU: {', '.join(profile.features)}"
 
 
 def _threads(profile: HardwareProfile, machine: Machine, asked: int | None) -> tuple[int, str]:
@@ -92,8 +180,11 @@ def _threads(profile: HardwareProfile, machine: Machine, asked: int | None) -> t
             fix = "Leave it out to use every physical core."
             raise ProfileError("threads", found=str(asked), expected="1 or more", fix=fix)
         return asked, "asked for"
-    if profile.session.threads != "physical":
-        return profile.session.threads, profile.why.threads
-    cpu = machine.cpu
-    counted = f"this process may use {cpu.physical_cores} physical of {cpu.logical_cores} logical cores"
-    return cpu.physical_cores, "; ".join(filter(None, (counted, profile.why.threads)))
+    wish, cpu = profile.session.threads, machine.cpu
+    if wish == "physical":
+        counted = f"this process may use {cpu.physical_cores} physical of {cpu.logical_cores} logical cores"
+        return cpu.physical_cores, "; ".join(filter(None, (counted, profile.why.threads)))
+    if wish == "performance":
+        counted = f"{cpu.performance_cores} of {cpu.physical_cores} physical cores are of the fastest kind"
+        return cpu.performance_cores, "; ".join(filter(None, (counted, profile.why.threads)))
+    return wish, profile.why.threads

@@ -26,8 +26,16 @@ class GroupMask:
     mask: int
 
 
-def parse_cores(buffer: bytes) -> tuple[tuple[GroupMask, ...], ...]:
-    """The cores in a buffer of `SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX` records, each with its logical processors.
+@dataclass(frozen=True)
+class Core:
+    """A core: its logical processors, and its efficiency class (the higher, the faster)."""
+
+    masks: tuple[GroupMask, ...]
+    efficiency: int
+
+
+def parse_cores(buffer: bytes) -> tuple[Core, ...]:
+    """The cores in a buffer of `SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX` records.
 
     A record: relationship (uint32), its own size (uint32), flags and efficiency class (2 bytes), 20 reserved bytes,
     the number of masks (uint16), then 16 bytes a mask: KAFFINITY (uint64), group (uint16), 6 reserved bytes.
@@ -35,21 +43,26 @@ def parse_cores(buffer: bytes) -> tuple[tuple[GroupMask, ...], ...]:
     return tuple(_records(buffer))
 
 
-def count(cores: Iterable[tuple[GroupMask, ...]], affinity: int) -> tuple[int, int]:
-    """Physical and logical cores that a process may use; `affinity` 0: it spans groups, nothing is kept from it."""
-    masks = [tuple(part.mask & affinity if affinity else part.mask for part in core) for core in cores]
-    usable = [core for core in masks if any(core)]
-    return len(usable), sum(mask.bit_count() for core in usable for mask in core)
+def count(cores: Iterable[Core], affinity: int) -> tuple[int, int, int]:
+    """Physical, logical and fastest physical cores that a process may use; `affinity` 0: it spans groups, all are."""
+    bits = [(core, [part.mask & affinity if affinity else part.mask for part in core.masks]) for core in cores]
+    usable = [(core, masks) for core, masks in bits if any(masks)]
+    fastest = max((core.efficiency for core, _ in usable), default=0)
+    return (
+        len(usable),
+        sum(mask.bit_count() for _, masks in usable for mask in masks),
+        sum(core.efficiency == fastest for core, _ in usable),
+    )
 
 
-def _records(buffer: bytes) -> Iterator[tuple[GroupMask, ...]]:
+def _records(buffer: bytes) -> Iterator[Core]:
     offset = 0
     while offset < len(buffer):
         relationship, size = struct.unpack_from("<II", buffer, offset)
         if relationship == _RELATION_PROCESSOR_CORE:
             (masks,) = struct.unpack_from("<H", buffer, offset + 30)
             pairs = (struct.unpack_from("<QH", buffer, offset + 32 + 16 * index) for index in range(masks))
-            yield tuple(GroupMask(group=group, mask=mask) for mask, group in pairs)
+            yield Core(tuple(GroupMask(group=group, mask=mask) for mask, group in pairs), buffer[offset + 9])
         offset += size
 
 
@@ -76,12 +89,13 @@ if sys.platform == "win32":
 
     def read_cpu() -> Cpu:
         """The CPU of this machine, as far as this process may use it."""
-        physical, logical = count(parse_cores(_core_records()), _affinity())
+        physical, logical, fastest = count(parse_cores(_core_records()), _affinity())
         return Cpu(
             name=_name(),
             features=_arm_features() if platform.machine() == "ARM64" else tuple(sorted(detected_info().features)),
             physical_cores=physical,
             logical_cores=logical,
+            performance_cores=fastest,
             memory=_memory(),
         )
 

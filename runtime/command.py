@@ -84,7 +84,10 @@ def call(
     toolset: Annotated[str | None, typer.Option(metavar="NAME", help="Choose among the tools of this toolset.")] = None,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A profile's name or .toml file; default: $DUALTUNE_EDGE_PROFILE, or the bundle's own."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
     as_json: console.AsJson = False,
@@ -105,6 +108,8 @@ def call(
         console.warn(warning)
     with Agent(opened, open_engine(opened.model, resolution.settings, engine)) as agent:
         answer = agent.call(request, toolset=toolset)
+    if answer.placement.instead not in {"", *resolution.warnings}:
+        console.warn(answer.placement.instead)
     console.result(answer, _line(answer), as_json=as_json)
 
 

@@ -13,7 +13,8 @@ from typing import Final, Literal, Protocol, Self, cast, get_args, runtime_check
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
+from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Manifest, Mode
 
@@ -204,6 +205,15 @@ class StateEngine(Engine, Protocol):
         """
 
 
+@runtime_checkable
+class PlacedEngine(Engine, Protocol):
+    """An engine that tells who runs its graphs."""
+
+    @property
+    def placement(self) -> Placement:
+        """The provider, and what it leaves to the CPU."""
+
+
 class _Opener(Protocol):
     def __call__(self, source: ModelSource, settings: SessionSettings) -> Engine: ...
 
@@ -212,12 +222,20 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
     """Open an engine on a model whose files were verified.
 
     Raises:
-        EngineError: unknown kind, a graph that is not as expected, or an adapter that does not fit it.
+        EngineError: unknown kind, or one that cannot run by this provider; a graph that is not as expected, or an
+            adapter that does not fit it.
 
     """
     if kind not in _ENGINES:
         raise EngineError(
             "engine", found=repr(kind), expected=" or ".join(get_args(EngineKind)), fix="Use one of them."
+        )
+    if kind == "genai" and settings.provider != CPU_PROVIDER:
+        raise EngineError(
+            "engine 'genai'",
+            found=f"a profile for {settings.provider}",
+            expected=f"one for {CPU_PROVIDER}, the only one that this engine runs",
+            fix="Use the engine 'ort', or another profile.",
         )
     module, name = _ENGINES[kind]
     opener = cast("_Opener", getattr(importlib.import_module(module), name))

@@ -27,6 +27,7 @@ from dualtune_edge.runtime.engine import (
     check_tokens,
     closed,
 )
+from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
 from dualtune_edge.toolkit.prompts import common_prefix
 
@@ -55,6 +56,11 @@ class GenaiEngine:
         self._tokens: list[int] = []
         self._adapter: str | None = None
         self._open = True
+
+    @property
+    def placement(self) -> Placement:
+        """The CPU provider: genai_config.json names no other."""
+        return Placement(instead=self._settings.instead)
 
     @property
     def vocab_size(self) -> int:

@@ -17,9 +17,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.engine import (
     ORT_KV_FORMAT,
+    AdapterSource,
     ModelSource,
     Snapshot,
     check_held,
@@ -30,7 +31,10 @@ from dualtune_edge.runtime.engine import (
     closed,
 )
 from dualtune_edge.runtime.kv_cache import KvBuffers
-from dualtune_edge.runtime.ort_graph import KV, bind_adapter, failed, open_graph, ortvalue
+from dualtune_edge.runtime.ort_graph import KV, bind_adapter, bind_no_adapter, failed, open_graph, ortvalue
+from dualtune_edge.runtime.providers import Graph
+from dualtune_edge.runtime.result import Placement
+from dualtune_edge.toolkit.errors import EngineError
 
 _CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
 
@@ -55,7 +59,7 @@ class OrtEngine:
 
         """
         self._source, self._settings = source, settings
-        self._sessions: dict[Path, onnxruntime.InferenceSession] = {}
+        self._graphs: dict[Path, Graph] = {}
         self._bindings: dict[str | None, _Binding] = {}
         self._kv = KvBuffers(source.cache, limit=source.context_length)
         self._mask = np.ones((1, 0), dtype=np.int64)  # attention to every token; a view of it is bound
@@ -68,8 +72,15 @@ class OrtEngine:
 
     @property
     def kv_format(self) -> str:
-        """How KV values lie."""
-        return ORT_KV_FORMAT
+        """How KV values lie, and which provider computed them."""
+        provider = self._settings.provider
+        return ORT_KV_FORMAT if provider == CPU_PROVIDER else f"{ORT_KV_FORMAT}/{provider}"
+
+    @property
+    def placement(self) -> Placement:
+        """Who runs the graph that was opened first; all have the same provider."""
+        graph = next(iter(self._graphs.values()), None)
+        return graph.placement if graph else Placement(instead=self._settings.instead)
 
     @property
     def vocab_size(self) -> int:
@@ -164,7 +175,7 @@ class OrtEngine:
         """Release sessions and buffers."""
         self._open = False
         self._bindings.clear()
-        self._sessions.clear()
+        self._graphs.clear()
         self._kv = KvBuffers(self._source.cache, limit=0)
 
     def __enter__(self) -> Self:
@@ -219,17 +230,46 @@ class OrtEngine:
         self._require_open()
         if name not in self._bindings:
             adapter = None if name is None else self._source.adapter(name)
-            merged = adapter is not None and adapter.mode == "merged"
-            session = self._session(adapter.path if adapter and merged else self._source.folder)
-            binding = _Binding(session, session.io_binding())
-            if adapter and not merged:
-                binding.file = bind_adapter(binding.session, binding.io, adapter.path)
-            self._bind_kv(binding.io)
-            self._bindings[name] = binding
+            try:
+                self._bindings[name] = self._bind(adapter)
+            except EngineError as error:
+                if self._settings.provider == CPU_PROVIDER:
+                    raise
+                self._fall_back(error)
+                self._bindings[name] = self._bind(adapter)
         return self._bindings[name]
+
+    def _bind(self, adapter: AdapterSource | None) -> _Binding:
+        merged = adapter is not None and adapter.mode == "merged"
+        folder = adapter.path if adapter and merged else self._source.folder
+        opened = folder in self._graphs
+        session = self._session(folder)
+        binding = _Binding(session, session.io_binding())
+        bind_no_adapter(session, binding.io)
+        if adapter and not merged:
+            binding.file = bind_adapter(session, binding.io, adapter.path)
+        self._bind_kv(binding.io)
+        if not opened and self._settings.provider != CPU_PROVIDER:
+            self._try_out(binding)
+        return binding
 
     def _session(self, folder: Path) -> onnxruntime.InferenceSession:
         """The graph of a folder, opened at first use."""
-        if folder not in self._sessions:
-            self._sessions[folder] = open_graph(folder, self._source, self._settings)
-        return self._sessions[folder]
+        if folder not in self._graphs:
+            self._graphs[folder] = open_graph(folder, self._source, self._settings)
+        return self._graphs[folder].session
+
+    def _try_out(self, binding: _Binding) -> None:
+        """Run one token: some of what a provider cannot do shows only then. The KV state is dropped."""
+        self._tokens.clear()
+        self._reserve(1)
+        self._bind_kv(binding.io)
+        logits = np.empty((1, self.vocab_size), dtype=np.float32)
+        self._run(binding, np.zeros((1, 1), dtype=np.int64), 1, np.zeros(1, dtype=np.int64), logits)
+
+    def _fall_back(self, error: EngineError) -> None:
+        """Let the CPU provider run every graph from now on: the other one fails on this bundle."""
+        instead = f"{self._settings.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {error.found}"
+        self._settings = SessionSettings(self._settings.intra_op_threads, self._settings.spinning, instead=instead)
+        self._bindings.clear()
+        self._graphs.clear()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.providers import Graph, open_session
 from dualtune_edge.toolkit.errors import EngineError
 
 KV: Final = (("key", 0), ("value", 1))  # half of a layer's cache: its name in the graph, its index in the buffer
@@ -21,7 +22,7 @@ _Expected = dict[str, tuple[str, tuple[int | None, ...]]]  # name → type and s
 _ORT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)"}
 
 
-def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> onnxruntime.InferenceSession:
+def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> Graph:
     """Open the graph of a folder and check its inputs and outputs against the source.
 
     Raises:
@@ -30,11 +31,20 @@ def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> 
     """
     path = folder / "model.onnx"
     try:
-        session = onnxruntime.InferenceSession(path, _session_options(settings), providers=["CPUExecutionProvider"])
+        graph = open_session(path, lambda: _session_options(settings), settings)
     except Exception as error:  # onnxruntime's errors share no base class
         raise failed(str(path), error) from error
-    _check_graph(session, source, str(path))
-    return session
+    _check_graph(graph.session, source, str(path))
+    return graph
+
+
+def bind_no_adapter(session: onnxruntime.InferenceSession, io: onnxruntime.IOBinding) -> None:
+    """Bind rank 0 to the slots that are plain inputs: they have no default, and rank 0 adds nothing."""
+    for value in session.get_inputs():
+        if _SLOT.fullmatch(value.name):
+            shape = [size if isinstance(size, int) else 0 for size in value.shape]
+            empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+            io.bind_ortvalue_input(value.name, empty)
 
 
 def bind_adapter(
@@ -51,7 +61,7 @@ def bind_adapter(
         file = onnxruntime.AdapterFormat.read_adapter(where)
     except Exception as error:  # onnxruntime's errors share no base class
         raise failed(where, error) from error
-    slots = {value.name: value for value in session.get_overridable_initializers()}
+    slots = {value.name: value for value in _inputs(session)}
     tensors = file.get_parameters()
     for name, tensor in tensors.items():
         if name not in slots:
@@ -107,9 +117,9 @@ def _check_graph(session: onnxruntime.InferenceSession, source: ModelSource, whe
         "logits_rows": ("tensor(float)", (None, None, source.vocab_size)),
         **{f"present.{half}": kv for half in halves},
     }
-    optional = [value for value in session.get_overridable_initializers() if not _SLOT.fullmatch(value.name)]
-    rows: _Expected = {"logits_at": ("tensor(int64)", (None,))}
-    signature = ((session.get_inputs(), inputs), (optional, rows), (session.get_outputs(), outputs))
+    inputs["logits_at"] = ("tensor(int64)", (None,))
+    ours = [value for value in _inputs(session) if not _SLOT.fullmatch(value.name)]
+    signature = ((ours, inputs), (session.get_outputs(), outputs))
     for found, expected in signature:
         if odd := {value.name for value in found} ^ set(expected):
             raise _misfit(where, f"unknown or missing: {', '.join(sorted(odd)[:3])}", "a decoder's inputs and outputs")
@@ -117,6 +127,11 @@ def _check_graph(session: onnxruntime.InferenceSession, source: ModelSource, whe
             kind, shape = expected[value.name]
             if value.type != kind or not _fits(value.shape, shape):
                 raise _misfit(where, f"{value.name} {value.type} {value.shape}", f"{kind} {list(shape)}")
+
+
+def _inputs(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
+    """Inputs with a default, and those without: what has one on the CPU provider has none on another."""
+    return [*session.get_inputs(), *session.get_overridable_initializers()]
 
 
 def _fits(found: Sequence[int | str | None], expected: Sequence[int | None]) -> bool:

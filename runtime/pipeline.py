@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from llguidance import LLTokenizer
 
-from dualtune_edge.profiles.catalog import load
+from dualtune_edge.profiles.catalog import asked_for, load
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import Resolution, resolve
 from dualtune_edge.profiles.schema import SessionSettings
@@ -20,10 +20,10 @@ from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar,
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose
 from dualtune_edge.runtime.conversation import read_messages
-from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.kv_reuse import KvReuse
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens
+from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import BundleError, RequestError
@@ -166,6 +166,7 @@ class Agent:
             ),
             tokens=count.tokens(),
             notes=tuple(count.notes),
+            placement=self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement(),
         )
 
     def _toolset(self, messages: Sequence[Message], name: str | None, count: _Count) -> ToolsetEntry:
@@ -246,11 +247,13 @@ class Agent:
 
 
 def settings_for(bundle: Bundle, *, profile: str | None = None, threads: int | None = None) -> Resolution:
-    """How a bundle's sessions should run here: `profile` (a name or a .toml file) beats the bundle's own.
+    """How a bundle's sessions should run here.
+
+    `profile` (a name or a .toml file) beats $DUALTUNE_EDGE_PROFILE, and that the bundle's own profile.
 
     Raises:
         ProfileError: no such profile, or none for this machine.
 
     """
-    name = profile or bundle.manifest.profile
+    name = asked_for(profile) or bundle.manifest.profile
     return resolve(load(name) if name else None, detect(), threads=threads)

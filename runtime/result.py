@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from dualtune_edge.toolkit.frozen import Frozen
 
 
@@ -40,6 +42,18 @@ class Tokens(Frozen):
     forwards: int
 
 
+class Placement(Frozen):
+    """Who runs the model. `instead` says why it is not the provider that was asked for.
+
+    `on_cpu`: operators (type → nodes of one graph) that another provider leaves to the CPU's; empty for the CPU's own.
+    """
+
+    provider: str = "CPUExecutionProvider"
+    device: str = "CPU"
+    instead: str = ""
+    on_cpu: dict[str, int] = Field(default_factory=dict)
+
+
 class CallResult(Frozen):
     """One tool call, or none (`outcome`).
 
@@ -57,3 +71,4 @@ class CallResult(Frozen):
     timings_ms: Timings
     tokens: Tokens
     notes: tuple[str, ...] = ()
+    placement: Placement = Placement()

@@ -11,11 +11,20 @@ DATA = Path(catalog.__file__).parent / "data"
 def test_every_file_is_a_profile_of_its_own_name_and_gives_every_reason() -> None:
     known = catalog.profiles()
     assert [f"{profile.name}.toml" for profile in known] == sorted(path.name for path in DATA.iterdir())
-    assert [profile.name for profile in known if not all(value for _, value in profile.why)] == []
+    unexplained = [
+        f"{profile.name}: {setting}"
+        for profile in known
+        for setting, why in profile.why
+        if bool(why) != (setting != "precision" or profile.precision is not None)
+    ]
+    assert unexplained == []
 
 
 def test_no_two_profiles_ask_for_the_same() -> None:
-    asked = [(profile.architecture, frozenset(profile.features)) for profile in catalog.profiles()]
+    asked = [
+        (profile.architecture, profile.system, frozenset(profile.features), profile.provider, profile.device)
+        for profile in catalog.profiles()
+    ]
     assert len(asked) == len(set(asked))
 
 
@@ -43,6 +52,13 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         ("description", "describtion", r"describtion.*Did you mean 'description'"),
         ("[session]", "[session", r"mine\.toml: found .*TOML"),
         ('provider = "CPUExecutionProvider"', 'provider = "CUDAExecutionProvider"', "provider"),
+        (
+            "[quantization]",
+            'precision = "bf16"\n[quantization]',
+            "CPUExecutionProvider runs the model: it reads neither",
+        ),
+        ("[quantization]", 'device = "GPU"\n[quantization]', "CPUExecutionProvider runs the model: it reads neither"),
+        ("[quantization]", 'system = "Windoze"\n[quantization]', "system: found 'Windoze'"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, told: str) -> None:
@@ -57,3 +73,11 @@ def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str,
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"none\.toml"):
         catalog.load(tmp_path / "none.toml")
+
+
+def test_the_flag_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(catalog.PROFILE_VARIABLE, raising=False)
+    assert catalog.asked_for(None) is None
+    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "openvino-cpu")
+    assert catalog.asked_for(None) == "openvino-cpu"
+    assert catalog.asked_for("x86-64-avx2") == "x86-64-avx2"

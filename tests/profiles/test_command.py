@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles import catalog, plugins
 from dualtune_edge.toolkit import cli
 
 
@@ -50,3 +50,21 @@ def test_a_profile_that_does_not_fit_is_told_on_stderr(capsys: pytest.CaptureFix
 def json_profile(capsys: pytest.CaptureFixture[str]) -> str:
     assert run("detect", "--json") == 0
     return str(json.loads(capsys.readouterr().out)["profile"])
+
+
+def test_explain_tells_of_every_profile_and_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("detect", "--explain") == 0
+    text = capsys.readouterr().out
+    assert [
+        profile.name for profile in catalog.profiles() if f"  {profile.name} " not in text.replace("* ", "  ")
+    ] == []
+    assert [plugin.provider for plugin in plugins.PLUGINS if f"  {plugin.provider} " not in text] == []
+    assert "VitisAIExecutionProvider   its package is on no package index; no profile of this version uses it" in text
+
+
+def test_the_environment_names_a_profile(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "x86-64-avx2")
+    assert json_profile(capsys) == "x86-64-avx2"
+    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "x86-64-avx-2")
+    assert run("detect") == 11
+    assert "Did you mean 'x86-64-avx2'" in capsys.readouterr().err

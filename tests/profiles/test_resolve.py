@@ -1,17 +1,35 @@
+import re
+
 import pytest
 
-from dualtune_edge.profiles import catalog
-from dualtune_edge.profiles.resolve import resolve
-from dualtune_edge.profiles.schema import Cpu, Machine, SessionSettings
+from dualtune_edge.profiles import catalog, plugins
+from dualtune_edge.profiles.plugins import PluginState
+from dualtune_edge.profiles.resolve import StateOf, candidates, resolve
+from dualtune_edge.profiles.schema import Cpu, EpDevice, Machine, SessionSettings
 from dualtune_edge.toolkit.errors import ProfileError
 
 AVX2 = ("avx2", "fma")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 
 
-def machine(architecture: str, *features: str, physical: int = 4, logical: int = 8) -> Machine:
-    cpu = Cpu(name="", features=features, physical_cores=physical, logical_cores=logical, memory=None)
-    return Machine(system="Linux", architecture=architecture, cpu=cpu)
+def machine(
+    architecture: str, *features: str, physical: int = 4, logical: int = 8, fastest: int = 4, system: str = "Linux"
+) -> Machine:
+    cpu = Cpu(
+        name="",
+        features=features,
+        physical_cores=physical,
+        logical_cores=logical,
+        performance_cores=fastest,
+        memory=None,
+    )
+    return Machine(system=system, architecture=architecture, cpu=cpu)
+
+
+def openvino(*kinds: str, problem: str = "") -> StateOf:
+    """A state of the plugin: the devices that it offers, or what is amiss."""
+    devices = tuple(EpDevice(provider=plugins.OPENVINO, kind=kind, vendor="Intel") for kind in kinds)
+    return lambda provider: PluginState(provider, "1.0", devices, problem, "Run: pip install it" if problem else "")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +42,9 @@ def machine(architecture: str, *features: str, physical: int = 4, logical: int =
         (machine("x86_64", *AVX512[:-1]), "x86-64-avx2"),  # Skylake-X: AVX512 without VNNI
         (machine("arm64", "asimddp"), "arm64-dotprod"),
         (machine("arm64", "asimddp", "i8mm"), "arm64-i8mm"),
+        (machine("arm64", "asimddp", system="Darwin"), "apple-silicon"),
+        (machine("arm64", "asimddp", "i8mm", system="Darwin"), "apple-silicon"),
+        (machine("x86_64", *AVX512, "amx_tile", "amx_bf16"), "x86-64-avx512-vnni"),  # OpenVINO is not taken unasked
     ],
 )
 def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str) -> None:
@@ -38,6 +59,7 @@ def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None
     told = {reason.setting: reason.value for reason in resolution.reasons}
     assert told == {
         "profile": "x86-64-avx2",
+        "provider": "CPUExecutionProvider",
         "threads": "6",
         "spinning": "on",
         "bits": "4",
@@ -85,3 +107,56 @@ def test_no_threads_are_refused(threads: int) -> None:
         resolve(None, machine("x86_64", *AVX2), threads=threads)
     with pytest.raises(ValueError, match="onnxruntime"):
         SessionSettings(intra_op_threads=threads)
+
+
+def test_efficiency_cores_are_left_out_where_the_profile_says_so() -> None:
+    hybrid = machine("x86_64", *AVX2, "avx_vnni", physical=10, logical=12, fastest=2)
+    assert resolve(None, hybrid).settings.intra_op_threads == 2
+    assert resolve(catalog.load("x86-64-avx2"), hybrid).settings.intra_op_threads == 10
+    mac = machine("arm64", "asimddp", physical=8, logical=8, fastest=4, system="Darwin")
+    assert resolve(None, mac).settings.intra_op_threads == 4
+
+
+def test_a_profile_for_another_system_is_told() -> None:
+    resolution = resolve(catalog.load("apple-silicon"), machine("arm64", "asimddp"))
+    assert resolution.warnings == ("profile apple-silicon is for Darwin, this machine runs Linux",)
+
+
+def test_openvino_is_followed_where_it_offers_the_device() -> None:
+    resolution = resolve(catalog.load("openvino-cpu"), machine("x86_64", *AVX2), state=openvino("CPU"))
+    settings = resolution.settings
+    assert (settings.provider, settings.device, settings.precision) == (plugins.OPENVINO, "CPU", "f32")
+    assert (settings.instead, resolution.warnings) == ("", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "state", "told"),
+    [
+        (
+            "openvino-cpu",
+            machine("x86_64", *AVX2),
+            openvino(problem="it is not installed"),
+            r"not installed\. Run: pip",
+        ),
+        ("openvino-gpu", machine("x86_64", *AVX2), openvino("CPU", "NPU"), "offers CPU, NPU here and no GPU"),
+        ("openvino-amx", machine("x86_64", *AVX2), openvino("CPU"), "needs the CPU feature amx_tile"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_gives_way_to_the_cpu_and_says_why(
+    name: str, here: Machine, state: StateOf, told: str
+) -> None:
+    resolution = resolve(catalog.load(name), here, state=state)
+    assert resolution.profile.name == "x86-64-avx2"
+    assert resolution.settings.provider == "CPUExecutionProvider"
+    assert resolution.settings.instead == resolution.warnings[0]
+    assert re.search(f"profile {name} cannot be followed, so profile x86-64-avx2 is: .*{told}", resolution.warnings[0])
+
+
+def test_candidates_are_ranked_each_with_a_reason() -> None:
+    ranked = candidates(machine("x86_64", *AVX512), openvino("CPU"))
+    assert sorted(each.profile for each in ranked) == [profile.name for profile in catalog.profiles()]
+    usable = [each.profile for each in ranked if each.usable]
+    assert usable == ["x86-64-avx512-vnni", "x86-64-avx2", "openvino-cpu"]
+    assert ranked[: len(usable)] == tuple(each for each in ranked if each.usable)
+    assert all(each.why for each in ranked)
+    assert ranked[0].profile == resolve(None, machine("x86_64", *AVX512)).profile.name

@@ -1,0 +1,86 @@
+"""Execution providers that come as packages of their own: found, registered with onnxruntime, and what is amiss.
+
+A package has two functions, `get_ep_name` and `get_library_path`; onnxruntime loads the library and then lists its
+devices. Only the packages named here are ever imported: a profile is data and cannot name a library.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Final
+
+from dualtune_edge.profiles.schema import EpDevice
+
+OPENVINO: Final = "OpenVINOExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A provider: the package that brings it (None: it is on no package index), and the devices it is for."""
+
+    provider: str
+    package: str | None
+    runs_on: str
+
+
+@dataclass(frozen=True)
+class PluginState:
+    """A provider on this machine. `problem` says in a few words why it cannot be used, `fix` what to do about it."""
+
+    provider: str
+    version: str = ""  # of the package; empty: not installed
+    devices: tuple[EpDevice, ...] = ()
+    problem: str = ""
+    fix: str = ""
+
+
+PLUGINS: Final = (
+    Plugin(OPENVINO, "onnxruntime-ep-openvino", "Intel's CPUs, GPUs and NPUs"),
+    Plugin("QNNExecutionProvider", "onnxruntime-qnn", "Qualcomm's NPUs"),
+    Plugin("VitisAIExecutionProvider", None, "AMD's NPUs"),
+)
+
+
+def states() -> tuple[PluginState, ...]:
+    """Every provider that this package knows of."""
+    return tuple(state(plugin.provider) for plugin in PLUGINS)
+
+
+@functools.cache  # a library is registered once a process
+def state(provider: str) -> PluginState:
+    """Register a provider's library, if its package is installed, and tell how it stands."""
+    plugin = next(each for each in PLUGINS if each.provider == provider)
+    if plugin.package is None:
+        return PluginState(provider, problem="its package is on no package index")
+    try:
+        version = importlib.metadata.version(plugin.package)
+    except importlib.metadata.PackageNotFoundError:
+        problem = f"the package {plugin.package} is not installed"
+        return PluginState(provider, problem=problem, fix=f"Run: pip install {plugin.package}")
+    try:
+        devices = _register(plugin.package)
+    except Exception as error:  # noqa: BLE001 - foreign code, and onnxruntime's errors share no base class
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = f"Run: pip install --force-reinstall {plugin.package}"
+        return PluginState(provider, version, problem=f"its library does not load: {said}", fix=fix)
+    if not devices:
+        problem = f"{plugin.package} {version} finds no device that it runs on"
+        return PluginState(provider, version, problem=problem, fix=f"It is for {plugin.runs_on}.")
+    return PluginState(provider, version, devices)
+
+
+def _register(package: str) -> tuple[EpDevice, ...]:
+    """Load the package's library; the devices that it adds."""
+    import onnxruntime  # noqa: PLC0415 - a tenth of a second that only this needs
+
+    module = importlib.import_module(package.replace("-", "_"))
+    name = module.get_ep_name()
+    onnxruntime.register_execution_provider_library(name, module.get_library_path())
+    return tuple(
+        EpDevice(provider=row.ep_name, kind=row.device.type.name, vendor=row.device.vendor)
+        for row in onnxruntime.get_ep_devices()
+        if row.ep_name == name
+    )
