@@ -1,6 +1,6 @@
 # make demo   export the built-in kit and make calls with it
 # make test   every check: ruff, mypy, import-linter, pytest
-# make docs   rewrite docs/cli.md from the commands' help
+# make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ test: .venv/installed .types
 
 docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py
+	$(BIN)/python docs/adapter_matrix.py
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nGive another interpreter: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -10,9 +10,10 @@ chat template: an export takes the built-in ones.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -42,25 +43,26 @@ class Shape:
     context: int
     tied: bool = True
     model_type: str = "qwen2"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the model type needs others
 
     def config(self) -> PretrainedConfig:
         """As transformers has it."""
-        return AutoConfig.for_model(
-            self.model_type,
-            hidden_size=self.hidden,
-            intermediate_size=self.intermediate,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.kv_heads,
-            head_dim=self.hidden // self.heads,
-            vocab_size=self.vocabulary,
-            max_position_embeddings=self.context,
-            tie_word_embeddings=self.tied,
-            sliding_window=None,  # Mistral has one unless told
-            rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-            bos_token_id=_END_OF_TURN - 2,
-            eos_token_id=_END_OF_TURN,
-        )
+        settings = {
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.hidden // self.heads,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.context,
+            "tie_word_embeddings": self.tied,
+            "sliding_window": None,  # Mistral has one unless told
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+            "bos_token_id": _END_OF_TURN - 2,
+            "eos_token_id": _END_OF_TURN,
+        }
+        return AutoConfig.for_model(self.model_type, **settings | dict(self.settings))
 
 
 SHAPES: Final = {

@@ -7,15 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import onnxruntime_genai
 import pytest
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
 from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -77,22 +75,3 @@ def test_an_unknown_key_of_the_builders_is_refused(
 def test_a_builder_that_fails_is_one_error(tiny: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="builder on"):
         build_graph(tiny, tmp_path / "graph", Quantization(), weights=tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3"])
-def test_other_architectures_give_transformers_logits(
-    model_type: str, float_graph: Any, peft_logits: Any, make_adapter: Any, tmp_path: Path
-) -> None:
-    from dualtune_edge.export.adapter import read_adapter
-    from dualtune_edge.export.graph.adapter_file import write_adapter
-
-    shape = Shape(64, 128, 2, 4, 2, 288, 512, tied=False, model_type=model_type)
-    write_checkpoint(tmp_path / "base", shape, seed=3)
-    checkpoint = read_checkpoint(tmp_path / "base")
-    build_graph(checkpoint, tmp_path / "graph", Quantization(bits=32))
-    graph = type(float_graph)(checkpoint, tmp_path / "graph", add_slots(tmp_path / "graph"))
-    np.testing.assert_allclose(graph.logits(), peft_logits(checkpoint.folder, None), atol=1e-4)
-    folder = make_adapter(checkpoint)
-    write_adapter(read_adapter(folder, checkpoint, "external"), graph.slots, tmp_path / "a.onnx_adapter")
-    reference = peft_logits(checkpoint.folder, folder)
-    np.testing.assert_allclose(graph.logits(tmp_path / "a.onnx_adapter"), reference, atol=1e-4)
