@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.runtime.draft_tokens import NO_DRAFT, Draft, continuation, follow
+from dualtune_edge.runtime.drafts import Drafter
+from dualtune_edge.runtime.engine import Engine, RowsEngine
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts import Frame
@@ -38,6 +40,8 @@ class Arguments:
     decided: int
     forced: int
     forwards: int  # runs of the model
+    drafted: int = 0  # tokens that a drafter proposed
+    accepted: int = 0  # of these, those that the model decided
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,22 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
     )
 
 
-def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) -> Arguments:
+def write_arguments(
+    engine: Engine,
+    pending: Sequence[int],
+    grammar: Grammar,
+    drafter: Drafter | None = None,
+    *,
+    ride: bool = True,
+) -> Arguments:
     """Append `pending` to what the engine holds, then let the model write the arguments.
 
     Args:
         engine: holds the prompt so far under the right adapter.
         pending: the rest of the prompt and the frame's tokens.
         grammar: the constraint.
+        drafter: proposes what may be written next; an engine that is no `RowsEngine` verifies no drafts.
+        ride: whether forced tokens ride along with the next decision; otherwise each is a forward of its own.
 
     Raises:
         RequestError: no end within the context or `limits.ARGUMENT_TOKENS`, or values that the schema refuses.
@@ -147,7 +160,7 @@ def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) ->
 
     """
     matcher, queue, written = grammar.matcher(), list(pending), list[int]()
-    decided = 0
+    count = _Count()
     while True:
         forced = matcher.compute_ff_tokens()
         _consume(matcher, forced, grammar)
@@ -156,13 +169,88 @@ def write_arguments(engine: Engine, pending: Sequence[int], grammar: Grammar) ->
         if matcher.is_accepting():  # only at the very end: an object is never complete before its brace
             break
         _refuse_endless(engine, queue, written, grammar)
-        token = _greedy(engine.forward(queue), matcher)
-        _consume(matcher, [token], grammar)
-        queue = [token]
-        written.append(token)
-        decided += 1
+        if not ride:
+            queue = _one_by_one(engine, queue, len(forced), count)
+        draft = NO_DRAFT
+        if drafter and isinstance(engine, RowsEngine):
+            draft = _draft(drafter, matcher, written, grammar, room=_room(engine, queue, written))
+        added = _decide(engine, queue, draft, matcher, grammar=grammar, count=count)
+        written += added
+        queue = [added[-1]]
     text = grammar.tokenizer.decode_bytes(written).decode()
-    return Arguments(grammar.parse(text), decided=decided, forced=len(written) - decided, forwards=decided)
+    return Arguments(
+        grammar.parse(text),
+        decided=count.decided,
+        forced=len(written) - count.decided,
+        forwards=count.forwards,
+        drafted=count.drafted,
+        accepted=count.accepted,
+    )
+
+
+@dataclass
+class _Count:
+    decided: int = 0
+    forwards: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+def _decide(
+    engine: Engine, queue: list[int], draft: Draft, matcher: LLMatcher, *, grammar: Grammar, count: _Count
+) -> list[int]:
+    """Let the model decide the next token, and those of the draft as far as it agrees; the engine lacks the last."""
+    start, added = len(engine.tokens) + len(queue), list[int]()
+    if draft.tokens and isinstance(engine, RowsEngine):
+        rows = [len(queue) - 1 + each for each in draft.rows]
+        logits = engine.forward_rows([*queue, *draft.tokens], rows)
+    else:
+        logits = engine.forward(queue)[np.newaxis]
+    count.forwards += 1
+    count.drafted += len(draft.rows) - 1
+    for index, row in enumerate(draft.rows):
+        token = _greedy(logits[index], matcher)
+        _consume(matcher, [token], grammar)
+        added = [*draft.tokens[:row], token]
+        count.decided += 1
+        if index + 1 == len(draft.rows) or draft.tokens[row] != token:
+            engine.rewind(start + row)
+            break
+        count.accepted += 1
+        _consume(matcher, list(draft.tokens[row + 1 : draft.rows[index + 1]]), grammar)  # forced behind it
+    return added
+
+
+def _one_by_one(engine: Engine, queue: list[int], forced: int, count: _Count) -> list[int]:
+    """Append the queue, its `forced` last tokens each by a forward of its own; what is left for the decision's."""
+    if not forced:
+        return queue
+    split = len(queue) - forced
+    for piece in (queue[:split], *([token] for token in queue[split:-1])):
+        if piece:
+            engine.forward(piece)
+            count.forwards += 1
+    return queue[-1:]
+
+
+def _room(engine: Engine, queue: Sequence[int], written: Sequence[int]) -> int:
+    """The most tokens that a draft may have: where a decision alone would be refused, so it must be with drafts."""
+    context = engine.context_length - len(engine.tokens) - len(queue)
+    return min(context, limits.ARGUMENT_TOKENS - len(written))
+
+
+def _draft(drafter: Drafter, matcher: LLMatcher, written: Sequence[int], grammar: Grammar, *, room: int) -> Draft:
+    """The first guess that begins with a token which the grammar allows."""
+    try:
+        text = grammar.tokenizer.decode_bytes(list(written)).decode()
+    except UnicodeDecodeError:  # in the middle of a character
+        return NO_DRAFT
+    for guess in drafter.guesses(text):
+        tokens = continuation(grammar.tokenizer, written, guess)
+        draft = follow(matcher.deep_copy(), tokens, room)
+        if draft.tokens:
+            return draft
+    return NO_DRAFT
 
 
 def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> int:
@@ -172,6 +260,9 @@ def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> int:
             "arguments", found="logits that are not finite", expected="numbers", fix="Check the bundle with `inspect`."
         )
     bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+    top = int(logits.argmax())
+    if bits[top >> 3] >> (top & 7) & 1:  # allowed, and so the largest of those: most decisions end here
+        return top
     allowed = np.unpackbits(bits, count=len(logits), bitorder="little").astype(np.bool_)  # (vocabulary,)
     return int(np.where(allowed, logits, -np.inf).argmax())
 

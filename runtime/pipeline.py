@@ -20,6 +20,7 @@ from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar,
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose
 from dualtune_edge.runtime.conversation import read_messages
+from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.kv_reuse import KvReuse
 from dualtune_edge.runtime.levers import Levers
@@ -82,11 +83,11 @@ class Agent:
 
     def __init__(self, bundle: Bundle, engine: Engine, levers: Levers | None = None) -> None:
         """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
-        levers = levers or Levers()
+        self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
         self._prompts: dict[str, _Prompt] = {}
         self._grammars: dict[str, Grammar] = {}
-        self._reuse = KvReuse(engine, bundle, levers, limits.SNAPSHOT_BYTES)
+        self._reuse = KvReuse(engine, bundle, self._levers, limits.SNAPSHOT_BYTES)
 
     @classmethod
     def open(
@@ -96,6 +97,7 @@ class Agent:
         engine: EngineKind = "ort",
         settings: SessionSettings | None = None,
         verify: bool = True,
+        levers: Levers | None = None,
     ) -> Agent:
         """Open a bundle.
 
@@ -104,6 +106,7 @@ class Agent:
             engine: the library that runs it: "ort" (onnxruntime) or "genai" (onnxruntime-genai).
             settings: how sessions run; by default what the bundle's profile means for this machine.
             verify: whether to hash every file first.
+            levers: what may make the answers quick; by default all of it.
 
         Raises:
             BundleError: no bundle, or a damaged one.
@@ -112,7 +115,7 @@ class Agent:
 
         """
         bundle = open_bundle(path, verify=verify)
-        return cls(bundle, open_engine(bundle.model, settings or settings_for(bundle).settings, engine))
+        return cls(bundle, open_engine(bundle.model, settings or settings_for(bundle).settings, engine), levers)
 
     def __enter__(self) -> Self:
         return self
@@ -202,10 +205,15 @@ class Agent:
         if frame is None:
             raise self._no_prompt(stage, "frame")
         tokens, reused = self._begin(prompt, messages, count)
-        written = write_arguments(self._engine, [*tokens[reused:], *frame.tokens], self._grammar(prompt, frame))
+        drafter = Drafter.of(messages, frame) if self._levers.drafts else None
+        pending = [*tokens[reused:], *frame.tokens]
+        grammar = self._grammar(prompt, frame)
+        written = write_arguments(self._engine, pending, grammar, drafter, ride=self._levers.forced)
         self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(written)
         count.forced += len(frame.tokens)
+        count.drafted += written.drafted
+        count.accepted += written.accepted
         return written.value
 
     def _begin(self, prompt: _Prompt, messages: Sequence[Message], count: _Count) -> tuple[tuple[int, ...], int]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
+from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
+from dualtune_edge.toolkit.messages import user
 from dualtune_edge.toolkit.prompts import Frame
 from dualtune_edge.toolkit.schemas import normalise
 from dualtune_edge.toolkit.tools import Tool
@@ -43,6 +45,8 @@ class Wishing:
     """An engine whose model wants to write one text, and past it what a seed says."""
 
     vocab_size = VOCABULARY
+    adapter = identity = ""
+    use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
 
     def __init__(self, wish: str = "", *, seed: int = 0, context: int = 10_000, bad: float | None = None) -> None:
         self.wish, self.seed, self.context_length, self.bad = wish.encode(), seed, context, bad
@@ -50,10 +54,23 @@ class Wishing:
         self.forwards: list[tuple[int, ...]] = []
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        return self.forward_rows(tokens, [len(tokens) - 1])[0]
+
+    def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        held = self.tokens
         self.tokens += tuple(tokens)
         self.forwards.append(tuple(tokens))
-        logits = np.random.default_rng([self.seed, len(self.tokens)]).standard_normal(VOCABULARY).astype(np.float32)
-        written = CONSTRAINT.decode_bytes(list(self.tokens[len(PROMPT) :]))
+        return np.stack([self.logits((*held, *tokens[: row + 1])) for row in rows])
+
+    def rewind(self, length: int) -> None:
+        assert 0 <= length <= len(self.tokens)
+        self.tokens = self.tokens[:length]
+
+    def logits(self, tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        logits = (
+            np.random.default_rng([self.seed, len(tokens), *tokens[-4:]]).standard_normal(VOCABULARY).astype(np.float32)
+        )
+        written = CONSTRAINT.decode_bytes(list(tokens[len(PROMPT) :]))
         if self.wish.startswith(written) and len(self.wish) > len(written):
             logits[CONSTRAINT.tokenize_bytes(self.wish[len(written) : len(written) + 1])[0]] = 50
         if self.bad is not None:
@@ -277,3 +294,78 @@ def test_a_tokenizer_that_llguidance_cannot_read(text: str) -> None:
 def test_a_vocabulary_smaller_than_the_tokenizers() -> None:
     with pytest.raises(CheckpointError, match="too small"):
         open_tokenizer(TOKENIZER.to_str(), vocab_size=10, end_of_turn=[END])
+
+
+def test_a_right_draft_is_one_forward() -> None:
+    of = grammar({"path": {"type": "string"}}, required=["path"])
+    written = '": {"path": "/etc/hosts"}}\n</tool_call>'
+    engine = Wishing(written)
+    result = write_arguments(engine, [], of, Drafter.of([user("show /etc/hosts")], SPACED))  # type: ignore[arg-type]
+    assert result.value == {"path": "/etc/hosts"}
+    assert (result.forwards, result.drafted, result.accepted) == (1, 10, 10)
+    assert result.decided == 11  # the draft's, and the closing quote
+
+
+def test_a_wrong_draft_costs_no_forward() -> None:
+    of = grammar({"path": {"type": "string"}}, required=["path"])
+    wanted = '": {"path": "/etch"}}\n</tool_call>'
+    plain, drafted = Wishing(wanted), Wishing(wanted)
+    texts = Drafter.of([user("show /etc/hosts")], SPACED)
+    first = write_arguments(plain, [], of)  # type: ignore[arg-type]
+    second = write_arguments(drafted, [], of, texts)  # type: ignore[arg-type]
+    assert first.value == second.value == {"path": "/etch"}
+    assert second.accepted == len("/etc")
+    assert second.forwards < first.forwards
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "text": {"type": "string", "maxLength": 9},
+    "count": {"type": "integer", "minimum": -5, "maximum": 500},
+    "mode": {"enum": ["name", "names", "größe", 7, None]},
+    "on": {"type": "boolean"},
+    "list": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 2},
+    "inner": {"type": "object", "properties": {"a": {"type": "integer", "maximum": 9}}, "required": ["a"]},
+}
+texts = st.lists(st.text('ab/.7 "`\\ü\n', max_size=30), max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(sorted(SCHEMAS)), unique=True, min_size=1, max_size=3),
+    optional=st.booleans(),
+    frame=st.sampled_from([SPACED, DENSE]),
+    wanted=st.none() | values,
+    said=texts,
+    seed=st.integers(0, 99),
+    ride=st.booleans(),
+    context=st.sampled_from([10_000, 40, 60]),
+)
+def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypothesis gives them by name
+    names: list[str],
+    optional: bool,  # noqa: FBT001
+    frame: Frame,
+    wanted: dict[str, Any] | None,
+    said: list[str],
+    seed: int,
+    ride: bool,  # noqa: FBT001
+    context: int,
+) -> None:
+    """Whatever the grammar, the model and the conversation: values, counts, errors, and what the engine holds."""
+    of = grammar({name: SCHEMAS[name] for name in names}, frame, required=[] if optional else names)
+    wish = "" if wanted is None else frame.pending + frame.dumps(wanted) + frame.tail
+    said = said if wanted is None else [*said, json.dumps(wanted, ensure_ascii=False)]
+    drafter = Drafter.of([user(text) for text in said], frame)
+    outcomes = []
+    for drafts, riding in ((None, True), (None, False), (drafter, ride)):
+        engine = Wishing(wish, seed=seed, context=context)
+        try:
+            result = write_arguments(engine, [7, 8], of, drafts, ride=riding)  # type: ignore[arg-type]
+        except RequestError as error:
+            outcomes.append(str(error))
+            continue
+        assert result.forwards == len(engine.forwards)
+        assert result.accepted <= result.drafted
+        if drafts is None and riding:
+            assert result.forwards == result.decided
+        outcomes.append(f"{result.value} {result.decided} {result.forced}")
+    assert len(set(outcomes)) == 1
