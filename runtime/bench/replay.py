@@ -77,7 +77,7 @@ class Replay:
         return self._run(request, answer, start, self._engine.record.events)
 
     def _warm(self, request: Request) -> None:
-        self._forced(replace(request, messages=_OTHER_WORDS))
+        self._forced(in_other_words(request))
         self._engine.rewind(0)
 
     def _forced(self, request: Request) -> tuple[CallResult, float, list[Event]]:
@@ -165,6 +165,11 @@ class Replay:
                 for event in events
             ),
         )
+
+
+def in_other_words(request: Request) -> Request:
+    """The same call, asked for by somebody else: it shares the tool lists with the request and no more."""
+    return replace(request, messages=_OTHER_WORDS)
 
 
 def attribute(events: Sequence[Event], scripts: Sequence[Script]) -> list[list[Event]]:

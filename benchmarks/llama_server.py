@@ -1,0 +1,98 @@
+"""llama.cpp's server on this machine's loopback: adapters by request, the gold call's text as a literal grammar."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from answered import Answered
+from tokenizers import Tokenizer
+
+from dualtune_edge.runtime.bench.scripts import Script
+
+_STARTING = 120.0  # seconds
+_CONTEXT = 4096  # tokens of a slot
+_HOST = "127.0.0.1"
+
+
+class LlamaServer:
+    """A server process; leaving the `with` block ends it."""
+
+    def __init__(self, binary: Path, folder: Path, adapters: Sequence[str], *, threads: int, slots: int) -> None:
+        """`folder` holds base.gguf and `<adapter>.gguf`; `slots`: prompts whose KV it keeps side by side."""
+        self._adapters, self._slots = list(adapters), slots
+        with socket.socket() as free:
+            free.bind((_HOST, 0))
+            self._port = free.getsockname()[1]
+        command = [str(binary), "--model", str(folder / "base.gguf"), "--host", _HOST, "--port", str(self._port)]
+        command += ["--threads", str(threads), "--parallel", str(slots), "--ctx-size", str(_CONTEXT * slots)]
+        for adapter in adapters:
+            command += ["--lora", str(folder / f"{adapter}.gguf")]
+        command += ["--lora-init-without-apply"] if adapters else []
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + _STARTING
+        while True:
+            try:
+                self._ask("/health", None)
+            except (urllib.error.URLError, ConnectionError):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self._process.kill()
+                    raise
+                time.sleep(0.2)
+            else:
+                return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def call(self, scripts: Sequence[Script], adapters: Sequence[str | None], tokenizer: Tokenizer) -> Answered:
+        """A gold call; `adapters`: the files' names, stage by stage. Each adapter has its slot, as far as they go."""
+        start, decoded = time.perf_counter(), 0
+        for script, adapter in zip(scripts, adapters, strict=True):
+            number = -1 if adapter is None else self._adapters.index(adapter)
+            text = tokenizer.decode(list(script.answer), skip_special_tokens=True)
+            request = {
+                "prompt": list(script.prompt),
+                "n_predict": 2 * len(text),
+                "temperature": 0,
+                "grammar": f"root ::= {json.dumps(text, ensure_ascii=False)}",
+                "lora": [{"id": number, "scale": 1.0}] if adapter else [],
+                "id_slot": (number + 1) % self._slots,
+                "cache_prompt": True,
+            }
+            answer = self._ask("/completion", request)
+            if answer["content"] != text:
+                raise SystemExit(f"llama.cpp wrote {answer['content']!r} under a grammar of {text!r}")
+            decoded += answer["timings"]["predicted_n"]
+        return Answered(round(1e3 * (time.perf_counter() - start), 3), decoded)
+
+    def decode_per_s(self, prompt: int, steps: int) -> float:
+        """Tokens a second without an adapter or a grammar, behind a prompt of so many tokens."""
+        request = {
+            "prompt": [1 + at % 200 for at in range(prompt)],
+            "n_predict": steps,
+            "ignore_eos": True,
+            "temperature": 0,
+            "lora": [],
+        }
+        return float(self._ask("/completion", request)["timings"]["predicted_per_second"])
+
+    def _ask(self, path: str, value: dict[str, Any] | None) -> Any:
+        data = None if value is None else json.dumps(value).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://{_HOST}:{self._port}{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310 - loopback
+            return json.loads(answer.read())
