@@ -1,0 +1,57 @@
+"""A package that stands where OpenVINO's provider would, for the tests of two wings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+
+PACKAGE: Final = "onnxruntime-ep-openvino"
+MODULE: Final = "onnxruntime_ep_openvino"
+SOURCE: Final = """\
+def get_ep_name():
+    return "OpenVINOExecutionProvider"
+
+def get_library_path():
+    return {library!r}
+"""
+Fault = Literal["absent", "broken", "failing", "deviceless"]
+
+
+@pytest.fixture
+def openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fault], None]]:
+    """Have OpenVINO's package absent, its library no library, its import fail, or its library offer no device."""
+    from dualtune_edge.profiles import plugins
+
+    def install(fault: Fault) -> None:
+        folder = tmp_path / "site"
+        information = folder / f"{MODULE}-9.9.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text(f"Name: {PACKAGE}\nVersion: 9.9\n", encoding="utf-8")
+        (folder / "library.so").write_text("no library", encoding="utf-8")
+        source = SOURCE.format(library=str(folder / "library.so"))
+        if fault == "failing":
+            source = "raise OSError('libtbb.so.12: not found')"
+        (folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, MODULE, raising=False)
+        if fault == "absent":
+            monkeypatch.setattr(importlib.metadata, "version", _not_found)
+        if fault == "deviceless":
+            import onnxruntime
+
+            monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda _name, _path: None)
+            monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
+
+    plugins.state.cache_clear()
+    yield install
+    sys.modules.pop(MODULE, None)
+    plugins.state.cache_clear()
+
+
+def _not_found(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
