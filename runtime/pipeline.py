@@ -18,7 +18,7 @@ from dualtune_edge.profiles.resolve import Resolution, resolve
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.choice import Choice, choose
+from dualtune_edge.runtime.choice import Choice, choose_behind
 from dualtune_edge.runtime.conversation import read_messages
 from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
@@ -189,10 +189,12 @@ class Agent:
         if not prompt.plan.completions:
             raise self._no_prompt(stage, "completions")
         tokens, reused = self._begin(prompt, messages, count)
-        choice = choose(self._engine, self._engine.forward(tokens[reused:]), prompt.plan.completions)
+        levers = self._levers
+        choice = choose_behind(
+            self._engine, tokens[reused:], prompt.plan.completions, ride=levers.forced, ahead=levers.lookahead
+        )
         self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(choice)
-        count.forwards += 1  # of the prompt
         return choice
 
     def _arguments(self, entry: ToolsetEntry, tool: str, messages: Sequence[Message], count: _Count) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dualtune_edge.runtime.choice import FLOOR, choose
+from dualtune_edge.runtime.choice import FLOOR, Choice, choose, choose_behind
 from dualtune_edge.toolkit.errors import EngineError, RequestError, TemplateError
 
 VOCABULARY = 8
@@ -164,3 +164,81 @@ def test_a_context_that_is_too_short_leaves_the_prompt() -> None:
     with pytest.raises(RequestError):
         choose(toy, logits, {"one": (5, 5, 5, 1, END), "two": (5, 5, 5, 2, END)})
     assert toy.tokens == PROMPT
+
+
+class Rows(Toy):
+    """The same, with logits of several positions."""
+
+    vocab_size = VOCABULARY
+    adapter = identity = ""
+    use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
+
+    @property
+    def context_length(self) -> int:
+        return self.context
+
+    def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        held = self.tokens
+        self.forward(tokens)
+        return np.stack([self.logits((*held, *tokens[: row + 1])) for row in rows])
+
+
+def same(one: Choice, other: Choice) -> bool:
+    return (one.winner, one.probability, one.alternatives, one.decided, one.forced) == (
+        other.winner, other.probability, other.alternatives, other.decided, other.forced,
+    )  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(
+    completions=prefix_free(),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([0.0, 3.0, 30.0]),
+    held=st.integers(0, len(PROMPT) - 1),
+)
+def test_however_forwards_are_saved_the_choice_is_the_same(
+    completions: Completions, seed: int, scale: float, held: int
+) -> None:
+    alone = Toy(seed, scale)
+    expected = choose(alone, alone.forward(PROMPT), completions)
+    for kind, ride, ahead in ((Toy, False, False), (Toy, True, True), (Rows, True, False), (Rows, True, True)):
+        engine = kind(seed, scale)
+        if held:
+            engine.forward(PROMPT[:held])
+        before = len(engine.runs)
+        found = choose_behind(engine, PROMPT[held:], completions, ride=ride, ahead=ahead)
+        assert same(found, expected)
+        assert engine.tokens == PROMPT
+        assert found.forwards == len(engine.runs) - before
+        if ride:
+            assert found.forwards <= 1 + expected.forwards
+
+
+def test_the_prompt_and_the_first_branching_are_one_forward() -> None:
+    engine = Rows(0)
+    choice = choose_behind(engine, PROMPT, {"one": (5, 6, 0, END), "two": (5, 6, 1, END)})
+    assert engine.runs == [(*PROMPT, 5, 6)]
+    assert choice.forwards == 1
+
+
+def test_a_likely_second_branching_is_scored_with_the_first() -> None:
+    completions = {"a": (1, 2, 0, END), "b": (1, 2, 1, END), "c": (1, 2, 3, END), "d": (4, END)}
+    engine = Rows(0)
+    choose_behind(engine, PROMPT, completions)
+    assert engine.runs == [(*PROMPT, 1, 2)]
+
+
+def test_a_far_second_branching_is_not() -> None:
+    run = (1, 2, 1, 2, 1, 2, 1, 2)
+    engine = Rows(0)
+    choose_behind(engine, PROMPT, {"a": (*run, 0, END), "b": (*run, 1, END), "c": (4, END)})
+    assert engine.runs[0] == PROMPT
+
+
+def test_a_context_too_short_for_looking_ahead_is_enough_for_the_choice() -> None:
+    completions = {"a": (1, 2, 0), "b": (1, 2, 1), "c": (1, 2, 3), "d": (4,)}
+    short, long = Rows(0, scale=0.0, context=len(PROMPT) + 1), Rows(0, scale=0.0)
+    with pytest.raises(RequestError):  # the second branching itself needs two tokens
+        choose_behind(short, PROMPT, completions)
+    assert short.tokens == PROMPT
+    assert choose_behind(long, PROMPT, completions).winner == "d"
