@@ -115,7 +115,7 @@ def conditions(few: BenchReport, peers: dict[str, Peer], speeds: dict[str, float
     where, gold = few.where, few.passes[0]
     yield f"{where.cpu}, {where.threads} threads, {', '.join(where.features)}; memory {few.bandwidth / 1e9:.1f} GB/s."
     yield f"Versions: {', '.join(f'{name} {version}' for name, version in where.versions.items())}."
-    naive = f", naive {gold.naive_ms.p50:.0f} ms" if gold.naive_ms else ""
+    naive = f", naive {gold.naive_ms.p50:.0f} ms"
     others = (f"; {peer.name} {peer.ms:.0f} ms for {peer.decoded:.0f} tokens" for peer in peers.values())
     yield f"14 tools: ours {gold.ms.p50:.0f} ms (median of {gold.ms.samples}){naive}{''.join(others)}."
     yield f"Decoding behind {_PROMPT} tokens: " + (

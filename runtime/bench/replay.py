@@ -1,4 +1,4 @@
-"""Calls, measured: a gold call by the agent and by the naive path, and the agent's own answer."""
+"""Calls, measured: gold ones and the agent's own, each with all levers and once more by the naive path."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
 from dualtune_edge.runtime.bench.requests import Request
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, StageName
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched
 from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.levers import NAIVE
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import DataError
@@ -32,7 +33,7 @@ class Replay:
     def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float) -> None:
         """`bandwidth`: bytes a second that the floor reckons with."""
         self._bundle, self._engine, self._bandwidth = bundle, engine, bandwidth
-        self._agent = Agent(bundle, engine)
+        self._agent, self._naive = Agent(bundle, engine), Agent(bundle, engine, NAIVE)
         self._writer = ScriptWriter(bundle)
         self._decode: dict[StageName, list[float]] = {}
 
@@ -46,20 +47,21 @@ class Replay:
         return self._writer.scripts(request)
 
     def first(self, request: Request) -> float:
-        """Milliseconds of the gold call, whatever the agent holds or lacks."""
-        return self._forced(request)[0].timings_ms.total
+        """Milliseconds of the gold call by the agent, whatever it holds or lacks."""
+        return self._forced(self._agent, request)[0].timings_ms.total
 
     def gold(self, request: Request) -> CallRun:
-        """The gold call, by the agent and then by the naive path.
+        """The gold call.
 
         Raises:
-            DataError: the schema does not let the gold call through.
+            DataError: the schema does not let it through.
 
         """
         self._warm(request)
-        answer, start, events = self._forced(request)
-        run = self._run(request, answer, start, events)
-        return run.model_copy(update={"naive_ms": self._naive(request)})
+        answer, start, events = self._forced(self._agent, request)
+        naive, _, naive_events = self._forced(self._naive, request)
+        self._learn_decoding(naive_events, self._writer.scripts(request))
+        return self._run(request, answer, start, events, naive)
 
     def free(self, request: Request) -> CallRun:
         """What the agent answers by itself.
@@ -71,21 +73,17 @@ class Replay:
         self._warm(request)
         answer = self._agent.call(request.messages)  # names the stages that the measured call will need
         self._warm(_answered(request, answer))
-        self._engine.record = Record()
-        start = time.perf_counter()
-        answer = self._agent.call(request.messages)
-        return self._run(request, answer, start, self._engine.record.events)
+        answer, start, events = self._call(self._agent, request, ())
+        naive, _, _ = self._call(self._naive, request, ())
+        return self._run(request, answer, start, events, naive)
 
     def _warm(self, request: Request) -> None:
-        self._forced(in_other_words(request))
+        self._forced(self._agent, in_other_words(request))
         self._engine.rewind(0)
 
-    def _forced(self, request: Request) -> tuple[CallResult, float, list[Event]]:
-        """The agent's answer when every choice of the model is the gold call's."""
-        self._engine.record = record = Record(scripts=self._writer.scripts(request))
-        start = time.perf_counter()
-        answer = self._agent.call(request.messages)
-        self._engine.record = Record()
+    def _forced(self, agent: Agent, request: Request) -> tuple[CallResult, float, list[Event]]:
+        """The answer when every choice of the model is the gold call's."""
+        answer, start, events = self._call(agent, request, self._writer.scripts(request))
         if not _is_gold(request, answer):
             raise DataError(
                 request.where,
@@ -93,33 +91,25 @@ class Replay:
                 expected=f"its gold call, {request.toolset}.{request.call}, to be possible",
                 fix="Write arguments that the tool's schema takes.",
             )
-        return answer, start, record.events
+        return answer, start, events
 
-    def _naive(self, request: Request) -> float:
-        """Milliseconds of the gold call without any lever: a new state for each stage, then token by token."""
-        called = request.call.name if request.call else None
-        stages = [stage for _, stage in self._writer.stages(request.toolset, called)]
-        scripts = self._writer.scripts(request)
+    def _call(self, agent: Agent, request: Request, scripts: Sequence[Script]) -> tuple[CallResult, float, list[Event]]:
+        """An agent's answer, when it began, and what the engine did."""
+        self._engine.record = record = Record(scripts=scripts)
         start = time.perf_counter()
-        for stage, script in zip(stages, scripts, strict=True):
-            self._engine.use(stage.adapter)
-            self._engine.forward(self._writer.prompt(stage, request.messages))
-            for token in script.answer[:-1]:  # nothing follows the last
-                self._engine.forward([token])
-        total = 1e3 * (time.perf_counter() - start)
-        self._learn_decoding(self._engine.record.events, scripts)
+        answer = agent.call(request.messages)
         self._engine.record = Record()
-        self._engine.rewind(0)
-        return round(total, 3)
+        return answer, start, record.events
 
     def _learn_decoding(self, events: Sequence[Event], scripts: Sequence[Script]) -> None:
         for script, found in zip(scripts, attribute(events, scripts), strict=True):
             steps = [each.end - each.start for each in found if each.kind == "forward" and each.appended == 1]
-            self._decode.setdefault(script.stage, []).extend(steps)
-            if not self._decode[script.stage]:
-                del self._decode[script.stage]
+            if steps:
+                self._decode.setdefault(script.stage, []).extend(steps)
 
-    def _run(self, request: Request, answer: CallResult, start: float, events: Sequence[Event]) -> CallRun:
+    def _run(
+        self, request: Request, answer: CallResult, start: float, events: Sequence[Event], naive: CallResult
+    ) -> CallRun:
         scripts = self._writer.scripts(_answered(request, answer))
         left = answer.tokens
         stages = []
@@ -135,7 +125,8 @@ class Replay:
             arguments=answer.arguments,
             right=_is_gold(request, answer),
             ms=answer.timings_ms.total,
-            naive_ms=None,
+            naive_ms=naive.timings_ms.total,
+            same=_said(naive) == _said(answer),
             stages=tuple(stages),
         )
 
@@ -218,5 +209,8 @@ def _answered(request: Request, answer: CallResult) -> Request:
 
 def _is_gold(request: Request, answer: CallResult) -> bool:
     gold = request.call
-    wanted = (request.toolset, gold.name if gold else None, gold.arguments if gold else None)
-    return (answer.toolset, answer.tool, answer.arguments) == wanted
+    return _said(answer) == (request.toolset, gold.name if gold else None, gold.arguments if gold else None)
+
+
+def _said(answer: CallResult) -> tuple[str, str | None, dict[str, Any] | None]:
+    return answer.toolset, answer.tool, answer.arguments

@@ -43,7 +43,7 @@ class StageRun(Frozen):
 
 
 class CallRun(Frozen):
-    """One call. `naive_ms`: the same tokens without any of our levers; null for a free call."""
+    """One call. `naive_ms`: the naive path's, which uses none of our levers; `same`: it gave the same answer."""
 
     request: str
     toolset: str
@@ -51,7 +51,8 @@ class CallRun(Frozen):
     arguments: dict[str, Any] | None
     right: bool  # the gold call, whole
     ms: float
-    naive_ms: float | None
+    naive_ms: float
+    same: bool
     stages: tuple[StageRun, ...]
 
     @property
@@ -95,11 +96,12 @@ class Pass(Frozen):
 
     kind: Literal["gold", "free"]
     ms: Spread
-    naive_ms: Spread | None
-    speedup: float | None
+    naive_ms: Spread
+    speedup: float
     over_floor: float
     forwards_per_argument_token: float | None  # null without a token of arguments
     right: int
+    same: int
     refused: int  # calls that ended in a RequestError; they are in none of the figures
     stages: tuple[StageSummary, ...]
     calls: tuple[CallRun, ...]
@@ -167,15 +169,15 @@ def summarize(
     stages = [(name, [run for run in runs if run.stage == name]) for name in names]
     written = [run for run in runs if run.stage == "arguments"]
     tokens = sum(run.forced + run.decided for run in written)
-    naive = [call.naive_ms for call in calls if call.naive_ms is not None]
     return Pass(
         kind=kind,
         ms=Spread.of(call.ms for call in calls),
-        naive_ms=Spread.of(naive) if naive else None,
-        speedup=_median(call.naive_ms / call.ms for call in calls if call.naive_ms is not None) if naive else None,
+        naive_ms=Spread.of(call.naive_ms for call in calls),
+        speedup=_median(call.naive_ms / call.ms for call in calls),
         over_floor=_median(call.ms / call.floor_ms for call in calls),
         forwards_per_argument_token=round(sum(run.forwards for run in written) / tokens, 3) if tokens else None,
         right=sum(call.right for call in calls),
+        same=sum(call.same for call in calls),
         refused=refused,
         stages=tuple(_summary(name, found, decode.get(name)) for name, found in stages if found),
         calls=tuple(calls),

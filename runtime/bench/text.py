@@ -60,8 +60,8 @@ def _pass(each: Pass) -> Iterator[str]:
     with printer.capture() as capture:
         printer.print(table)
     yield from (line.rstrip() for line in capture.get().splitlines())
-    if each.naive_ms and each.speedup:
-        yield f"the naive path: {_spread(each.naive_ms)}; ours is {each.speedup:.2f} times as fast"
+    same = f"{each.same} of its answers are ours; ours are {each.speedup:.2f} times as fast"
+    yield f"the naive path: {_spread(each.naive_ms)}; {same}"
     told = f"{each.over_floor:.2f} times the floor"
     if each.forwards_per_argument_token is not None:
         told += f"; {each.forwards_per_argument_token:.2f} forwards for each token of arguments"

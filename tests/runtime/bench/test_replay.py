@@ -52,7 +52,7 @@ def test_a_replay_makes_the_gold_call_whatever_the_model_would_do(runs: list[Cal
         assert run.right
         assert run.tool == (request.call.name if request.call else None)
         assert run.arguments == (request.call.arguments if request.call else None)
-        assert run.naive_ms
+        assert run.same
 
 
 def test_the_stages_counts_add_up(runs: list[CallRun], bundle: Bundle, requests: list[Request]) -> None:
@@ -91,7 +91,7 @@ def test_a_free_call_is_the_agents_own(bundle: Bundle, watched: Watched, request
     run = Replay(bundle, watched, bandwidth=1e9).free(requests[0])
     answer = Agent(bundle, watched).call(requests[0].messages)
     assert (run.toolset, run.tool, run.arguments) == (answer.toolset, answer.tool, answer.arguments)
-    assert run.naive_ms is None
+    assert run.same
 
 
 def test_watching_changes_no_answer_and_hides_no_ability(bundle: Bundle, requests: list[Request]) -> None:

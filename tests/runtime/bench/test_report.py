@@ -29,9 +29,17 @@ def stage(name: str = "selection", **changes: object) -> StageRun:
     return StageRun.model_validate({**whole, **changes})
 
 
-def call(*stages: StageRun, ms: float = 10.0, naive_ms: float | None = 40.0) -> CallRun:
+def call(*stages: StageRun, ms: float = 10.0, naive_ms: float = 40.0, same: bool = True) -> CallRun:
     return CallRun(
-        request="r", toolset="a<b", tool="t&t", arguments={}, right=True, ms=ms, naive_ms=naive_ms, stages=stages
+        request="r",
+        toolset="a<b",
+        tool="t&t",
+        arguments={},
+        right=True,
+        ms=ms,
+        naive_ms=naive_ms,
+        same=same,
+        stages=stages,
     )
 
 
@@ -61,9 +69,9 @@ def test_a_pass_is_in_ratios_of_single_calls() -> None:
     ]
 
 
-def test_a_free_pass_has_no_naive_path() -> None:
-    told = summarize("free", [call(stage(), naive_ms=None)], refused=2, decode={})
-    assert (told.speedup, told.naive_ms, told.forwards_per_argument_token, told.refused) == (None, None, None, 2)
+def test_answers_are_counted() -> None:
+    told = summarize("free", [call(stage()), call(stage(), same=False)], refused=3, decode={})
+    assert (told.right, told.same, told.refused, told.forwards_per_argument_token) == (2, 1, 3, None)
 
 
 def test_a_waterfall_is_a_picture_with_a_bar_an_event() -> None:
