@@ -44,6 +44,7 @@ def add_logits_rows(folder: Path) -> None:
     for user, index in list(hidden.uses()):
         user.replace_input_with(index, kept)
     graph.remove(unsqueeze, safe=True)
+    _widen(kept)
     _split(graph, path)
     stage = folder / f"{MODEL}.partial"
     ir.save(model, stage)  # external tensors stay references to model.onnx.data
@@ -77,6 +78,16 @@ def _positions(graph: ir.Graph) -> ir.Value:
     return value
 
 
+def _widen(kept: ir.Value) -> None:
+    """Say of what the head makes of the rows that they may be several."""
+    users = {use.node for use in kept.uses()}
+    while users:
+        for value in users.pop().outputs:
+            if value.shape is not None and len(value.shape) == 3:
+                value.shape = ir.Shape([value.shape[0], "rows", value.shape[2]])
+            users |= {use.node for use in value.uses()}
+
+
 def _split(graph: ir.Graph, path: Path) -> None:
     """What was `logits` becomes `logits_rows`; `logits` is its last row."""
     index = next((at for at, value in enumerate(graph.outputs) if value.name == "logits"), None)
@@ -84,14 +95,13 @@ def _split(graph: ir.Graph, path: Path) -> None:
     if index is None or node is None:
         raise _unknown(path, "no node that makes `logits`")
     rows = graph.outputs[index]
-    shape = rows.shape
     rows.name = ROWS
-    rows.shape = ir.Shape([shape[0], "rows", shape[2]]) if shape else None
     last = ir.Value(name=f"{ROWS}.last", const_value=ir.tensor(np.array([-1], dtype=np.int64), name=f"{ROWS}.last"))
     graph.register_initializer(last)
     gather = ir.node("Gather", [rows, last], {"axis": 1}, name="/lm_head/last/Gather")
     logits = gather.outputs[0]
-    logits.name, logits.shape, logits.type = "logits", shape, rows.type
+    logits.name, logits.type = "logits", rows.type
+    logits.shape = ir.Shape([rows.shape[0], 1, rows.shape[2]]) if rows.shape else None
     graph.insert_after(node, gather)
     graph.outputs[index] = logits
     graph.outputs.append(rows)
