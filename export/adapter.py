@@ -58,6 +58,7 @@ class AdapterWeights:
     sha256: str  # over the tensors and what of the config changes the mathematics
     chat_template: Path | None
     base_model: str | None  # what the config calls its base
+    plain: bool  # `pairs` are all that it does
 
     @property
     def extras(self) -> frozenset[Extra]:
@@ -114,6 +115,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         sha256=sha256,
         chat_template=template if template.is_file() else None,
         base_model=config.base_model_name_or_path or None,
+        plain=len(own) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
     )
 
 

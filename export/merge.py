@@ -1,8 +1,11 @@
-"""An adapter folded into the base by PEFT, in fp32: a checkpoint folder that the graph's builder takes."""
+"""An adapter folded into the base in fp32: weights that a graph is built of."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,14 +21,40 @@ from dualtune_edge.export import modules
 from dualtune_edge.export.adapter import AdapterWeights
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.quiet import captured
+from dualtune_edge.export.weights import MergedWeights, StoredWeights, Weights
 from dualtune_edge.toolkit.errors import AdapterError
 
 _TOLERANCE: Final = 1e-5  # of a weight against W + scale · B A, which PEFT may sum in another order
 _FILES: Final = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # beside config and weights
 
 
+@contextlib.contextmanager
+def merged_weights(checkpoint: Checkpoint, adapter: AdapterWeights, *, scratch: Path) -> Iterator[Weights]:
+    """The base's weights with the adapter folded in.
+
+    Plain LoRA is folded in as a weight is read. What else PEFT merges, it merges in memory and into a folder that lives
+    as long as the context: that takes some four times the base's size of memory in bfloat16, and twice of disk.
+
+    Args:
+        checkpoint: the base.
+        adapter: read for the merged mode.
+        scratch: an existing folder, in which that other folder is made.
+
+    Raises:
+        AdapterError: PEFT cannot fold it, or folds it otherwise than expected.
+
+    """
+    if adapter.plain:
+        yield MergedWeights(checkpoint, adapter)
+        return
+    with tempfile.TemporaryDirectory(prefix=".merge.", dir=scratch) as folder:
+        merge(checkpoint, adapter, Path(folder) / "weights")
+        gc.collect()  # PEFT's model is a cycle
+        yield StoredWeights(Path(folder) / "weights", merged=True)
+
+
 def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
-    """Write the base with the adapter folded in.
+    """Write the base with the adapter folded in by PEFT.
 
     Args:
         checkpoint: the base.

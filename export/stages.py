@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.inputs import AdapterSource, Inputs, read_inputs
-from dualtune_edge.export.merge import merge
+from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.plan import Plans, plan_prompts
 from dualtune_edge.export.prefix_states import write_states
 from dualtune_edge.export.progress import Stages
@@ -96,7 +94,7 @@ def _once(placed: tuple[_Placed, ...], mode: Mode) -> list[_Placed]:
 def _build_base(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
     """The base graph with its slots, and the external adapters."""
     with stages.stage("build the base graph"):
-        _build(inputs, folder / MODEL_DIR)
+        build_graph(inputs.checkpoint, folder / MODEL_DIR, inputs.quantization)
     with stages.stage("add LoRA slots"):
         slots = add_slots(folder / MODEL_DIR)
     external = _once(placed, "external")
@@ -107,11 +105,6 @@ def _build_base(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stage
         for each in external:
             write_adapter(each.source.weights(inputs.checkpoint), slots, folder / each.path)
             stage.advance()
-
-
-def _build(inputs: Inputs, out: Path, weights: Path | None = None) -> None:
-    build_graph(inputs.checkpoint, out, inputs.quantization, weights=weights)
-    gc.collect()  # the builder's model is a cycle: it would keep its memory, and its file mapped while we delete it
 
 
 def _build_merged(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, stages: Stages) -> None:
@@ -126,10 +119,11 @@ def _build_merged(inputs: Inputs, placed: tuple[_Placed, ...], folder: Path, sta
 
 
 def _merge_one(each: _Placed, inputs: Inputs, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".merge.", dir=folder) as scratch:  # beside the output: it is large
-        weights = Path(scratch) / "weights"
-        merge(inputs.checkpoint, each.source.weights(inputs.checkpoint), weights)
-        _build(inputs, folder / each.path, weights)
+    adapter = each.source.weights(inputs.checkpoint)
+    with merged_weights(inputs.checkpoint, adapter, scratch=folder) as weights:
+        build_graph(
+            inputs.checkpoint, folder / each.path, inputs.quantization, weights=weights, base=folder / MODEL_DIR
+        )
     for file in (folder / each.path).iterdir():
         if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
             file.unlink()

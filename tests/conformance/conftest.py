@@ -52,6 +52,7 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
     from dualtune_edge.export.graph.build import build_graph
     from dualtune_edge.export.graph.slots import add_slots
     from dualtune_edge.export.merge import merge
+    from dualtune_edge.export.weights import StoredWeights
 
     checkpoint = read_checkpoint(root / "base")
     quantization = Quantization(bits=bits)
@@ -66,7 +67,7 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
         adapters.append(AdapterSource(adapter, "external", path, weights.sha256))
     weights = read_adapter(root / "wide", checkpoint, "merged")
     merge(checkpoint, weights, root / f"{name}-weights")
-    build_graph(checkpoint, root / f"{name}-merged", quantization, weights=root / f"{name}-weights")
+    build_graph(checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True))
     adapters.append(AdapterSource("merged", "merged", root / f"{name}-merged", weights.sha256))
     return ModelSource(
         folder=root / name,

@@ -17,6 +17,7 @@ from dualtune_edge.export.adapter import LoraPair, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.merge import merge
+from dualtune_edge.export.weights import StoredWeights
 from dualtune_edge.toolkit.errors import AdapterError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -53,7 +54,7 @@ def test_merged_gives_pefts_logits(
 def test_a_graph_is_built_of_it(bits: Any, modules: list[str], tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
     folder = make_adapter(tiny, target_modules=modules)
     merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")
-    build_graph(tiny, folder / "graph", Quantization(bits=bits), weights=folder / "merged")
+    build_graph(tiny, folder / "graph", Quantization(bits=bits), weights=StoredWeights(folder / "merged", merged=True))
     config = json.loads((folder / "merged" / "config.json").read_text(encoding="utf-8"))
     assert config["tie_word_embeddings"] == ("lm_head" not in modules)
 

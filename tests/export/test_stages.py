@@ -151,7 +151,6 @@ def quick_work(mixed_inputs: Inputs, built: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(stages, "read_inputs", lambda _: mixed_inputs)
     monkeypatch.setattr(stages, "build_graph", build)
-    monkeypatch.setattr(stages, "merge", lambda _, __, out: shutil.copytree(mixed_inputs.checkpoint.folder, out))
 
 
 @pytest.fixture
@@ -445,7 +444,7 @@ class TestBadInput:
 
 # ---- interrupted: nothing is left, at whichever step ----
 
-STEPS = ("build_graph", "add_slots", "write_adapter", "merge", "Trial", "write_prompts", "write_manifest")
+STEPS = ("build_graph", "add_slots", "write_adapter", "merged_weights", "Trial", "write_prompts", "write_manifest")
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -10,10 +10,11 @@ from typing import Any, get_args
 import onnxruntime_genai
 import pytest
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.weights import StoredWeights
 from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -73,5 +74,8 @@ def test_an_unknown_key_of_the_builders_is_refused(
 
 
 def test_a_builder_that_fails_is_one_error(tiny: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match="builder on"):
-        build_graph(tiny, tmp_path / "graph", Quantization(), weights=tmp_path / "nowhere")
+    gone = read_checkpoint(shutil.copytree(tiny.folder, tmp_path / "base"))
+    weights = StoredWeights(gone.folder)
+    (gone.folder / "model.safetensors").unlink()
+    with pytest.raises(GraphError, match=r"builder on.*No such file"):
+        build_graph(gone, tmp_path / "graph", Quantization(), weights=weights)

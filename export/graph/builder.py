@@ -1,0 +1,105 @@
+"""onnxruntime-genai's model builder, with weights of ours: it makes the graph, and never sees a number."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.graph import builder_config
+from dualtune_edge.export.graph.deferred import deferred
+from dualtune_edge.export.graph.streaming import GraphWriter
+from dualtune_edge.export.quiet import captured
+from dualtune_edge.export.weights import Weights
+from dualtune_edge.toolkit.errors import GraphError
+from dualtune_edge.toolkit.manifest import Quantization
+
+_PRECISIONS: Final = {4: "int4", 8: "int8", 32: "fp32"}
+_QUANTIZER: Final = "onnxruntime.quantization"  # logs a line a node
+
+
+def run_builder(
+    checkpoint: Checkpoint, weights: Weights, out: Path, quantization: Quantization, base: Path | None
+) -> None:
+    """Write model.onnx, model.onnx.data, and the builder's own genai_config.json and tokenizer files.
+
+    Args:
+        checkpoint: whose config and tokenizer it is.
+        weights: of the model.
+        out: an empty folder.
+        quantization: how weights are stored.
+        base: a folder with the graph of the checkpoint's own weights, quantized alike: a source of what is unchanged.
+
+    While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
+
+    Raises:
+        GraphError: the builder failed.
+
+    """
+    logger = logging.getLogger(_QUANTIZER)
+    level = logger.level
+    with captured() as log, tempfile.TemporaryDirectory() as cache:
+        folder = checkpoint.folder
+        place = (folder.name, str(folder), str(out), _PRECISIONS[quantization.bits], "cpu", cache)
+        try:
+            from onnxruntime_genai.models import builder  # noqa: PLC0415 - it prints as it is imported
+
+            logger.setLevel(logging.WARNING)
+            extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
+            builder_config.adapt(extra["hf_details"]["hf_config"])
+            with _streaming(builder.Model, _model(checkpoint, weights), weights, base):
+                builder.create_model(*place, **extra)
+        except Exception as error:
+            said = log.getvalue().strip().splitlines()
+            raise GraphError(
+                f"onnxruntime-genai's builder on {folder}",
+                found=f"{type(error).__name__}: {error}" + (f" (after {said[-1]!r})" if said else ""),
+                expected="a graph",
+                fix="Check that the checkpoint loads in transformers, and the free space on the disk.",
+            ) from error
+        finally:
+            logger.setLevel(level)
+
+
+def options(quantization: Quantization, *, tied: bool) -> list[str]:
+    """The builder's `key=value` options. It ignores a name that it does not know, hence the checks."""
+    always = ["hf_token=false", "hf_remote=false", "prune_lm_head=true", "fuse_qkv=true", *builder_config.OPTIONS]
+    always.append(f"shared_embeddings={str(tied).lower()}")
+    if quantization.bits == 32:
+        return always
+    return [
+        *always,
+        f"accuracy_level={quantization.accuracy_level}",
+        f"block_size={quantization.block_size}",
+        f"algo_config={quantization.algorithm}",
+    ]
+
+
+def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
+    """The model as transformers has it, its parameters deferred."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
+    for path, module in model.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            value = deferred(f"{path}.{name}", parameter, weights)
+            setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
+    return model
+
+
+@contextlib.contextmanager
+def _streaming(kind: Any, model: PreTrainedModel, weights: Weights, base: Path | None) -> Iterator[None]:
+    """While it holds, the builder takes `model` where it would load one, and saves by `GraphWriter`."""
+    load, save = kind.load_weights, kind.save_model
+    kind.load_weights = lambda _builder, _path: model
+    kind.save_model = lambda builder, out: GraphWriter(builder, weights, base).write(Path(out))
+    try:
+        yield
+    finally:
+        kind.load_weights, kind.save_model = load, save

@@ -1,0 +1,181 @@
+"""The builder's graph onto the disk, weight by weight: read, quantize, write, drop.
+
+The builder quantizes a whole graph in memory. Its own `to_nbits` is called here on a graph of one MatMul, for some
+columns at a time: a block of weights lies within a column, so the outcome is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from dualtune_edge.export.graph.checks import DATA, MODEL
+from dualtune_edge.export.graph.data_file import DataFile
+from dualtune_edge.export.graph.deferred import columns, evaluate, names
+from dualtune_edge.export.weights import Weights
+
+_SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
+_PIECE: Final = 1 << 22  # weights quantized at a time; k_quant takes about 100 bytes for each
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """What takes a MatMul's place. `tensors` are its inputs behind the activations, in the order they are stored."""
+
+    op_type: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]  # names of the tensors, in the node's order
+    attributes: tuple[ir.Attr, ...]
+    tensors: tuple[ir.TensorProtocol, ...]
+
+
+class GraphWriter:
+    """Writes the graph that a builder has made.
+
+    Args:
+        builder: onnxruntime-genai's, its graph made of deferred weights.
+        weights: those the graph is made of.
+        base: a folder with the base's graph, quantized alike. What the base has as well is copied from there.
+
+    """
+
+    def __init__(self, builder: Any, weights: Weights, base: Path | None) -> None:
+        self._builder, self._weights = builder, weights
+        graph = ir.load(base / MODEL).graph if base else None
+        self._initializers = dict(graph.initializers) if graph else {}
+        quantized = (node for node in graph or () if node.op_type == "MatMulNBits")
+        self._nodes = {_SUFFIX.sub("", node.name or ""): node for node in quantized}
+
+    def write(self, folder: Path) -> None:
+        """Write model.onnx and model.onnx.data, laid out as the builder lays them out."""
+        model: ir.Model = self._builder.model
+        matmuls = list(self._matmuls(model.graph))
+        weights = {node.inputs[1].name for node in matmuls}
+        with DataFile(folder / DATA) as data:
+            for name, value in list(model.graph.initializers.items()):
+                if name not in weights:
+                    value.const_value = data.append(self._plain(value))
+            for node in matmuls:
+                self._lower(node, data)
+        model.graph.sort()
+        self._builder.stamp_build_metadata(model)
+        ir.save(model, folder / MODEL)
+
+    def _matmuls(self, graph: ir.Graph) -> Iterator[ir.Node]:
+        """Nodes with weights to be quantized."""
+        if self._builder.onnx_dtype == ir.DataType.FLOAT:
+            return
+        for node in graph:
+            if node.op_type == "MatMul" and node.inputs[1].name in graph.initializers:
+                yield node
+
+    def _plain(self, value: ir.Value) -> ir.TensorProtocol:
+        """A tensor that is stored as it is."""
+        tensor = value.const_value
+        source = _source(tensor)
+        if source is None:
+            return tensor
+        kept = self._initializers.get(value.name)
+        if kept and not self._changed(source) and (kept.dtype, kept.shape) == (value.dtype, value.shape):
+            return kept.const_value
+        return ir.Tensor(evaluate(source).contiguous().numpy(), name=value.name)
+
+    def _lower(self, node: ir.Node, data: DataFile) -> None:
+        """Quantize a MatMul's weight, write it, and make the node one that reads it."""
+        weight = node.inputs[1]
+        graph = node.graph
+        source = _source(weight.const_value)
+        kept = self._nodes.get(node.name)
+        quantized = _kept(kept) if kept and not self._changed(source) else self._quantize(node, source)
+        stored = {}
+        for tensor in quantized.tensors:
+            value = self._builder.make_value(tensor.name, tensor.dtype, tensor.shape)  # a tied table reads it by name
+            value.const_value = data.append(tensor)
+            graph.register_initializer(value)
+            stored[tensor.name] = value
+        node.op_type, node.domain, node.name = quantized.op_type, quantized.domain, quantized.name
+        node.attributes.update({attribute.name: attribute for attribute in quantized.attributes})
+        node.resize_inputs(1 + len(quantized.inputs))
+        for index, name in enumerate(quantized.inputs, start=1):
+            node.replace_input_with(index, stored[name])
+        if not weight.uses():
+            graph.initializers.pop(weight.name)
+
+    def _changed(self, source: torch.Tensor | None) -> bool:
+        return source is None or any(self._weights.changed(name) for name in names(source))
+
+    def _quantize(self, node: ir.Node, source: torch.Tensor | None) -> _Quantized:
+        if source is None:
+            raise TypeError(f"{node.name}: found a weight that is none of the model's")
+        rows, width = source.shape
+        step = max(1, _PIECE // rows)
+        pieces = [self._quantize_piece(node, piece) for piece in columns(source, step)]
+        first = pieces[0]
+        joined = [
+            ir.Tensor(np.concatenate([piece.tensors[index].numpy() for piece in pieces]), name=tensor.name)
+            for index, tensor in enumerate(first.tensors)
+        ]
+        attributes = [attribute for attribute in first.attributes if attribute.name != "N"]
+        return replace(first, attributes=(*attributes, ir.AttrInt64("N", width)), tensors=tuple(joined))
+
+    def _quantize_piece(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:
+        """By the builder's own `to_nbits`, which works on `builder.model`."""
+        x, y = (ir.Value(name=each.name, shape=each.shape, type=each.type) for each in (node.inputs[0], *node.outputs))
+        tensor = ir.Tensor(piece.contiguous().numpy(), name=node.inputs[1].name)
+        weight = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        alone = ir.Graph(
+            [x],
+            [y],
+            nodes=[ir.node(node.op_type, [x, weight], outputs=[y], name=node.name)],
+            initializers=[weight],
+            opset_imports=dict(node.graph.opset_imports),
+            name=node.graph.name,
+        )
+        whole = self._builder.model
+        self._builder.model = ir.Model(alone, ir_version=whole.ir_version)
+        try:
+            graph = self._builder.to_nbits().graph
+        finally:
+            self._builder.model = whole
+        (result,) = graph
+        if result.op_type == node.op_type:
+            raise ValueError(f"{node.name}: the builder does not quantize it")
+        weight.const_value = None  # a graph is a cycle: it would keep its tensors for a while
+        return _quantized(result, tuple(_taken(value) for value in graph.initializers.values()))
+
+
+def _taken(value: ir.Value) -> ir.Tensor:
+    """A copy, for a protobuf keeps the memory of the whole model that it came with; and nothing is left behind."""
+    tensor = ir.Tensor(value.const_value.numpy().copy(), name=value.name)
+    value.const_value = None
+    return tensor
+
+
+def _kept(node: ir.Node) -> _Quantized:
+    return _quantized(node, tuple(value.const_value for value in node.inputs[1:]))
+
+
+def _quantized(node: ir.Node, tensors: tuple[ir.TensorProtocol, ...]) -> _Quantized:
+    return _Quantized(
+        node.op_type,
+        node.domain,
+        node.name or "",
+        tuple(value.name for value in node.inputs[1:]),
+        tuple(node.attributes.values()),
+        tensors,
+    )
+
+
+def _source(tensor: ir.TensorProtocol) -> torch.Tensor | None:
+    """The torch tensor that the builder's lazy or plain tensor stands for; None: it is none of torch's."""
+    if isinstance(tensor, ir.LazyTensor):
+        tensor = tensor.raw()
+    return tensor.raw if isinstance(tensor.raw, torch.Tensor) else None

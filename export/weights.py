@@ -1,0 +1,104 @@
+"""A model's weights, read one at a time, so that it is never in memory as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from transformers import AutoConfig
+
+from dualtune_edge.export.adapter import AdapterWeights
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.modules import EMBEDDING, HEAD
+
+_ALL: Final = slice(None)
+_TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Weights(Protocol):
+    """Weights by their names in transformers."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and head are one table."""
+
+    def read(self, name: str, rows: slice = _ALL) -> torch.Tensor:
+        """A weight, or some of its rows, in fp32."""
+
+    def changed(self, name: str) -> bool:
+        """Whether it may differ from the base's."""
+
+
+class StoredWeights:
+    """Those of a folder in Hugging Face's format; nothing is kept.
+
+    Args:
+        folder: a checkpoint that `read_checkpoint` has read, or what `merge` has made of one.
+        merged: it is the latter.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+
+    """
+
+    def __init__(self, folder: Path, *, merged: bool = False) -> None:
+        self.tied: bool = AutoConfig.from_pretrained(folder, local_files_only=True).tie_word_embeddings
+        self._stored = stored_weights(folder)
+        self._merged = merged
+
+    def read(self, name: str, rows: slice = _ALL) -> torch.Tensor:
+        """A weight, or some of its rows, in fp32: the stored numbers, none of which has more digits."""
+        absent = name == f"{HEAD}.weight" and (self.tied or name not in self._stored)
+        stored = self._stored[f"{EMBEDDING}.weight" if absent else name]
+        count, *rest = stored.shape
+        start, stop, _ = rows.indices(count)
+        row = stored.size // count  # bytes
+        data = np.fromfile(stored.path, np.uint8, (stop - start) * row, offset=stored.offset + start * row)
+        return torch.from_numpy(data).view(_TYPES[stored.dtype]).reshape(stop - start, *rest).to(torch.float32)
+
+    def changed(self, name: str) -> bool:  # noqa: ARG002 - all or nothing
+        """Whether it may differ from the base's."""
+        return self._merged
+
+
+class MergedWeights:
+    """A base's with a plain LoRA adapter folded in, as PEFT's `merge_and_unload` does it in fp32.
+
+    Source: peft/tuners/lora/layer.py, `Linear.get_delta_weight` and `merge`, and `Embedding`'s.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, adapter: AdapterWeights) -> None:
+        self._base = StoredWeights(checkpoint.folder)
+        self._pairs = adapter.pairs
+        self._last: tuple[str, torch.Tensor] | None = None
+        # PEFT would fold a change of one of the two into both; each gets a table of its own.
+        self.tied: bool = checkpoint.tied and not {EMBEDDING, HEAD} & self._pairs.keys()
+
+    def read(self, name: str, rows: slice = _ALL) -> torch.Tensor:
+        """A weight, or some of its rows, in fp32."""
+        if not self.changed(name):
+            return self._base.read(name, rows)
+        if self._last is None or self._last[0] != name:
+            self._last = None  # before the next one takes its place in memory
+            self._last = name, self._fold(name)
+        return self._last[1][rows]
+
+    def changed(self, name: str) -> bool:
+        """Whether the adapter is on it."""
+        path, _, part = name.rpartition(".")
+        pair = self._pairs.get(path)
+        return pair is not None and (part == "weight" or pair.bias is not None)
+
+    def _fold(self, name: str) -> torch.Tensor:
+        path, _, part = name.rpartition(".")
+        pair = self._pairs[path]
+        weight = self._base.read(name)
+        if part == "bias":
+            assert pair.bias is not None  # noqa: S101 - it would not be changed
+            return weight.add_(torch.from_numpy(pair.bias) * pair.scale)
+        product = torch.from_numpy(pair.b) @ torch.from_numpy(pair.a)
+        if path == EMBEDDING:
+            product = product.T  # a table's rows are inputs
+        return weight.add_(product.mul_(pair.scale))
