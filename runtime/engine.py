@@ -48,6 +48,7 @@ class ModelSource:
     vocab_size: int
     context_length: int
     adapters: tuple[AdapterSource, ...] = ()
+    int8_activations: bool = True  # accuracy level 4: a provider that does not read the level from the graph is told
 
     @classmethod
     def of(cls, manifest: Manifest, root: Path) -> ModelSource:
@@ -56,7 +57,15 @@ class ModelSource:
         adapters = tuple(
             AdapterSource(entry.name, entry.mode, root / entry.path, entry.sha256) for entry in manifest.adapters
         )
-        return cls(root / MODEL_DIR, base.fingerprint, manifest.cache, base.vocab_size, base.context_length, adapters)
+        return cls(
+            folder=root / MODEL_DIR,
+            fingerprint=base.fingerprint,
+            cache=manifest.cache,
+            vocab_size=base.vocab_size,
+            context_length=base.context_length,
+            adapters=adapters,
+            int8_activations=manifest.quantization.accuracy_level == 4,
+        )
 
     def adapter(self, name: str) -> AdapterSource:
         """The adapter of that name.

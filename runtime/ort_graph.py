@@ -31,7 +31,7 @@ def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> 
     """
     path = folder / "model.onnx"
     try:
-        graph = open_session(path, lambda: _session_options(settings), settings)
+        graph = open_session(path, lambda: _session_options(settings), settings, int8=source.int8_activations)
     except Exception as error:  # onnxruntime's errors share no base class
         raise failed(str(path), error) from error
     _check_graph(graph.session, source, str(path))

@@ -29,8 +29,8 @@ class Graph:
     placement: Placement
 
 
-def open_session(path: Path, options: OptionsOf, settings: SessionSettings) -> Graph:
-    """Open a graph by the provider of `settings`.
+def open_session(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
+    """Open a graph by the provider of `settings`; `int8`: its activations may be int8 where weights are quantized.
 
     Raises:
         Exception: what onnxruntime and the provider raise, which share no base class.
@@ -39,10 +39,10 @@ def open_session(path: Path, options: OptionsOf, settings: SessionSettings) -> G
     if settings.provider == CPU_PROVIDER:
         session = onnxruntime.InferenceSession(path, options(), providers=[CPU_PROVIDER])
         return Graph(session, Placement(instead=settings.instead))
-    return _open_by_plugin(path, options, settings)
+    return _open_by_plugin(path, options, settings, int8=int8)
 
 
-def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings) -> Graph:
+def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
     state = plugins.state(settings.provider)
     devices = [
         each
@@ -61,11 +61,11 @@ def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings) -
         session_options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
         )
-        session_options.add_provider_for_devices(devices[:1], _openvino_options(settings, cache))
+        session_options.add_provider_for_devices(devices[:1], _openvino_options(settings, cache, int8=int8))
         return onnxruntime.InferenceSession(graph, session_options)
 
     weights = sha256_file(path.with_name(f"{path.name}.data"))
-    names = (path.name, sha256_file(path), weights, onnxruntime.__version__, state.version, repr(settings))
+    names = (path.name, sha256_file(path), weights, onnxruntime.__version__, state.version, f"{settings} {int8}")
     session = open_cached("\n".join(names), compile_into)
     on_cpu: Counter[str] = Counter(
         node.op_type
@@ -76,11 +76,13 @@ def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings) -
     return Graph(session, Placement(provider=settings.provider, device=settings.device, on_cpu=dict(on_cpu)))
 
 
-def _openvino_options(settings: SessionSettings, cache: Path | None) -> dict[str, str]:
+def _openvino_options(settings: SessionSettings, cache: Path | None, *, int8: bool) -> dict[str, str]:
     """OpenVINO takes its properties, device by device, as one JSON text."""
     properties = {"CACHE_DIR": str(cache)} if cache else {}
     if settings.precision:
         properties["INFERENCE_PRECISION_HINT"] = settings.precision
     if settings.device == "CPU":
         properties["INFERENCE_NUM_THREADS"] = str(settings.intra_op_threads)
+        # Left to itself it makes activations int8 whatever the graph's accuracy level says. 32: values to a scale.
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "32" if int8 else "0"
     return {"load_config": json.dumps({settings.device: properties})}

@@ -1,6 +1,8 @@
 """OpenVINO's own provider on its CPU device, where it is installed and offers one (on Intel's CPUs)."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,24 @@ def test_it_computes_what_the_cpu_provider_computes(engine: OrtEngine, fp32: Mod
     with OrtEngine(fp32, CPU) as reference:
         expected = logits(reference, adapter)
     np.testing.assert_allclose(logits(engine, adapter), expected, atol=1e-4, rtol=0)
+
+
+def test_activations_are_quantized_only_where_the_bundle_says_so(int4: ModelSource, tmp_path: Path) -> None:
+    import onnx
+
+    folder = shutil.copytree(int4.folder, tmp_path / "model")
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    levels = [value for node in graph.graph.node for value in node.attribute if value.name == "accuracy_level"]
+    assert {value.i for value in levels} == {4}
+    for value in levels:
+        value.i = 1  # fp32
+    onnx.save(graph, folder / "model.onnx")
+    source = replace(int4, folder=folder, adapters=(int4.adapter("wide"),), int8_activations=False)
+    coarse = replace(source, int8_activations=True)
+    with OrtEngine(source, CPU) as one, OrtEngine(source, SETTINGS) as two, OrtEngine(coarse, SETTINGS) as three:
+        expected, fine, coarser = (logits(each, "wide") for each in (one, two, three))
+    np.testing.assert_allclose(fine, expected, atol=1e-4, rtol=0)
+    assert not np.allclose(coarser, expected, atol=1e-3, rtol=0)
 
 
 def test_what_it_leaves_to_the_cpu_is_listed(engine: OrtEngine, fp32: ModelSource) -> None:

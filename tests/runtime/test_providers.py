@@ -69,19 +69,19 @@ def test_without_the_provider_the_cpu_answers_and_both_channels_say_why(
     assert answer(out) == {**plain, "placement": {**plain["placement"], "instead": instead}}
 
 
-def fail_to_open(path: Path, options: OptionsOf, settings: SessionSettings) -> Graph:
+def fail_to_open(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
     """A provider that is there and cannot compile the graph."""
     if settings.provider == OPENVINO:
         raise RuntimeError("[OpenVINO-EP] cannot compile\nmore")
-    return open_session(path, options, settings)
+    return open_session(path, options, settings, int8=int8)
 
 
-def fail_to_run(path: Path, options: OptionsOf, settings: SessionSettings) -> Graph:
+def fail_to_run(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
     """A provider that compiles the graph and fails at its first run: this session never computes a thing."""
     if settings.provider == OPENVINO:
-        session = open_session(path, options, SessionSettings(intra_op_threads=1)).session
+        session = open_session(path, options, SessionSettings(intra_op_threads=1), int8=int8).session
         return Graph(Failing(session), Placement(provider=OPENVINO))
-    return open_session(path, options, settings)
+    return open_session(path, options, settings, int8=int8)
 
 
 class Failing:
@@ -124,8 +124,8 @@ def test_an_engine_opened_without_asking_falls_back_too(exported: Path, openvino
 
 
 def test_an_unknown_adapter_is_no_fault_of_the_provider(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opens(path: Path, options: OptionsOf, settings: SessionSettings) -> Graph:
-        graph = open_session(path, options, SessionSettings(intra_op_threads=1))
+    def opens(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
+        graph = open_session(path, options, SessionSettings(intra_op_threads=1), int8=int8)
         return Graph(graph.session, Placement(provider=settings.provider))
 
     monkeypatch.setattr(ort_graph, "open_session", opens)
