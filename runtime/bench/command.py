@@ -57,6 +57,7 @@ def bench(
     with Console(stderr=True).status("") as status:
         report = measure(bundle, resolve, Wanted(engine, requests, calls, free), status.update)
     if plot:
-        gold = sorted(report.passes[0].calls, key=lambda call: call.ms)
-        write_waterfall(plot, gold[len(gold) // 2])
+        gold = sorted(report.passes[0].calls, key=lambda call: (len(call.stages), call.ms))
+        longest = [call for call in gold if len(call.stages) == len(gold[-1].stages)]
+        write_waterfall(plot, longest[len(longest) // 2])
     console.result(report, describe(report), as_json=as_json)
