@@ -31,7 +31,7 @@ from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.merge import merge
+from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.toolkit.errors import AdapterError
 from dualtune_edge.toolkit.manifest import Mode, Quantization
@@ -182,8 +182,10 @@ class Bench:
         return logits
 
     def _merged(self, weights: AdapterWeights) -> NDArray[np.float32]:
-        merge(self.checkpoint, weights, weights.folder / "merged")
-        return _logits(AutoModelForCausalLM.from_pretrained(weights.folder / "merged", dtype=torch.float32))
+        model = copy.deepcopy(self.model)
+        with merged_weights(self.checkpoint, weights, scratch=self.folder) as merged:
+            model.load_state_dict({name: merged.read(name) for name in model.state_dict()})
+        return _logits(model)
 
     def _peft(self, adapter: Path) -> NDArray[np.float32]:
         return _logits(PeftModel.from_pretrained(copy.deepcopy(self.model), adapter))

@@ -31,6 +31,7 @@ from dualtune_edge.toolkit.manifest import Mode
 WEIGHTS: Final = "adapter_model.safetensors"
 BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`
 _ROOT: Final = "base_model.model."  # what PEFT puts before a module's path
+_TABLES: Final = (modules.HEAD, "embed_tokens")
 # PEFT saves the base's embeddings too where LoRA is on one of them.
 _EMBEDDING_COPIES: Final = frozenset(
     f"{_ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
@@ -59,6 +60,7 @@ class AdapterWeights:
     chat_template: Path | None
     base_model: str | None  # what the config calls its base
     plain: bool  # `pairs` are all that it does
+    ties: bool  # it trains rows of the one table that the base's embedding and head share
 
     @property
     def extras(self) -> frozenset[Extra]:
@@ -115,6 +117,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         sha256=sha256,
         chat_template=template if template.is_file() else None,
         base_model=config.base_model_name_or_path or None,
+        ties=checkpoint.tied and bool(config.trainable_token_indices),
         plain=len(own) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
     )
 
@@ -210,7 +213,7 @@ def _check_slotted(folder: Path, expected: Expected, checkpoint: Checkpoint) -> 
 
 
 def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, checkpoint: Checkpoint) -> None:
-    """Refuse what PEFT would refuse to merge, or merge into both tables of a tied base."""
+    """Refuse what PEFT would refuse to merge, or would merge into another table than it was trained on."""
     without = next((place.path for place in expected.places if place.biased and not place.base_biased), None)
     if without:
         raise AdapterError(
@@ -219,11 +222,12 @@ def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, check
             expected="modules that have a bias, into which it is merged",
             fix="Export this adapter with `mode: external`.",
         )
-    if config.trainable_token_indices and checkpoint.tied:
+    tables = {place.path for place in expected.places} | set(config.modules_to_save or ())
+    if config.trainable_token_indices and checkpoint.tied and any(each.endswith(_TABLES) for each in tables):
         raise AdapterError(
             f"{folder / CONFIG}, trainable_token_indices",
-            found="rows of the embedding, which this base shares with its head",
-            expected="a base with a head of its own",
+            found="rows of the table that this base's embedding and head share, and another change of one of the two",
+            expected="one of these changes",
             fix="Train an adapter without trainable_token_indices; this one cannot be exported exactly.",
         )
 

@@ -78,7 +78,9 @@ def refuse_variants(where: str, architecture: Architecture, config: transformers
         CheckpointError: names the field of config.json.
 
     """
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    # Gemmas have two fields, of which transformers and the builder may read different ones.
+    names = {getattr(config, field, None) for field in ("hidden_act", "hidden_activation")} - {None}
+    activation = names.pop() if len(names) == 1 else tuple(sorted(map(str, names)))
     faults = {
         "quantization_config": (getattr(config, "quantization_config", None), "unquantized weights"),
         "hidden_act": (None if activation in _ACTIVATIONS else activation, " or ".join(map(repr, _ACTIVATIONS))),

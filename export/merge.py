@@ -67,7 +67,7 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
     """
     with captured():
         model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
-        if checkpoint.tied:
+        if checkpoint.tied and not adapter.ties:
             _untie(model)
         merged, touched, plain = _fold(model, adapter)
     with torch.no_grad():

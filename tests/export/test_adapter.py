@@ -235,3 +235,12 @@ def test_the_hash_covers_tensors_and_mathematics_and_nothing_else(tiny: Checkpoi
     name = f"{Q}.lora_A.weight"
     change(adapter, **{name: load_file(adapter / "adapter_model.safetensors")[name] + 1e-6})
     assert len({before, scaled, read_adapter(adapter, tiny, "external").sha256}) == 3
+
+
+def test_rows_of_a_shared_table_are_not_merged_with_another_change_of_it(
+    tiny: Checkpoint, untied: Checkpoint, make_adapter: MakeAdapter
+) -> None:
+    fields = {"target_modules": ["q_proj", "lm_head"], "trainable_token_indices": [1, 2]}
+    with pytest.raises(AdapterError, match="trainable_token_indices: found rows of the table"):
+        read_adapter(make_adapter(tiny, **fields), tiny, "merged")
+    read_adapter(make_adapter(untied, **fields), untied, "merged")

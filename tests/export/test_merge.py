@@ -30,6 +30,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "head": {"target_modules": ["q_proj", "lm_head"]},
     "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "a whole module": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "biases trained along": {"bias": "all"},
+    "rows of the embedding": {"trainable_token_indices": [72, 257]},
+    "parameters": {"target_modules": ["q_proj"], "target_parameters": ["mlp.up_proj.weight"]},
     "a bias in LoRA": {"target_modules": ["q_proj", "k_proj"], "lora_bias": True},
 }
 
