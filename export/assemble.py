@@ -23,6 +23,7 @@ from dualtune_edge.toolkit.manifest import (
     TokenizerInfo,
     ToolsetEntry,
 )
+from dualtune_edge.toolkit.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 _PACKAGES: Final = (
@@ -35,6 +36,11 @@ def write_prompts(plans: Plans, folder: Path) -> None:
     (folder / PROMPTS_DIR).mkdir()
     for stage in plans.stages:
         (folder / _prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
+
+
+def write_parity(report: ParityReport, folder: Path) -> None:
+    """How far the graphs are from PEFT, or that it was not compared."""
+    (folder / PARITY).write_bytes((report.model_dump_json() + "\n").encode())
 
 
 def write_manifest(

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dualtune_edge.export.parity.table import table
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.export.stages import run
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.manifest import Mode
+from dualtune_edge.toolkit.parity import ParityReport
 
 
 def export(
@@ -25,6 +27,10 @@ def export(
     arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="Keep adapters beside the base, or merge them into it.")] = None,
     profile: Annotated[str | None, typer.Option(help="A hardware profile's name, or a .toml file.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare with PEFT on these conversations too: JSON lines.")
+    ] = None,
+    no_parity: Annotated[bool, typer.Option("--no-parity", help="Do not compare with PEFT.")] = False,
     prefix_states_mb: Annotated[
         int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: all.")
     ] = None,
@@ -32,7 +38,8 @@ def export(
 ) -> None:
     r"""Compile a base model and its LoRA adapters into a bundle.
 
-    A SPEC.yaml names everything; for one toolset, flags do.
+    A SPEC.yaml names everything; for one toolset, flags do. What comes out is compared with PEFT in float32, stage by
+    stage; beyond the limits of `parity:` the export fails.
 
     Example:
         dualtune-edge export dualtune.yaml -o bundle
@@ -62,10 +69,30 @@ def export(
             expected="either a SPEC.yaml alone, or --base and --tools at least",
             fix="Say in the spec what the flags say.",
         )
-    report = run(asked, output)
+    report = run(_checked(asked, calibration, no_parity=no_parity), output, tell_parity=_tell_parity)
     for warning in report.warnings:
         console.warn(warning)
     console.result(report, _text(report), as_json=as_json)
+
+
+def _checked(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) -> ExportSpec:
+    """The spec with what the flags say of the comparison."""
+    if calibration and (no_parity or spec.parity is None):
+        raise SpecError(
+            "--calibration",
+            found="a file to compare on, and no comparison",
+            expected="one of them",
+            fix="Leave out --no-parity, or `parity: off` in the spec.",
+        )
+    if no_parity:
+        return spec.model_copy(update={"parity": None})
+    if calibration and spec.parity:
+        return spec.model_copy(update={"parity": spec.parity.model_copy(update={"calibration": calibration})})
+    return spec
+
+
+def _tell_parity(report: ParityReport) -> None:
+    typer.echo(table(report), err=True)
 
 
 def _text(report: ExportReport) -> str:

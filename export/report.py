@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.parity import ParityReport
 
 
 class StageReport(Frozen):
@@ -32,3 +33,4 @@ class ExportReport(Frozen):
     stages: tuple[StageReport, ...]
     sizes: Sizes
     warnings: tuple[str, ...]
+    parity: ParityReport

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from dualtune_edge.export.yaml_file import Location, dotted, read_yaml
@@ -19,6 +19,7 @@ from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import Mode, Quantization
+from dualtune_edge.toolkit.parity import ParityLimits
 from dualtune_edge.toolkit.prompts import NO_TOOL
 from dualtune_edge.toolkit.validation import validate
 
@@ -91,6 +92,28 @@ class ToolsetSpec(Frozen):
     templates: TemplatesSpec = TemplatesSpec()
 
 
+class ParitySpec(Frozen):
+    """How much is compared with PEFT in float32, and how far it may differ.
+
+    `prompts` are made up for each stage; arguments are compared up to `argument_tokens`. The graph before quantization
+    is compared where it is small, unless said. `calibration` holds conversations of the user's own.
+    """
+
+    prompts: int = Field(default=2, ge=1, le=64)
+    argument_tokens: int = Field(default=32, ge=1, le=limits.ARGUMENT_TOKENS)
+    before_quantization: bool | None = None
+    calibration: LocalPath | None = None
+    limits: ParityLimits = ParityLimits()
+
+
+def _off(value: object) -> object:
+    if value is False or value == "off":
+        return None
+    if isinstance(value, dict | ParitySpec):
+        return value
+    raise PydanticCustomError("parity", "`off`, or a mapping")
+
+
 class ExportSpec(Frozen):
     """One export.
 
@@ -107,6 +130,7 @@ class ExportSpec(Frozen):
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
     prefix_states_mb: Annotated[int, Field(ge=0)] | None = None
+    parity: Annotated[ParitySpec | None, BeforeValidator(_off)] = ParitySpec()  # None: nothing is compared
 
     @classmethod
     def from_flags(
@@ -187,6 +211,8 @@ def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     yield ("base",), spec.base, True
     if spec.toolset_template:
         yield ("toolset_template",), spec.toolset_template, False
+    if spec.parity and spec.parity.calibration:
+        yield ("parity", "calibration"), spec.parity.calibration, False
     for index, toolset in enumerate(spec.toolsets):
         here = ("toolsets", index)
         yield (*here, "tools"), toolset.tools, False

@@ -23,6 +23,7 @@ from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, FileEntry, Manifest, Stage, ToolsetEntry
+from dualtune_edge.toolkit.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
@@ -61,6 +62,19 @@ class Bundle:
         """Of all files."""
         manifest = self.manifest
         return sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal())
+
+    @cached_property
+    def parity(self) -> ParityReport | None:
+        """How far its graphs are from PEFT; None: it was exported before this was told.
+
+        Raises:
+            BundleError: the file is no such report.
+
+        """
+        if all(file.path != PARITY for file in self.manifest.files):
+            return None
+        path = self.root / PARITY
+        return validate(ParityReport, _read_json(path), where=str(path), error=BundleError)
 
     def plan(self, stage: Stage) -> PromptPlan:
         """The prompt of a stage.

@@ -29,6 +29,7 @@ from dualtune_edge.toolkit.manifest import (
     Quantization,
     TokenizerInfo,
 )
+from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.tools import Toolset
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
@@ -71,6 +72,7 @@ class Inspection(Frozen):
     states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
     size_bytes: int
+    parity: ParityReport | None  # None: a bundle from before there was one
 
 
 def call(
@@ -134,6 +136,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         states=tuple(_states(opened)),
         files=manifest.files,
         size_bytes=opened.size_bytes,
+        parity=opened.parity,
     )
     console.result(summary, _describe(opened, summary), as_json=as_json)
 
@@ -200,6 +203,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
         f"weights         {weights}, accuracy level {quantization.accuracy_level}",
         f"context         {base.context_length:,} tokens",
+        f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",

@@ -96,3 +96,9 @@ class MissingExtraError(EdgeError):
     """A build-side command was called where the extra that it needs is not installed."""
 
     exit_code = 15
+
+
+class ParityError(EdgeError):
+    """A graph answers further from PEFT's float32 than the limits allow."""
+
+    exit_code = 16

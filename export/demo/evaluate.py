@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dualtune_edge.export.demo import specs
 from dualtune_edge.export.demo.specs import Method
-from dualtune_edge.export.demo.torch_engine import TorchEngine
+from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dualtune_edge.toolkit.manifest import Manifest
+from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 PAGE = Path(__file__).parents[2] / "docs" / "bundle-format.md"
@@ -30,4 +31,4 @@ def test_the_page_names_every_field() -> None:
         for code in re.findall(r"`([^`\n]+)`", PAGE.read_text(encoding="utf-8"))
         for word in re.findall(r"\w+", code)
     }
-    assert {*fields(Manifest), *fields(PromptPlan)} - names == set()
+    assert {*fields(Manifest), *fields(PromptPlan), *fields(ParityReport)} - names == set()

@@ -1,13 +1,15 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dualtune_edge.export import command
 from dualtune_edge.export.report import ExportReport, Sizes, StageReport
-from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.export.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import OutputError, SpecError
+from dualtune_edge.toolkit.parity import ParityReport
 
 REPORT = ExportReport(
     path="bundle",
@@ -15,6 +17,7 @@ REPORT = ExportReport(
     stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
     sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, total=3_000_100),
     warnings=("tool 'read' has no adapter",),
+    parity=ParityReport(skipped="a test"),
 )
 
 
@@ -34,8 +37,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
     """What the command asks the stages for; they answer with REPORT."""
     calls: list[tuple[ExportSpec, Path]] = []
 
-    def run(spec: ExportSpec, output: Path) -> ExportReport:
+    def run(spec: ExportSpec, output: Path, *, tell_parity: Callable[[ParityReport], None]) -> ExportReport:
         calls.append((spec, output))
+        tell_parity(REPORT.parity)
         return REPORT
 
     monkeypatch.setattr(command, "run", run)
@@ -70,13 +74,32 @@ def test_the_result_is_on_stdout_and_warnings_are_not(capsys: pytest.CaptureFixt
     exit_code("dualtune.yaml", "-o", "bundle")
     out, err = capsys.readouterr()
     assert out == "bundle: 3.0 MB (base 2.0 MB, adapters 1.0 MB) in 12 s\n"
-    assert err == "warning: tool 'read' has no adapter\n"
+    assert err == "parity: not compared: a test\nwarning: tool 'read' has no adapter\n"
 
 
 @pytest.mark.usefixtures("desk", "asked")
 def test_json_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code("dualtune.yaml", "-o", "bundle", "--json")
     assert ExportReport.model_validate_json(capsys.readouterr().out) == REPORT
+
+
+@pytest.mark.usefixtures("desk")
+def test_flags_say_how_it_is_compared(asked: list[tuple[ExportSpec, Path]]) -> None:
+    assert exit_code("dualtune.yaml", "--no-parity", "-o", "bundle") == 0
+    assert exit_code("dualtune.yaml", "--calibration", "own.jsonl", "-o", "bundle") == 0
+    (off, _), (own, _) = asked
+    assert off.parity is None
+    assert own.parity == ParitySpec(calibration=Path("own.jsonl"))
+
+
+@pytest.mark.usefixtures("desk", "asked")
+def test_a_file_to_compare_on_and_no_comparison_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--calibration", "own.jsonl", "-o", "bundle", "--json"]
+    assert exit_code("dualtune.yaml", "--no-parity", *flags) == SpecError.exit_code
+    with (desk / "dualtune.yaml").open("a", encoding="utf-8") as file:
+        file.write("parity: off\n")
+    assert exit_code("dualtune.yaml", *flags) == SpecError.exit_code
+    assert capsys.readouterr().out.count("no comparison") == 2
 
 
 @pytest.mark.parametrize(

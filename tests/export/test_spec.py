@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.export.spec import AdapterSpec, ExportSpec, read_spec
+from dualtune_edge.export.spec import AdapterSpec, ExportSpec, ParitySpec, read_spec
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.parity import ParityLimits
 
 SPEC = """\
 base: base
@@ -201,3 +202,39 @@ def test_a_wrong_flag_is_named(desk: Path) -> None:
     with pytest.raises(SpecError) as caught:
         ExportSpec.from_flags(desk / "base", desk / "tools.json", selection=desk / "nothing")
     assert caught.value.where == "--selection"
+
+
+def test_parity_is_on_unless_it_is_switched_off(desk: Path) -> None:
+    assert read(desk, SPEC).parity == ParitySpec()
+    assert read(desk, SPEC + "parity: off\n").parity is None
+    assert read(desk, SPEC + "parity: false\n").parity is None
+
+
+def test_what_is_compared_and_how_far_it_may_differ(desk: Path) -> None:
+    (desk / "own.jsonl").write_text("", encoding="utf-8")
+    text = "parity: {prompts: 4, calibration: own.jsonl, before_quantization: true, limits: {max_kl: 0.1}}\n"
+    parity = read(desk, SPEC + text).parity
+    assert parity is not None
+    assert (parity.prompts, parity.calibration, parity.before_quantization) == (4, desk / "own.jsonl", True)
+    assert parity.limits == ParityLimits(max_kl=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("parity:", "`off`, or a mapping"),
+        ("parity: on", "`off`, or a mapping"),
+        ("parity: {prompts: 0}", "greater than or equal to 1"),
+        ("parity: {prompts: 65}", "less than or equal to 64"),
+        ("parity: {argument_tokens: 0}", "greater than or equal to 1"),
+        ("parity: {limits: {max_kl: -1}}", "greater than or equal to 0"),
+        ("parity: {limits: {max_kl: .nan}}", "a finite number"),
+        ("parity: {limits: {min_top1: 1.5}}", "less than or equal to 1"),
+        ("parity: {limits: {max_lk: 1}}", "Did you mean 'max_kl'?"),
+        ("parity: {calibration: own.jsnl}", "does not exist"),
+    ],
+)
+def test_nonsense_about_parity_is_refused(text: str, words: str, desk: Path) -> None:
+    error = refused(desk, f"{SPEC}{text}\n")
+    assert words in str(error)
+    assert "line 8" in error.where

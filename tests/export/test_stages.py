@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from dualtune_edge.export import stages
-from dualtune_edge.export.adapter import read_adapter
+from dualtune_edge.export.adapter import AdapterWeights, read_adapter
 from dualtune_edge.export.checkpoint import read_checkpoint
 from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
@@ -23,9 +23,11 @@ from dualtune_edge.profiles import catalog
 from dualtune_edge.toolkit.errors import (
     AdapterError,
     CheckpointError,
+    DataError,
     EdgeError,
     GraphError,
     OutputError,
+    ParityError,
     ProfileError,
     RequestError,
     SpecError,
@@ -34,6 +36,7 @@ from dualtune_edge.toolkit.errors import (
 )
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.manifest import Manifest, Quantization
+from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 FILES = [
@@ -150,6 +153,7 @@ def quick_work(mixed_inputs: Inputs, built: Path, monkeypatch: pytest.MonkeyPatc
         shutil.copytree(built, out)
 
     monkeypatch.setattr(stages, "read_inputs", lambda _: mixed_inputs)
+    monkeypatch.setattr(stages, "compare_bundle", lambda *_, **__: ParityReport(skipped="a test"))
     monkeypatch.setattr(stages, "build_graph", build)
 
 
@@ -220,7 +224,8 @@ def test_the_report_tells_every_stage_and_size(exported: Exported) -> None:
     names = [stage.name for stage in report.stages]
     assert names == [
         "read and check", "plan prompts", "build the base graph", "add LoRA slots", "write adapters",
-        *(["merge adapters"] if merges else []), "try out", "write manifest",
+        *(["merge adapters"] if merges else []), "try out", "compare with PEFT", "prefix states",
+        "write manifest",
     ]  # fmt: skip
     assert all(stage.seconds >= 0 and stage.peak_mb > 0 for stage in report.stages)
     assert report.sizes.total == sum(path.stat().st_size for path in exported.bundle.rglob("*") if path.is_file())
@@ -442,9 +447,92 @@ class TestBadInput:
         assert list((tmp_path / "bundle").iterdir()) == []
 
 
+# ---- compared with PEFT ----
+
+
+def test_the_report_is_in_the_bundle_and_in_the_answer(exported: Exported) -> None:
+    report = ParityReport.model_validate_json((exported.bundle / "parity.json").read_bytes())
+    assert report == exported.report.parity
+    assert report.prompts == 2
+    compared = {stage.stage: stage for stage in report.stages}
+    stages_of = [f"selection.{entry.toolset.name}" for entry in exported.manifest.toolsets]
+    stages_of += [f"arguments.{e.toolset.name}.{tool}" for e in exported.manifest.toolsets for tool in e.arguments]
+    assert set(stages_of) <= compared.keys()
+    assert any(stage.adapter is None for stage in report.stages)  # the base, one way or the other
+    modes = {adapter.name: adapter.mode for adapter in exported.manifest.adapters}
+    for stage in report.stages:
+        if modes.get(stage.adapter or "") == "merged":
+            assert stage.before_quantization is None
+        else:
+            assert stage.before_quantization is not None
+            assert stage.before_quantization < 1e-4
+        assert stage.choices + stage.arguments == stage.prompts == 2
+    merged = "merged" in modes.values()
+    assert report.before_quantization_skipped == (
+        "merged adapters: their graphs in float32 are not built" if merged else None
+    )
+
+
+def test_an_adapter_that_is_written_wrong_is_refused(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
+        if "writers" in str(weights.folder) and weights.folder.name == "read":
+            pairs = {module: replace(pair, scale=2.0) for module, pair in weights.pairs.items()}  # α/r, not α/√r
+            weights = replace(weights, pairs=pairs)
+        real(weights, slots, path)
+
+    real, told = stages.write_adapter, list[ParityReport]()
+    monkeypatch.setattr(stages, "write_adapter", write_adapter)
+    with pytest.raises(ParityError, match="before quantization") as caught:
+        stages.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", tell_parity=told.append)
+    assert caught.value.where == "adapter arguments.files.read"
+    assert [len(report.stages) for report in told] == [4]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_limit_of_the_users_own_is_enforced(own_desk: Path) -> None:
+    text = EXTERNAL + "parity: {prompts: 1, before_quantization: false, limits: {max_kl: 0}}\n"
+    (own_desk / "external.yaml").write_text(text, encoding="utf-8")
+    refused(own_desk, ParityError, "KL divergence", "at most 0")
+
+
+def test_switched_off_is_written_down(own_desk: Path, tmp_path: Path) -> None:
+    (own_desk / "external.yaml").write_text(EXTERNAL + "parity: off\n", encoding="utf-8")
+    off = export(own_desk, "external", tmp_path / "bundle")
+    assert off.report.parity == ParityReport(skipped="it was switched off")
+    assert ParityReport.model_validate_json((off.bundle / "parity.json").read_bytes()) == off.report.parity
+    assert "parity.json" in {file.path for file in off.manifest.files}
+
+
+def test_conversations_of_the_users_own_are_compared(own_desk: Path, tmp_path: Path) -> None:
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "read", "arguments": {"path": "a"}}}]}
+    lines = ["read it", [{"role": "user", "content": "read a"}, called]]
+    text = "\n".join(map(json.dumps, lines))
+    (own_desk / "own.jsonl").write_text(text, encoding="utf-8")
+    asked = EXTERNAL + "parity: {prompts: 1, before_quantization: false, calibration: own.jsonl}\n"
+    (own_desk / "external.yaml").write_text(asked, encoding="utf-8")
+    report = export(own_desk, "external", tmp_path / "bundle").report.parity
+    prompts = {stage.stage: stage.prompts for stage in report.stages}
+    assert (report.calibration, report.before_quantization_skipped) == (2, "the spec says so")
+    assert (prompts["base"], prompts["selection.files"]) == (1, 3)
+    own = prompts["arguments.files.read"] - 1, prompts["arguments.files.write"] - 1
+    assert own in {(2, 0), (1, 1), (1, 0)}  # what was not said is as the reference chooses; `roots` has no stage
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_bad_line_of_theirs_is_refused_before_any_work(own_desk: Path) -> None:
+    (own_desk / "own.jsonl").write_text('"read it"\n{"text": 1}\n', encoding="utf-8")
+    (own_desk / "external.yaml").write_text(EXTERNAL + "parity: {calibration: own.jsonl}\n", encoding="utf-8")
+    refused(own_desk, DataError, "own.jsonl, line 2", "'text'")
+
+
 # ---- interrupted: nothing is left, at whichever step ----
 
-STEPS = ("build_graph", "add_slots", "write_adapter", "merged_weights", "Trial", "write_prompts", "write_manifest")
+STEPS = (
+    "build_graph", "add_slots", "write_adapter", "merged_weights", "Trial", "compare_bundle", "write_prompts",
+    "write_manifest",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -1,0 +1,101 @@
+"""A bundle that is not published yet, compared with what it was made of."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.parity.calibration import Case
+from dualtune_edge.export.parity.check import Subject, compare_stages
+from dualtune_edge.export.parity.sides import Graphs
+from dualtune_edge.export.spec import ParitySpec
+from dualtune_edge.runtime.engine import AdapterSource, ModelSource
+from dualtune_edge.toolkit.manifest import MODEL_DIR
+from dualtune_edge.toolkit.parity import ParityReport
+
+LARGE: Final = 1 << 30  # bytes of weights in float32, from which on no second graph is built unless asked for
+
+
+def compare_bundle(
+    inputs: Inputs,
+    subjects: Sequence[Subject],
+    spec: ParitySpec,
+    folder: Path,
+    *,
+    paths: Mapping[str, str],
+    calibration: Sequence[Case],
+    build: Callable[[Path], None],
+    advance: Callable[[], None],
+) -> ParityReport:
+    """Compare every stage; nothing is refused here.
+
+    Args:
+        inputs: what the bundle was made of.
+        subjects: its stages.
+        spec: how much is compared.
+        folder: the bundle with its graphs and adapters.
+        paths: adapter name → its file or folder in the bundle.
+        calibration: the user's own conversations.
+        build: writes the base's graph with its slots, in float32, into a folder.
+        advance: called after each stage.
+
+    Raises:
+        RequestError: a conversation is longer than the context.
+        TemplateError: a template cannot render one.
+
+    """
+    checkpoint = inputs.checkpoint
+    source = ModelSource(
+        folder=folder / MODEL_DIR,
+        fingerprint=checkpoint.fingerprint,
+        cache=checkpoint.cache,
+        vocab_size=checkpoint.vocab_size,
+        context_length=checkpoint.context_length,
+        adapters=tuple(
+            AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
+        ),
+    )
+    left_out = _left_out(inputs, spec)
+    with tempfile.TemporaryDirectory(prefix=".before.", dir=folder) as scratch:  # beside the output: it is large
+        before = None
+        if left_out is None and inputs.quantization.bits != 32:
+            build(Path(scratch) / "model")
+            external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
+            before = replace(source, folder=Path(scratch) / "model", adapters=external)
+        graphs = Graphs(source, before)
+        stages = compare_stages(
+            inputs, subjects, graphs, room=spec.argument_tokens, calibration=calibration, advance=advance
+        )
+    if inputs.quantization.bits == 32:
+        left_out = None
+        stages = tuple(stage.model_copy(update={"before_quantization": stage.max_error}) for stage in stages)
+    elif left_out is None and any(adapter.mode == "merged" for adapter in inputs.adapters):
+        left_out = "merged adapters: their graphs in float32 are not built"
+    return ParityReport(
+        before_quantization_skipped=left_out,
+        prompts=spec.prompts,
+        calibration=len(calibration),
+        limits=spec.limits,
+        stages=stages,
+    )
+
+
+def _left_out(inputs: Inputs, spec: ParitySpec) -> str | None:
+    """Why the graph before quantization is not built; None: it is."""
+    size = float32_bytes(inputs.checkpoint)
+    if spec.before_quantization is False:
+        return "the spec says so"
+    if spec.before_quantization is None and size > LARGE:
+        return f"{size / 1e9:.1f} GB in float32; `parity: {{before_quantization: true}}` compares it all the same"
+    return None
+
+
+def float32_bytes(checkpoint: Checkpoint) -> int:
+    """Of all weights."""
+    return 4 * sum(math.prod(stored.shape) for stored in stored_weights(checkpoint.folder).values())

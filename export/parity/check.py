@@ -1,0 +1,137 @@
+"""Every stage of an export against PEFT in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.parity.calibration import Case
+from dualtune_edge.export.parity.compare import compare
+from dualtune_edge.export.parity.messages import Conversation, made_up
+from dualtune_edge.export.parity.metrics import summary
+from dualtune_edge.export.parity.record import Question
+from dualtune_edge.export.parity.sides import Graphs, Sides
+from dualtune_edge.export.parity.torch_engine import TorchEngine
+from dualtune_edge.export.plan import PlannedStage, Plans
+from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
+from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.parity import StageParity
+from dualtune_edge.toolkit.prompts import Prompter
+
+
+@dataclass
+class _Walker:
+    """A case on its way through the stages: what it does not say is filled in as the reference chooses."""
+
+    messages: Conversation
+    toolset: str | None
+    tool: str | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A stage that is compared, and the conversations made up for it."""
+
+    stage: PlannedStage
+    toolset: str | None  # None: the choice among toolsets
+    messages: tuple[Conversation, ...]
+    extra: bool = False  # no stage of the bundle's: the user's own conversations do not come here
+
+
+def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
+    """Every stage in the device's order, and first the base with one's prompt where no stage is answered by it."""
+    made = made_up(plans, prompts)
+    found = [Subject(plans.toolset_choice, None, made[plans.toolset_choice.name])] if plans.toolset_choice else []
+    for planned in plans.toolsets:
+        stages = (planned.selection, *planned.arguments.values())
+        found += [Subject(stage, planned.toolset.name, made[stage.name]) for stage in stages]
+    if all(subject.stage.adapter for subject in found):
+        found.insert(0, replace(found[0], stage=replace(found[0].stage, name="base", adapter=None), extra=True))
+    return tuple(found)
+
+
+def compare_stages(
+    inputs: Inputs,
+    compared: Sequence[Subject],
+    graphs: Graphs,
+    *,
+    room: int,
+    calibration: Sequence[Case],
+    advance: Callable[[], None],
+) -> tuple[StageParity, ...]:
+    """Compare each stage on the conversations made for it and on those of the user's that lead to it.
+
+    Args:
+        inputs: what is exported; PEFT reads the checkpoint and the adapters from their own folders.
+        compared: the stages.
+        graphs: what was built of them.
+        room: the most tokens of arguments.
+        calibration: the user's own conversations.
+        advance: called after each stage.
+
+    Raises:
+        RequestError: a conversation is longer than the context.
+        TemplateError: a template cannot render one.
+
+    """
+    walkers = [_Walker(case.messages, case.toolset, case.tool) for case in calibration]
+    folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
+    ask = _Asker(inputs.checkpoint, room)
+    results = []
+    with TorchEngine(inputs.checkpoint.folder, folders) as reference, Sides(graphs) as sides:
+        for subject in compared:
+            adapter = subject.stage.adapter.name if subject.stage.adapter else None
+            comparisons = []
+            reference.forget_adapters()
+            reference.use(adapter)
+            with sides.under(adapter) as (bundle, before):
+                for question, walker in ask.questions(subject, walkers):
+                    comparison, chosen = compare(question, bundle, before, reference)
+                    comparisons.append(comparison)
+                    if walker:
+                        _lead_on(walker, subject, chosen)
+            results.append(summary(subject.stage.name, adapter, comparisons))
+            advance()
+    return tuple(results)
+
+
+class _Asker:
+    """Renders conversations for stages, as the device does."""
+
+    def __init__(self, checkpoint: Checkpoint, room: int) -> None:
+        self._checkpoint, self._room = checkpoint, room
+        self._tokenizer = open_tokenizer(
+            (checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8"),
+            vocab_size=checkpoint.vocab_size,
+            end_of_turn=checkpoint.end_of_turn,
+        )
+
+    def questions(self, subject: Subject, walkers: Sequence[_Walker]) -> Iterator[tuple[Question, _Walker | None]]:
+        """The stage's prompts; with each of the user's own conversations, itself."""
+        plan, checkpoint = subject.stage.plan, self._checkpoint
+        template = ChatTemplate(plan.template, where=subject.stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
+        prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
+        tool = next((tool for tool in plan.tools if tool.name == plan.tool), None)
+        grammar = compile_grammar(tool, plan.frame, self._tokenizer) if tool and plan.frame else None
+        for messages, walker in _conversations(subject, walkers):
+            yield Question(prompter.tokens(messages), plan.completions, grammar, self._room), walker
+
+
+def _conversations(subject: Subject, walkers: Sequence[_Walker]) -> Iterator[tuple[Conversation, _Walker | None]]:
+    yield from ((messages, None) for messages in subject.messages)
+    if subject.extra:
+        return
+    for walker in walkers:
+        here = subject.toolset is None or walker.toolset == subject.toolset
+        if here and subject.stage.plan.tool in {None, walker.tool}:
+            yield walker.messages, walker
+
+
+def _lead_on(walker: _Walker, subject: Subject, chosen: str) -> None:
+    """After a choice, fill in what the case does not say."""
+    if subject.toolset is None:
+        walker.toolset = walker.toolset or chosen
+    elif subject.stage.plan.tool is None:
+        walker.tool = walker.tool or chosen

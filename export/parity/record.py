@@ -1,0 +1,151 @@
+"""What a model did at one prompt: the logits of every forward, and the answer that the device's code made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.runtime.arguments import Grammar, write_arguments
+from dualtune_edge.runtime.choice import Choice, choose
+from dualtune_edge.runtime.engine import Engine, Snapshot
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.prompts import common_prefix
+
+Logits: TypeAlias = NDArray[np.float32]  # (vocabulary,)
+Path: TypeAlias = tuple[int, ...]  # tokens from the first on
+
+
+class PartedError(Exception):
+    """The engine was asked to read what the other one did not: the answers differ."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt and what is to be made of it: a choice among `completions`, or arguments under `grammar`.
+
+    `room`: the most tokens of arguments; a model that was never trained may write on and on.
+    """
+
+    tokens: Path
+    completions: Mapping[str, Path]
+    grammar: Grammar | None
+    room: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """`logits` by the tokens that they come after, and the answer: a choice, or arguments.
+
+    Arguments are None where they did not end within the room, or their schema refused them.
+    """
+
+    logits: Mapping[Path, Logits]
+    choice: Choice | None
+    arguments: dict[str, Any] | None
+
+    @property
+    def path(self) -> Path:
+        """The longest token sequence that was read."""
+        return max(self.logits, key=len)
+
+
+def record(engine: Engine, question: Question, *, along: Collection[Path] | None = None) -> Record:
+    """Answer on an engine that has the right adapter. What it holds of the prompt already is not computed again.
+
+    Args:
+        engine: afterwards it holds the prompt, or more.
+        question: the prompt.
+        along: for arguments, all that may be read.
+
+    Raises:
+        PartedError: something else would have been read.
+        RequestError: the prompt is longer than the context.
+
+    """
+    rest = _rewound(engine, question.tokens)
+    if question.grammar is None:
+        choosing = _Recorder(engine, engine.context_length)
+        choice = choose(choosing, choosing.forward(rest), question.completions)
+        return Record(choosing.seen, choice, None)
+    frame = question.grammar.frame.tokens
+    end = len(question.tokens) + len(frame) + question.room
+    writing = _Recorder(engine, min(engine.context_length, end), along)
+    try:
+        arguments = write_arguments(writing, (*rest, *frame), question.grammar).value
+    except RequestError:
+        if not writing.seen:  # the prompt itself is too long
+            raise
+        arguments = None
+    return Record(writing.seen, None, arguments)
+
+
+def logits_after(engine: Engine, path: Path) -> Logits:
+    """The logits after exactly these tokens, under the adapter in use."""
+    return engine.forward(_rewound(engine, path))
+
+
+def _rewound(engine: Engine, tokens: Path) -> Path:
+    """Rewind to what the engine holds of the tokens, all but the last at most; returns the others."""
+    engine.rewind(len(common_prefix([engine.tokens, tokens[:-1]])))
+    return tokens[len(engine.tokens) :]
+
+
+@dataclass
+class _Recorder:
+    """An engine that keeps the logits of every forward; its context may end early."""
+
+    engine: Engine
+    context_length: int
+    along: Collection[Path] | None = None
+    seen: dict[Path, Logits] = field(default_factory=dict)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.engine.vocab_size
+
+    @property
+    def adapter(self) -> str | None:
+        return self.engine.adapter
+
+    @property
+    def identity(self) -> str:
+        return self.engine.identity
+
+    @property
+    def tokens(self) -> Path:
+        return self.engine.tokens
+
+    def use(self, adapter: str | None) -> None:
+        self.engine.use(adapter)
+
+    def forward(self, tokens: Sequence[int]) -> Logits:
+        path = (*self.engine.tokens, *tokens)
+        if self.along is not None and path not in self.along:
+            raise PartedError
+        self.seen[path] = self.engine.forward(tokens)
+        return self.seen[path]
+
+    def rewind(self, length: int) -> None:
+        self.engine.rewind(length)
+
+    def snapshot(self) -> Snapshot:
+        return self.engine.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.engine.restore(snapshot)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

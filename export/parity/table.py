@@ -1,0 +1,43 @@
+"""The report as a table for a reader."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from dualtune_edge.toolkit.parity import ParityReport, StageParity
+
+_COLUMNS = ("stage", "prompts", "float32 error", "error", "mean", "top-1", "KL", "choices", "arguments")
+
+
+def table(report: ParityReport) -> str:
+    """A line a stage, and the whole in a line. Choices and arguments: those that are the reference's, of all."""
+    if report.skipped is not None:
+        return f"parity: {report.line()}"
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in _COLUMNS:
+        shown.add_column(name, justify="left" if name == "stage" else "right", overflow="fold")
+    for stage in report.stages:
+        shown.add_row(*_cells(stage))
+    printer = Console(width=160, no_color=True, highlight=False)
+    with printer.capture() as capture:
+        printer.print(shown)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    left_out = report.before_quantization_skipped
+    notes = [f"before quantization not compared: {left_out}"] if left_out else []
+    return "\n".join((*lines, f"parity: {report.line()}", *notes))
+
+
+def _cells(stage: StageParity) -> tuple[str, ...]:
+    before = stage.before_quantization
+    return (
+        stage.stage,
+        str(stage.prompts),
+        "" if before is None else f"{before:.1e}",
+        f"{stage.max_error:.2f}",
+        f"{stage.mean_error:.2f}",
+        f"{stage.top1:.0%}",
+        f"{stage.mean_kl:.4f}",
+        f"{stage.choices - stage.flips}/{stage.choices}" if stage.choices else "",
+        f"{stage.exact}/{stage.arguments}" if stage.arguments else "",
+    )

@@ -1,0 +1,141 @@
+"""The reference: checkpoint and PEFT adapters in PyTorch float32, driven exactly as the device's engines are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from dualtune_edge.export.quiet import captured
+from dualtune_edge.runtime.engine import Snapshot, check_identity, check_rewind, check_tokens
+from dualtune_edge.toolkit.prompts import common_prefix
+
+
+class TorchEngine:
+    """An `Engine` on PyTorch; see there. Adapters are PEFT folders by name, loaded at first use.
+
+    One forward gives the logits of every token in it. So where the next tokens are known beforehand (`expect`), they
+    are read along with the prompt, and a step that goes the expected way costs nothing.
+    """
+
+    def __init__(self, base: Path, adapters: Mapping[str, Path]) -> None:
+        with captured():
+            self._model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+        self._model.eval()
+        self._folders = dict(adapters)
+        self._loaded: set[str] = set()
+        config = self._model.config
+        self.vocab_size = int(config.vocab_size)
+        self.context_length = int(config.max_position_embeddings)
+        self.adapter: str | None = None
+        self.tokens: tuple[int, ...] = ()
+        self._expected: tuple[int, ...] = ()
+        self._cache = DynamicCache()
+        self._read: tuple[int, ...] = ()  # the tokens in the cache: `tokens` is a beginning of them, or parts from them
+        self._logits: dict[int, NDArray[np.float32]] = {}  # after so many of them
+
+    @property
+    def identity(self) -> str:
+        """The adapter's name: one engine has one base."""
+        return f"torch/{self.adapter}"
+
+    def use(self, adapter: str | None) -> None:
+        """Activate an adapter (None: the base) and drop the KV state."""
+        if adapter is not None:
+            if adapter not in self._loaded:
+                self._load(adapter)
+            self._model.set_adapter(_key(adapter))
+        self.adapter, self.tokens = adapter, ()
+        self._cache, self._read, self._logits = DynamicCache(), (), {}
+
+    def forget_adapters(self) -> None:
+        """Take all adapters off the base again: dozens would need the memory of another base."""
+        if self._loaded:
+            self._model = self._model.unload()
+            self._loaded.clear()
+        self.use(None)
+
+    def expect(self, tokens: Sequence[int]) -> None:
+        """What the engine will probably hold before long: a forward that begins like it reads on to its end."""
+        self._expected = tuple(tokens)
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens; logits after the last, (vocab_size,)."""
+        check_tokens(tokens, held=len(self.tokens), vocab_size=self.vocab_size, context_length=self.context_length)
+        wanted = (*self.tokens, *tokens)
+        if self._read[: len(wanted)] != wanted or len(wanted) not in self._logits:
+            self._run(wanted)
+        self.tokens = wanted
+        logits: NDArray[np.float32] = self._logits[len(wanted)].copy()
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens only."""
+        check_rewind(length, held=len(self.tokens))
+        self.tokens = self.tokens[:length]
+
+    def snapshot(self) -> Snapshot:
+        """The tokens alone: restoring computes their state again."""
+        return Snapshot(self.identity, self.tokens, None)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Compute the snapshot's state again."""
+        check_identity(snapshot, self.identity)
+        self.rewind(0)
+        self.forward(snapshot.tokens)
+
+    def close(self) -> None:
+        """Nothing is held besides memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, wanted: tuple[int, ...]) -> None:
+        """Bring the KV cache to `wanted`, and beyond it to what is expected; keep the logits from there on."""
+        goal = self._expected if self._expected[: len(wanted)] == wanted else wanted
+        held = len(common_prefix([self._read, wanted[:-1]]))
+        if not held:
+            self._cache = DynamicCache()
+        elif held < len(self._read):
+            self._cache.crop(held - len(self._read))  # a negative number: tokens to take off
+        ids = torch.tensor([goal[held:]])  # (1, tokens)
+        with torch.inference_mode():
+            if self.adapter is None and self._loaded:
+                with self._model.disable_adapter():
+                    output = self._forward(ids, len(goal) - len(wanted) + 1)
+            else:
+                output = self._forward(ids, len(goal) - len(wanted) + 1)
+        self._cache, self._read = output.past_key_values, goal
+        rows: NDArray[np.float32] = output.logits[0].float().numpy()  # (len(goal) - len(wanted) + 1, vocabulary)
+        self._logits = {len(wanted) + index: row for index, row in enumerate(rows)}
+
+    def _forward(self, ids: torch.Tensor, keep: int) -> Any:
+        return self._model(input_ids=ids, past_key_values=self._cache, logits_to_keep=keep)
+
+    def _load(self, adapter: str) -> None:
+        with captured():
+            if self._loaded:
+                self._model.load_adapter(self._folders[adapter], adapter_name=_key(adapter))
+            else:
+                self._model = PeftModel.from_pretrained(
+                    self._model, self._folders[adapter], adapter_name=_key(adapter), torch_device="cpu"
+                )
+        self._model.eval()
+        self._loaded.add(adapter)
+
+
+def _key(name: str) -> str:
+    """PEFT's adapter names must be module names: no dots."""
+    return name.replace(".", "__")
