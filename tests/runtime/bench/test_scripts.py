@@ -1,0 +1,71 @@
+"""The scripts of benchmarks/, as far as they need neither llama.cpp nor a big model."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dualtune_edge.runtime.bench import machine
+from dualtune_edge.runtime.bench.requests import made_requests
+from dualtune_edge.runtime.bench.scripts import ScriptWriter
+from dualtune_edge.runtime.bundle import open_bundle
+from dualtune_edge.toolkit import cli
+
+SCRIPTS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import one, as running it would."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr(machine, "_READ_BYTES", 1 << 20)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and SCRIPTS in Path(sys.modules[name].__file__ or "").parents:
+            del sys.modules[name]
+
+
+def test_genai_decodes_the_gold_calls_text_whatever_the_way(
+    exported: Path, script: Callable[[str], ModuleType]
+) -> None:
+    peers = script("peers").compare(exported, 1, 1, None)
+    bundle = open_bundle(exported)
+    answers = [each.answer for each in ScriptWriter(bundle).scripts(made_requests(bundle.manifest, 1)[0])]
+    assert [peer.name for peer in peers] == [
+        "onnxruntime-genai, fed",
+        "onnxruntime-genai, guided",
+        "onnxruntime-genai, guided, forwarding",
+    ]
+    assert peers[0].decoded == sum(map(len, answers))
+    special = sum(token in (256, 257, 258) for answer in answers for token in answer)
+    assert peers[1].decoded >= peers[0].decoded - special
+    assert all(peer.ms > 0 for peer in peers)
+
+
+def test_every_row_of_the_table_is_filled_from_a_report(
+    exported: Path, script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["bench", str(exported), "--calls", "1", "--no-free", "--threads", "1", "--json"])
+    table = script("table")
+    report = table.BenchReport.model_validate_json(capsys.readouterr().out)
+    speeds = {"selection.merged_r32": 40.0, "selection.external_r8": 38.0, "selection.external_r32": 30.0}
+    rows = [*table.whole_calls(report, report, {}), *table.decoding(speeds), *table.costs(report, report)]
+    assert len(rows) == 13
+    peers_only = {row.what for row in rows if not row.found} - {"anonymous memory against the int4 file"}
+    assert all("llama.cpp" in what for what in peers_only)
+    assert [row.found for row in rows if row.what.startswith("decode, external")] == ["0.95", "0.75"]
+    assert any("GB/s" in line for line in table.conditions(report, {}, speeds))
+
+
+def test_decoding_is_timed_for_every_adapter(
+    exported: Path, script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = script("decoding")
+    monkeypatch.setattr(decoding, "_ROUNDS", 2)
+    names = {adapter.name for adapter in open_bundle(exported).manifest.adapters}
+    assert decoding.decode_speeds(exported, 1, 8).keys() == {"base", *names}
