@@ -45,6 +45,7 @@ COMMANDS: Final = {
 
 # What the extra `export` brings; see pyproject.toml.
 _BUILD_SIDE: Final = {
+    "accelerate",
     "onnx",
     "onnx_ir",
     "optimum",

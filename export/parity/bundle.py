@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, compare_stages
 from dualtune_edge.export.parity.sides import Graphs
+from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource
 from dualtune_edge.toolkit.manifest import MODEL_DIR
 from dualtune_edge.toolkit.parity import ParityReport
-
-LARGE: Final = 1 << 30  # bytes of weights in float32, from which on no second graph is built unless asked for
 
 
 def compare_bundle(
@@ -94,8 +90,3 @@ def _left_out(inputs: Inputs, spec: ParitySpec) -> str | None:
     if spec.before_quantization is None and size > LARGE:
         return f"{size / 1e9:.1f} GB in float32; `parity: {{before_quantization: true}}` compares it all the same"
     return None
-
-
-def float32_bytes(checkpoint: Checkpoint) -> int:
-    """Of all weights."""
-    return 4 * sum(math.prod(stored.shape) for stored in stored_weights(checkpoint.folder).values())

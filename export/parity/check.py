@@ -13,6 +13,7 @@ from dualtune_edge.export.parity.messages import Conversation, made_up
 from dualtune_edge.export.parity.metrics import summary
 from dualtune_edge.export.parity.record import Question
 from dualtune_edge.export.parity.sides import Graphs, Sides
+from dualtune_edge.export.parity.streamed import LARGE, float32_bytes, streamed_model
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
@@ -80,7 +81,8 @@ def compare_stages(
     folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
     ask = _Asker(inputs.checkpoint, room)
     results = []
-    with TorchEngine(inputs.checkpoint.folder, folders) as reference, Sides(graphs) as sides:
+    model = streamed_model(inputs.checkpoint) if float32_bytes(inputs.checkpoint) > LARGE else None
+    with TorchEngine(inputs.checkpoint.folder, folders, model=model) as reference, Sides(graphs) as sides:
         for subject in compared:
             adapter = subject.stage.adapter.name if subject.stage.adapter else None
             comparisons = []

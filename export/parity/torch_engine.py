@@ -25,9 +25,12 @@ class TorchEngine:
     are read along with the prompt, and a step that goes the expected way costs nothing.
     """
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path]) -> None:
+    def __init__(self, base: Path, adapters: Mapping[str, Path], *, model: Any = None) -> None:
+        """`model`: the base's in float32, if it is not to be loaded whole."""
         with captured():
-            self._model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+            self._model: Any = model or AutoModelForCausalLM.from_pretrained(
+                base, dtype=torch.float32, local_files_only=True
+            )
         self._model.eval()
         self._folders = dict(adapters)
         self._loaded: set[str] = set()
