@@ -28,6 +28,7 @@ from dualtune_edge.runtime.bench.scripts import Script
 from dualtune_edge.runtime.bench.watched import Watched, watch
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import RequestError
 
 _SWAPS: Final = 15
@@ -91,7 +92,7 @@ def bench(
         passes = _passes(replay, requests, tell, free=wanted.free)
         tell("adapter swaps")
         return BenchReport(
-            where=_where(resolution, wanted.engine),
+            where=_where(resolution, wanted.engine, watched.placement),
             base=manifest.base.name,
             weights_bytes=weight_bytes(manifest, None),
             bandwidth=round(read_speed),
@@ -147,7 +148,7 @@ def _swaps(engine: Watched, scripts: Sequence[Script]) -> SwapTimes | None:
     return SwapTimes(swap=Spread.of(swaps[1:]), restore=restore, tokens=len(longest.prompt))
 
 
-def _where(resolution: Resolution, engine: EngineKind) -> Where:
+def _where(resolution: Resolution, engine: EngineKind, placement: Placement) -> Where:
     machine = detect()
     asked = {feature for profile in catalog.profiles() for feature in profile.features}
     return Where(
@@ -158,6 +159,7 @@ def _where(resolution: Resolution, engine: EngineKind) -> Where:
         physical_cores=machine.cpu.physical_cores,
         threads=resolution.settings.intra_op_threads,
         engine=engine,
+        placement=placement,
         profile=resolution.profile.name,
         versions=dict(versions()),
     )

@@ -78,7 +78,8 @@ class Replay:
         return self._run(request, answer, start, events, naive)
 
     def _warm(self, request: Request) -> None:
-        self._forced(self._agent, in_other_words(request))
+        other = in_other_words(request)
+        self._call(self._agent, other, self._writer.scripts(other))
         self._engine.rewind(0)
 
     def _forced(self, agent: Agent, request: Request) -> tuple[CallResult, float, list[Event]]:
@@ -127,6 +128,7 @@ class Replay:
             ms=answer.timings_ms.total,
             naive_ms=naive.timings_ms.total,
             same=_said(naive) == _said(answer),
+            notes=answer.notes,
             stages=tuple(stages),
         )
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from dualtune_edge.runtime.bench.machine import Memory
 from dualtune_edge.runtime.bench.scripts import StageName
 from dualtune_edge.runtime.bench.watched import EventKind
+from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.frozen import Frozen
 
 
@@ -53,6 +54,7 @@ class CallRun(Frozen):
     ms: float
     naive_ms: float
     same: bool
+    notes: tuple[str, ...]  # what of the bundle could not be used, and why
     stages: tuple[StageRun, ...]
 
     @property
@@ -142,6 +144,7 @@ class Where(Frozen):
     physical_cores: int
     threads: int
     engine: str
+    placement: Placement
     profile: str
     versions: dict[str, str]
 

@@ -23,7 +23,8 @@ def _machine(report: BenchReport) -> Iterator[str]:
     yield f"base            {report.base}, {report.weights_bytes / 1e6:,.1f} MB of weights a forward"
     yield f"machine         {where.system} on {where.architecture}: {where.cpu or 'a CPU without a name'}"
     yield f"features        {', '.join(where.features) or 'none that a profile asks for'}"
-    yield f"threads         {where.threads} of {where.physical_cores} cores, {where.engine}, profile {where.profile}"
+    yield f"threads         {where.threads} of {where.physical_cores} cores"
+    yield f"runs by         {where.engine}, {where.placement.provider}, profile {where.profile}"
     yield f"versions        {', '.join(f'{name} {version}' for name, version in where.versions.items())}"
     yield f"bandwidth       {report.bandwidth / 1e9:.1f} GB/s read from memory by {where.threads} threads"
     yield (
@@ -37,6 +38,8 @@ def _machine(report: BenchReport) -> Iterator[str]:
         if restore:
             restored = f", with the KV state of {report.swap_ms.tokens:,} tokens {swap.p50 + restore.p50:.2f} ms"
         yield f"adapter swap    {swap.p50:.3f} ms{restored}"
+    notes = dict.fromkeys(note for each in report.passes for call in each.calls for note in call.notes)
+    yield from (f"note            {note}" for note in (*filter(None, (where.placement.instead,)), *notes))
 
 
 def _memory(memory: Memory | None) -> str:

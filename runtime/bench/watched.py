@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.bench.scripts import Script
-from dualtune_edge.runtime.engine import Engine, RowsEngine, Snapshot, StateEngine
+from dualtune_edge.runtime.engine import Engine, PlacedEngine, RowsEngine, Snapshot, StateEngine
+from dualtune_edge.runtime.result import Placement
 
 EventKind = Literal["forward", "use", "restore", "snapshot"]
 Result = TypeVar("Result")
@@ -70,6 +71,11 @@ class Watched:
     def identity(self) -> str:
         """What KV values depend on besides the tokens."""
         return self._engine.identity
+
+    @property
+    def placement(self) -> Placement:
+        """The provider, and what it leaves to the CPU."""
+        return self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement()
 
     @property
     def tokens(self) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ def call(*stages: StageRun, ms: float = 10.0, naive_ms: float = 40.0, same: bool
         ms=ms,
         naive_ms=naive_ms,
         same=same,
+        notes=(),
         stages=stages,
     )
 
