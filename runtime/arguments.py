@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from dualtune_edge.runtime.draft_tokens import NO_DRAFT, Draft, continuation, follow
+from dualtune_edge.runtime.draft_tokens import FIRST_DRAFT, LONGEST_DRAFT, NO_DRAFT, Draft, continuation, follow
 from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, RowsEngine
 from dualtune_edge.toolkit import limits, strict_json
@@ -173,7 +173,8 @@ def write_arguments(
             queue = _one_by_one(engine, queue, len(forced), count)
         draft = NO_DRAFT
         if drafter and isinstance(engine, RowsEngine):
-            draft = _draft(drafter, matcher, written, grammar, room=_room(engine, queue, written))
+            room = min(_room(engine, queue, written), count.longest)
+            draft = _draft(drafter, matcher, written, grammar, room=room)
         added = _decide(engine, queue, draft, matcher, grammar=grammar, count=count)
         written += added
         queue = [added[-1]]
@@ -194,6 +195,7 @@ class _Count:
     forwards: int = 0
     drafted: int = 0
     accepted: int = 0
+    longest: int = FIRST_DRAFT  # tokens that the next draft may have
 
 
 def _decide(
@@ -213,8 +215,10 @@ def _decide(
         _consume(matcher, [token], grammar)
         added = [*draft.tokens[:row], token]
         count.decided += 1
-        if index + 1 == len(draft.rows) or draft.tokens[row] != token:
+        whole = index + 1 == len(draft.rows)
+        if whole or draft.tokens[row] != token:
             engine.rewind(start + row)
+            count.longest = min(2 * count.longest, LONGEST_DRAFT) if whole else FIRST_DRAFT
             break
         count.accepted += 1
         _consume(matcher, list(draft.tokens[row + 1 : draft.rows[index + 1]]), grammar)  # forced behind it

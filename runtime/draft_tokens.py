@@ -8,7 +8,10 @@ from typing import Final
 
 from llguidance import LLMatcher, LLTokenizer
 
-DRAFT_TOKENS: Final = 24  # the most of one draft; each costs about a seventh of a forward (2 threads, int4, 0.5B)
+# Tokens of a draft. Each costs about a quarter of a forward (int4, 0.5B, one thread), so a wrong guess must be short,
+# and one that proves right may be long: a draft that was accepted whole is followed by one of twice the length.
+FIRST_DRAFT: Final = 8
+LONGEST_DRAFT: Final = 24
 _CONTEXT: Final = 8  # tokens before a guess that may merge with it
 
 
@@ -41,7 +44,6 @@ def continuation(tokenizer: LLTokenizer, written: Sequence[int], guess: str) -> 
 def follow(matcher: LLMatcher, guess: Sequence[int], room: int) -> Draft:
     """What of a guess the grammar allows, at most `room` tokens with those that it forces; the matcher is used up."""
     tokens, rows, at = list[int](), [0], 0
-    room = min(room, DRAFT_TOKENS)
     while at < len(guess):
         if not matcher.try_consume_tokens([guess[at]]):
             break

@@ -12,6 +12,7 @@ from dualtune_edge.export.demo import evaluate, specs, toolsets
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine
 from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.runtime.levers import NAIVE
 from dualtune_edge.toolkit.manifest import Quantization
 
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
@@ -70,3 +71,14 @@ def test_both_engines_make_the_same_calls(quantized: Path) -> None:
     ):
         told: list[str] = []
         assert evaluate.differences(one, other, turns, told.append) == 0, told
+
+
+def test_no_lever_changes_a_call(quantized: Path) -> None:
+    """Every token a forward and every prompt from its first token on, against all that makes a call quick."""
+    turns = evaluate.read_turns(specs.KIT / "heldout.jsonl", toolsets.NAMES)[:: 2 * EVERY]
+    with (
+        Agent.open(quantized, settings=SETTINGS) as quick,
+        Agent.open(quantized, settings=SETTINGS, levers=NAIVE) as naive,
+    ):
+        told: list[str] = []
+        assert evaluate.differences(quick, naive, turns, told.append) == 0, told

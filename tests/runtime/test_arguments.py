@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
+from dualtune_edge.runtime.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
@@ -296,14 +297,16 @@ def test_a_vocabulary_smaller_than_the_tokenizers() -> None:
         open_tokenizer(TOKENIZER.to_str(), vocab_size=10, end_of_turn=[END])
 
 
-def test_a_right_draft_is_one_forward() -> None:
+def test_a_right_draft_is_as_long_as_it_may_be() -> None:
     of = grammar({"path": {"type": "string"}}, required=["path"])
     written = '": {"path": "/etc/hosts"}}\n</tool_call>'
     engine = Wishing(written)
     result = write_arguments(engine, [], of, Drafter.of([user("show /etc/hosts")], SPACED))  # type: ignore[arg-type]
     assert result.value == {"path": "/etc/hosts"}
-    assert (result.forwards, result.drafted, result.accepted) == (1, 10, 10)
-    assert result.decided == 11  # the draft's, and the closing quote
+    assert len(engine.forwards[0]) == len('": {"path": "') + FIRST_DRAFT
+    assert result.forwards == 2
+    assert result.accepted == result.drafted
+    assert result.decided == len('/etc/hosts"')
 
 
 def test_a_wrong_draft_costs_no_forward() -> None:
