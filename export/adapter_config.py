@@ -43,7 +43,7 @@ _HISTORY: Final = {
 # Starts that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights as well.
 _STARTS: Final = (True, False, "gaussian", "eva", "orthogonal")
 _REBASING: Final = ("pissa", "olora")  # starts that PEFT repeats when it loads, and so can merge
-# What PEFT folds into the base exactly, so that the merged mode can take it. tests/export/test_matrix.py proves each.
+# What PEFT folds into the base exactly, so that the merged mode can take it. docs/adapter-matrix.md proves each.
 _MERGEABLE: Final = {
     "use_dora",
     "modules_to_save",
