@@ -180,6 +180,7 @@ def _try_out(inputs: Inputs, plans: Plans, placed: tuple[_Placed, ...], folder: 
             tokens = prompts[each.source.name]
             refuse_without_effect(each.source.name, base.logits(tokens), base.logits(tokens, folder / each.path))
             stage.advance()
+        del base  # each graph is as large: one at a time
         for each in merged:
             Trial(folder / each.path, inputs.checkpoint.cache).logits(prompts[each.source.name])
             stage.advance()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 
 class DataFile:
@@ -23,17 +26,19 @@ class DataFile:
 
     def append(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """Write a tensor's bytes, and say where they are."""
-        offset = self._file.tell()
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.tofile(self._file)  # a piece at a time
-        else:
-            self._file.write(tensor.tobytes())
+        start = self._file.tell()
+        tensor.tofile(self._file)
+        return self._reference(tensor.name or "", tensor.dtype, tensor.shape, start)
+
+    def append_rows(self, value: ir.Value, rows: Iterable[NDArray[np.generic]]) -> ir.ExternalTensor:
+        """Write a value's tensor that comes some rows at a time."""
+        start = self._file.tell()
+        for piece in rows:
+            piece.tofile(self._file)
+        return self._reference(value.name or "", value.dtype, value.shape, start)
+
+    def _reference(self, name: str, dtype: ir.DataType, shape: ir.Shape, start: int) -> ir.ExternalTensor:
+        length = self._file.tell() - start
         return ir.ExternalTensor(
-            self._path.name,
-            offset,
-            self._file.tell() - offset,
-            tensor.dtype,
-            shape=tensor.shape,
-            name=tensor.name or "",
-            base_dir=self._path.parent,
+            self._path.name, start, length, dtype, shape=shape, name=name, base_dir=self._path.parent
         )

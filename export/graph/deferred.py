@@ -84,10 +84,20 @@ def evaluate(tensor: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def rows(tensor: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+    """`tensor` in pieces of so many rows. Of a weight as it is, one piece at a time is read."""
+    stored, turned = _stored(tensor)
+    if stored is None or turned:
+        yield from torch.split(evaluate(tensor), count)
+        return
+    for start in range(0, tensor.shape[0], count):
+        yield stored.source.read(stored.name, slice(start, start + count))
+
+
 def columns(matrix: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
     """`matrix` [K, N] in pieces [K, width]. Of a weight that was only transposed, one piece at a time is read."""
-    stored = _transposed(matrix)
-    if stored is None:
+    stored, turned = _stored(matrix)
+    if stored is None or not turned:
         yield from torch.split(evaluate(matrix), width, dim=1)
         return
     for start in range(0, matrix.shape[1], width):
@@ -105,19 +115,19 @@ def names(tensor: torch.Tensor) -> frozenset[str]:
     return frozenset().union(*(names(leaf) for leaf in leaves if isinstance(leaf, Deferred)))
 
 
-def _transposed(matrix: torch.Tensor) -> _Weight | None:
-    """The weight of which `matrix` is the transpose and nothing else."""
+def _stored(tensor: torch.Tensor) -> tuple[_Weight | None, bool]:
+    """The weight that `tensor` is as it is, or (True) of which it is the transpose; None: it is more than that."""
     turned = False
-    while isinstance(matrix, Deferred):
-        recipe = matrix.recipe
+    while isinstance(tensor, Deferred):
+        recipe = tensor.recipe
         if isinstance(recipe, _Weight):
-            return recipe if turned else None
+            return recipe, turned
         if recipe.function in _TRANSPOSE and not turned and list(recipe.arguments[1:]) in ([], [[1, 0]]):
             turned = True
         elif recipe.function not in _SAME:
-            return None
-        matrix = recipe.arguments[0]
-    return None
+            break
+        tensor = recipe.arguments[0]
+    return None, turned
 
 
 def _shape_of(value: Any) -> Any:

@@ -18,11 +18,11 @@ import torch
 
 from dualtune_edge.export.graph.checks import DATA, MODEL
 from dualtune_edge.export.graph.data_file import DataFile
-from dualtune_edge.export.graph.deferred import columns, evaluate, names
+from dualtune_edge.export.graph.deferred import columns, names, rows
 from dualtune_edge.export.weights import Weights
 
 _SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
-_PIECE: Final = 1 << 22  # weights quantized at a time; k_quant takes about 100 bytes for each
+_PIECE: Final = 1 << 22  # weights in memory at a time; k_quant takes about 100 bytes for each
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class GraphWriter:
         with DataFile(folder / DATA) as data:
             for name, value in list(model.graph.initializers.items()):
                 if name not in weights:
-                    value.const_value = data.append(self._plain(value))
+                    value.const_value = self._copy(value, data)
             for node in matmuls:
                 self._lower(node, data)
         model.graph.sort()
@@ -77,16 +77,17 @@ class GraphWriter:
             if node.op_type == "MatMul" and node.inputs[1].name in graph.initializers:
                 yield node
 
-    def _plain(self, value: ir.Value) -> ir.TensorProtocol:
-        """A tensor that is stored as it is."""
+    def _copy(self, value: ir.Value, data: DataFile) -> ir.ExternalTensor:
+        """Write a tensor that is stored as it is."""
         tensor = value.const_value
         source = _source(tensor)
         if source is None:
-            return tensor
+            return data.append(tensor)
         kept = self._initializers.get(value.name)
         if kept and not self._changed(source) and (kept.dtype, kept.shape) == (value.dtype, value.shape):
-            return kept.const_value
-        return ir.Tensor(evaluate(source).contiguous().numpy(), name=value.name)
+            return data.append(kept.const_value)
+        step = max(1, _PIECE // max(1, source[:1].numel()))
+        return data.append_rows(value, (piece.contiguous().numpy() for piece in rows(source, step)))
 
     def _lower(self, node: ir.Node, data: DataFile) -> None:
         """Quantize a MatMul's weight, write it, and make the node one that reads it."""
@@ -115,8 +116,8 @@ class GraphWriter:
     def _quantize(self, node: ir.Node, source: torch.Tensor | None) -> _Quantized:
         if source is None:
             raise TypeError(f"{node.name}: found a weight that is none of the model's")
-        rows, width = source.shape
-        step = max(1, _PIECE // rows)
+        depth, width = source.shape
+        step = max(1, _PIECE // depth)
         pieces = [self._quantize_piece(node, piece) for piece in columns(source, step)]
         first = pieces[0]
         joined = [

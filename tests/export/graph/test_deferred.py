@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from dualtune_edge.export.graph.deferred import Deferred, columns, deferred, evaluate, names
+from dualtune_edge.export.graph.deferred import Deferred, columns, deferred, evaluate, names, rows
 
 ALL = slice(None)
 
@@ -77,6 +77,19 @@ def test_columns_are_those_of_the_whole(name: str, width: int, source: Source) -
 def test_of_a_transposed_weight_only_the_piece_is_read(source: Source) -> None:
     pieces = columns(parameter("one", source).T, 4)
     next(pieces)
+    assert source.reads == [("one", slice(0, 4))]
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 100])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_rows_are_those_of_the_whole(name: str, count: int, source: Source) -> None:
+    pieces = list(rows(OPERATIONS[name](parameter("one", source), parameter("two", source)), count))
+    assert all(piece.shape[0] == count for piece in pieces[:-1])
+    assert torch.equal(torch.cat(pieces), OPERATIONS[name](weight("one"), weight("two")))
+
+
+def test_of_a_weight_only_the_rows_are_read(source: Source) -> None:
+    next(rows(parameter("one", source), 4))
     assert source.reads == [("one", slice(0, 4))]
 
 
