@@ -62,30 +62,22 @@ def bench(
 
     """
     tell("opening")
-    started = time.perf_counter()
-    open_bundle(path, verify=False)
-    unverified = time.perf_counter()
-    bundle = open_bundle(path)
-    verified = time.perf_counter()
+    bundle = open_bundle(path)  # whatever reads the files first reads them from the disk
     resolution, manifest = resolve(bundle), bundle.manifest
+    requests = (
+        read_requests(wanted.requests, manifest, wanted.calls)
+        if wanted.requests
+        else made_requests(manifest, wanted.calls)
+    )
+    unhashed, hashing = _bundle_times(path)
     read_speed = bandwidth(resolution.settings.intra_op_threads)
-    resolved = time.perf_counter()
+    started = time.perf_counter()
     with open_engine(bundle.model, resolution.settings, wanted.engine) as engine:
-        opened, memory = time.perf_counter(), read_memory()
-        requests = (
-            read_requests(wanted.requests, manifest, wanted.calls)
-            if wanted.requests
-            else made_requests(manifest, wanted.calls)
-        )
+        engine_ms, memory = _ms(time.perf_counter() - started), read_memory()
         watched = watch(engine)
         replay = Replay(bundle, watched, read_speed)
         tell("first calls")
-        times = OpenTimes(
-            bundle=_ms(unverified - started),
-            hash=_ms(max(0.0, (verified - unverified) - (unverified - started))),
-            engine=_ms(opened - resolved),
-            first_call=replay.first(requests[0]),
-        )
+        first = replay.first(requests[0])
         for request in requests:
             replay.first(request)
         used = read_memory()  # the naive path, which needs more, has not run yet
@@ -96,12 +88,22 @@ def bench(
             base=manifest.base.name,
             weights_bytes=weight_bytes(manifest, None),
             bandwidth=round(read_speed),
-            open_ms=times,
+            open_ms=OpenTimes(hash=hashing, bundle=unhashed, engine=engine_ms, first_call=first),
             memory_opened=memory,
             memory_used=used,
             swap_ms=_swaps(watched, [script for each in requests for script in replay.scripts(each)]),
             passes=passes,
         )
+
+
+def _bundle_times(path: Path) -> tuple[float, float]:
+    """Milliseconds of opening without hashes, and of hashing besides."""
+    started = time.perf_counter()
+    open_bundle(path, verify=False)
+    unhashed = time.perf_counter()
+    open_bundle(path)
+    hashed = time.perf_counter()
+    return _ms(unhashed - started), _ms(max(0.0, hashed - unhashed - (unhashed - started)))
 
 
 def _passes(

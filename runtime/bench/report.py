@@ -110,7 +110,7 @@ class Pass(Frozen):
 
 
 class OpenTimes(Frozen):
-    """Milliseconds. `first_call` is the first in this process; the system may have cached the files already."""
+    """Milliseconds, files in the system's cache. `first_call` is the first in this process, with all that is lazy."""
 
     hash: float  # of every file
     bundle: float  # manifest, names and sizes
