@@ -23,6 +23,7 @@ from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource, open_engine
@@ -188,6 +189,19 @@ def test_int4_is_nearest_to_its_adapter(checkpoint: Checkpoint, make_adapter: Ma
         for expected in (reference(checkpoint, weights.folder), reference(checkpoint))
     )
     assert own > max(0.4, other + 0.3)
+
+
+@pytest.mark.parametrize("checkpoint", ["gemma3", "phi4-mini", "smollm3"], indirect=True)
+def test_merged_is_exact_where_the_graph_is_unlike_the_model(
+    checkpoint: Checkpoint, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """Packed projections, tied tables, norms with an offset: the builder takes the merged weights apart."""
+    adapter = make_adapter(checkpoint, target_modules="all-linear", use_rslora=True)
+    weights = read_adapter(adapter, checkpoint, "merged")
+    with merged_weights(checkpoint, weights, scratch=tmp_path) as merged:
+        build_graph(checkpoint, tmp_path / "graph", Quantization(bits=32), weights=merged)
+    found = rows(source(checkpoint, tmp_path / "graph"))
+    assert max(differences(found, reference(checkpoint, adapter))) < 1e-4
 
 
 def test_every_architecture_is_tried() -> None:
