@@ -67,7 +67,9 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
         adapters.append(AdapterSource(adapter, "external", path, weights.sha256))
     weights = read_adapter(root / "wide", checkpoint, "merged")
     merge(checkpoint, weights, root / f"{name}-weights")
-    build_graph(checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True))
+    build_graph(
+        checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True)
+    )
     adapters.append(AdapterSource("merged", "merged", root / f"{name}-merged", weights.sha256))
     return ModelSource(
         folder=root / name,
