@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -93,6 +92,7 @@ class _Writer:
     model: ModelSource
     folder: Path
     paths: Mapping[str, str]
+    hashes: dict[str, str] = field(default_factory=dict)  # path → SHA-256: the base graph is read for every adapter
 
     def write(self, prefix: _Prefix) -> StateEntry:
         self.engine.use(prefix.adapter)
@@ -102,7 +102,9 @@ class _Writer:
         (self.folder / path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
         read = graph_paths(adapter, self.paths.get(prefix.adapter or ""))
-        graph = graph_digest([_sha256(self.folder / each) for each in read])
+        for each in read:
+            self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
+        graph = graph_digest([self.hashes[each] for each in read])
         key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
         return StateEntry(path=path, key=key)
 
@@ -141,9 +143,3 @@ def _within(prefixes: list[_Prefix], model: ModelSource, budget: int | None) -> 
         if budget is not None and total > budget * _MB:
             return
         yield prefix
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path) -> str:
-    """Of a file that stays as it is: the base graph is read for every adapter."""
-    return sha256_file(path)
