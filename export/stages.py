@@ -200,9 +200,17 @@ def _compare(
     if spec.parity is None:
         return ParityReport(skipped="it was switched off")
 
-    def build(out: Path) -> None:
-        build_graph(inputs.checkpoint, out, Quantization(bits=32))
-        _add_slots(inputs, _once(placed, "external"), out)
+    sources = {each.source.name: each.source for each in placed}
+
+    def build(out: Path, merged: str | None) -> None:
+        whole = Quantization(bits=32)
+        if merged is None:
+            build_graph(inputs.checkpoint, out, whole)
+            _add_slots(inputs, _once(placed, "external"), out)
+            return
+        adapter = sources[merged].weights(inputs.checkpoint)
+        with merged_weights(inputs.checkpoint, adapter, scratch=folder) as weights:
+            build_graph(inputs.checkpoint, out, whole, weights=weights)
 
     compared = subjects(plans, spec.parity.prompts)
     with stages.stage("compare with PEFT", len(compared)) as stage:

@@ -52,7 +52,7 @@ class ParityReport(Frozen):
     """The whole of `parity.json`. Where `skipped` says why, nothing was compared."""
 
     skipped: str | None = None
-    before_quantization_skipped: str | None = None  # why the graph in float32 was not compared, or not for all stages
+    before_quantization_skipped: str | None = None  # why the graphs in float32 were not compared
     prompts: int = 0  # messages made from the tools, a stage
     calibration: int = 0  # conversations of the user's own
     limits: ParityLimits = ParityLimits()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, compare_stages
-from dualtune_edge.export.parity.sides import Graphs
+from dualtune_edge.export.parity.sides import BuildBefore, Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource
@@ -26,7 +24,7 @@ def compare_bundle(
     *,
     paths: Mapping[str, str],
     calibration: Sequence[Case],
-    build: Callable[[Path], None],
+    build: BuildBefore,
     advance: Callable[[], None],
 ) -> ParityReport:
     """Compare every stage; nothing is refused here.
@@ -38,7 +36,7 @@ def compare_bundle(
         folder: the bundle with its graphs and adapters.
         paths: adapter name → its file or folder in the bundle.
         calibration: the user's own conversations.
-        build: writes the base's graph with its slots, in float32, into a folder.
+        build: writes a graph in float32.
         advance: called after each stage.
 
     Raises:
@@ -58,21 +56,14 @@ def compare_bundle(
         ),
     )
     left_out = _left_out(inputs, spec)
-    with tempfile.TemporaryDirectory(prefix=".before.", dir=folder) as scratch:  # beside the output: it is large
-        before = None
-        if left_out is None and inputs.quantization.bits != 32:
-            build(Path(scratch) / "model")
-            external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
-            before = replace(source, folder=Path(scratch) / "model", adapters=external)
-        graphs = Graphs(source, before)
-        stages = compare_stages(
-            inputs, subjects, graphs, room=spec.argument_tokens, calibration=calibration, advance=advance
-        )
-    if inputs.quantization.bits == 32:
+    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
+    graphs = Graphs(source, None if left_out or whole else build, scratch=folder)
+    stages = compare_stages(
+        inputs, subjects, graphs, room=spec.argument_tokens, calibration=calibration, advance=advance
+    )
+    if whole:
         left_out = None
         stages = tuple(stage.model_copy(update={"before_quantization": stage.max_error}) for stage in stages)
-    elif left_out is None and any(adapter.mode == "merged" for adapter in inputs.adapters):
-        left_out = "merged adapters: their graphs in float32 are not built"
     return ParityReport(
         before_quantization_skipped=left_out,
         prompts=spec.prompts,

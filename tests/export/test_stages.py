@@ -1,6 +1,7 @@
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from dualtune_edge.export import stages
 from dualtune_edge.export.adapter import AdapterWeights, read_adapter
-from dualtune_edge.export.checkpoint import read_checkpoint
+from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
@@ -19,6 +20,7 @@ from dualtune_edge.export.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan import Plans, plan_prompts
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.export.weights import Weights
 from dualtune_edge.profiles import catalog
 from dualtune_edge.toolkit.errors import (
     AdapterError,
@@ -459,18 +461,11 @@ def test_the_report_is_in_the_bundle_and_in_the_answer(exported: Exported) -> No
     stages_of += [f"arguments.{e.toolset.name}.{tool}" for e in exported.manifest.toolsets for tool in e.arguments]
     assert set(stages_of) <= compared.keys()
     assert any(stage.adapter is None for stage in report.stages)  # the base, one way or the other
-    modes = {adapter.name: adapter.mode for adapter in exported.manifest.adapters}
     for stage in report.stages:
-        if modes.get(stage.adapter or "") == "merged":
-            assert stage.before_quantization is None
-        else:
-            assert stage.before_quantization is not None
-            assert stage.before_quantization < 1e-4
+        assert stage.before_quantization is not None
+        assert stage.before_quantization < 1e-4
         assert stage.choices + stage.arguments == stage.prompts == 2
-    merged = "merged" in modes.values()
-    assert report.before_quantization_skipped == (
-        "merged adapters: their graphs in float32 are not built" if merged else None
-    )
+    assert report.before_quantization_skipped is None
 
 
 def test_an_adapter_that_is_written_wrong_is_refused(
@@ -488,6 +483,23 @@ def test_an_adapter_that_is_written_wrong_is_refused(
         stages.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", tell_parity=told.append)
     assert caught.value.where == "adapter arguments.files.read"
     assert [len(report.stages) for report in told] == [4]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_adapter_that_is_merged_wrong_is_refused(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def merged_weights(checkpoint: Checkpoint, adapter: AdapterWeights, *, scratch: Path) -> Iterator[Weights]:
+        pairs = {module: replace(pair, scale=2.0) for module, pair in adapter.pairs.items()}  # α/r, not α/√r
+        with real(checkpoint, replace(adapter, pairs=pairs), scratch=scratch) as weights:
+            yield weights
+
+    real = stages.merged_weights
+    monkeypatch.setattr(stages, "merged_weights", merged_weights)
+    with pytest.raises(ParityError, match="before quantization") as caught:
+        stages.run(read_spec(desk / "mixed.yaml"), tmp_path / "out" / "bundle")
+    assert caught.value.where == "adapter arguments.files.read"
     assert list((tmp_path / "out").iterdir()) == []
 
 
