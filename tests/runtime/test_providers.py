@@ -13,7 +13,7 @@ from dualtune_edge.profiles.plugins import OPENVINO
 from dualtune_edge.profiles.resolve import misfits
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine, ort_graph
-from dualtune_edge.runtime.engine import ORT_KV_FORMAT
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT, ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.providers import Graph, OptionsOf, open_session
 from dualtune_edge.runtime.result import Placement
@@ -139,3 +139,11 @@ def test_an_unknown_adapter_is_no_fault_of_the_provider(exported: Path, monkeypa
 def test_genai_runs_by_the_cpu_provider_only(exported: Path) -> None:
     with pytest.raises(EngineError, match=r"genai.*OpenVINOExecutionProvider.*Use the engine 'ort'"):
         open_engine(open_bundle(exported).model, SETTINGS, "genai")
+
+
+def test_the_manifest_says_whether_activations_are_int8(exported: Path) -> None:
+    bundle = open_bundle(exported)
+    assert bundle.model.int8_activations
+    finer = bundle.manifest.quantization.model_copy(update={"accuracy_level": 1})
+    manifest = bundle.manifest.model_copy(update={"quantization": finer})
+    assert not ModelSource.of(manifest, bundle.root).int8_activations
