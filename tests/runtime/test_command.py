@@ -1,7 +1,7 @@
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,26 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     assert run(["inspect", exported, "--json"]) == 0
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
-        "base", "tokenizer", "quantization", "profile", "toolsets", "adapters", "files", "size_bytes",
+        "base", "tokenizer", "quantization", "profile", "toolsets", "adapters", "states", "files", "size_bytes",
+        "parity",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
         {"name", "kind", "mode", "rank", "scale", "sha256"}
     ] * len(manifest.adapters)
     assert summary["size_bytes"] == sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
     assert [toolset["name"] for toolset in summary["toolsets"]] == ["files", "git"]
+    assert {state["state"] for state in summary["states"]} == {entry.path for entry in manifest.states}
+    assert {state["unused"] for state in summary["states"]} == {None}
+
+
+def test_inspect_says_why_a_state_is_not_used(
+    bundle: Path,
+    change_manifest: Callable[[Callable[[dict[str, Any]], object]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change_manifest(lambda manifest: manifest["states"][0]["key"].update(graph="0" * 64))
+    assert run(["inspect", bundle]) == 0
+    assert "is for other graph or adapter files" in capsys.readouterr().out
 
 
 def test_inspect_shows_who_answers_each_stage(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
