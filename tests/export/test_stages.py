@@ -17,7 +17,7 @@ from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.inputs import Inputs, read_inputs
-from dualtune_edge.export.plan import Plans, plan_prompts
+from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.export.weights import Weights
@@ -307,8 +307,8 @@ def test_no_file_is_held_when_the_bundle_gets_its_name(
     """Windows neither deletes nor renames what a process has mapped."""
     held: list[str] = []
 
-    def write_manifest(inputs: Inputs, plans: Plans, folder: Path, *, paths: dict[str, str]) -> Manifest:
-        manifest = real(inputs, plans, folder, paths=paths)
+    def write_manifest(*args: Any, **kwargs: Any) -> Manifest:
+        manifest = real(*args, **kwargs)
         process = psutil.Process()
         opened = [file.path for file in (*process.memory_maps(), *process.open_files())]
         held.extend(path for path in opened if ".partial" in path)
@@ -581,12 +581,12 @@ def test_an_adapter_that_does_nothing_is_refused(desk: Path, tmp_path: Path, mon
 def test_an_adapter_that_changes_during_the_export_is_refused(
     own_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def add_slots(folder: Path) -> SlotMap:
+    def add_slots(*args: Any, **kwargs: Any) -> SlotMap:
         shutil.copyfile(
             own_desk / "writers" / "read" / "adapter_model.safetensors",
             own_desk / "chooser" / "adapter_model.safetensors",
         )
-        return real(folder)
+        return real(*args, **kwargs)
 
     inputs, real = read_inputs(read_spec(own_desk / "mixed.yaml")), stages.add_slots
     monkeypatch.setattr(stages, "read_inputs", lambda _: inputs)
