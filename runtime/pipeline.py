@@ -145,7 +145,8 @@ class Agent:
 
         """
         messages, count = read_messages(request), _Count()
-        entry = self._toolset(messages, toolset, count)
+        routed = self._routed(messages, toolset, count)
+        entry = self._toolset(routed.winner if routed else toolset)
         after_toolset = count.elapsed()
         choice = self._choose(entry.selection, messages, count)
         after_selection = count.elapsed()
@@ -170,14 +171,19 @@ class Agent:
             tokens=count.tokens(),
             notes=tuple(count.notes),
             placement=self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement(),
+            toolset_probability=routed.probability if routed else None,
         )
 
-    def _toolset(self, messages: Sequence[Message], name: str | None, count: _Count) -> ToolsetEntry:
+    def _routed(self, messages: Sequence[Message], toolset: str | None, count: _Count) -> Choice | None:
+        """The base model's choice of a toolset; None where there is none to make."""
+        stage = self.bundle.manifest.toolset_choice
+        return None if toolset is not None or stage is None else self._choose(stage, messages, count)
+
+    def _toolset(self, name: str | None) -> ToolsetEntry:
+        """The toolset of this name; the only one without a name."""
         manifest = self.bundle.manifest
         if name is None:
-            if manifest.toolset_choice is None:
-                return manifest.toolsets[0]
-            name = self._choose(manifest.toolset_choice, messages, count).winner
+            return manifest.toolsets[0]
         known = {entry.toolset.name: entry for entry in manifest.toolsets}
         if name not in known:
             fix = nearest(name, known)

@@ -59,7 +59,8 @@ class CallResult(Frozen):
 
     `probability` is that of `tool` (or of calling none) among the entries of `toolset`; `alternatives` are all others
     of 0.01 or more. `arguments` is empty for a tool that takes none, and null where no tool is called. `notes`: what of
-    the bundle could not be used to answer sooner, and why.
+    the bundle could not be used to answer sooner, and why. `toolset_probability` is null where there was nothing to
+    choose: one toolset, or a given one.
     """
 
     toolset: str
@@ -72,3 +73,4 @@ class CallResult(Frozen):
     tokens: Tokens
     notes: tuple[str, ...] = ()
     placement: Placement = Placement()
+    toolset_probability: float | None = None

@@ -9,7 +9,7 @@ from dualtune_edge.export.demo import toolsets, trajectories
 from dualtune_edge.export.finetune import Base, FinetuneSettings, finetune
 from dualtune_edge.toolkit.prompts import NO_TOOL
 
-TRAJECTORIES: Final = 6000  # conversations, over both toolsets
+TRAJECTORIES: Final = 12_000  # conversations, over both toolsets
 RANK: Final = 6  # of every adapter, joint ones too
 
 
@@ -27,9 +27,9 @@ class Run:
         return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each stage. Arguments take about half a minute, a selection a quarter of an hour
-# on one core; no joint run was timed.
-_STEPS: Final = {"arguments": (60, 16, "arguments"), "selection": (500, 24, "selection"), "joint": (250, 16, "base")}
+# (steps, samples a step, template) of each stage. Arguments take about a minute, a selection ten, on one busy core; no
+# joint run was finished.
+_STEPS: Final = {"arguments": (70, 16, "arguments"), "selection": (400, 24, "selection"), "joint": (200, 16, "base")}
 
 
 def runs() -> list[Run]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from dualtune_edge.export.demo import specs
 from dualtune_edge.export.demo.specs import Method
@@ -13,6 +14,8 @@ from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.messages import FunctionCall, Message
 from dualtune_edge.toolkit.trajectories import read_trajectories
+
+TIE: Final = 0.005  # probability: two candidates this near to one half are equals
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,32 @@ def measure(agent: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) ->
 
 
 def differences(one: Agent, other: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) -> int:
-    """How many turns two agents answer differently: another outcome, tool or argument."""
+    """How many turns two agents answer differently: another outcome, tool or argument.
+
+    All are told, but those where a choice was a tie (`TIE`) to both are not counted: the same int4 sums in another
+    order decide it.
+    """
     count = 0
     for turn in turns:
         answers = [_answer(agent, turn, None, tell) for agent in (one, other)]
         calls = [answer and (answer.toolset, answer.tool, answer.arguments) for answer in answers]
         if calls[0] != calls[1]:
-            count += 1
-            tell(f"{turn.context[-1].content!r}: {calls[0]} and {calls[1]}")
+            tied = _tied(*answers)
+            count += not tied
+            tell(f"{turn.context[-1].content!r}: {calls[0]} and {calls[1]}{', a tie' if tied else ''}")
     return count
+
+
+def _tied(one: CallResult | None, other: CallResult | None) -> bool:
+    """Whether the first choice that two answers differ in was one between equals to both."""
+    if one is None or other is None:
+        return False
+    if one.toolset != other.toolset:
+        return all(
+            each.toolset_probability is not None and each.toolset_probability < 0.5 + TIE for each in (one, other)
+        )
+    second = [max((each.probability for each in answer.alternatives), default=0.0) for answer in (one, other)]
+    return one.tool != other.tool and max(one.probability - second[0], other.probability - second[1]) < 2 * TIE
 
 
 def reference(bundle: Path, kit: Path, method: Method) -> Agent:

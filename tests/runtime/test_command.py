@@ -12,7 +12,7 @@ from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError
 
 SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}
-SCHEMA |= {"notes", "placement"}
+SCHEMA |= {"notes", "placement", "toolset_probability"}
 TURNS = [
     {"role": "user", "content": "how long is the history?"},
     {

@@ -101,6 +101,8 @@ def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], A
     assert (answer.toolset, answer.tool, answer.arguments, answer.outcome) == ("git", "log", {"count": 3}, "call")
     assert answer.probability == pytest.approx(1)
     assert answer.alternatives == ()
+    assert answer.toolset_probability is not None
+    assert 0.5 < answer.toolset_probability <= 1
     assert answer.tokens.decided == 3  # the toolset, log or summarize, and the one digit
     assert answer.timings_ms.total >= answer.timings_ms.selection + answer.timings_ms.arguments
 
@@ -108,7 +110,7 @@ def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], A
 def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str, str]], Agent]) -> None:
     assert set(CallResult.model_fields) == {
         "toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens",
-        "notes", "placement",
+        "notes", "placement", "toolset_probability",
     }  # fmt: skip
     printed = agent(LOG).call(QUESTION).model_dump()
     assert set(printed["timings_ms"]) == {"toolset", "selection", "arguments", "total"}
