@@ -55,7 +55,7 @@ COURSES: Final = (
             # Copying first: it is what everything else stands on.
             Phase(steps=340, rows=8, row=512, copying=0.5, echoing=0.7),
             Phase(steps=3160, rows=8, row=512, copying=0.125, echoing=0.2),
-            # Then long rows, as a joint adapter's prompt has 900 tokens, and at last the weights as int4 will have them.
+            # Then long rows, as a joint prompt has 900 tokens, and at last the weights as int4 will have them.
             Phase(steps=630, rows=4, row=1024, copying=0.1, echoing=0.2),
             Phase(steps=330, rows=4, row=1024, copying=0.1, echoing=0.2, int4=True),
         ),
