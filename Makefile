@@ -19,7 +19,7 @@ test: .venv/installed .types
 	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py

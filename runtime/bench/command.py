@@ -37,7 +37,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Measure what a bundle's calls cost on this machine, and where the time goes.
+    """Measure what a bundle's calls cost here.
 
     Gold calls are replayed: the model is made to decide as the request's own call does, so every run does the same
     work, and the naive path (no state kept, token by token) does it once more to compare. Free calls are what the

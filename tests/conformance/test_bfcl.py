@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
@@ -191,8 +191,8 @@ class Insisting:
             result[self.wanted[at]] = 30
         return result
 
-    def forward(self, tokens: tuple[int, ...]) -> NDArray[np.float32]:
-        self.tokens += tokens
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        self.tokens += tuple(tokens)
         return self.logits()
 
     def rewind(self, length: int) -> None:
