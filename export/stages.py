@@ -227,9 +227,8 @@ def _compare(
 
 
 def _some_tokens(plan: PromptPlan) -> tuple[int, ...]:
-    return plan.prefix[:_TRIAL_TOKENS] or (
-        0,
-    )  # a template that begins with the message has no prefix: any token serves
+    """Any token serves where a template begins with the message, and so has no prefix."""
+    return plan.prefix[:_TRIAL_TOKENS] or (0,)
 
 
 def _sizes(manifest: Manifest) -> Sizes:

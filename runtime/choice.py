@@ -28,7 +28,7 @@ from dualtune_edge.toolkit.errors import EngineError, TemplateError
 from dualtune_edge.toolkit.prompts import common_prefix
 
 FLOOR: Final = 0.01  # alternatives are complete down to this probability
-FORWARD: Final = 5.0  # tokens appended besides that cost another forward (int4, 0.5B: 4.5 on one thread, 6 on two)
+FORWARD: Final = 5.0  # tokens appended besides that cost about as much as another forward (int4, 0.5B)
 
 
 @dataclass(frozen=True)

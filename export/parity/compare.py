@@ -36,7 +36,7 @@ def compare(
     )
     comparison = Comparison(
         distances=tuple(distance(logits, exported.logits[path]) for path, logits in read.items()),
-        before=max(errors) if errors else None,
+        before=float(np.max(errors)) if errors else None,
         same=same,
         sure=choice.probability if choice else None,
         finished=exported.choice is not None or exported.arguments is not None,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.export.parity.record import Logits
+from dualtune_edge.toolkit.errors import ParityError
 from dualtune_edge.toolkit.parity import SURE, StageParity
 
 
@@ -45,9 +46,21 @@ def distance(reference: Logits, other: Logits) -> Distance:
 
 
 def summary(stage: str, adapter: str | None, comparisons: Sequence[Comparison]) -> StageParity:
-    """A stage's comparisons, one or more, as the report has them: with four digits, which is more than is meant."""
+    """A stage's comparisons, one or more, as the report has them: with four digits, which is more than is meant.
+
+    Raises:
+        ParityError: a logit is no finite number: no limit would catch it, as nothing is larger than NaN.
+
+    """
     distances = [each for comparison in comparisons for each in comparison.distances]
     before = [each.before for each in comparisons if each.before is not None]
+    if not np.isfinite([*before, *(each.max_error for each in distances)]).all():
+        raise ParityError(
+            f"adapter {adapter}" if adapter else f"the base, in stage {stage}",
+            found="logits that are NaN or infinite",
+            expected="finite ones, the reference's too",
+            fix="See whether the checkpoint's and the adapter's own weights are finite.",
+        )
     choices = [each for each in comparisons if each.sure is not None]
     sure = [each for each in choices if each.sure is not None and each.sure >= SURE]
     arguments = [each for each in comparisons if each.sure is None]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.export.parity.metrics import Comparison, Distance, distance, summary
+from dualtune_edge.toolkit.errors import ParityError
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=4, max_size=4).map(lambda row: np.array(row, dtype=np.float32))
 
@@ -51,3 +52,22 @@ def test_arguments_are_counted_apart() -> None:
     stage = summary("a", None, [done, Comparison((near,), before=None, same=False, sure=None, finished=False)])
     assert (stage.arguments, stage.exact, stage.unfinished, stage.choices) == (2, 1, 1, 0)
     assert stage.before_quantization is None
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_logits_that_are_no_numbers_are_refused_wherever_they_stand(odd: int, *, before: bool) -> None:
+    logits = np.array([0.0, 1.0, 2.0], dtype=np.float32)
+    broken = np.array([0.0, math.nan, 2.0], dtype=np.float32)
+    comparisons = [
+        Comparison(
+            (distance(logits, broken if index == odd and not before else logits),),
+            math.nan if index == odd and before else 1e-6,
+            same=True,
+            sure=0.9,
+            finished=True,
+        )
+        for index in range(3)
+    ]
+    with pytest.raises(ParityError, match="adapter selection.git: found logits that are NaN"):
+        summary("selection.git", "selection.git", comparisons)
