@@ -69,5 +69,5 @@ def test_logits_that_are_no_numbers_are_refused_wherever_they_stand(odd: int, *,
         )
         for index in range(3)
     ]
-    with pytest.raises(ParityError, match="adapter selection.git: found logits that are NaN"):
+    with pytest.raises(ParityError, match="found logits that are NaN"):
         summary("selection.git", "selection.git", comparisons)
