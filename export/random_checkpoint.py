@@ -10,7 +10,7 @@ chat template: an export takes the built-in ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHATML: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -75,18 +75,17 @@ SHAPES: Final = {
 
 
 def write_checkpoint(
-    folder: Path, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16, shard: str = "2GB"
+    folder: Path, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16, shard: int = 2_000_000_000
 ) -> None:
-    """Write a base model: every weight drawn, biases and norms too, so that a part left out would show."""
-    model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() == 1:  # biases around 0, norms around 1
-                weight.normal_(float("norm" in name), 0.1, generator=generator)
-            else:
-                weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
-    model.save_pretrained(folder, max_shard_size=shard)
+    """Write a base model: every weight drawn, biases and norms too, so that a part left out would show.
+
+    A file of at most `shard` bytes is in memory at a time, so a machine that exports this shape can make it as well.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_config(folder, model)
+    _write_weights(folder, dict(model.named_parameters()), shard, torch.Generator().manual_seed(seed))
     _tokenizer().save(str(folder / "tokenizer.json"))
     _write_json(
         folder / "tokenizer_config.json",
@@ -97,6 +96,50 @@ def write_checkpoint(
             "pad_token": CHATML[0],
         },
     )
+
+
+def _write_config(folder: Path, model: PreTrainedModel) -> None:
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if model.generation_config:
+        model.generation_config.save_pretrained(folder)
+
+
+def _write_weights(
+    folder: Path, parameters: Mapping[str, torch.Tensor], shard: int, generator: torch.Generator
+) -> None:
+    """Draw weights of these shapes, one after the other, and write each file as its last one is drawn."""
+    shards = list(_shards(parameters, shard))
+    numbered = [f"model-{index:05d}-of-{len(shards):05d}.safetensors" for index in range(1, len(shards) + 1)]
+    files = numbered if len(shards) > 1 else ["model.safetensors"]
+    for file, names in zip(files, shards, strict=True):
+        drawn = {name: _draw(name, parameters[name], generator) for name in names}
+        save_file(drawn, folder / file, metadata={"format": "pt"})
+        del drawn  # before the next is made
+    if len(shards) > 1:
+        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = sum(each.nbytes for each in parameters.values())
+        _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _shards(parameters: Mapping[str, torch.Tensor], most: int) -> Iterator[list[str]]:
+    """Names in their order, in groups of at most so many bytes; a larger weight is alone."""
+    names: list[str] = []
+    size = 0
+    for name, parameter in parameters.items():
+        if names and size + parameter.nbytes > most:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += parameter.nbytes
+    yield names
+
+
+def _draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    weight = torch.empty(like.shape, dtype=like.dtype)
+    if weight.dim() == 1:  # biases around 0, norms around 1
+        return weight.normal_(float("norm" in name), 0.1, generator=generator)
+    return weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
 
 
 def write_adapter(folder: Path, base: Path, config: LoraConfig, *, seed: int = 0) -> None:
@@ -139,7 +182,7 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _write_json(path: Path, value: dict[str, str | None]) -> None:
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 

@@ -65,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def untied(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """The same with a head of its own, in bfloat16 and in shards."""
     folder = tmp_path_factory.mktemp("untied") / "base"
-    write_checkpoint(folder, Shape(64, 128, 2, 4, 2, 288, 512, tied=False), seed=1, shard="100KB")
+    write_checkpoint(folder, Shape(64, 128, 2, 4, 2, 288, 512, tied=False), seed=1, shard=100_000)
     return read_checkpoint(folder)
 
 
