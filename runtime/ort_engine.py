@@ -60,7 +60,7 @@ class OrtEngine:
         """
         self._source, self._settings = source, settings
         self._graphs: dict[Path, Graph] = {}
-        self._bindings: dict[str | None, _Binding] = {}
+        self._bindings: dict[str, _Binding] = {}  # by what the KV depends on: adapters with one file share it
         self._kv = KvBuffers(source.cache, limit=source.context_length)
         self._mask = np.ones((1, 0), dtype=np.int64)  # attention to every token; a view of it is bound
         self._tokens: list[int] = []
@@ -228,16 +228,17 @@ class OrtEngine:
     def _binding(self, name: str | None) -> _Binding:
         """The binding of an adapter, made at first use."""
         self._require_open()
-        if name not in self._bindings:
+        identity = self._source.identity(name)
+        if identity not in self._bindings:
             adapter = None if name is None else self._source.adapter(name)
             try:
-                self._bindings[name] = self._bind(adapter)
+                self._bindings[identity] = self._bind(adapter)
             except EngineError as error:
                 if self._settings.provider == CPU_PROVIDER:
                     raise
                 self._fall_back(error)
-                self._bindings[name] = self._bind(adapter)
-        return self._bindings[name]
+                self._bindings[identity] = self._bind(adapter)
+        return self._bindings[identity]
 
     def _bind(self, adapter: AdapterSource | None) -> _Binding:
         merged = adapter is not None and adapter.mode == "merged"

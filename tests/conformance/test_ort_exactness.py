@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_a_snapshot_is_compact(fp32: ModelSource) -> None:
         state = engine.snapshot().state
         assert state is not None
         assert state.shape == (2, 2, 2, 10, 16)  # layers, keys and values, heads, tokens, head size
+
+
+def test_adapters_of_one_content_are_read_once(int4: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    bind = ort_engine.bind_adapter
+    monkeypatch.setattr(ort_engine, "bind_adapter", lambda *of: (read.append(of[2].name), bind(*of))[1])
+    again = tuple(dataclasses.replace(adapter, name=f"{adapter.name} again") for adapter in int4.adapters)
+    with OrtEngine(dataclasses.replace(int4, adapters=int4.adapters + again), SETTINGS) as engine:
+        assert sorted(read) == ["int4-narrow.onnx_adapter", "int4-wide.onnx_adapter"]
+        engine.use("wide")
+        expected = run(engine)
+        engine.use("wide again")
+        np.testing.assert_array_equal(run(engine), expected)
 
 
 def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypatch: Any) -> None:
