@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,17 @@ from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import sha256_file
-from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, FileEntry, Manifest, Stage, ToolsetEntry
+from dualtune_edge.toolkit.manifest import (
+    MANIFEST,
+    MODEL_DIR,
+    PRIMARY,
+    SEAL,
+    FileEntry,
+    Manifest,
+    ModelEntry,
+    Stage,
+    ToolsetEntry,
+)
 from dualtune_edge.toolkit.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest, validate
@@ -34,10 +44,24 @@ _MOUNT_POINT: Final = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT: a junction, Wind
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. What it holds besides the manifest is read at first use."""
+    """A verified bundle, seen through one of its models. What it holds besides the manifest is read at first use."""
 
     root: Path
     manifest: Manifest
+    chosen: str = PRIMARY  # name of the model
+
+    def on(self, model: str) -> Bundle:
+        """The same bundle, seen through the model of that name."""
+        return replace(self, chosen=model)
+
+    @cached_property
+    def entry(self) -> ModelEntry:
+        """The model that it is seen through."""
+        return self.manifest.model(self.chosen)
+
+    def state_of(self, stage: Stage) -> str | None:
+        """Path of the KV state of the stage's prefix, by this model; None: there is none."""
+        return self.entry.stage_states.get(stage.prompt)
 
     @cached_property
     def tokenizer_json(self) -> str:
@@ -55,7 +79,7 @@ class Bundle:
     @property
     def model(self) -> ModelSource:
         """What an engine opens."""
-        return ModelSource.of(self.manifest, self.root)
+        return ModelSource.of(self.manifest, self.root, self.entry)
 
     @property
     def size_bytes(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from dualtune_edge.runtime.variant_checks import variant_faults
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.manifest import MANIFEST, MODEL_DIR, SEAL, Manifest
@@ -44,6 +45,11 @@ def damaged(path: Path, *, found: str, expected: str) -> BundleError:
     return BundleError(str(path), found=found, expected=expected, fix="Copy the bundle again, or export it anew.")
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path leads below a folder, and every system takes its names literally."""
+    return all(_NAME.fullmatch(part) and not _DEVICE.fullmatch(part) for part in path.split("/"))
+
+
 def check_paths(manifest: Manifest, root: Path) -> None:
     """Every listed path is a plain name below the folder, once.
 
@@ -56,7 +62,7 @@ def check_paths(manifest: Manifest, root: Path) -> None:
         raise damaged(path, found=f"{len(manifest.files)} files", expected=f"at most {limits.BUNDLE_FILES}")
     seen = {MANIFEST, SEAL}
     for entry in manifest.files:
-        if not all(_NAME.fullmatch(part) and not _DEVICE.fullmatch(part) for part in entry.path.split("/")):
+        if not is_plain(entry.path):
             raise damaged(path, found=f"the path {entry.path!r}", expected="paths below the folder, of plain names")
         if entry.path.casefold() in seen:
             raise damaged(path, found=f"the path {entry.path!r} twice", expected="each file once")
@@ -95,6 +101,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         if stage.adapter is not None and stage.adapter not in adapters:
             yield f"a stage with adapter {stage.adapter!r}, which is not there"
     yield from _toolset_faults(manifest)
+    yield from variant_faults(manifest)
 
 
 def _state_faults(manifest: Manifest) -> Iterator[str]:

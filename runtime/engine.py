@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, cast, get_args, runtime_checkable
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError, RequestError
-from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Manifest, Mode
+from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
+from dualtune_edge.toolkit.manifest import CacheShape, ContextBinary, Manifest, Mode, ModelEntry, Quantization
 
 EngineKind = Literal["ort", "genai"]
 
@@ -40,7 +41,10 @@ class AdapterSource:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """All that an engine needs to know of a bundle: `folder` holds the base graph, `fingerprint` names the base."""
+    """All that an engine needs to know of a bundle: `folder` holds the base graph, `fingerprint` names the base.
+
+    `graph` is the form of all graphs; the files in a folder are `graph.files`.
+    """
 
     folder: Path
     fingerprint: str
@@ -49,22 +53,27 @@ class ModelSource:
     context_length: int
     adapters: tuple[AdapterSource, ...] = ()
     int8_activations: bool = True  # accuracy level 4: a provider that does not read the level from the graph is told
+    graph: GraphForm = field(default_factory=DynamicGraph)
+    contexts: tuple[ContextBinary, ...] = ()  # `path` below `root`
+    root: Path = Path()  # the bundle's folder
 
     @classmethod
-    def of(cls, manifest: Manifest, root: Path) -> ModelSource:
-        """The source that a verified bundle's manifest describes; `root` is the bundle's folder."""
-        base = manifest.base
-        adapters = tuple(
-            AdapterSource(entry.name, entry.mode, root / entry.path, entry.sha256) for entry in manifest.adapters
-        )
+    def of(cls, manifest: Manifest, root: Path, entry: ModelEntry | None = None) -> ModelSource:
+        """A model of a verified bundle; `root` is the bundle's folder. `entry`: by default the primary model."""
+        base, entry = manifest.base, entry or manifest.primary
+        adapters = tuple(AdapterSource(each.name, each.mode, root / each.path, each.sha256) for each in entry.adapters)
+        quantization = entry.quantization
         return cls(
-            folder=root / MODEL_DIR,
+            folder=root / entry.folder,
             fingerprint=base.fingerprint,
-            cache=manifest.cache,
+            cache=entry.cache,
             vocab_size=base.vocab_size,
             context_length=base.context_length,
             adapters=adapters,
-            int8_activations=manifest.quantization.accuracy_level == 4,
+            int8_activations=isinstance(quantization, Quantization) and quantization.accuracy_level == 4,
+            graph=entry.graph,
+            contexts=entry.contexts,
+            root=root,
         )
 
     def adapter(self, name: str) -> AdapterSource:
@@ -245,6 +254,13 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
             found=f"a profile for {settings.provider}",
             expected=f"one for {CPU_PROVIDER}, the only one that this engine runs",
             fix="Use the engine 'ort', or another profile.",
+        )
+    if source.graph.form != "dynamic":
+        raise EngineError(
+            f"engine {kind!r}",
+            found=f"{source.graph.form} graphs",
+            expected="a dynamic graph, the only form that this engine runs",
+            fix="Use a profile with a dynamic graph.",
         )
     module, name = _ENGINES[kind]
     opener = cast("_Opener", getattr(importlib.import_module(module), name))

@@ -20,7 +20,7 @@ class KvReuse:
 
     def __init__(self, engine: Engine, bundle: Bundle, levers: Levers, budget: int) -> None:
         """`budget`: bytes of computed KV values kept in memory."""
-        self._engine, self._levers = engine, levers
+        self._engine, self._levers, self._bundle = engine, levers, bundle
         self._states: PrefixStates | None = None
         if levers.states and isinstance(engine, StateEngine):
             self._states = PrefixStates(bundle, engine.kv_format)
@@ -71,12 +71,13 @@ class KvReuse:
 
     def note(self, stage: Stage, prefix: tuple[int, ...]) -> str | None:
         """Why the bundle has a state for this stage's prefix, and it was computed all the same."""
-        if stage.state is None or not self._levers.states:
+        state = self._bundle.state_of(stage)
+        if state is None or not self._levers.states:
             return None
         if self._states is None:
-            return f"{stage.state} is not used: this engine's KV values cannot be written"
+            return f"{state} is not used: this engine's KV values cannot be written"
         reason = self._states.refusal(stage, prefix)
-        return f"{stage.state} is not used: it is for {reason}" if reason else None
+        return f"{state} is not used: it is for {reason}" if reason else None
 
     def _prefix(self, stage: Stage, prefix: tuple[int, ...]) -> Snapshot | None:
         """The state of the stage's prefix, from the bundle or from memory."""

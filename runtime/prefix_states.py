@@ -37,12 +37,12 @@ class PrefixStates:
     def __init__(self, bundle: Bundle, kv_format: str) -> None:
         self._bundle, self._kv_format = bundle, kv_format
         self._model = bundle.model
-        self._entries = {entry.path: entry for entry in bundle.manifest.states}
+        self._entries = {entry.path: entry for entry in bundle.entry.states}
         self._hashes = {entry.path: entry.sha256 for entry in bundle.manifest.files}
 
     def refusal(self, stage: Stage, prefix: Sequence[int]) -> str | None:
         """What else the stage's state is for; None if it is for this, or if there is none."""
-        entry = self._entries.get(stage.state or "")
+        entry = self._entries.get(self._bundle.state_of(stage) or "")
         if entry is None:
             return None
         key = self._key(stage, prefix)
@@ -56,7 +56,7 @@ class PrefixStates:
             BundleError: the file is not what it was when the bundle was opened.
 
         """
-        entry = self._entries.get(stage.state or "")
+        entry = self._entries.get(self._bundle.state_of(stage) or "")
         if entry is None or self.refusal(stage, prefix):
             return None
         return Snapshot(entry.key.identity, prefix, self._map(entry))
@@ -64,7 +64,7 @@ class PrefixStates:
     def _key(self, stage: Stage, prefix: Sequence[int]) -> StateKey:
         adapter = None if stage.adapter is None else self._model.adapter(stage.adapter)
         own = None if adapter is None else adapter.path.relative_to(self._bundle.root).as_posix()
-        paths = graph_paths(adapter, own)
+        paths = graph_paths(adapter, own, folder=self._bundle.entry.folder)
         digest = graph_digest([self._hashes[path] for path in paths])
         return state_key(self._model, stage.adapter, prefix, graph=digest, kv_format=self._kv_format)
 
@@ -97,11 +97,14 @@ def state_shape(cache: CacheShape, tokens: int) -> tuple[int, int, int, int, int
     return cache.layers, 2, cache.heads, tokens, cache.head_dim
 
 
-def graph_paths(adapter: AdapterSource | None, path: str | None) -> tuple[str, ...]:
-    """The files of a bundle that a forward under an adapter reads; `path` is the adapter's own in the bundle."""
+def graph_paths(adapter: AdapterSource | None, path: str | None, *, folder: str = MODEL_DIR) -> tuple[str, ...]:
+    """The files of a bundle that a forward under an adapter reads.
+
+    `path` is the adapter's own in the bundle, `folder` that of the base's graph.
+    """
     if adapter is not None and adapter.mode == "merged":
         return tuple(f"{path}/{name}" for name in _GRAPH_FILES)
-    base = tuple(f"{MODEL_DIR}/{name}" for name in _GRAPH_FILES)
+    base = tuple(f"{folder}/{name}" for name in _GRAPH_FILES)
     return base if path is None else (*base, path)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
 from dualtune_edge.toolkit.prompts import NO_TOOL
 from dualtune_edge.toolkit.tools import Toolset
 
@@ -20,6 +21,9 @@ ADAPTERS_DIR: Final = "adapters"  # one .onnx_adapter file an external adapter
 MERGED_DIR: Final = "merged"  # one graph folder a merged adapter
 PROMPTS_DIR: Final = "prompts"  # one PromptPlan a stage
 STATES_DIR: Final = "states"  # the KV state of a stage's static prefix, one file each
+PROFILES_DIR: Final = "profiles"  # the hardware profile of each variant, as the export read it
+VARIANTS_DIR: Final = "variants"  # what a variant's model does not share: a folder each, inside as the bundle's own
+PRIMARY: Final = "model"  # name of the model that the manifest's own fields describe
 
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
@@ -112,6 +116,50 @@ class ToolsetEntry(Frozen):
     arguments: dict[str, Stage]
 
 
+class QdqQuantization(Frozen):
+    """Weights and activations in integers, by QuantizeLinear and DequantizeLinear: what NPUs' compilers take."""
+
+    weight_bits: Literal[4, 8]
+    activation_bits: Literal[8, 16]
+    block_size: Literal[16, 32, 64, 128] | None = None  # weights that share one scale; None: an output channel's
+
+
+class ContextBinary(Frozen):
+    """What a compiler made of static graphs for one SoC. The provider loads it in place of the graphs."""
+
+    path: str
+    adapter: str | None  # whose merged weights it holds; None: the base's
+    soc_model: int
+    htp_arch: int
+    compiler: str  # name and version; a runtime of another version may refuse it
+
+
+class ModelEntry(Frozen):
+    """The base with all its adapters in one compiled form, as one or more variants run it.
+
+    Every model of a bundle holds the same adapters, each in its own way. Files may be shared: `folder`, and paths of
+    adapters, can be those of another model.
+    """
+
+    name: str
+    folder: str  # of the base's graphs: `graph.files`
+    graph: GraphForm
+    quantization: Quantization | QdqQuantization
+    cache: CacheShape
+    adapters: tuple[AdapterEntry, ...]  # merged: `path` is a folder with `graph.files`
+    states: tuple[StateEntry, ...] = ()
+    stage_states: dict[str, str] = Field(default_factory=dict)  # path of a prompt → path of its prefix's state
+    contexts: tuple[ContextBinary, ...] = ()
+
+
+class Variant(Frozen):
+    """A way to run the bundle: a hardware profile, and the model that was built for it."""
+
+    profile: str  # its name
+    file: str  # its TOML, in the bundle: the device need not know it
+    model: str  # a ModelEntry's name, or PRIMARY
+
+
 class FileEntry(Frozen):
     """A file of the bundle, its path relative to the bundle and with forward slashes."""
 
@@ -121,10 +169,15 @@ class FileEntry(Frozen):
 
 
 class Manifest(Frozen):
-    """The whole of `manifest.json`."""
+    """The whole of `manifest.json`.
+
+    Version 2 has variants; a bundle without any is written as version 1, which has neither `models` nor `variants`. The
+    primary model is what `cache`, `quantization`, `profile`, `adapters`, `states` and the stages' `state` describe: a
+    dynamic graph that the CPU provider runs, so that every bundle can be run anywhere. `models` are the others.
+    """
 
     format: Literal["dualtune-edge-bundle"] = "dualtune-edge-bundle"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     base: BaseInfo
     tokenizer: TokenizerInfo
     cache: CacheShape
@@ -135,8 +188,39 @@ class Manifest(Frozen):
     toolsets: tuple[ToolsetEntry, ...] = Field(min_length=1)
     adapters: tuple[AdapterEntry, ...]
     states: tuple[StateEntry, ...]
+    models: tuple[ModelEntry, ...] = ()
+    variants: tuple[Variant, ...] = ()
     files: tuple[FileEntry, ...]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _variants_are_version_2(self) -> Self:
+        if (self.version == 2) != bool(self.variants) or (self.models and not self.variants):
+            raise ValueError("variants in version 2, and only there")
+        return self
+
+    @property
+    def primary(self) -> ModelEntry:
+        """The model that the manifest's own fields describe."""
+        return ModelEntry(
+            name=PRIMARY,
+            folder=MODEL_DIR,
+            graph=DynamicGraph(),
+            quantization=self.quantization,
+            cache=self.cache,
+            adapters=self.adapters,
+            states=self.states,
+            stage_states={stage.prompt: stage.state for stage in self.stages if stage.state},
+        )
+
+    def model(self, name: str) -> ModelEntry:
+        """The model of that name.
+
+        Raises:
+            KeyError: there is none; a verified bundle's variants name those that are there.
+
+        """
+        return {entry.name: entry for entry in (self.primary, *self.models)}[name]
 
     @property
     def stages(self) -> Iterator[Stage]:
@@ -152,7 +236,7 @@ class Manifest(Frozen):
 
         Keys are not sorted: a schema's properties stand in the order in which arguments are written.
         """
-        value = self.model_dump(mode="json")
+        value = self.model_dump(mode="json", exclude=None if self.variants else {"models", "variants"})
         return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
     def seal(self) -> bytes:

@@ -157,7 +157,8 @@ def test_a_path_twice_but_for_case(bundle: Path, change_manifest: Callable[[Chan
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m: m.update(version=2), "version"),
+        (lambda m: m.update(version=2), "variants in version 2"),
+        (lambda m: m.update(version=3), "version"),
         (lambda m: m.update(format="other"), "format"),
         (lambda m: m.update(extra=1), "unknown key 'extra'"),
         (lambda m: m.pop("base"), "base"),
