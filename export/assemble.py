@@ -26,7 +26,7 @@ from dualtune_edge.toolkit.manifest import (
 from dualtune_edge.toolkit.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
-_PACKAGES: Final = (
+PACKAGES: Final = (
     "dualtune-edge", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "optimum", "peft", "torch", "transformers",
 )  # fmt: skip
 
@@ -89,7 +89,7 @@ def write_manifest(
         adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
         states=tuple({entry.path: entry for entry in states.values()}.values()),
         files=tuple(_files(folder)),
-        versions={package: metadata.version(package) for package in _PACKAGES},
+        versions={package: metadata.version(package) for package in PACKAGES},
     )
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     (folder / SEAL).write_bytes(manifest.seal())

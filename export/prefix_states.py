@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -10,9 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import ORT_KV_FORMAT, AdapterSource, ModelSource
@@ -33,15 +36,15 @@ class States:
 
 
 def write_states(
-    inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping[str, str], budget: int | None, stages: Stages
+    inputs: Inputs, plans: Plans, work: Work, *, graphs: BundleGraphs, budget: int | None, stages: Stages
 ) -> States:
-    """Compute and write the states of a bundle's prefixes.
+    """Compute and write the states of a bundle's prefixes that are not there yet.
 
     Args:
         inputs: what was read.
         plans: the stages.
-        folder: the bundle, with its graphs and adapters.
-        paths: adapter name → its file or folder in the bundle.
+        work: the bundle, with its graphs and adapters.
+        graphs: say where they are.
         budget: the most MB to write; None: all. The choices come first: every call makes one.
         stages: shows the progress.
 
@@ -49,20 +52,29 @@ def write_states(
         EngineError: a graph fails.
 
     """
-    model = _model(inputs, folder, paths)
+    model = _model(inputs, work.folder, graphs.paths)
     prefixes = _prefixes(plans, model)
     kept = list(_within(prefixes, model, budget))
     entries: dict[str, StateEntry] = {}
     if kept:
-        (folder / STATES_DIR).mkdir()
-        settings = SessionSettings(intra_op_threads=detect().cpu.physical_cores)
-        with stages.stage("prefix states", len(kept)) as progress, OrtEngine(model, settings) as engine:
-            writer = _Writer(engine, model, folder, paths)
+        (work.folder / STATES_DIR).mkdir(exist_ok=True)
+        with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
+            writer: _Writer | None = None
             for prefix in kept:
-                entry = writer.write(prefix)
+                step = graphs.state(prefix.path, prefix.adapter, prefix.tokens)
+                if not work.has(step):
+                    writer = writer or _Writer(opened.enter_context(_engine(model)), model, work.folder, graphs.paths)
+                    work.clear(work.folder / prefix.path)
+                    entry = writer.write(prefix)
+                    work.keep(step, work.folder / prefix.path, value=entry.model_dump_json())
+                entry = StateEntry.model_validate_json(work.value(step))
                 entries |= dict.fromkeys((stage.name for stage in prefix.stages), entry)
                 progress.advance()
     return States(entries, tuple(_left_out(prefixes[len(kept) :], model)))
+
+
+def _engine(model: ModelSource) -> OrtEngine:
+    return OrtEngine(model, SessionSettings(intra_op_threads=detect().cpu.physical_cores))
 
 
 def _left_out(prefixes: list[_Prefix], model: ModelSource) -> Iterator[str]:
@@ -82,6 +94,10 @@ class _Prefix:
     tokens: tuple[int, ...]
     stages: list[PlannedStage]
 
+    @property
+    def path(self) -> str:
+        return f"{STATES_DIR}/{safe_name(self.stages[0].name)}.kv"
+
     def size(self, model: ModelSource) -> int:
         return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(model.cache.dtype).itemsize
 
@@ -98,15 +114,14 @@ class _Writer:
         self.engine.use(prefix.adapter)
         self.engine.forward(prefix.tokens)
         values = np.asarray(self.engine.snapshot().state)
-        path = f"{STATES_DIR}/{safe_name(prefix.stages[0].name)}.kv"
-        (self.folder / path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
         read = graph_paths(adapter, self.paths.get(prefix.adapter or ""))
         for each in read:
             self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
         graph = graph_digest([self.hashes[each] for each in read])
         key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
-        return StateEntry(path=path, key=key)
+        return StateEntry(path=prefix.path, key=key)
 
 
 def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSource:

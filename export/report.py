@@ -26,11 +26,12 @@ class Sizes(Frozen):
 
 
 class ExportReport(Frozen):
-    """One export that was published at `path`."""
+    """One export that was published at `path`; `reused` names the parts that were there already."""
 
     path: str
     seconds: float
     stages: tuple[StageReport, ...]
+    reused: tuple[str, ...]
     sizes: Sizes
     warnings: tuple[str, ...]
     parity: ParityReport

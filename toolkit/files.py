@@ -49,18 +49,36 @@ def staged_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     except OSError as error:
-        raise _unwritable(target, error) from None
+        raise unwritable(target, error) from None
     try:
         yield stage
-        _sync(stage)
         stage.chmod(0o755)  # mkdtemp's own mode keeps other users out
-        refuse_existing(target)
-        try:
-            stage.rename(target)  # fails where another export was quicker: a folder with files is never replaced
-        except OSError as error:
-            raise _unwritable(target, error) from None
+        publish(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def publish(stage: Path, target: Path) -> None:
+    """Give a finished folder its name, all of it or nothing.
+
+    Raises:
+        OutputError: `target` exists, or cannot be written.
+
+    """
+    for path in stage.rglob("*"):
+        if path.is_file():
+            sync(path)
+    refuse_existing(target)
+    try:
+        stage.rename(target)  # fails where another process was quicker: a folder with files is never replaced
+    except OSError as error:
+        raise unwritable(target, error) from None
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes on the disk, not only on their way."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def refuse_existing(target: Path) -> None:
@@ -74,15 +92,8 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def _unwritable(target: Path, error: OSError) -> OutputError:
+def unwritable(target: Path, error: OSError) -> OutputError:
+    """The error of a place where nothing can be written."""
     return OutputError(
         str(target), found=str(error), expected="a place to write", fix="Check its permissions and free space."
     )
-
-
-def _sync(folder: Path) -> None:
-    """Have every file on the disk before the folder gets its name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())

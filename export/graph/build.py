@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,15 @@ def build_graph(
     source = weights or StoredWeights(checkpoint.folder)
     run_builder(checkpoint, source, out, quantization, base)
     shutil.copyfile(checkpoint.folder / "tokenizer.json", out / "tokenizer.json")  # transformers writes another form
+    _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
     builder_config.mend(out, AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
     check_build(out, quantization, tied=source.tied)
     add_logits_rows(out)
+
+
+def _forget_how_it_was_read(path: Path) -> None:
+    """Transformers notes in a tokenizer's config whether it might have used the network: the same base, other bytes."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: each for key, each in value.items() if key not in {"is_local", "local_files_only"}}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
+from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, compare_stages
-from dualtune_edge.export.parity.sides import BuildBefore, Graphs
+from dualtune_edge.export.parity.sides import Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
+from dualtune_edge.export.work_folder import Step, Work
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource
 from dualtune_edge.toolkit.manifest import MODEL_DIR
-from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.parity import ParityReport, StageParity
 
 
 def compare_bundle(
     inputs: Inputs,
     subjects: Sequence[Subject],
     spec: ParitySpec,
-    folder: Path,
+    work: Work,
     *,
-    paths: Mapping[str, str],
+    graphs: BundleGraphs,
     calibration: Sequence[Case],
-    build: BuildBefore,
     advance: Callable[[], None],
 ) -> ParityReport:
     """Compare every stage; nothing is refused here.
@@ -33,10 +33,9 @@ def compare_bundle(
         inputs: what the bundle was made of.
         subjects: its stages.
         spec: how much is compared.
-        folder: the bundle with its graphs and adapters.
-        paths: adapter name → its file or folder in the bundle.
+        work: the bundle with its graphs and adapters; stages that were compared before are taken from there.
+        graphs: say where they are, and build others in float32.
         calibration: the user's own conversations.
-        build: writes a graph in float32.
         advance: called after each stage.
 
     Raises:
@@ -44,32 +43,61 @@ def compare_bundle(
         TemplateError: a template cannot render one.
 
     """
-    checkpoint = inputs.checkpoint
-    source = ModelSource(
-        folder=folder / MODEL_DIR,
-        fingerprint=checkpoint.fingerprint,
-        cache=checkpoint.cache,
-        vocab_size=checkpoint.vocab_size,
-        context_length=checkpoint.context_length,
-        adapters=tuple(
-            AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
-        ),
-    )
-    left_out = _left_out(inputs, spec)
-    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
-    graphs = Graphs(source, None if left_out or whole else build, scratch=folder)
-    stages = compare_stages(
-        inputs, subjects, graphs, room=spec.argument_tokens, calibration=calibration, advance=advance
-    )
-    if whole:
-        left_out = None
-        stages = tuple(stage.model_copy(update={"before_quantization": stage.max_error}) for stage in stages)
+    left_out = None if inputs.quantization.bits == 32 else _left_out(inputs, spec)
+    steps = _steps(subjects, spec, graphs, calibration, before=left_out is None)
+    missing = [subject for subject in subjects if not work.has(steps[subject.stage.name])]
+    if missing and calibration:
+        missing = list(subjects)  # where a conversation leads to, the stages before decide
+    for _ in range(len(subjects) - len(missing)):
+        advance()
+
+    def keep(stage: StageParity) -> None:
+        if inputs.quantization.bits == 32:  # the bundle's graphs are those before quantization
+            stage = stage.model_copy(update={"before_quantization": stage.max_error})
+        work.keep(steps[stage.stage], value=stage.model_dump_json())
+        advance()
+
+    if missing:
+        before = None if left_out or inputs.quantization.bits == 32 else graphs.build_before
+        opened = Graphs(_source(inputs, work, graphs), before, scratch=work.scratch)
+        compare_stages(inputs, missing, opened, room=spec.argument_tokens, calibration=calibration, keep=keep)
+    values = (work.value(steps[subject.stage.name]) for subject in subjects)
     return ParityReport(
         before_quantization_skipped=left_out,
         prompts=spec.prompts,
         calibration=len(calibration),
         limits=spec.limits,
-        stages=stages,
+        stages=tuple(map(StageParity.model_validate_json, values)),
+    )
+
+
+def _steps(
+    subjects: Sequence[Subject],
+    spec: ParitySpec,
+    graphs: BundleGraphs,
+    calibration: Sequence[Case],
+    *,
+    before: bool,
+) -> dict[str, Step]:
+    """By stage."""
+    own = [([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool) for case in calibration]
+    settings: list[object] = [spec.argument_tokens, before]
+    if calibration:
+        settings += [own, [graphs.compared(each, ()).key for each in subjects]]
+    return {each.stage.name: graphs.compared(each, settings) for each in subjects}
+
+
+def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
+    checkpoint, paths = inputs.checkpoint, graphs.paths
+    return ModelSource(
+        folder=work.folder / MODEL_DIR,
+        fingerprint=checkpoint.fingerprint,
+        cache=checkpoint.cache,
+        vocab_size=checkpoint.vocab_size,
+        context_length=checkpoint.context_length,
+        adapters=tuple(
+            AdapterSource(each.name, each.mode, work.folder / paths[each.name], each.sha256) for each in inputs.adapters
+        ),
     )
 
 

@@ -60,8 +60,8 @@ def compare_stages(
     *,
     room: int,
     calibration: Sequence[Case],
-    advance: Callable[[], None],
-) -> tuple[StageParity, ...]:
+    keep: Callable[[StageParity], None],
+) -> None:
     """Compare each stage on the conversations made for it and on those of the user's that lead to it.
 
     Args:
@@ -70,7 +70,7 @@ def compare_stages(
         graphs: what was built of them.
         room: the most tokens of arguments.
         calibration: the user's own conversations.
-        advance: called after each stage.
+        keep: given each stage's outcome.
 
     Raises:
         RequestError: a conversation is longer than the context.
@@ -80,7 +80,6 @@ def compare_stages(
     walkers = [_Walker(case.messages, case.toolset, case.tool) for case in calibration]
     folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
     ask = _Asker(inputs.checkpoint, room)
-    results = []
     model = streamed_model(inputs.checkpoint) if float32_bytes(inputs.checkpoint) > LARGE else None
     with TorchEngine(inputs.checkpoint.folder, folders, model=model) as reference, Sides(graphs) as sides:
         for subject in compared:
@@ -94,9 +93,7 @@ def compare_stages(
                     comparisons.append(comparison)
                     if walker:
                         _lead_on(walker, subject, chosen)
-            results.append(summary(subject.stage.name, adapter, comparisons))
-            advance()
-    return tuple(results)
+            keep(summary(subject.stage.name, adapter, comparisons))
 
 
 class _Asker:

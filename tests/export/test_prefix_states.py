@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -12,12 +11,14 @@ import pytest
 from peft import LoraConfig
 
 from dualtune_edge.export import stages
+from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import read_inputs
 from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.prefix_states import States, write_states
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.spec import read_spec
+from dualtune_edge.export.work_folder import Work
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.toolkit.errors import SpecError
 
@@ -53,15 +54,16 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write(desk: Path, tmp_path: Path) -> Write:
-    """Write states, of so many MB at most, into a copy of the bundle; its folder."""
+    """Write states, of so many MB at most, beside the bundle's graphs; their folder."""
     inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
     plans = plan_prompts(inputs)
-    paths = {entry.name: entry.path for entry in open_bundle(desk / "bundle").manifest.adapters}
 
     def write(budget: int | None) -> tuple[Path, States]:
-        folder = Path(shutil.copytree(desk / "bundle", tmp_path / f"{budget}-{len(list(tmp_path.iterdir()))}"))
-        with Stages() as shown:
-            return folder, write_states(inputs, plans, folder, paths=paths, budget=budget, stages=shown)
+        output = tmp_path / f"{budget}-{len(list(tmp_path.iterdir()))}"
+        with Stages() as shown, Work(output, reuse=desk / "bundle") as work:
+            graphs = BundleGraphs(inputs, work, shown)
+            graphs.build()
+            return work.folder, write_states(inputs, plans, work, graphs=graphs, budget=budget, stages=shown)
 
     return write
 

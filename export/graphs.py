@@ -1,0 +1,230 @@
+"""The graphs and adapters of a bundle: built where they are not there yet, and tried out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from dualtune_edge.export.graph.adapter_file import write_adapter
+from dualtune_edge.export.graph.build import build_graph
+from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.export.graph.slot_map import SlotMap
+from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.merge import merged_weights
+from dualtune_edge.export.modules import Extra
+from dualtune_edge.export.parity.check import Subject
+from dualtune_edge.export.plan import Plans
+from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.steps import Steps
+from dualtune_edge.export.trial import Trial, refuse_without_effect
+from dualtune_edge.export.work_folder import Step, Work, files_in
+from dualtune_edge.toolkit.files import safe_name
+from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, Mode, Quantization
+from dualtune_edge.toolkit.prompts import PromptPlan
+
+_GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
+_TRIAL_TOKENS: Final = 16  # of a stage's own prompt: enough for every layer to attend to something
+_SLOTS: Final = TypeAdapter(SlotMap)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An adapter and where in the bundle it goes. Stages with one adapter share its file."""
+
+    source: AdapterSource
+    path: str
+
+
+class BundleGraphs:
+    """The graphs of one export: `build` and `try_out` make what its work folder does not hold yet.
+
+    Args:
+        inputs: what was read.
+        work: where the bundle grows.
+        stages: shows the progress.
+
+    """
+
+    def __init__(self, inputs: Inputs, work: Work, stages: Stages) -> None:
+        self._inputs, self._work, self._stages = inputs, work, stages
+        self._steps = Steps(inputs)
+        self.placed = tuple(_places(inputs))
+        self._external, self._merged = (_once(self.placed, mode) for mode in ("external", "merged"))
+        self._sources = {each.source.name: each for each in self.placed}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Adapter's name → its file or folder in the bundle."""
+        return {each.source.name: each.path for each in self.placed}
+
+    def build(self) -> None:
+        """The base graph with its slots, the external adapters, and a graph for each merged one.
+
+        Raises:
+            EdgeError: what cannot be built, and why.
+
+        """
+        with self._stages.stage("build the base graph"):
+            self._build_base()
+        with self._stages.stage("add LoRA slots"):
+            self._add_slots()
+        if self._external:
+            with self._stages.stage("write adapters", len(self._external)) as stage:
+                for each in self._external:
+                    self._write_adapter(each)
+                    stage.advance()
+        if self._merged:
+            with self._stages.stage("merge adapters", len(self._merged)) as stage:
+                for each in self._merged:
+                    self._merge(each)
+                    stage.advance()
+
+    def build_before(self, out: Path, merged: str | None) -> None:
+        """A graph in float32, for comparisons: the base's with its slots, or that of a merged adapter."""
+        base, whole = self._inputs.checkpoint, Quantization(bits=32)
+        if merged is None:
+            build_graph(base, out, whole)
+            add_slots(out, packed=base.packed, extras=self._extras)
+            return
+        adapter = self._sources[merged].source.weights(base)
+        with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
+            build_graph(base, out, whole, weights=weights)
+
+    def made_of(self, adapter: str | None) -> tuple[Step, ...]:
+        """The parts that a forward under an adapter reads; None: the base's."""
+        base = (self._steps.weights, self._steps.slots(self._extras))
+        if adapter is None:
+            return base
+        placed = self._sources[adapter]
+        if placed.source.mode == "merged":
+            return (self._steps.merged(placed.source, placed.path),)
+        return (*base, self._steps.external(placed.source, placed.path, self._slots))
+
+    def compared(self, subject: Subject, settings: object) -> Step:
+        """A stage's comparison with PEFT, as it depends on its graph, its prompts and `settings` (as JSON has them)."""
+        adapter = subject.stage.adapter
+        return self._steps.compared(subject, self.made_of(adapter.name if adapter else None), settings)
+
+    def state(self, path: str, adapter: str | None, tokens: Sequence[int]) -> Step:
+        """The state of a prefix under an adapter."""
+        return self._steps.state(path, self.made_of(adapter), tokens)
+
+    def try_out(self, plans: Plans) -> None:
+        """Run a forward of the base, of the base under each external adapter, and of each merged graph.
+
+        Raises:
+            GraphError: one fails, or an adapter changes nothing.
+
+        """
+        prompts = {planned.adapter.name: _some_tokens(planned.plan) for planned in plans.stages if planned.adapter}
+        with self._stages.stage("try out", 1 + len(self._external) + len(self._merged)) as stage:
+            for _ in self._try_base(_some_tokens(next(plans.stages).plan), prompts):
+                stage.advance()
+            for each in self._merged:  # each graph is as large as the base: one at a time
+                step = self._tried(each, prompts[each.source.name])
+                if not self._work.has(step):
+                    self._trial(each.path).logits(prompts[each.source.name])
+                    self._work.keep(step)
+                stage.advance()
+
+    @property
+    def _extras(self) -> frozenset[Extra]:
+        return frozenset(extra for each in self._external for extra in each.source.extras)
+
+    @property
+    def _slots(self) -> str:
+        return self._work.value(self._steps.slots(self._extras))
+
+    def _build_base(self) -> None:
+        work, steps = self._work, self._steps
+        if work.has(steps.weights) and (self._plain.exists() or work.has(steps.slots(self._extras))):
+            return
+        model = work.folder / MODEL_DIR
+        work.clear(model)
+        build_graph(self._inputs.checkpoint, model, self._inputs.quantization)
+        (model / MODEL).replace(self._plain)
+        work.keep(steps.weights, self._plain, *files_in(model))
+
+    def _add_slots(self) -> None:
+        """On a copy of the graph: it names its weights, and does not hold them."""
+        step = self._steps.slots(self._extras)
+        if self._work.has(step):
+            return
+        path = self._work.folder / MODEL_DIR / MODEL
+        self._work.clear(path)
+        shutil.copyfile(self._plain, path)
+        slots = add_slots(path.parent, packed=self._inputs.checkpoint.packed, extras=self._extras)
+        self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())
+
+    @property
+    def _plain(self) -> Path:
+        return self._work.scratch / MODEL
+
+    def _write_adapter(self, each: Placed) -> None:
+        step = self._steps.external(each.source, each.path, self._slots)
+        if self._work.has(step):
+            return
+        path = self._work.folder / each.path
+        self._work.clear(path)
+        write_adapter(each.source.weights(self._inputs.checkpoint), _SLOTS.validate_json(self._slots), path)
+        self._work.keep(step, path)
+
+    def _merge(self, each: Placed) -> None:
+        step = self._steps.merged(each.source, each.path)
+        if self._work.has(step):
+            return
+        base, out = self._inputs.checkpoint, self._work.folder / each.path
+        self._work.clear(out)
+        adapter = each.source.weights(base)
+        with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
+            build_graph(base, out, self._inputs.quantization, weights=weights, base=self._work.folder / MODEL_DIR)
+        for file in out.iterdir():
+            if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
+                file.unlink()
+        self._work.keep(step, *files_in(out))
+
+    def _try_base(self, tokens: Sequence[int], prompts: dict[str, tuple[int, ...]]) -> Iterator[None]:
+        base: Trial | None = None
+        steps: list[tuple[Step, Placed | None]] = [(self._steps.tried(MODEL_DIR, self.made_of(None), tokens), None)]
+        steps += [(self._tried(each, prompts[each.source.name]), each) for each in self._external]
+        for step, each in steps:
+            if not self._work.has(step):
+                base = base or self._trial(MODEL_DIR)
+                if each is None:
+                    base.logits(tokens)
+                else:
+                    own = prompts[each.source.name]
+                    name, path = each.source.name, self._work.folder / each.path
+                    refuse_without_effect(name, base.logits(own), base.logits(own, path))
+                self._work.keep(step)
+            yield
+
+    def _tried(self, each: Placed, tokens: Sequence[int]) -> Step:
+        return self._steps.tried(each.path, self.made_of(each.source.name), tokens)
+
+    def _trial(self, path: str) -> Trial:
+        return Trial(self._work.folder / path, self._inputs.checkpoint.cache)
+
+
+def _places(inputs: Inputs) -> Iterator[Placed]:
+    by_content: dict[tuple[str, Mode], str] = {}
+    for source in inputs.adapters:
+        name = safe_name(source.name)
+        own = f"{MERGED_DIR}/{name}" if source.mode == "merged" else f"{ADAPTERS_DIR}/{name}.onnx_adapter"
+        yield Placed(source, by_content.setdefault((source.sha256, source.mode), own))
+
+
+def _once(placed: tuple[Placed, ...], mode: Mode) -> list[Placed]:
+    """One adapter a file of this mode."""
+    return list({each.path: each for each in reversed(placed) if each.source.mode == mode}.values())[::-1]
+
+
+def _some_tokens(plan: PromptPlan) -> tuple[int, ...]:
+    """Any token serves where a template begins with the message, and so has no prefix."""
+    return plan.prefix[:_TRIAL_TOKENS] or (0,)

@@ -1,0 +1,103 @@
+"""The parts of an export, each by a SHA-256 of all that it is made of: weights, settings, versions of tools.
+
+Where in doubt a key covers more: a part is then made again that need not be. A part of equal key is the same, byte for
+byte.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from dualtune_edge.export.assemble import PACKAGES
+from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.modules import Extra
+from dualtune_edge.export.parity.check import Subject
+from dualtune_edge.export.work_folder import Step
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.toolkit.files import sha256_file
+from dualtune_edge.toolkit.manifest import MODEL_DIR
+
+# Beside those that the manifest names: what quantizes, computes, or writes a file.
+_PACKAGES: Final = (*PACKAGES, "accelerate", "jinja2", "llguidance", "numpy", "pydantic", "safetensors", "tokenizers")
+_WINGS: Final = ("toolkit", "profiles", "runtime", "export")
+_SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})  # what a checkpoint has beside its weights
+
+
+class Steps:
+    """Names and keys of the parts of one export."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        base = inputs.checkpoint
+        files = [(path.name, sha256_file(path)) for path in _small_files(base.folder)]
+        # model/, its model.onnx in the scratch folder: that is without slots.
+        self.weights = _step(MODEL_DIR, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
+
+    def slots(self, extras: frozenset[Extra]) -> Step:
+        """model/model.onnx; its value is the slots."""
+        return _step(f"{MODEL_DIR}/model.onnx", self.weights.key, sorted(extras))
+
+    def external(self, source: AdapterSource, path: str, slots: str) -> Step:
+        """An adapter's file; `slots`: those of the graph, as JSON."""
+        return _step(path, slots, source.sha256)
+
+    def merged(self, source: AdapterSource, path: str) -> Step:
+        """A merged adapter's graph."""
+        return _step(path, self.weights.key, source.sha256, _machine())
+
+    def tried(self, path: str, made_of: Sequence[Step], tokens: Sequence[int]) -> Step:
+        """That a forward was run on what these steps made."""
+        return _step(f"{path}, tried out", [each.key for each in made_of], list(tokens), _machine())
+
+    def compared(self, subject: Subject, made_of: Sequence[Step], settings: object) -> Step:
+        """A stage's comparison with PEFT; its value is the outcome."""
+        stage = subject.stage
+        messages = [[message.model_dump(mode="json") for message in each] for each in subject.messages]
+        asked = (stage.adapter.name if stage.adapter else None, stage.plan.model_dump_json(), messages)
+        return _step(f"{stage.name}, compared", [each.key for each in made_of], asked, settings, _machine())
+
+    def state(self, path: str, made_of: Sequence[Step], tokens: Sequence[int]) -> Step:
+        """A prefix state's file; its value is its entry in the manifest."""
+        return _step(path, [each.key for each in made_of], list(tokens), _machine())
+
+
+def _step(name: str, *about: object) -> Step:
+    text = json.dumps([name, about, _tools()], sort_keys=True, separators=(",", ":"))
+    return Step(name, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _small_files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.suffix in _SMALL and path.is_file())
+
+
+@functools.cache
+def _tools() -> dict[str, str]:
+    """Versions, and a digest of this package's own code: while it is worked on, its version says little."""
+    code = hashlib.sha256()
+    for wing in _WINGS:
+        root = Path(str(resources.files(f"dualtune_edge.{wing}")))
+        for path in sorted(path.relative_to(root) for path in root.rglob("*.py")):
+            code.update(f"{wing}/{path.as_posix()}\n{sha256_file(root / path)}\n".encode())
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    return versions | {"python": platform.python_version(), "code": code.hexdigest()}
+
+
+@functools.cache
+def _machine() -> tuple[object, ...]:
+    """What floating-point sums depend on besides the numbers: instructions, and how they are shared out."""
+    machine = detect()
+    return (
+        machine.system,
+        machine.architecture,
+        machine.cpu.features,
+        machine.cpu.physical_cores,
+        torch.get_num_threads(),
+    )

@@ -1,0 +1,283 @@
+"""What an export has finished so far, kept beside its output until the output is there.
+
+`.NAME.partial` beside the output NAME holds
+
+    lock                 held by the export at work there; the system frees it, however that ends
+    bundle/              becomes the output
+    bundle/export.json   the journal: each finished part's key, and its files with size and SHA-256
+    bundle/scratch/      what is needed on the way only
+
+A part is finished when its files are on the disk (fsync), and then the journal says so. Its key covers all that it was
+made of (`steps`). It is used again where the journal has that key and every file is still what the journal says; what
+no part claims is removed. The journal stays in the bundle, so that another export can take parts from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import ValidationError
+
+from dualtune_edge.runtime.bundle_checks import is_plain
+from dualtune_edge.toolkit.errors import OutputError, SpecError
+from dualtune_edge.toolkit.files import publish, refuse_existing, sha256_file, sync, unwritable
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.lock import exclusive
+from dualtune_edge.toolkit.manifest import FileEntry
+
+JOURNAL: Final = "export.json"
+SCRATCH: Final = "scratch"
+_LOCK: Final = "lock"
+_BUNDLE: Final = "bundle"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part by its name and by the SHA-256 of all that it is made of."""
+
+    name: str
+    key: str
+
+
+class Part(Frozen):
+    """A finished part. `value`: what was found out, where that is no file."""
+
+    name: str
+    key: str
+    files: tuple[FileEntry, ...] = ()
+    value: str = ""
+
+
+class Journal(Frozen):
+    """The whole of `export.json`."""
+
+    parts: tuple[Part, ...] = ()
+
+
+def partial(output: Path) -> Path:
+    """Where an export to `output` keeps what it has finished."""
+    return output.parent / f".{output.name}.partial"
+
+
+class Work:
+    """The folder of one export. A context manager: whoever is in it has the folder for itself.
+
+    When it ends before `publish`, what is finished stays; where nothing is, nothing does.
+
+    Args:
+        output: the bundle's folder; nothing may be there yet.
+        reuse: an earlier bundle, from which parts with equal keys are copied.
+
+    Raises:
+        OutputError: something is at `output`, another export to it is at work, or it cannot be written.
+        SpecError: `reuse` is no bundle with a journal.
+
+    """
+
+    def __init__(self, output: Path, reuse: Path | None = None) -> None:
+        self._output, self._root = output, partial(output)
+        self.folder = self._root / _BUNDLE
+        self._reuse = reuse
+        self._others = _journal_of(reuse) if reuse else {}
+        self._used: dict[str, bool] = {}  # key → whether the part was there already
+        self._published = False
+
+    def __enter__(self) -> Self:
+        refuse_existing(self._output)
+        self._stack = contextlib.ExitStack()
+        try:
+            self._stack.enter_context(exclusive(self._root / _LOCK))
+        except BlockingIOError:
+            raise OutputError(
+                str(self._output),
+                found="another export to it at work",
+                expected="one at a time",
+                fix="Wait until it has ended, or name another output.",
+            ) from None
+        except OSError as error:
+            raise unwritable(self._output, error) from None
+        try:
+            refuse_existing(self._output)  # the other one may have been done a moment ago
+            self.folder.mkdir(exist_ok=True)
+            self._parts = _read(self.folder / JOURNAL)
+            self._remove_unclaimed()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        done = self._published or not self._parts
+        if done:
+            self._remove()
+        self._stack.close()
+        if done and sys.platform == "win32":  # it does not remove what is open; nor now, if someone else opened it
+            with contextlib.suppress(OSError):
+                (self._root / _LOCK).unlink()
+                self._root.rmdir()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what is needed on the way only."""
+        path = self.folder / SCRATCH
+        path.mkdir(exist_ok=True)
+        return path
+
+    @property
+    def reused(self) -> tuple[str, ...]:
+        """Names of the parts that were there already."""
+        return tuple(self._parts[key].name for key, was_there in self._used.items() if was_there)
+
+    def has(self, step: Step) -> bool:
+        """Whether the part is there, whole; where the other bundle has it, it is then copied."""
+        if step.key in self._used:
+            return True
+        part = self._parts.get(step.key)
+        if part and not self._whole(part):
+            self._drop(part)
+            part = None
+        if part is None:
+            part = self._copied(step)
+        if part is None:
+            return False
+        self._used[step.key] = True
+        return True
+
+    def value(self, step: Step) -> str:
+        """What was kept of a part that is there."""
+        return self._parts[step.key].value
+
+    def clear(self, place: Path) -> None:
+        """Remove a file or folder that is to be made, and forget the parts that had files in it."""
+        inside = place.relative_to(self.folder).as_posix()
+        for part in list(self._parts.values()):
+            if any(file.path == inside or file.path.startswith(f"{inside}/") for file in part.files):
+                self._drop(part)
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.unlink(missing_ok=True)
+
+    def keep(self, step: Step, *files: Path, value: str = "") -> None:
+        """Write down that a part is finished, once its files are on the disk."""
+        entries = []
+        for file in sorted(files):
+            sync(file)
+            path = file.relative_to(self.folder).as_posix()
+            entries.append(FileEntry(path=path, size=file.stat().st_size, sha256=sha256_file(file)))
+        self._parts[step.key] = Part(name=step.name, key=step.key, files=tuple(entries), value=value)
+        self._used[step.key] = False
+        self._write()
+
+    def seal(self) -> None:
+        """Leave in the folder what this export needs, and nothing else."""
+        self._parts = {key: _without_scratch(self._parts[key]) for key in self._used}
+        self._write()
+        self._remove_unclaimed()
+
+    def publish(self) -> None:
+        """Give the folder the output's name.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
+        publish(self.folder, self._output)
+        self._published = True
+
+    def _whole(self, part: Part) -> bool:
+        return all(_is(self.folder / file.path, file) for file in part.files)
+
+    def _copied(self, step: Step) -> Part | None:
+        part = self._others.get(step.key)
+        if part is None or self._reuse is None:
+            return None
+        for file in part.files:
+            here = self.folder / file.path
+            self.clear(here)
+            here.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(self._reuse / file.path, here)
+        there = [self.folder / file.path for file in part.files if (self.folder / file.path).is_file()]
+        self.keep(step, *there, value=part.value)
+        if self._parts[step.key].files == part.files:
+            return part
+        self._drop(self._parts[step.key])
+        return None
+
+    def _drop(self, part: Part) -> None:
+        """Forget a part before its files go: the journal never names what is not there."""
+        del self._parts[part.key]
+        self._used.pop(part.key, None)
+        self._write()
+        for file in part.files:
+            (self.folder / file.path).unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        parts = tuple(sorted(self._parts.values(), key=lambda part: (part.name, part.key)))
+        stage = self.folder / f"{JOURNAL}.partial"
+        stage.write_bytes((Journal(parts=parts).model_dump_json() + "\n").encode())
+        sync(stage)
+        stage.replace(self.folder / JOURNAL)
+
+    def _remove_unclaimed(self) -> None:
+        claimed = {self.folder / JOURNAL} | {
+            self.folder / file.path for each in self._parts.values() for file in each.files
+        }
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+            if path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    path.rmdir()  # if it is empty
+            elif path not in claimed:
+                path.unlink()
+
+    def _remove(self) -> None:
+        """The lock last: while it is there, nobody else begins."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                (self._root / _LOCK).unlink()
+                self._root.rmdir()
+
+
+def _read(path: Path) -> dict[str, Part]:
+    """Parts by key; none where the journal is missing, damaged, or another version's."""
+    try:
+        journal = Journal.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return {}
+    return {part.key: part for part in journal.parts if all(is_plain(file.path) for file in part.files)}
+
+
+def _journal_of(bundle: Path) -> dict[str, Part]:
+    parts = _read(bundle / JOURNAL)
+    if not parts:
+        raise SpecError(
+            str(bundle),
+            found=f"no {JOURNAL} that names finished parts",
+            expected="a bundle that `export` wrote",
+            fix="Name another bundle, or export without --reuse.",
+        )
+    return parts
+
+
+def _without_scratch(part: Part) -> Part:
+    files = tuple(file for file in part.files if not file.path.startswith(f"{SCRATCH}/"))
+    return part.model_copy(update={"files": files})
+
+
+def _is(path: Path, entry: FileEntry) -> bool:
+    try:
+        return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
+    except OSError:
+        return False
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Every file below a folder."""
+    return (path for path in folder.rglob("*") if path.is_file())
