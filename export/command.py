@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from dualtune_edge.export.estimate import gigabytes
+from dualtune_edge.export.estimate_table import needs
 from dualtune_edge.export.parity.table import table
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
-from dualtune_edge.export.stages import run
+from dualtune_edge.export.stages import preflight, run
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.manifest import Mode
@@ -26,7 +28,13 @@ def export(
     selection: Annotated[Path | None, typer.Option(help="The adapter that chooses the tool.")] = None,
     arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="Keep adapters beside the base, or merge them into it.")] = None,
-    profile: Annotated[str | None, typer.Option(help="A hardware profile's name, or a .toml file.")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A hardware profile's name or .toml file, instead of the spec's; several times: a variant for each.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with PEFT on these conversations too: JSON lines.")
     ] = None,
@@ -34,12 +42,20 @@ def export(
     prefix_states_mb: Annotated[
         int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: all.")
     ] = None,
+    reuse: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Copy what an earlier bundle has in common with this one.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what disk, memory and time it will take, and stop.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin even where disk or memory may not be enough.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
     r"""Compile a base model and its LoRA adapters into a bundle.
 
     A SPEC.yaml names everything; for one toolset, flags do. What comes out is compared with PEFT in float32, stage by
-    stage; beyond the limits of `parity:` the export fails.
+    stage; beyond the limits of `parity:` the export fails. An export that was interrupted, or failed, goes on from what
+    it had finished when it is started again.
 
     Example:
         dualtune-edge export dualtune.yaml -o bundle
@@ -48,28 +64,34 @@ def export(
 
     """
     flags: dict[str, object] = {"--base": base, "--tools": tools, "--selection": selection, "--arguments": arguments}
-    flags |= {"--mode": mode, "--profile": profile, "--prefix-states-mb": prefix_states_mb}
+    flags |= {"--mode": mode, "--prefix-states-mb": prefix_states_mb}
     given = ", ".join(flag for flag, value in flags.items() if value is not None)
     if spec and not given:
         asked = read_spec(spec)
+        asked = asked.model_copy(update={"profiles": tuple(profile)}) if profile else asked
     elif base and tools and not spec:
         asked = ExportSpec.from_flags(
             base,
             tools,
             selection=selection,
             arguments=arguments,
-            mode=mode or "external",
-            profile=profile,
+            mode=mode,
+            profiles=profile or (),
             prefix_states_mb=prefix_states_mb,
         )
     else:
         raise SpecError(
             "the command line",
             found=f"{spec} together with {given}" if spec else given or "neither a spec nor flags",
-            expected="either a SPEC.yaml alone, or --base and --tools at least",
+            expected="either a SPEC.yaml, or --base and --tools at least",
             fix="Say in the spec what the flags say.",
         )
-    report = run(_checked(asked, calibration, no_parity=no_parity), output, tell_parity=_tell_parity)
+    asked = _checked(asked, calibration, no_parity=no_parity)
+    if dry_run:
+        needed = preflight(asked, output)
+        console.result(needed, needs(needed), as_json=as_json)
+        return
+    report = run(asked, output, reuse=reuse, force=force, tell_kept=_tell_kept, tell_parity=_tell_parity)
     for warning in report.warnings:
         console.warn(warning)
     console.result(report, _text(report), as_json=as_json)
@@ -91,6 +113,13 @@ def _checked(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) -> 
     return spec
 
 
+def _tell_kept(folder: Path, size: int) -> None:
+    console.warn(
+        f"{folder} keeps what is finished ({gigabytes(size)}): the same command goes on from there; "
+        "remove the folder if it is not wanted"
+    )
+
+
 def _tell_parity(report: ParityReport) -> None:
     typer.echo(table(report), err=True)
 
@@ -99,4 +128,5 @@ def _text(report: ExportReport) -> str:
     sizes = report.sizes
     parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged, "prefix states": sizes.states}
     listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
-    return f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s"
+    again = f", {len(report.reused)} parts were there" if report.reused else ""
+    return f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"

@@ -38,6 +38,7 @@ class AdapterSource:
     sha256: str
     template: Path | None
     extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
+    plain: bool  # LoRA and nothing else
 
     def weights(self, checkpoint: Checkpoint) -> AdapterWeights:
         """Read the tensors.
@@ -74,7 +75,8 @@ class Inputs:
     checkpoint: Checkpoint
     toolsets: tuple[ToolsetSource, ...]
     quantization: Quantization
-    profile: HardwareProfile | None
+    profile: HardwareProfile | None  # the first with a dynamic graph: the primary model is built for it
+    profiles: tuple[HardwareProfile, ...]
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
@@ -101,27 +103,54 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         SpecError: an adapter for no tool, two for one tool, or names that collide.
 
     """
-    profile = catalog.load(spec.profile) if spec.profile else None
-    defaults = profile.quantization if profile else Quantization()
-    quantization = Quantization.model_validate(defaults.model_dump() | spec.quantization.model_dump(exclude_unset=True))
+    profiles = _profiles(spec)
+    profile = next((each for each in profiles if each.graph.form == "dynamic"), None)
+    if len(profiles) > 1 or profiles != (profile,)[: len(profiles)]:
+        raise SpecError("profile", found="several, or a static graph", expected="one", fix="Name one.")
     tools = [read_tools(toolset.tools) for toolset in spec.toolsets]
     folders = [_argument_folders(*pair) for pair in zip(spec.toolsets, tools, strict=True)]
     checkpoint = read_checkpoint(spec.base)
     toolsets = tuple(
-        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint)
+        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=mode_for(spec, profile))
         for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
     )
     inputs = Inputs(
         checkpoint=checkpoint,
         toolsets=toolsets,
-        quantization=quantization,
+        quantization=quantization_for(spec, profile),
         profile=profile,
+        profiles=profiles,
         no_tool=spec.no_tool,
         toolset_template=spec.toolset_template,
-        warnings=(*_profile_warnings(profile), *_warnings(toolsets)),
+        warnings=(*_profile_warnings(profiles), *_warnings(toolsets)),
     )
     _refuse_collisions(inputs)
     return inputs
+
+
+def mode_for(spec: ExportSpec, profile: HardwareProfile | None) -> Mode:
+    """How adapters that say nothing of it are held: as the spec says, or else the profile."""
+    return spec.mode or (profile.mode if profile else None) or "external"
+
+
+def quantization_for(spec: ExportSpec, profile: HardwareProfile | None) -> Quantization:
+    """How a dynamic graph's weights are stored: as the spec says, and in what it leaves out as the profile does."""
+    defaults = (profile.quantization if profile else None) or Quantization()
+    return Quantization.model_validate(defaults.model_dump() | spec.quantization.model_dump(exclude_unset=True))
+
+
+def _profiles(spec: ExportSpec) -> tuple[HardwareProfile, ...]:
+    profiles = tuple(map(catalog.load, spec.profiles))
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(
+                "profile",
+                found=f"two profiles named {name!r}",
+                expected="each name once",
+                fix="Leave one out, or give your own file another `name`.",
+            )
+    return profiles
 
 
 def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> dict[str, AdapterSpec]:
@@ -192,9 +221,11 @@ def _read_toolset(
     folders: Mapping[str, AdapterSpec],
     spec: ExportSpec,
     checkpoint: Checkpoint,
+    *,
+    default: Mode,
 ) -> ToolsetSource:
     def read(kind: Kind, tool: str | None, adapter: AdapterSpec) -> AdapterSource:
-        mode = adapter.mode or spec.mode
+        mode = adapter.mode or default
         weights = read_adapter(adapter.path, checkpoint, mode)
         return AdapterSource(
             name=".".join((kind, toolset.name, *([tool] if tool else []))),
@@ -208,6 +239,7 @@ def _read_toolset(
             sha256=weights.sha256,
             template=weights.chat_template,
             extras=weights.extras,
+            plain=weights.plain,
         )
 
     if any(tool.name == spec.no_tool for tool in tools):
@@ -225,9 +257,9 @@ def _read_toolset(
     )
 
 
-def _profile_warnings(profile: HardwareProfile | None) -> Iterable[str]:
-    if profile and profile not in catalog.profiles():
-        yield f"profile {profile.name!r} is a file of yours: the device needs it beside the bundle"
+def _profile_warnings(profiles: tuple[HardwareProfile, ...]) -> Iterable[str]:
+    if len(profiles) == 1 and profiles[0] not in catalog.profiles():
+        yield f"profile {profiles[0].name!r} is a file of yours: the device needs it beside the bundle"
 
 
 def _warnings(toolsets: tuple[ToolsetSource, ...]) -> Iterable[str]:

@@ -7,7 +7,7 @@ file that names them. docs/guide.md shows a whole file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -32,6 +32,10 @@ def _resolve_profile(profile: str, info: ValidationInfo) -> str:
     return str(_resolve(Path(profile), info)) if profile.endswith(".toml") else profile
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
 def _printable(name: str) -> str:
     if not name.isprintable():
         raise PydanticCustomError("name", "printable characters")
@@ -45,6 +49,7 @@ def _arguments_form(value: object) -> str | None:
 
 
 LocalPath: TypeAlias = Annotated[Path, AfterValidator(_resolve)]
+ProfileName: TypeAlias = Annotated[str, AfterValidator(_resolve_profile)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS), AfterValidator(_printable)]
 
 
@@ -117,16 +122,17 @@ def _off(value: object) -> object:
 class ExportSpec(Frozen):
     """One export.
 
-    `profile` is the name or the file (`….toml`) of a hardware profile; without one the device chooses. What is
-    left out of `quantization` is the profile's. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the
-    most MB (1e6 bytes) of prefix states to write, 0 for none; without it all are written.
+    `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
+    the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
+    are external. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6 bytes) of prefix
+    states to write, 0 for none; without it all are written.
     """
 
     base: LocalPath
     toolsets: tuple[ToolsetSpec, ...] = Field(min_length=1, max_length=limits.TOOLSETS)
-    mode: Mode = "external"
+    mode: Mode | None = None
     quantization: Quantization = Quantization()
-    profile: Annotated[str, AfterValidator(_resolve_profile)] | None = None
+    profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
     prefix_states_mb: Annotated[int, Field(ge=0)] | None = None
@@ -140,8 +146,8 @@ class ExportSpec(Frozen):
         *,
         selection: Path | None = None,
         arguments: Path | None = None,
-        mode: Mode = "external",
-        profile: str | None = None,
+        mode: Mode | None = None,
+        profiles: Sequence[str] = (),
         prefix_states_mb: int | None = None,
     ) -> ExportSpec:
         """One toolset, named after its tool list's file.
@@ -151,7 +157,7 @@ class ExportSpec(Frozen):
 
         """
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
-        value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": profile}
+        value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": list(profiles)}
         value |= {"prefix_states_mb": prefix_states_mb}
         return _validate(value, Path(), _flag)
 

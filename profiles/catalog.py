@@ -26,7 +26,10 @@ def asked_for(flag: str | None) -> str | None:
 def profiles() -> tuple[HardwareProfile, ...]:
     """Every profile of this package, by name."""
     folder = resources.files("dualtune_edge.profiles") / "data"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(_SUFFIX)), key=lambda item: item.name)
+    files = sorted(
+        (item for item in folder.iterdir() if item.name.endswith(_SUFFIX)),
+        key=lambda item: item.name.removesuffix(_SUFFIX),
+    )
     return tuple(_parse(file.read_bytes(), where=file.name) for file in files)
 
 

@@ -56,7 +56,7 @@ def show(
     """Show one profile: what it needs, and each setting with its reason.
 
     Example:
-        dualtune-edge profiles show x86-64-avx2
+        dualtune-edge profiles show cpu-x64
 
     """
     chosen = catalog.load(profile)
@@ -107,17 +107,11 @@ profiles = group("Show hardware profiles, and which one fits here.", (list_, sho
 
 
 def _describe(profile: HardwareProfile) -> str:
-    wishes = (
-        ("threads", str(profile.session.threads)),
-        ("spinning", "on" if profile.session.spinning else "off"),
-        *((("precision", profile.precision),) if profile.precision else ()),
-        *((name, str(value)) for name, value in profile.quantization),
-    )
     rows = (
         f"{profile.name}: {profile.description}",
         f"needs           {profile.architecture} with {', '.join(profile.features)}",
         f"runs by         {profile.provider} on the {profile.device}",
-        *(f"{name:<16}{value:<10}{getattr(profile.why, name)}".rstrip() for name, value in wishes),
+        *(f"{name:<16}{value:<10} {profile.why.get(name, '')}".rstrip() for name, value in profile.settings.items()),
     )
     return "\n".join(rows)
 

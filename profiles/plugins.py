@@ -12,9 +12,9 @@ import importlib.metadata
 from dataclasses import dataclass
 from typing import Final
 
-from dualtune_edge.profiles.schema import EpDevice
+from dualtune_edge.profiles.schema import OPENVINO_PROVIDER, QNN_PROVIDER, EpDevice
 
-OPENVINO: Final = "OpenVINOExecutionProvider"
+OPENVINO: Final = OPENVINO_PROVIDER
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PluginState:
 
 PLUGINS: Final = (
     Plugin(OPENVINO, "onnxruntime-ep-openvino", "Intel's CPUs, GPUs and NPUs"),
-    Plugin("QNNExecutionProvider", "onnxruntime-qnn", "Qualcomm's NPUs"),
+    Plugin(QNN_PROVIDER, "onnxruntime-qnn", "Qualcomm's NPUs"),
     Plugin("VitisAIExecutionProvider", None, "AMD's NPUs"),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnxruntime
 
 from dualtune_edge.profiles import plugins
-from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
+from dualtune_edge.profiles.schema import CPU_PROVIDER, OpenVinoOptions, SessionSettings
 from dualtune_edge.runtime.compiled_cache import open_cached
 from dualtune_edge.runtime.plain_inputs import without_defaults
 from dualtune_edge.runtime.result import Placement
@@ -79,10 +79,17 @@ def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings, *
 def _openvino_options(settings: SessionSettings, cache: Path | None, *, int8: bool) -> dict[str, str]:
     """OpenVINO takes its properties, device by device, as one JSON text."""
     properties = {"CACHE_DIR": str(cache)} if cache else {}
-    if settings.precision:
-        properties["INFERENCE_PRECISION_HINT"] = settings.precision
+    wishes = settings.openvino or OpenVinoOptions()
+    asked = {
+        "INFERENCE_PRECISION_HINT": wishes.precision,
+        "PERFORMANCE_HINT": wishes.performance_hint,
+        "NUM_STREAMS": wishes.num_streams,
+        "SCHEDULING_CORE_TYPE": wishes.core_type,
+    }
+    properties |= {name: str(value) for name, value in asked.items() if value is not None}
     if settings.device == "CPU":
         properties["INFERENCE_NUM_THREADS"] = str(settings.intra_op_threads)
         # Left to itself it makes activations int8 whatever the graph's accuracy level says. 32: values to a scale.
-        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "32" if int8 else "0"
+        quantized = int8 if wishes.activations is None else wishes.activations == "int8"
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "32" if quantized else "0"
     return {"load_config": json.dumps({settings.device: properties})}

@@ -52,7 +52,8 @@ def validate(
             ) from None
         if first["type"] == "missing":
             raise error(place, found="nothing", expected="a value", fix="Add it; it has no default.") from None
-        found = repr(first["input"])
+        together = first["type"] == "value_error" and isinstance(first["input"], dict)
+        found = "keys that do not go together" if together else repr(first["input"])
         found = found if len(found) <= 80 else found[:77] + "…"  # a line's worth
         raise error(place, found=found, expected=_sentence(first["msg"]), fix="Correct this value.") from None
 

@@ -15,6 +15,7 @@ REPORT = ExportReport(
     path="bundle",
     seconds=12.3,
     stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
+    reused=(),
     sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, total=3_000_100),
     warnings=("tool 'read' has no adapter",),
     parity=ParityReport(skipped="a test"),
@@ -61,10 +62,10 @@ def test_a_spec_is_exported(asked: list[tuple[ExportSpec, Path]]) -> None:
 @pytest.mark.usefixtures("desk")
 def test_flags_are_exported(asked: list[tuple[ExportSpec, Path]]) -> None:
     flags = ["--base", "base", "--tools", "files.json", "--selection", "chooser", "--arguments", "writers"]
-    assert exit_code(*flags, "--mode", "merged", "--profile", "x86-64-avx2", "-o", "bundle") == 0
+    assert exit_code(*flags, "--mode", "merged", "--profile", "cpu-x64", "--profile", "openvino", "-o", "bundle") == 0
     expected = ExportSpec.from_flags(
         Path("base"), Path("files.json"), selection=Path("chooser"), arguments=Path("writers"), mode="merged",
-        profile="x86-64-avx2",
+        profiles=["cpu-x64", "openvino"],
     )  # fmt: skip
     assert asked == [(expected, Path("bundle"))]
 

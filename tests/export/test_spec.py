@@ -50,9 +50,9 @@ def test_paths_are_relative_to_the_file(desk: Path) -> None:
 
 def test_what_is_left_out_has_the_documented_default(desk: Path) -> None:
     spec = read(desk, SPEC)
-    assert (spec.mode, spec.profile, spec.no_tool, spec.quantization) == (
-        "external",
+    assert (spec.mode, spec.profiles, spec.no_tool, spec.quantization) == (
         None,
+        (),
         "summarize",
         Quantization(),
     )
@@ -67,8 +67,10 @@ def test_one_adapter_may_differ_in_mode(desk: Path) -> None:
 
 
 def test_a_profile_file_is_a_path_and_a_profile_name_is_not(desk: Path) -> None:
-    assert read(desk, SPEC + "profile: mine.toml\n").profile == str(desk / "mine.toml")
-    assert read(desk, SPEC + "profile: x86-64-avx2\n").profile == "x86-64-avx2"
+    assert read(desk, SPEC + "profile: mine.toml\n").profiles == (str(desk / "mine.toml"),)
+    assert read(desk, SPEC + "profile: cpu-x64\n").profiles == ("cpu-x64",)
+    both = read(desk, SPEC + "profile: [cpu-x64, mine.toml]\n")
+    assert both.profiles == ("cpu-x64", str(desk / "mine.toml"))
 
 
 def test_the_templates_of_a_toolset(desk: Path) -> None:

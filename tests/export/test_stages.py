@@ -276,10 +276,10 @@ def test_a_toolset_without_adapters_and_descriptions_is_warned_of(desk: Path) ->
 
 def test_what_the_spec_leaves_out_of_the_quantization_is_the_profiles(desk: Path) -> None:
     toolset = {"name": "files", "tools": desk / "files.json"}
-    spec = {"base": desk / "base", "toolsets": [toolset], "profile": "x86-64-avx2", "quantization": {"block_size": 64}}
+    spec = {"base": desk / "base", "toolsets": [toolset], "profile": "cpu-x64", "quantization": {"block_size": 64}}
     inputs = read_inputs(ExportSpec.model_validate(spec))
-    assert inputs.profile == catalog.load("x86-64-avx2")
-    assert inputs.quantization == inputs.profile.quantization.model_copy(update={"block_size": 64})
+    assert inputs.profile == catalog.load("cpu-x64")
+    assert inputs.quantization == Quantization(block_size=64)
 
 
 def test_what_a_constraint_cannot_hold_of_a_schema_is_warned_of(own_desk: Path) -> None:
@@ -292,8 +292,8 @@ def test_what_a_constraint_cannot_hold_of_a_schema_is_warned_of(own_desk: Path) 
 
 
 def test_a_profile_file_is_warned_of(own_desk: Path) -> None:
-    data = resources.files("dualtune_edge.profiles") / "data" / "x86-64-avx2.toml"
-    text = data.read_text(encoding="utf-8").replace('"x86-64-avx2"', '"mine"')
+    data = resources.files("dualtune_edge.profiles") / "data" / "cpu-x64.toml"
+    text = data.read_text(encoding="utf-8").replace('"cpu-x64"', '"mine"')
     (own_desk / "mine.toml").write_text(text, encoding="utf-8")
     (own_desk / "external.yaml").write_text(EXTERNAL + "profile: mine.toml\n", encoding="utf-8")
     inputs = read_inputs(read_spec(own_desk / "external.yaml"))
@@ -439,8 +439,8 @@ class TestBadInput:
         refused(own_desk, CheckpointError, "model.safetensors")
 
     def test_a_profile_that_nobody_knows(self, own_desk: Path) -> None:
-        (own_desk / "external.yaml").write_text(EXTERNAL + "profile: x86-64-avx3\n", encoding="utf-8")
-        refused(own_desk, ProfileError, "x86-64-avx3", "x86-64-avx2")
+        (own_desk / "external.yaml").write_text(EXTERNAL + "profile: cpu-x46\n", encoding="utf-8")
+        refused(own_desk, ProfileError, "cpu-x46", "cpu-x64")
 
     def test_an_output_that_exists(self, own_desk: Path, tmp_path: Path) -> None:
         (tmp_path / "bundle").mkdir()

@@ -10,12 +10,13 @@ DATA = Path(catalog.__file__).parent / "data"
 
 def test_every_file_is_a_profile_of_its_own_name_and_gives_every_reason() -> None:
     known = catalog.profiles()
-    assert [f"{profile.name}.toml" for profile in known] == sorted(path.name for path in DATA.iterdir())
+    assert {f"{profile.name}.toml" for profile in known} == {path.name for path in DATA.iterdir()}
+    assert [profile.name for profile in known] == sorted(profile.name for profile in known)
     unexplained = [
         f"{profile.name}: {setting}"
         for profile in known
-        for setting, why in profile.why
-        if bool(why) != (setting != "precision" or profile.precision is not None)
+        for setting in profile.settings
+        if not profile.why.get(setting)
     ]
     assert unexplained == []
 
@@ -29,17 +30,17 @@ def test_no_two_profiles_ask_for_the_same() -> None:
 
 
 def test_a_file_of_the_users_own_loads_by_its_path(tmp_path: Path) -> None:
-    text = (DATA / "x86-64-avx2.toml").read_text(encoding="utf-8")
+    text = (DATA / "cpu-x64.toml").read_text(encoding="utf-8")
     path = tmp_path / "mine.toml"
-    path.write_text(text.replace('"x86-64-avx2"', '"mine"').replace('"physical"', "3"), encoding="utf-8")
+    path.write_text(text.replace('"cpu-x64"', '"mine"').replace('"performance"', "3"), encoding="utf-8")
     profile = catalog.load(path)
     assert (profile.name, profile.session.threads) == ("mine", 3)
     assert profile == catalog.load(str(path))
 
 
 def test_an_unknown_name_tells_the_nearest() -> None:
-    with pytest.raises(ProfileError, match="Did you mean 'x86-64-avx2'"):
-        catalog.load("x86-64-avx-2")
+    with pytest.raises(ProfileError, match="Did you mean 'cpu-x64'"):
+        catalog.load("cpu-x46")
 
 
 @pytest.mark.parametrize(
@@ -48,21 +49,28 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         ("block_size", "blocksize", r"quantization\.blocksize.*Did you mean 'block_size'"),
         ("block_size = 32", "block_size = 48", r"quantization\.block_size: found 48"),
         ("spinning = true", 'spinning = "sometimes"', r"session\.spinning: found 'sometimes'"),
-        ('threads = "physical"', "threads = 0", r"session\.threads"),
+        ('threads = "performance"', "threads = 0", r"session\.threads"),
         ("description", "describtion", r"describtion.*Did you mean 'description'"),
         ("[session]", "[session", r"mine\.toml: found .*TOML"),
         ('provider = "CPUExecutionProvider"', 'provider = "CUDAExecutionProvider"', "provider"),
         (
             "[quantization]",
-            'precision = "bf16"\n[quantization]',
-            "CPUExecutionProvider runs the model: it reads neither",
+            '[openvino]\nprecision = "bf16"\n[quantization]',
+            "no `openvino` where CPUExecutionProvider runs the model",
         ),
-        ("[quantization]", 'device = "GPU"\n[quantization]', "CPUExecutionProvider runs the model: it reads neither"),
-        ("[quantization]", 'system = "Windoze"\n[quantization]', "system: found 'Windoze'"),
+        ("[quantization]", "[qnn]\nsoc_model = 60\nhtp_arch = 73\n[quantization]", "no `qnn` where CPU"),
+        ("[graph]", 'device = "GPU"\n[graph]', "`device` CPU for CPUExecutionProvider"),
+        ("[graph]", 'system = "Windoze"\n[graph]', "system: found 'Windoze'"),
+        ('kv_type = "float32"', 'kv_type = "int8"', "kv_type: found 'int8'.*'float32'"),
+        ('form = "dynamic"', 'form = "static"\nchunks = [1, 64]\nkv_length = 512', "a static `graph` for QNN"),
+        ("[quantization]", "[qdq]\nweight_bits = 4\nactivation_bits = 16\n[quantization]", "not the other"),
+        ('form = "dynamic"', 'form = "statick"', "graph: found.*'dynamic', 'static'"),
+        ("[why]", '[why]\nspining = "x"', r"no reason for 'spining'.*Did you mean 'spinning'"),
+        ("[graph]", "memory_mb = 0\n[graph]", "memory_mb: found 0"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, told: str) -> None:
-    text = (DATA / "x86-64-avx2.toml").read_text(encoding="utf-8")
+    text = (DATA / "cpu-x64.toml").read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -78,6 +86,6 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_the_flag_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalog.PROFILE_VARIABLE, raising=False)
     assert catalog.asked_for(None) is None
-    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "openvino-cpu")
-    assert catalog.asked_for(None) == "openvino-cpu"
-    assert catalog.asked_for("x86-64-avx2") == "x86-64-avx2"
+    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "openvino")
+    assert catalog.asked_for(None) == "openvino"
+    assert catalog.asked_for("cpu-x64") == "cpu-x64"

@@ -5,7 +5,7 @@ import pytest
 from dualtune_edge.profiles import catalog, plugins
 from dualtune_edge.profiles.plugins import PluginState
 from dualtune_edge.profiles.resolve import StateOf, candidates, resolve
-from dualtune_edge.profiles.schema import Cpu, EpDevice, Machine, SessionSettings
+from dualtune_edge.profiles.schema import Cpu, EpDevice, Machine, OpenVinoOptions, SessionSettings
 from dualtune_edge.toolkit.errors import ProfileError
 
 AVX2 = ("avx2", "fma")
@@ -35,11 +35,11 @@ def openvino(*kinds: str, problem: str = "") -> StateOf:
 @pytest.mark.parametrize(
     ("here", "name"),
     [
-        (machine("x86_64", *AVX2), "x86-64-avx2"),
+        (machine("x86_64", *AVX2), "cpu-x64"),
         (machine("x86_64", *AVX2, "avx_vnni"), "x86-64-avx-vnni"),
         (machine("x86_64", *AVX512), "x86-64-avx512-vnni"),
         (machine("x86_64", *AVX512, "avx_vnni"), "x86-64-avx512-vnni"),
-        (machine("x86_64", *AVX512[:-1]), "x86-64-avx2"),  # Skylake-X: AVX512 without VNNI
+        (machine("x86_64", *AVX512[:-1]), "cpu-x64"),  # Skylake-X: AVX512 without VNNI
         (machine("arm64", "asimddp"), "arm64-dotprod"),
         (machine("arm64", "asimddp", "i8mm"), "arm64-i8mm"),
         (machine("arm64", "asimddp", system="Darwin"), "apple-silicon"),
@@ -54,14 +54,17 @@ def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str)
 
 
 def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None:
-    resolution = resolve(None, machine("x86_64", *AVX2, physical=6, logical=12))
+    resolution = resolve(None, machine("x86_64", *AVX2, physical=6, logical=12, fastest=6))
     assert resolution.settings == SessionSettings(intra_op_threads=6, spinning=True)
     told = {reason.setting: reason.value for reason in resolution.reasons}
     assert told == {
-        "profile": "x86-64-avx2",
+        "profile": "cpu-x64",
         "provider": "CPUExecutionProvider",
         "threads": "6",
         "spinning": "on",
+        "graph": "dynamic",
+        "mode": "external",
+        "kv_type": "float32",
         "bits": "4",
         "block_size": "32",
         "accuracy_level": "4",
@@ -77,7 +80,7 @@ def test_threads_asked_for_beat_the_profile() -> None:
 
 
 def test_a_profile_may_fix_the_threads() -> None:
-    profile = catalog.load("x86-64-avx2")
+    profile = catalog.load("cpu-x64")
     fixed = profile.model_copy(update={"session": profile.session.model_copy(update={"threads": 2})})
     assert resolve(fixed, machine("x86_64", *AVX2)).settings.intra_op_threads == 2
 
@@ -92,7 +95,7 @@ def test_a_profile_for_another_machine_is_followed_and_told() -> None:
 
 def test_a_cpu_that_no_profile_fits_gets_the_plainest_with_a_warning() -> None:
     resolution = resolve(None, machine("x86_64"))
-    assert resolution.profile.name == "x86-64-avx2"
+    assert resolution.profile.name == "cpu-x64"
     assert "avx2" in resolution.warnings[0]
 
 
@@ -112,7 +115,7 @@ def test_no_threads_are_refused(threads: int) -> None:
 def test_efficiency_cores_are_left_out_where_the_profile_says_so() -> None:
     hybrid = machine("x86_64", *AVX2, "avx_vnni", physical=10, logical=12, fastest=2)
     assert resolve(None, hybrid).settings.intra_op_threads == 2
-    assert resolve(catalog.load("x86-64-avx2"), hybrid).settings.intra_op_threads == 10
+    assert resolve(catalog.load("cpu-x64"), hybrid).settings.intra_op_threads == 2
     mac = machine("arm64", "asimddp", physical=8, logical=8, fastest=4, system="Darwin")
     assert resolve(None, mac).settings.intra_op_threads == 4
 
@@ -123,9 +126,10 @@ def test_a_profile_for_another_system_is_told() -> None:
 
 
 def test_openvino_is_followed_where_it_offers_the_device() -> None:
-    resolution = resolve(catalog.load("openvino-cpu"), machine("x86_64", *AVX2), state=openvino("CPU"))
+    resolution = resolve(catalog.load("openvino"), machine("x86_64", *AVX2), state=openvino("CPU"))
     settings = resolution.settings
-    assert (settings.provider, settings.device, settings.precision) == (plugins.OPENVINO, "CPU", "f32")
+    assert (settings.provider, settings.device) == (plugins.OPENVINO, "CPU")
+    assert settings.openvino == OpenVinoOptions(precision="f32", activations="f32")
     assert (settings.instead, resolution.warnings) == ("", ())
 
 
@@ -133,7 +137,7 @@ def test_openvino_is_followed_where_it_offers_the_device() -> None:
     ("name", "here", "state", "told"),
     [
         (
-            "openvino-cpu",
+            "openvino",
             machine("x86_64", *AVX2),
             openvino(problem="it is not installed"),
             r"not installed\. Run: pip",
@@ -146,17 +150,17 @@ def test_a_provider_that_cannot_be_used_gives_way_to_the_cpu_and_says_why(
     name: str, here: Machine, state: StateOf, told: str
 ) -> None:
     resolution = resolve(catalog.load(name), here, state=state)
-    assert resolution.profile.name == "x86-64-avx2"
+    assert resolution.profile.name == "cpu-x64"
     assert resolution.settings.provider == "CPUExecutionProvider"
     assert resolution.settings.instead == resolution.warnings[0]
-    assert re.search(f"profile {name} cannot be followed, so profile x86-64-avx2 is: .*{told}", resolution.warnings[0])
+    assert re.search(f"profile {name} cannot be followed, so profile cpu-x64 is: .*{told}", resolution.warnings[0])
 
 
 def test_candidates_are_ranked_each_with_a_reason() -> None:
     ranked = candidates(machine("x86_64", *AVX512), openvino("CPU"))
     assert sorted(each.profile for each in ranked) == [profile.name for profile in catalog.profiles()]
     usable = [each.profile for each in ranked if each.usable]
-    assert usable == ["x86-64-avx512-vnni", "x86-64-avx2", "openvino-cpu"]
+    assert usable == ["x86-64-avx512-vnni", "cpu-x64", "openvino"]
     assert ranked[: len(usable)] == tuple(each for each in ranked if each.usable)
     assert all(each.why for each in ranked)
     assert ranked[0].profile == resolve(None, machine("x86_64", *AVX512)).profile.name

@@ -20,10 +20,10 @@ from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import EngineError
 
-SETTINGS = SessionSettings(intra_op_threads=1, provider=OPENVINO, precision="f32")
+SETTINGS = SessionSettings(intra_op_threads=1, provider=OPENVINO)
 QUESTION = "read it"
 needs_x86 = pytest.mark.skipif(
-    misfits(catalog.load("openvino-cpu"), detect()) != (), reason="profile openvino-cpu does not fit this CPU"
+    misfits(catalog.load("openvino"), detect()) != (), reason="profile openvino does not fit this CPU"
 )
 
 
@@ -60,7 +60,7 @@ def test_without_the_provider_the_cpu_answers_and_both_channels_say_why(
     assert call(exported) == 0
     plain = answer(capsys.readouterr().out)
     openvino(fault)
-    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "openvino-cpu")
+    monkeypatch.setenv(catalog.PROFILE_VARIABLE, "openvino")
     assert call(exported) == 0
     out, err = capsys.readouterr()
     instead = answer(out)["placement"]["instead"]
