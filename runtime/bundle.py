@@ -7,18 +7,20 @@ docs/bundle-format.md describes the folder.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle_checks import check_genai_config, check_paths, check_references, damaged
 from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.verified_files import hash_changed
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import sha256_file
@@ -39,6 +41,7 @@ from dualtune_edge.toolkit.validation import listing, nearest, validate
 
 _TOKENIZER: Final = f"{MODEL_DIR}/tokenizer.json"
 _GENAI_CONFIG: Final = "genai_config.json"
+Verify = Literal["always", "once", "never"]  # which files `open_bundle` hashes
 _MOUNT_POINT: Final = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT: a junction, Windows' other kind of link
 
 
@@ -128,13 +131,14 @@ class Bundle:
         return known[name]
 
 
-def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
+def open_bundle(path: Path | str, *, verify: Verify = "always") -> Bundle:
     """Open a bundle's folder.
 
     Args:
         path: the folder.
-        verify: whether to hash every file (about a second a GiB). Without it names and sizes are checked only: for a
-            bundle that this process has verified before.
+        verify: "always": every file is hashed (about a second a GiB). "once": but for those that were hashed before, in
+            this process or another, and have not changed since (`verified_files`). "never": names and sizes are
+            checked only, for a bundle that this process has verified before.
 
     Raises:
         BundleError: no bundle, another version, damaged, or one that reaches outside its folder.
@@ -145,9 +149,13 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     check_paths(manifest, root)
     check_references(manifest, root)
     _check_folder(manifest, root)
-    if verify:
+    if verify == "always":
         for entry in manifest.files:
             _check_hash(root, entry)
+    elif verify == "once":
+        entries = {entry.path: entry for entry in manifest.files}
+        digest = hashlib.sha256(manifest.seal()).hexdigest()
+        hash_changed(root, digest, entries, lambda name: _check_hash(root, entries[name]))
     for entry in manifest.files:
         if entry.path.endswith(f"/{_GENAI_CONFIG}"):
             check_genai_config(_read_json(root / entry.path), root / entry.path)

@@ -17,6 +17,7 @@ from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind, open_engine
 from dualtune_edge.runtime.pipeline import Agent, settings_for
 from dualtune_edge.runtime.prefix_states import PrefixStates
 from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.runtime.verified_files import forget
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.frozen import Frozen
@@ -92,19 +93,22 @@ def call(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Hash files again that have not changed since.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
     """Answer a message with a tool call.
 
-    Every file of the bundle is hashed first. Earlier turns, with their calls and the tools' results, go into
-    --messages as OpenAI's API has them.
+    Every file of the bundle is hashed before its first use, and again when it has changed. Earlier turns, with their
+    calls and the tools' results, go into --messages as OpenAI's API has them.
 
     Example:
         dualtune-edge call my-bundle "what changed in the last three commits?"
 
     """
     request = _request(text, messages)
-    opened = open_bundle(bundle)
+    if rehash:
+        forget()
+    opened = open_bundle(bundle, verify="once")
     resolution = settings_for(opened, profile=profile, threads=threads)
     for warning in resolution.warnings:
         console.warn(warning)

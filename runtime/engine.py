@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ _ENGINES: Final[dict[EngineKind, tuple[str, str]]] = {  # imported when opened: 
     "ort": ("dualtune_edge.runtime.ort_engine", "OrtEngine"),
     "genai": ("dualtune_edge.runtime.genai_engine", "GenaiEngine"),
 }
+_STATIC: Final = ("dualtune_edge.runtime.static_engine", "StaticEngine")  # by onnxruntime too
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ModelSource:
     graph: GraphForm = field(default_factory=DynamicGraph)
     contexts: tuple[ContextBinary, ...] = ()  # `path` below `root`
     root: Path = Path()  # the bundle's folder
+    hashes: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of files that were verified
 
     @classmethod
     def of(cls, manifest: Manifest, root: Path, entry: ModelEntry | None = None) -> ModelSource:
@@ -74,6 +76,7 @@ class ModelSource:
             graph=entry.graph,
             contexts=entry.contexts,
             root=root,
+            hashes={root / each.path: each.sha256 for each in manifest.files},
         )
 
     def adapter(self, name: str) -> AdapterSource:
@@ -255,14 +258,16 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
             expected=f"one for {CPU_PROVIDER}, the only one that this engine runs",
             fix="Use the engine 'ort', or another profile.",
         )
-    if source.graph.form != "dynamic":
-        raise EngineError(
-            f"engine {kind!r}",
-            found=f"{source.graph.form} graphs",
-            expected="a dynamic graph, the only form that this engine runs",
-            fix="Use a profile with a dynamic graph.",
-        )
     module, name = _ENGINES[kind]
+    if source.graph.form == "static":
+        if kind != "ort":
+            raise EngineError(
+                f"engine {kind!r}",
+                found="static graphs",
+                expected="a dynamic graph, the only form that this engine runs",
+                fix="Use the engine 'ort', or a profile with a dynamic graph.",
+            )
+        module, name = _STATIC
     opener = cast("_Opener", getattr(importlib.import_module(module), name))
     return opener(source, settings)
 

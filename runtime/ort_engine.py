@@ -36,7 +36,6 @@ from dualtune_edge.runtime.providers import Graph
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
 
-_ADAPTERS: Final = 1 << 30  # bytes of external adapters in memory; dozens would need more than the base
 _CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
 
 
@@ -46,15 +45,11 @@ class _Binding:
 
     session: onnxruntime.InferenceSession
     io: onnxruntime.IOBinding
-    file: onnxruntime.AdapterFormat | None = None  # owns the tensors that are bound
-    size: int = 0  # bytes of that file
+    tensors: tuple[onnxruntime.OrtValue, ...] = ()  # of an external adapter: mapped, so they take no memory of our own
 
 
 class OrtEngine:
-    """The Engine protocol on onnxruntime. Graphs are opened at first use and then stay open.
-
-    External adapters stay in memory up to 1 GiB: those used longest ago are read again at their next use.
-    """
+    """The Engine protocol on onnxruntime. Graphs and adapters are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
         """Open the base graph if an external adapter needs it, and check each against it.
@@ -234,9 +229,7 @@ class OrtEngine:
         """The binding of an adapter, made at first use."""
         self._require_open()
         identity = self._source.identity(name)
-        if identity in self._bindings:
-            self._bindings[identity] = self._bindings.pop(identity)  # the last in the dict was used last
-        else:
+        if identity not in self._bindings:
             adapter = None if name is None else self._source.adapter(name)
             try:
                 self._bindings[identity] = self._bind(adapter)
@@ -245,16 +238,7 @@ class OrtEngine:
                     raise
                 self._fall_back(error)
                 self._bindings[identity] = self._bind(adapter)
-            self._drop_adapters()
         return self._bindings[identity]
-
-    def _drop_adapters(self) -> None:
-        """Those used longest ago, until the others are few enough; the last one stays in any case."""
-        *others, _last = self._bindings
-        size = sum(binding.size for binding in self._bindings.values())
-        for identity in others:
-            if size > _ADAPTERS and self._bindings[identity].size:
-                size -= self._bindings.pop(identity).size
 
     def _bind(self, adapter: AdapterSource | None) -> _Binding:
         merged = adapter is not None and adapter.mode == "merged"
@@ -264,8 +248,7 @@ class OrtEngine:
         binding = _Binding(session, session.io_binding())
         bind_no_adapter(session, binding.io)
         if adapter and not merged:
-            binding.file = bind_adapter(session, binding.io, adapter.path)
-            binding.size = adapter.path.stat().st_size
+            binding.tensors = bind_adapter(session, binding.io, adapter.path)
         self._bind_kv(binding.io)
         if not opened and self._settings.provider != CPU_PROVIDER:
             self._try_out(binding)
@@ -288,6 +271,7 @@ class OrtEngine:
     def _fall_back(self, error: EngineError) -> None:
         """Let the CPU provider run every graph from now on: the other one fails on this bundle."""
         instead = f"{self._settings.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {error.found}"
-        self._settings = SessionSettings(self._settings.intra_op_threads, self._settings.spinning, instead=instead)
+        asked = self._settings
+        self._settings = SessionSettings(asked.intra_op_threads, asked.spinning, instead=instead, weights=asked.weights)
         self._bindings.clear()
         self._graphs.clear()

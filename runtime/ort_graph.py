@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +12,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
+from dualtune_edge.runtime.adapter_file import map_adapter
 from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, open_mapped
 from dualtune_edge.runtime.providers import Graph, open_session
-from dualtune_edge.toolkit.errors import EngineError
+from dualtune_edge.runtime.result import Placement
+from dualtune_edge.toolkit.errors import EngineError, ProfileError
 
 KV: Final = (("key", 0), ("value", 1))  # half of a layer's cache: its name in the graph, its index in the buffer
 _SLOT: Final = re.compile(r"(?P<slot>.+)\.(?P<half>[AB])")
@@ -29,13 +33,31 @@ def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> 
         EngineError: it cannot be opened, or is not as expected.
 
     """
-    path = folder / "model.onnx"
+    path = folder / GRAPH
     try:
-        graph = open_session(path, lambda: _session_options(settings), settings, int8=source.int8_activations)
+        graph = _open(folder, source, settings)
+    except ProfileError:
+        raise
     except Exception as error:  # onnxruntime's errors share no base class
         raise failed(str(path), error) from error
     _check_graph(graph.session, source, str(path))
     return graph
+
+
+def _open(folder: Path, source: ModelSource, settings: SessionSettings) -> Graph:
+    def options() -> onnxruntime.SessionOptions:
+        return _session_options(settings)
+
+    not_mapped = ""
+    if settings.weights == "mapped" and settings.provider == CPU_PROVIDER:
+        try:
+            session = open_mapped(folder, source, options)
+        except NotMapped as reason:
+            not_mapped = str(reason)
+        else:
+            return Graph(session, Placement(instead=settings.instead, weights="mapped"))
+    graph = open_session(folder / GRAPH, options, settings, int8=source.int8_activations)
+    return replace(graph, placement=graph.placement.model_copy(update={"not_mapped": not_mapped}))
 
 
 def bind_no_adapter(session: onnxruntime.InferenceSession, io: onnxruntime.IOBinding) -> None:
@@ -49,20 +71,16 @@ def bind_no_adapter(session: onnxruntime.InferenceSession, io: onnxruntime.IOBin
 
 def bind_adapter(
     session: onnxruntime.InferenceSession, io: onnxruntime.IOBinding, path: Path
-) -> onnxruntime.AdapterFormat:
-    """Bind the tensors of an .onnx_adapter file to the graph's slots; returns the file, which owns them.
+) -> tuple[onnxruntime.OrtValue, ...]:
+    """Bind the tensors of an .onnx_adapter file to the graph's slots; returns them: they must outlive every run.
 
     Raises:
         EngineError: the file cannot be read, or a tensor does not fit the graph.
 
     """
     where = str(path)
-    try:
-        file = onnxruntime.AdapterFormat.read_adapter(where)
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise failed(where, error) from error
     slots = {value.name: value for value in _inputs(session)}
-    tensors = file.get_parameters()
+    tensors = {name: ortvalue(array) for name, array in map_adapter(path).items()}
     for name, tensor in tensors.items():
         if name not in slots:
             raise _misfit(where, f"tensor {name}", "a LoRA slot of the graph")
@@ -74,7 +92,7 @@ def bind_adapter(
         if other is None or _rank(name, tensor) != _rank(_other_half(name), other):
             raise _misfit(where, f"{name} {tensor.shape()} alone", "an A and a B of one rank")
         io.bind_ortvalue_input(name, tensor)
-    return file
+    return tuple(tensors.values())
 
 
 def ortvalue(array: NDArray[np.generic]) -> onnxruntime.OrtValue:

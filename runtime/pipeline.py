@@ -17,7 +17,7 @@ from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import Resolution, resolve
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
-from dualtune_edge.runtime.bundle import Bundle, open_bundle
+from dualtune_edge.runtime.bundle import Bundle, Verify, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose_behind
 from dualtune_edge.runtime.conversation import read_messages
 from dualtune_edge.runtime.drafts import Drafter
@@ -96,7 +96,7 @@ class Agent:
         *,
         engine: EngineKind = "ort",
         settings: SessionSettings | None = None,
-        verify: bool = True,
+        verify: Verify = "once",
         levers: Levers | None = None,
     ) -> Agent:
         """Open a bundle.
@@ -105,7 +105,7 @@ class Agent:
             path: its folder.
             engine: the library that runs it: "ort" (onnxruntime) or "genai" (onnxruntime-genai).
             settings: how sessions run; by default what the bundle's profile means for this machine.
-            verify: whether to hash every file first.
+            verify: which files are hashed first: see `open_bundle`.
             levers: what may make the answers quick; by default all of it.
 
         Raises:

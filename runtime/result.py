@@ -46,12 +46,16 @@ class Placement(Frozen):
     """Who runs the model. `instead` says why it is not the provider that was asked for.
 
     `on_cpu`: operators (type → nodes of one graph) that another provider leaves to the CPU's; empty for the CPU's own.
+    `weights`: whether the CPU provider packs them into this process's memory or maps them from the cache folder, and
+    `not_mapped` says why they are not mapped where that was asked for.
     """
 
     provider: str = "CPUExecutionProvider"
     device: str = "CPU"
     instead: str = ""
     on_cpu: dict[str, int] = Field(default_factory=dict)
+    weights: Literal["memory", "mapped"] = "memory"
+    not_mapped: str = ""
 
 
 class CallResult(Frozen):

@@ -73,22 +73,6 @@ def test_adapters_of_one_content_are_read_once(int4: ModelSource, monkeypatch: p
         np.testing.assert_array_equal(run(engine), expected)
 
 
-def test_adapters_that_do_not_fit_in_memory_are_read_again(int4: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    bind = ort_engine.bind_adapter
-    with OrtEngine(int4, SETTINGS) as engine:
-        engine.use("wide")
-        expected = run(engine)
-    monkeypatch.setattr(ort_engine, "bind_adapter", lambda *of: (read.append(of[2].stem), bind(*of))[1])
-    monkeypatch.setattr(ort_engine, "_ADAPTERS", int4.adapter("wide").path.stat().st_size)
-    with OrtEngine(int4, SETTINGS) as engine:
-        for name in ("wide", "wide", None, "wide", "narrow", None, "wide"):
-            engine.use(name)
-            if name == "wide":
-                np.testing.assert_array_equal(run(engine), expected)
-        assert read[2:] in (["int4-narrow", "int4-wide"], ["int4-wide", "int4-narrow", "int4-wide"])
-
-
 def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypatch: Any) -> None:
     with OrtEngine(fp32, SETTINGS) as engine:
         whole = engine.forward(TOKENS)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.runtime.compiled_cache import CACHE_VARIABLE, cache_folder, open_cached
+from dualtune_edge.runtime.cache_folder import CACHE_VARIABLE, cache_folder
+from dualtune_edge.runtime.compiled_cache import open_cached
 
 
 class Provider:

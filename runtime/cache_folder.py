@@ -1,0 +1,94 @@
+"""The user's cache folder: where it is, and what may lie there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import ProfileError
+
+CACHE_VARIABLE: Final = "DUALTUNE_EDGE_CACHE"
+BUDGET_VARIABLE: Final = "DUALTUNE_EDGE_CACHE_MB"
+_ENTRY_NAME: Final = 64  # characters: a SHA-256
+_ABANDONED: Final = 3_600  # seconds: a stage that is older belongs to a process that was killed
+
+
+def cache_folder() -> Path:
+    """$DUALTUNE_EDGE_CACHE, or where this system keeps a user's caches."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "dualtune-edge" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dualtune-edge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dualtune-edge"
+
+
+def cache_budget() -> int:
+    """Bytes that all entries together may take: $DUALTUNE_EDGE_CACHE_MB × 10⁶, or `limits.CACHE_BYTES`.
+
+    Raises:
+        ProfileError: the variable holds no number.
+
+    """
+    text = os.environ.get(BUDGET_VARIABLE)
+    if not text:
+        return limits.CACHE_BYTES
+    if not text.isdecimal():
+        raise ProfileError(
+            BUDGET_VARIABLE, found=repr(text), expected="a whole number of MB, 0 or more", fix="Set it so, or unset it."
+        )
+    return int(text) * 10**6
+
+
+def no_room(needed: int) -> str:
+    """Why an entry of `needed` bytes is not to be made; empty if it may be."""
+    if needed > (budget := cache_budget()):
+        return f"they would take {needed / 1e6:,.0f} MB, and the cache may take {budget / 1e6:,.0f}"
+    there = cache_folder()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return str(error)
+    return f"they would take {needed / 1e6:,.0f} of the {free / 1e6:,.0f} MB that are free" if needed > free else ""
+
+
+def used(entry: Path) -> None:
+    """Note that an entry is used now: those that were not for longest leave first."""
+    with contextlib.suppress(OSError):
+        os.utime(entry)
+
+
+def evict(kept: Path) -> None:
+    """Drop the entries that were not used for longest, all but `kept`, until the rest is within the budget."""
+    entries: list[tuple[float, int, Path]] = []
+    for path in cache_folder().iterdir():
+        with contextlib.suppress(OSError):  # another process may be dropping it
+            if path.name.endswith(".partial") and path.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
+            if len(path.name) == _ENTRY_NAME and path.is_dir():
+                size = sum(file.stat().st_size for file in path.iterdir())
+                entries.append((path.stat().st_mtime, size, path))
+    left, budget = sum(size for _, size, _ in entries), cache_budget()
+    for _, size, path in sorted(entries):
+        if left <= budget:
+            return
+        if path != kept:
+            drop(path)
+            left -= size
+
+
+def drop(entry: Path) -> None:
+    """Remove an entry. Under its name it is gone at once, so that nobody finds half of one."""
+    gone = entry.with_name(f".{entry.name}.{os.getpid()}.partial")
+    with contextlib.suppress(OSError):  # Windows: another process has it open, so it stays
+        entry.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
