@@ -73,7 +73,7 @@ def resolve(
         spinning=profile.session.spinning,
         provider=profile.provider,
         device=profile.device,
-        precision=profile.precision,
+        openvino=profile.openvino,
         instead=instead,
         weights=profile.session.weights,
     )
@@ -129,16 +129,14 @@ def _lacks(profile: HardwareProfile, machine: Machine, state: StateOf) -> str:
 def _reasons(
     profile: HardwareProfile, settings: SessionSettings, why_profile: str, why_threads: str
 ) -> tuple[Reason, ...]:
-    why, said_by = profile.why, f"profile {profile.name} says so"
+    said_by = f"profile {profile.name} says so"
     rows = [
         Reason("profile", profile.name, why_profile),
         Reason("provider", profile.provider, f"on the {profile.device}"),
         Reason("threads", str(settings.intra_op_threads), why_threads or said_by),
-        Reason("spinning", "on" if settings.spinning else "off", why.spinning or said_by),
     ]
-    if profile.precision:
-        rows.append(Reason("precision", profile.precision, why.precision or said_by))
-    rows += [Reason(name, str(value), getattr(why, name) or said_by) for name, value in profile.quantization]
+    told = (pair for pair in profile.settings.items() if pair[0] != "threads")
+    rows += [Reason(name, value, profile.why.get(name) or said_by) for name, value in told]
     return tuple(rows)
 
 
@@ -184,8 +182,8 @@ def _threads(profile: HardwareProfile, machine: Machine, asked: int | None) -> t
     wish, cpu = profile.session.threads, machine.cpu
     if wish == "physical":
         counted = f"this process may use {cpu.physical_cores} physical of {cpu.logical_cores} logical cores"
-        return cpu.physical_cores, "; ".join(filter(None, (counted, profile.why.threads)))
+        return cpu.physical_cores, "; ".join(filter(None, (counted, profile.why.get("threads"))))
     if wish == "performance":
         counted = f"{cpu.performance_cores} of {cpu.physical_cores} physical cores are of the fastest kind"
-        return cpu.performance_cores, "; ".join(filter(None, (counted, profile.why.threads)))
-    return wish, profile.why.threads
+        return cpu.performance_cores, "; ".join(filter(None, (counted, profile.why.get("threads"))))
+    return wish, profile.why.get("threads", "")

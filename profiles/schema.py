@@ -8,13 +8,23 @@ from typing import Final, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
+from dualtune_edge.toolkit.manifest import Mode, QdqQuantization, Quantization
+from dualtune_edge.toolkit.validation import nearest
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
-Provider = Literal["CPUExecutionProvider", "OpenVINOExecutionProvider"]
-Device = Literal["CPU", "GPU"]
+Provider = Literal["CPUExecutionProvider", "OpenVINOExecutionProvider", "QNNExecutionProvider"]
+Device = Literal["CPU", "GPU", "NPU"]
 Precision = Literal["f32", "bf16", "f16"]
+Activations = Literal["int8", "f32"]
 Weights = Literal["memory", "mapped"]
+OPENVINO_PROVIDER: Final = "OpenVINOExecutionProvider"
+QNN_PROVIDER: Final = "QNNExecutionProvider"
+_DEVICES: Final[dict[Provider, tuple[Device, ...]]] = {
+    CPU_PROVIDER: ("CPU",),
+    OPENVINO_PROVIDER: ("CPU", "GPU"),
+    QNN_PROVIDER: ("NPU",),
+}
 
 
 class SessionWishes(Frozen):
@@ -25,16 +35,26 @@ class SessionWishes(Frozen):
     weights: Weights = "memory"  # packed anew by each process, or once on the disk and mapped
 
 
-class Why(Frozen):
-    """The author's reason for each setting, in one sentence; printed beside the setting."""
+class OpenVinoOptions(Frozen):
+    """What OpenVINO's provider is told besides the device; what is left out is its own choice.
 
-    bits: str = ""
-    block_size: str = ""
-    accuracy_level: str = ""
-    algorithm: str = ""
-    threads: str = ""
-    spinning: str = ""
-    precision: str = ""
+    `activations`: of its int4 kernels on the CPU device, whatever the graph's accuracy level says; without it they
+    follow that level. The others are OpenVINO's properties INFERENCE_PRECISION_HINT, PERFORMANCE_HINT, NUM_STREAMS
+    and SCHEDULING_CORE_TYPE.
+    """
+
+    precision: Precision | None = None
+    activations: Activations | None = None
+    performance_hint: Literal["LATENCY", "THROUGHPUT"] | None = None
+    num_streams: PositiveInt | None = None
+    core_type: Literal["ANY_CORE", "PCORE_ONLY", "ECORE_ONLY"] | None = None
+
+
+class QnnOptions(Frozen):
+    """What Qualcomm's compiler is told: numbers of QNN's own, which its provider's documentation lists."""
+
+    soc_model: PositiveInt
+    htp_arch: PositiveInt
 
 
 class HardwareProfile(Frozen):
@@ -47,15 +67,59 @@ class HardwareProfile(Frozen):
     features: tuple[str, ...]  # CPU features that it needs, by the names that Linux gives them
     provider: Provider
     device: Device = "CPU"  # of a provider that comes as a package
-    precision: Precision | None = None  # that such a provider computes in; None: its own choice
-    quantization: Quantization
+    openvino: OpenVinoOptions | None = None  # for its provider only
+    qnn: QnnOptions | None = None  # for its provider only
+    graph: GraphForm = DynamicGraph()
+    mode: Mode | None = None  # of adapters; None: the spec's
+    kv_type: Literal["float32"] = "float32"
+    memory_mb: PositiveInt | None = None  # the most MB (1e6 bytes) that the weights may take; None: not told
+    quantization: Quantization | None = None  # of a dynamic graph
+    qdq: QdqQuantization | None = None  # of a static one
     session: SessionWishes
-    why: Why = Why()
+    why: dict[str, str] = Field(default_factory=dict)  # setting → the author's reason, in one sentence
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Every setting that it makes, as it is told, by the names that `why` uses."""
+        graph = self.graph
+        form = "dynamic" if graph.form == "dynamic" else f"static, chunks of {', '.join(map(str, graph.chunks))}"
+        made = {"graph": form, "mode": self.mode, "kv_type": self.kv_type, "memory_mb": self.memory_mb}
+        told = {name: value for name, value in made.items() if name in self.model_fields_set}
+        for part in (self.session, self.openvino, self.qnn, self.quantization, self.qdq):
+            told |= dict(part) if part else {}
+        words = {True: "on", False: "off"}
+        return {
+            name: words[value] if isinstance(value, bool) else str(value)
+            for name, value in told.items()
+            if value is not None
+        }
 
     @model_validator(mode="after")
-    def _cpu_provider_takes_neither(self) -> Self:
-        if self.provider == CPU_PROVIDER and (self.device != "CPU" or self.precision is not None):
-            raise ValueError(f"no `device` and no `precision` where {CPU_PROVIDER} runs the model: it reads neither")
+    def _the_provider_reads_every_key(self) -> Self:
+        for name, provider in (("openvino", OPENVINO_PROVIDER), ("qnn", QNN_PROVIDER)):
+            if getattr(self, name) is not None and self.provider != provider:
+                raise ValueError(f"no `{name}` where {self.provider} runs the model: it would not read it")
+        if self.device not in _DEVICES[self.provider]:
+            raise ValueError(f"`device` {' or '.join(_DEVICES[self.provider])} for {self.provider}")
+        if self.provider == QNN_PROVIDER and self.qnn is None:
+            raise ValueError("`qnn`: the SoC that is compiled for")
+        return self
+
+    @model_validator(mode="after")
+    def _quantization_is_of_the_graphs_form(self) -> Self:
+        static = self.graph.form == "static"
+        if static != (self.provider == QNN_PROVIDER):
+            raise ValueError(f"a static `graph` for {QNN_PROVIDER}, a dynamic one for others")
+        if (self.quantization is None, self.qdq is None) != (static, not static):
+            raise ValueError("`quantization` for a dynamic graph, `qdq` for a static one, and not the other")
+        return self
+
+    @model_validator(mode="after")
+    def _reasons_are_for_its_settings(self) -> Self:
+        for name in self.why:
+            if name not in self.settings:
+                near = nearest(name, self.settings)
+                raise ValueError(f"no reason for {name!r}, a setting that it does not make. {near}")
         return self
 
 
@@ -64,7 +128,7 @@ class SessionSettings:
     """What every onnxruntime session is opened with.
 
     `intra_op_threads` → `SessionOptions.intra_op_num_threads`; `spinning` → the config entry
-    `session.intra_op.allow_spinning` ("1" or "0"). `device` and `precision` are for a provider that comes as a package;
+    `session.intra_op.allow_spinning` ("1" or "0"). `device` and `openvino` are for a provider that comes as a package;
     `instead` says why the provider is not the one that was asked for. `weights`: runtime/mapped_weights.py.
     """
 
@@ -72,7 +136,7 @@ class SessionSettings:
     spinning: bool = True
     provider: Provider = CPU_PROVIDER
     device: Device = "CPU"
-    precision: Precision | None = None
+    openvino: OpenVinoOptions | None = None
     instead: str = ""
     weights: Weights = "memory"
 

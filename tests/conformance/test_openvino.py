@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.plugins import OPENVINO
-from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.profiles.schema import OpenVinoOptions, SessionSettings
 from dualtune_edge.runtime.cache_folder import CACHE_VARIABLE
 from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CPU = SessionSettings(intra_op_threads=1, spinning=False)
-SETTINGS = SessionSettings(intra_op_threads=1, spinning=False, provider=OPENVINO, precision="f32")
+SETTINGS = replace(CPU, provider=OPENVINO, openvino=OpenVinoOptions(precision="f32"))
 TOKENS = tuple(int(token) for token in np.random.default_rng(3).integers(0, 288, 60))
 PIECES = (TOKENS[:40], TOKENS[40:41], TOKENS[41:42], TOKENS[42:])
 
