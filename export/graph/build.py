@@ -14,6 +14,7 @@ from dualtune_edge.export.graph.builder import run_builder
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.logits import add_logits_rows
+from dualtune_edge.export.optimum_graph.description import Decoder
 from dualtune_edge.export.weights import StoredWeights, Weights
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -25,6 +26,7 @@ def build_graph(
     *,
     weights: Weights | None = None,
     base: Path | None = None,
+    decoder: Decoder | None = None,
 ) -> None:
     """Write model.onnx, model.onnx.data, genai_config.json and the tokenizer's files.
 
@@ -35,6 +37,7 @@ def build_graph(
         weights: others than the checkpoint's, such as `merge` makes.
         base: a folder with the graph of the checkpoint's own weights, quantized alike; it may have slots by now. What
             is unchanged in `weights` is copied from there.
+        decoder: what was read of Optimum's graph, to be lowered; without it the graph is the builder's.
 
     While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
 
@@ -44,7 +47,7 @@ def build_graph(
     """
     out.mkdir(parents=True, exist_ok=True)
     source = weights or StoredWeights(checkpoint.folder)
-    run_builder(checkpoint, source, out, quantization, base)
+    run_builder(checkpoint, source, out, quantization, base, decoder=decoder)
     shutil.copyfile(checkpoint.folder / "tokenizer.json", out / "tokenizer.json")  # transformers writes another form
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)

@@ -16,6 +16,8 @@ from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.deferred import deferred
 from dualtune_edge.export.graph.streaming import GraphWriter
+from dualtune_edge.export.optimum_graph.description import Decoder
+from dualtune_edge.export.optimum_graph.lower import lower
 from dualtune_edge.export.quiet import captured
 from dualtune_edge.export.weights import Weights
 from dualtune_edge.toolkit.errors import GraphError
@@ -26,7 +28,13 @@ _QUANTIZER: Final = "onnxruntime.quantization"  # logs a line a node
 
 
 def run_builder(
-    checkpoint: Checkpoint, weights: Weights, out: Path, quantization: Quantization, base: Path | None
+    checkpoint: Checkpoint,
+    weights: Weights,
+    out: Path,
+    quantization: Quantization,
+    base: Path | None,
+    *,
+    decoder: Decoder | None,
 ) -> None:
     """Write model.onnx, model.onnx.data, and the builder's own genai_config.json and tokenizer files.
 
@@ -36,6 +44,7 @@ def run_builder(
         out: an empty folder.
         quantization: how weights are stored.
         base: a folder with the graph of the checkpoint's own weights, quantized alike: a source of what is unchanged.
+        decoder: what was read of another exporter's graph; it takes the place of the builder's own.
 
     While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
 
@@ -54,7 +63,7 @@ def run_builder(
             logger.setLevel(logging.WARNING)
             extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
             builder_config.adapt(extra["hf_details"]["hf_config"])
-            with _streaming(builder.Model, _model(checkpoint, weights), weights, base):
+            with _streaming(builder.Model, _model(checkpoint, weights), weights, base, decoder):
                 builder.create_model(*place, **extra)
         except Exception as error:
             said = log.getvalue().strip().splitlines()
@@ -94,11 +103,19 @@ def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def _streaming(kind: Any, model: PreTrainedModel, weights: Weights, base: Path | None) -> Iterator[None]:
+def _streaming(
+    kind: Any, model: PreTrainedModel, weights: Weights, base: Path | None, decoder: Decoder | None
+) -> Iterator[None]:
     """While it holds, the builder takes `model` where it would load one, and saves by `GraphWriter`."""
     load, save = kind.load_weights, kind.save_model
+
+    def write(builder: Any, out: str) -> None:
+        if decoder:
+            lower(builder, model, decoder)
+        GraphWriter(builder, weights, base).write(Path(out))
+
     kind.load_weights = lambda _builder, _path: model
-    kind.save_model = lambda builder, out: GraphWriter(builder, weights, base).write(Path(out))
+    kind.save_model = write
     try:
         yield
     finally:

@@ -1,0 +1,1 @@
+"""Optimum's ONNX graph of a decoder, read strictly, and lowered to the operators of onnxruntime-genai's builder."""
