@@ -25,7 +25,7 @@ from dualtune_edge.export.steps import Steps
 from dualtune_edge.export.trial import Trial, refuse_without_effect
 from dualtune_edge.export.work_folder import Step, Work, files_in
 from dualtune_edge.toolkit.files import safe_name
-from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, Mode, Quantization
+from dualtune_edge.toolkit.manifest import Mode, Quantization
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
@@ -53,8 +53,8 @@ class BundleGraphs:
 
     def __init__(self, inputs: Inputs, work: Work, stages: Stages) -> None:
         self._inputs, self._work, self._stages = inputs, work, stages
-        self._steps = Steps(inputs)
-        self.placed = tuple(_places(inputs))
+        self._steps, self._base = Steps(inputs), inputs.place.model
+        self.placed = tuple(places(inputs))
         self._external, self._merged = (_once(self.placed, mode) for mode in ("external", "merged"))
         self._sources = {each.source.name: each for each in self.placed}
 
@@ -89,12 +89,12 @@ class BundleGraphs:
         """A graph in float32, for comparisons: the base's with its slots, or that of a merged adapter."""
         base, whole = self._inputs.checkpoint, Quantization(bits=32)
         if merged is None:
-            build_graph(base, out, whole)
+            build_graph(base, out, whole, decoder=self._inputs.decoder)
             add_slots(out, packed=base.packed, extras=self._extras)
             return
         adapter = self._sources[merged].source.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
-            build_graph(base, out, whole, weights=weights)
+            build_graph(base, out, whole, weights=weights, decoder=self._inputs.decoder)
 
     def made_of(self, adapter: str | None) -> tuple[Step, ...]:
         """The parts that a forward under an adapter reads; None: the base's."""
@@ -145,9 +145,9 @@ class BundleGraphs:
         work, steps = self._work, self._steps
         if work.has(steps.weights) and (self._plain.exists() or work.has(steps.slots(self._extras))):
             return
-        model = work.folder / MODEL_DIR
+        model = work.folder / self._base
         work.clear(model)
-        build_graph(self._inputs.checkpoint, model, self._inputs.quantization)
+        build_graph(self._inputs.checkpoint, model, self._inputs.quantization, decoder=self._inputs.decoder)
         (model / MODEL).replace(self._plain)
         work.keep(steps.weights, self._plain, *files_in(model))
 
@@ -156,7 +156,7 @@ class BundleGraphs:
         step = self._steps.slots(self._extras)
         if self._work.has(step):
             return
-        path = self._work.folder / MODEL_DIR / MODEL
+        path = self._work.folder / self._base / MODEL
         self._work.clear(path)
         shutil.copyfile(self._plain, path)
         slots = add_slots(path.parent, packed=self._inputs.checkpoint.packed, extras=self._extras)
@@ -164,7 +164,7 @@ class BundleGraphs:
 
     @property
     def _plain(self) -> Path:
-        return self._work.scratch / MODEL
+        return self._work.scratch / f"{safe_name(self._base.replace('/', '.'))}.onnx"
 
     def _write_adapter(self, each: Placed) -> None:
         step = self._steps.external(each.source, each.path, self._slots)
@@ -179,11 +179,12 @@ class BundleGraphs:
         step = self._steps.merged(each.source, each.path)
         if self._work.has(step):
             return
-        base, out = self._inputs.checkpoint, self._work.folder / each.path
+        base, decoder = self._inputs.checkpoint, self._inputs.decoder
+        out, own = self._work.folder / each.path, self._work.folder / MODEL_DIR
         self._work.clear(out)
         adapter = each.source.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
-            build_graph(base, out, self._inputs.quantization, weights=weights, base=self._work.folder / MODEL_DIR)
+            build_graph(base, out, self._inputs.quantization, weights=weights, base=own, decoder=decoder)
         for file in out.iterdir():
             if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
                 file.unlink()
@@ -191,11 +192,11 @@ class BundleGraphs:
 
     def _try_base(self, tokens: Sequence[int], prompts: dict[str, tuple[int, ...]]) -> Iterator[None]:
         base: Trial | None = None
-        steps: list[tuple[Step, Placed | None]] = [(self._steps.tried(MODEL_DIR, self.made_of(None), tokens), None)]
+        steps: list[tuple[Step, Placed | None]] = [(self._steps.tried(self._base, self.made_of(None), tokens), None)]
         steps += [(self._tried(each, prompts[each.source.name]), each) for each in self._external]
         for step, each in steps:
             if not self._work.has(step):
-                base = base or self._trial(MODEL_DIR)
+                base = base or self._trial(self._base)
                 if each is None:
                     base.logits(tokens)
                 else:
@@ -212,11 +213,13 @@ class BundleGraphs:
         return Trial(self._work.folder / path, self._inputs.checkpoint.cache)
 
 
-def _places(inputs: Inputs) -> Iterator[Placed]:
+def places(inputs: Inputs) -> Iterator[Placed]:
+    """Every adapter with its place; equal ones share one."""
     by_content: dict[tuple[str, Mode], str] = {}
     for source in inputs.adapters:
         name = safe_name(source.name)
-        own = f"{MERGED_DIR}/{name}" if source.mode == "merged" else f"{ADAPTERS_DIR}/{name}.onnx_adapter"
+        place = inputs.place
+        own = f"{place.merged}/{name}" if source.mode == "merged" else f"{place.adapters}/{name}.onnx_adapter"
         yield Placed(source, by_content.setdefault((source.sha256, source.mode), own))
 
 

@@ -63,7 +63,7 @@ def write_states(
             for prefix in kept:
                 step = graphs.state(prefix.path, prefix.adapter, prefix.tokens)
                 if not work.has(step):
-                    writer = writer or _Writer(opened.enter_context(_engine(model)), model, work.folder, graphs.paths)
+                    writer = writer or _Writer(opened.enter_context(_engine(model)), model, work.folder, graphs.paths, place.model)
                     work.clear(work.folder / prefix.path)
                     entry = writer.write(prefix)
                     work.keep(step, work.folder / prefix.path, value=entry.model_dump_json())
@@ -71,6 +71,12 @@ def write_states(
                 entries |= dict.fromkeys((stage.name for stage in prefix.stages), entry)
                 progress.advance()
     return States(entries, tuple(_left_out(prefixes[len(kept) :], model)))
+
+
+def planned_lengths(inputs: Inputs, plans: Plans, budget: int | None) -> tuple[int, ...]:
+    """Tokens of each state that will be written."""
+    model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters})
+    return tuple(len(prefix.tokens) for prefix in _within(_prefixes(plans, model), model, budget))
 
 
 def _engine(model: ModelSource) -> OrtEngine:
@@ -108,6 +114,7 @@ class _Writer:
     model: ModelSource
     folder: Path
     paths: Mapping[str, str]
+    base: str  # folder of the base's graph, in the bundle
     hashes: dict[str, str] = field(default_factory=dict)  # path → SHA-256: the base graph is read for every adapter
 
     def write(self, prefix: _Prefix) -> StateEntry:
@@ -116,7 +123,7 @@ class _Writer:
         values = np.asarray(self.engine.snapshot().state)
         (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
-        read = graph_paths(adapter, self.paths.get(prefix.adapter or ""))
+        read = graph_paths(adapter, self.paths.get(prefix.adapter or ""), folder=self.base)
         for each in read:
             self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
         graph = graph_digest([self.hashes[each] for each in read])
@@ -130,7 +137,7 @@ def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSourc
         AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
     )
     return ModelSource(
-        folder=folder / MODEL_DIR,
+        folder=folder / inputs.place.model,
         fingerprint=checkpoint.fingerprint,
         cache=checkpoint.cache,
         vocab_size=checkpoint.vocab_size,

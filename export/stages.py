@@ -10,6 +10,7 @@ from rich.console import Console
 
 from dualtune_edge.export.assemble import write_manifest, write_parity, write_prompts
 from dualtune_edge.export.constraints import check_constraints
+from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs, read_inputs
 from dualtune_edge.export.parity.bundle import compare_bundle
@@ -33,6 +34,8 @@ def run(
     console: Console | None = None,
     *,
     reuse: Path | None = None,
+    force: bool = False,
+    tell_kept: Callable[[Path, int], None] = lambda *_: None,
     tell_parity: Callable[[ParityReport], None] = lambda _: None,
 ) -> ExportReport:
     """Export `spec` to the folder `output`, whole or not at all.
@@ -45,6 +48,8 @@ def run(
         output: the bundle's folder; nothing may be there yet.
         console: where progress is shown; stderr if it is a terminal.
         reuse: an earlier bundle; what it has in common with this one is copied from there.
+        force: begin even where disk or memory are not estimated to be enough.
+        tell_kept: given the folder that stays where the export does not end well, and its bytes.
         tell_parity: given the comparison with PEFT when it is done, also where it then ends the export.
 
     Raises:
@@ -54,13 +59,10 @@ def run(
     start = time.perf_counter()
     refuse_existing(output)
     with Stages(console) as stages:
-        with stages.stage("read and check"):
-            inputs = read_inputs(spec)
-            calibration = _calibration(spec, inputs)
-        with stages.stage("plan prompts"):
-            plans = plan_prompts(inputs)
-            warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
-        with Work(output, reuse) as work:
+        inputs, calibration, plans, warnings = _read(spec, stages)
+        if not force:
+            refuse_without_room(estimate(spec, inputs, plans, output), output)
+        with Work(output, reuse, tell_kept=tell_kept) as work:
             graphs = BundleGraphs(inputs, work, stages)
             graphs.build()
             graphs.try_out(plans)
@@ -84,6 +86,30 @@ def run(
         warnings=(*warnings, *states.warnings),
         parity=parity,
     )
+
+
+def preflight(spec: ExportSpec, output: Path, console: Console | None = None) -> Estimate:
+    """What `run` would need: all is read and checked, and nothing is written.
+
+    Raises:
+        EdgeError: what `run` would refuse before it begins, but for want of room.
+
+    """
+    refuse_existing(output)
+    with Stages(console) as stages:
+        inputs, _, plans, _ = _read(spec, stages)
+    return estimate(spec, inputs, plans, output)
+
+
+def _read(spec: ExportSpec, stages: Stages) -> tuple[Inputs, tuple[Case, ...], Plans, tuple[str, ...]]:
+    """(inputs, calibration, plans, warnings)."""
+    with stages.stage("read and check"):
+        inputs = read_inputs(spec)
+        calibration = _calibration(spec, inputs)
+    with stages.stage("plan prompts"):
+        plans = plan_prompts(inputs)
+        warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
+    return inputs, calibration, plans, warnings
 
 
 def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:

@@ -15,9 +15,10 @@ no part claims is removed. The journal stays in the bundle, so that another expo
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -25,7 +26,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from dualtune_edge.runtime.bundle_checks import is_plain
-from dualtune_edge.toolkit.errors import OutputError, SpecError
+from dualtune_edge.toolkit.errors import OutputError, RoomError, SpecError
 from dualtune_edge.toolkit.files import publish, refuse_existing, sha256_file, sync, unwritable
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.lock import exclusive
@@ -33,6 +34,7 @@ from dualtune_edge.toolkit.manifest import FileEntry
 
 JOURNAL: Final = "export.json"
 SCRATCH: Final = "scratch"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _LOCK: Final = "lock"
 _BUNDLE: Final = "bundle"
 
@@ -65,6 +67,11 @@ def partial(output: Path) -> Path:
     return output.parent / f".{output.name}.partial"
 
 
+def kept_bytes(output: Path) -> int:
+    """Bytes of what an export to `output` has finished and kept."""
+    return sum(file.size for part in _read(partial(output) / _BUNDLE / JOURNAL).values() for file in part.files)
+
+
 class Work:
     """The folder of one export. A context manager: whoever is in it has the folder for itself.
 
@@ -73,17 +80,21 @@ class Work:
     Args:
         output: the bundle's folder; nothing may be there yet.
         reuse: an earlier bundle, from which parts with equal keys are copied.
+        tell_kept: given the folder and its bytes, where it stays.
 
     Raises:
         OutputError: something is at `output`, another export to it is at work, or it cannot be written.
+        RoomError: the disk is full, or the memory.
         SpecError: `reuse` is no bundle with a journal.
 
     """
 
-    def __init__(self, output: Path, reuse: Path | None = None) -> None:
+    def __init__(
+        self, output: Path, reuse: Path | None = None, *, tell_kept: Callable[[Path, int], None] = lambda *_: None
+    ) -> None:
         self._output, self._root = output, partial(output)
         self.folder = self._root / _BUNDLE
-        self._reuse = reuse
+        self._reuse, self._tell_kept = reuse, tell_kept
         self._others = _journal_of(reuse) if reuse else {}
         self._used: dict[str, bool] = {}  # key → whether the part was there already
         self._published = False
@@ -112,7 +123,7 @@ class Work:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         done = self._published or not self._parts
         if done:
             self._remove()
@@ -121,6 +132,13 @@ class Work:
             with contextlib.suppress(OSError):
                 (self._root / _LOCK).unlink()
                 self._root.rmdir()
+        if not done:
+            self._tell_kept(self._root, sum(file.size for part in self._parts.values() for file in part.files))
+        cause = error
+        while cause and not _lacks_room(cause):
+            cause = cause.__cause__
+        if cause:
+            raise self._no_room(cause) from error
 
     @property
     def scratch(self) -> Path:
@@ -190,6 +208,15 @@ class Work:
         publish(self.folder, self._output)
         self._published = True
 
+    def _no_room(self, error: BaseException) -> RoomError:
+        memory = isinstance(error, MemoryError)
+        return RoomError(
+            "memory" if memory else f"the disk of {self._output}",
+            found="none left" if memory else str(error),
+            expected="room for the rest; --dry-run says how much",
+            fix="Make room, then export again: what was finished is used again.",
+        )
+
     def _whole(self, part: Part) -> bool:
         return all(_is(self.folder / file.path, file) for file in part.files)
 
@@ -243,6 +270,10 @@ class Work:
             with contextlib.suppress(OSError):
                 (self._root / _LOCK).unlink()
                 self._root.rmdir()
+
+
+def _lacks_room(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _read(path: Path) -> dict[str, Part]:

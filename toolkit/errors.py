@@ -102,3 +102,9 @@ class ParityError(EdgeError):
     """A graph answers further from PEFT's float32 than the limits allow."""
 
     exit_code = 16
+
+
+class RoomError(EdgeError):
+    """The disk or the memory that the work needs is not there."""
+
+    exit_code = 17

@@ -38,7 +38,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
     """What the command asks the stages for; they answer with REPORT."""
     calls: list[tuple[ExportSpec, Path]] = []
 
-    def run(spec: ExportSpec, output: Path, *, tell_parity: Callable[[ParityReport], None]) -> ExportReport:
+    def run(
+        spec: ExportSpec, output: Path, *, tell_parity: Callable[[ParityReport], None], **_: object
+    ) -> ExportReport:
         calls.append((spec, output))
         tell_parity(REPORT.parity)
         return REPORT

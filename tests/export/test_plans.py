@@ -63,7 +63,7 @@ CHECKPOINT = Checkpoint(
 def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterSource:
     return AdapterSource(
         name="x", kind=kind, toolset="files", tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
-        sha256="0" * 64, template=template, extras=frozenset(),
+        sha256="0" * 64, template=template, extras=frozenset(), plain=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,290 @@
+"""What an export will need, told before it begins: disk, memory and time, from shapes, settings and prompts.
+
+Disk and memory are upper bounds: an export that begins finds the room that it needs. docs/performance.md says how far
+they are off. Time is rough: what the same work took on one machine, by how fast this one hashes and how many cores it
+has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from transformers import AutoConfig
+
+from dualtune_edge.export import room
+from dualtune_edge.export.graphs import Placed, places
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.parity.check import subjects
+from dualtune_edge.export.parity.streamed import LARGE
+from dualtune_edge.export.plan import Plans
+from dualtune_edge.export.prefix_states import planned_lengths
+from dualtune_edge.export.sizes import BaseShape, adapter_bytes, adapter_stored, base_shape, graph_bytes
+from dualtune_edge.export.spec import ExportSpec, ParitySpec
+from dualtune_edge.export.work_folder import kept_bytes
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.toolkit.errors import RoomError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.manifest import Quantization
+
+COMPARE: Final = "compare with PEFT"
+_WHOLE: Final = Quantization(bits=32)
+_MB: Final = 1_000_000
+# Resident memory, in bytes. Measured: see docs/performance.md.
+_LIBRARIES: Final = 520 * _MB  # PyTorch, transformers, PEFT, onnxruntime, the builder
+_COMPARING: Final = 150 * _MB  # besides: the model's code, tokenizers and grammars
+_BUILDING: Final = 80 * _MB  # besides: the builder
+_PIECE: Final = 1 << 22  # numbers of a weight that are quantized at a time,
+_QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110}  # in so many bytes each
+_A_NUMBER: Final = 2.5  # bytes for each number of the largest matrix, while its quantized pieces are joined
+_A_TEXT: Final = 30  # bytes for each byte of tokenizer.json, as tokenizer and grammars hold it
+_PACKED: Final = 2.1  # onnxruntime holds a graph's weights twice: as they are and packed for its kernels
+_ADAPTERS: Final = 1 << 30  # bytes of external adapters that an engine keeps
+# Seconds on one core of a machine that hashes _HASHED bytes a second.
+_HASHED: Final = 1.8e9
+_START: Final = 3.0
+_READ: Final = 1.2e-9  # a byte that is hashed and looked at
+_QUANTIZED: Final = 2.2e-8  # a number
+_WRITTEN: Final = 1.0e-8  # a byte of an adapter, from PEFT's form to ours
+_OPENED: Final = 3.0e-9  # a byte of a graph
+_ADAPTER: Final = 0.06  # an adapter, whatever its size
+_COMPARED: Final = 0.2  # a stage that is compared, whatever its prompts
+_ORT, _TORCH = 9.0e10, 5.0e10  # multiplications and additions
+
+
+class StageNeed(Frozen):
+    """One stage. Bytes that it leaves on the disk, that it takes there meanwhile besides, and of memory."""
+
+    name: str
+    disk: int
+    scratch: int
+    memory: int
+    seconds: float
+
+
+class Estimate(Frozen):
+    """`disk`: the most that lies on the disk at a time, in bytes; `bundle`: what stays. `…_free`: what there is."""
+
+    stages: tuple[StageNeed, ...]
+    bundle: int
+    disk: int
+    disk_free: int
+    memory: int
+    memory_free: int
+    seconds: float
+
+
+def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path) -> Estimate:
+    """Of an export to `output` that has nothing to go on from; what an earlier one left there counts as free disk."""
+    stages = tuple(_Estimator(spec, inputs, plans).stages())
+    grown, disk = 0, 0
+    for stage in stages:
+        grown += stage.disk
+        disk = max(disk, grown + stage.scratch)
+    return Estimate(
+        stages=stages,
+        bundle=grown,
+        disk=disk,
+        disk_free=room.free_disk(output.parent) + kept_bytes(output),
+        memory=max(stage.memory for stage in stages),
+        memory_free=room.free_memory() + room.resident(),
+        seconds=sum(stage.seconds for stage in stages),
+    )
+
+
+def refuse_without_room(needed: Estimate, output: Path) -> None:
+    """Refuse an export for which the disk or the memory is not there.
+
+    Raises:
+        RoomError: it says what is needed and what there is.
+
+    """
+    if needed.disk > needed.disk_free:
+        raise RoomError(
+            f"the disk of {output}",
+            found=f"{gigabytes(needed.disk_free)} free",
+            expected=f"{gigabytes(needed.disk)}, of which {gigabytes(needed.bundle)} stay",
+            fix="Free some, name an output on another disk, or export with --no-parity or --prefix-states-mb 0.",
+        )
+    if needed.memory > needed.memory_free:
+        worst = max(needed.stages, key=lambda stage: stage.memory)
+        less = "with --no-parity" if worst.name == COMPARE else "with fewer merged adapters"
+        raise RoomError(
+            "memory",
+            found=f"{gigabytes(needed.memory_free)} free, swap included",
+            expected=f"{gigabytes(needed.memory)}, for the stage: {worst.name}",
+            fix=f"End other programs, add swap, or export {less}; --force begins all the same.",
+        )
+
+
+def gigabytes(size: int) -> str:
+    """Bytes for a reader."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The base as it matters here; sizes in bytes."""
+
+    shape: BaseShape
+    graph: int
+    before: int  # the graph in float32
+    hidden: int
+    intermediate: int
+    heads: int
+
+    def activations(self, tokens: int) -> int:
+        """Of a forward of so many tokens: what the layers make of each, and attention of each to each."""
+        return 4 * tokens * (3 * self.intermediate + 12 * self.hidden) + 12 * self.heads * tokens * tokens
+
+
+class _Estimator:
+    def __init__(self, spec: ExportSpec, inputs: Inputs, plans: Plans) -> None:
+        self._spec, self._inputs, self._plans = spec, inputs, plans
+        checkpoint = inputs.checkpoint
+        shape = base_shape(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        self._base = _Base(
+            shape=shape,
+            graph=graph_bytes(shape, inputs.quantization),
+            before=graph_bytes(shape, _WHOLE),
+            hidden=shape.table[1],
+            intermediate=max(max(pair) for pair in shape.linear),
+            heads=config.num_attention_heads,
+        )
+        once = {each.path: each for each in places(inputs)}.values()
+        self._external = [each for each in once if each.source.mode == "external"]
+        self._merged = [each for each in once if each.source.mode == "merged"]
+        self._adapters = [adapter_bytes(each.source.folder, checkpoint, shape) for each in self._external]
+        self._speed = room.hash_speed() / _HASHED
+        self._cores = detect().cpu.physical_cores
+        cache = checkpoint.cache
+        self._kv = 2 * cache.layers * cache.heads * cache.head_dim * 4  # bytes a token
+        self._longest = max(len(stage.plan.prefix) for stage in plans.stages)
+
+    def stages(self) -> Iterator[StageNeed]:
+        """In the export's order."""
+        base = self._base
+        read = base.shape.stored + sum(adapter_stored(each.source.folder) for each in (*self._external, *self._merged))
+        count = len(self._external) + len(self._merged)
+        yield self._need("read and check", memory=_LIBRARIES, seconds=_START + _READ * read + _ADAPTER * count)
+        yield self._need(
+            "build the base graph",
+            disk=base.graph,
+            memory=self._building(),
+            seconds=_QUANTIZED * base.shape.weights,
+        )
+        yield self._need(
+            "write adapters",
+            disk=sum(self._adapters),
+            memory=_LIBRARIES + 3 * max(self._adapters, default=0),
+            seconds=_WRITTEN * sum(self._adapters) + _ADAPTER * len(self._adapters),
+        )
+        if self._merged:
+            yield self._merging()
+        graphs = base.graph * (1 + len(self._merged))
+        yield self._need("try out", memory=self._opened(), seconds=_OPENED * graphs)
+        retained = 0
+        if self._spec.parity:
+            compared = self._comparing(self._spec.parity)
+            yield compared
+            retained = compared.memory * 7 // 10  # what is freed is not all given back
+        lengths = planned_lengths(self._inputs, self._plans, self._spec.prefix_states_mb)
+        yield self._need(
+            "prefix states",
+            disk=self._kv * sum(lengths),
+            memory=max(retained, self._opened(len(self._merged)) + _COMPARING + self._running(self._longest)),
+            seconds=self._forward(sum(lengths), _ORT * self._cores) + _OPENED * graphs,
+        )
+        yield self._need(
+            "write manifest", disk=self._around(), memory=max(retained, _LIBRARIES), seconds=_READ * graphs
+        )
+
+    def _need(self, name: str, *, disk: int = 0, scratch: int = 0, memory: int = 0, seconds: float = 0.0) -> StageNeed:
+        return StageNeed(
+            name=name,
+            disk=disk,
+            scratch=scratch,
+            memory=memory + _A_TEXT * self._base.shape.texts,
+            seconds=round(seconds / self._speed, 1),
+        )
+
+    def _building(self) -> int:
+        shape = self._base.shape
+        largest = max(n * k for n, k in (*shape.linear, shape.table))
+        piece = _QUANTIZING[self._inputs.quantization.algorithm] * min(largest, _PIECE)
+        return _LIBRARIES + _BUILDING + piece + int(_A_NUMBER * largest)
+
+    def _merging(self) -> StageNeed:
+        shape, quantization = self._base.shape, self._inputs.quantization
+        whole = [each for each in self._merged if not each.source.plain]
+        largest = max(n * k for n, k in shape.linear)
+        folding = 12 * (max(n * k for n, k in (*shape.linear, shape.table)) if whole else largest)
+        by_peft = 4 * 4 * shape.weights if whole else 0  # the model in float32, and what safe_merge copies
+        return self._need(
+            "merge adapters",
+            disk=sum(graph_bytes(shape, quantization, tied=self._stays_tied(each)) for each in self._merged),
+            scratch=2 * 4 * shape.weights if whole else 0,
+            memory=max(self._building() + folding, _LIBRARIES + by_peft),
+            seconds=len(self._merged) * _QUANTIZED * shape.weights,
+        )
+
+    def _stays_tied(self, each: Placed) -> bool:
+        return each.source.plain and not each.source.extras & {"head", "embedding"} and self._base.shape.tied
+
+    def _opened(self, others: int = 0) -> int:
+        """With a graph open, or several, and its adapters."""
+        adapters = min(sum(self._adapters), _ADAPTERS + max(self._adapters, default=0))
+        return _LIBRARIES + int(_PACKED * self._largest_graph) * (1 + others) + adapters
+
+    @property
+    def _largest_graph(self) -> int:
+        shape, quantization = self._base.shape, self._inputs.quantization
+        untied = not all(map(self._stays_tied, self._merged))
+        return graph_bytes(shape, quantization, tied=False) if untied else self._base.graph
+
+    def _running(self, tokens: int) -> int:
+        return self._base.activations(min(tokens, 1024)) + 3 * self._kv * tokens
+
+    def _comparing(self, parity: ParitySpec) -> StageNeed:
+        base, shape = self._base, self._base.shape
+        whole = 4 * shape.weights <= LARGE
+        before = self._inputs.quantization.bits != 32 and (
+            whole if parity.before_quantization is None else parity.before_quantization
+        )
+        tables = 4 * shape.table[0] * shape.table[1] * 2  # read one by one, tied afterwards
+        torch = 2 * 4 * shape.weights if whole else tables + 2 * 4 * shape.layer
+        held = 1 + bool(self._merged)
+        tokens = self._longest + parity.argument_tokens + 512  # a message, and what is written
+        graphs = int(_PACKED * held * base.before) + self._building() - _LIBRARIES if before else 0
+        adapter = max(self._adapters, default=0)
+        compared = subjects(self._plans, parity.prompts)
+        read = [len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in compared]
+        calibration = 1 if parity.calibration is None else 3
+        streamed = 0 if whole else _READ * shape.stored * len(compared) * parity.prompts * 2 * calibration
+        return self._need(
+            COMPARE,
+            scratch=(held * base.before + (2 * 4 * shape.weights if self._merged else 0)) if before else 0,
+            memory=self._opened(bool(self._merged))
+            + _COMPARING
+            + torch
+            + adapter
+            + graphs
+            + base.activations(tokens)
+            + 3 * self._kv * tokens,
+            seconds=calibration
+            * (self._forward(sum(read), _ORT * self._cores) + self._forward(sum(read), _TORCH * self._cores))
+            + streamed
+            + _COMPARED * len(compared)
+            + (_QUANTIZED * shape.weights if before else 0),
+        )
+
+    def _forward(self, tokens: int, speed: float) -> float:
+        return 2 * tokens * sum(n * k for n, k in self._base.shape.linear) / speed
+
+    def _around(self) -> int:
+        """Prompts, manifest, journal: texts of the tools, once a stage."""
+        plans: Sequence[int] = [len(stage.plan.model_dump_json()) for stage in self._plans.stages]
+        return 2 * sum(plans) + 6_000 * len(plans) + 4_000 * self._base.shape.layers + 200_000

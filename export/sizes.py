@@ -1,0 +1,130 @@
+"""How large the files of a bundle become, from the shapes alone: safetensors headers and configs, no weight is read.
+
+Each is an upper bound: what a format adds around the numbers is rounded up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from transformers import AutoConfig
+
+from dualtune_edge.export import modules
+from dualtune_edge.export.adapter import WEIGHTS
+from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.safetensors_file import stored_tensors
+from dualtune_edge.toolkit.manifest import Quantization
+
+_FLOAT: Final = 4  # bytes of a float32
+_NODES: Final = 24_000  # bytes of model.onnx for a layer's nodes, slots included; measured: 8,000 to 16,000
+_TENSOR: Final = 128  # bytes around a tensor of an .onnx_adapter
+_SMALL: Final = 100_000  # bytes: configs, a graph without layers
+_TEXTS: Final = frozenset({".jinja", ".json", ".model", ".txt"})
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """The sizes of a base's weights. `linear`: (outputs, inputs) of each matrix of the layers."""
+
+    layers: int
+    linear: tuple[tuple[int, int], ...]
+    table: tuple[int, int]  # (vocabulary, hidden)
+    tied: bool
+    vectors: int  # numbers in norms and biases
+    rope: int  # bytes of the rotary embedding's tables
+    stored: int  # bytes of the checkpoint's weights
+    texts: int  # bytes of tokenizer and configs
+
+    @property
+    def weights(self) -> int:
+        """Numbers in all matrices; a tied table counts once."""
+        return sum(n * k for n, k in self.linear) + math.prod(self.table) * (1 if self.tied else 2)
+
+    @property
+    def layer(self) -> int:
+        """Numbers in the matrices of one layer."""
+        return sum(n * k for n, k in self.linear) // self.layers
+
+
+def base_shape(checkpoint: Checkpoint) -> BaseShape:
+    """Read from the headers of the checkpoint's files."""
+    stored = stored_weights(checkpoint.folder)
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    ropes = rope_parameters(config)
+    tables = 2 if ropes[0].get("rope_type") == "longrope" else len(ropes)
+    named = {name: each.shape for name, each in stored.items()}
+    return BaseShape(
+        layers=checkpoint.cache.layers,
+        linear=tuple(
+            (shape[0], shape[1]) for name, shape in named.items() if name.startswith("model.layers") and len(shape) == 2
+        ),
+        table=(named[f"{modules.EMBEDDING}.weight"][0], named[f"{modules.EMBEDDING}.weight"][1]),
+        tied=checkpoint.tied,
+        vectors=sum(math.prod(shape) for shape in named.values() if len(shape) == 1),
+        rope=tables * config.max_position_embeddings * checkpoint.cache.head_dim * _FLOAT,  # half cosines, half sines
+        stored=sum(each.size for each in stored.values()),
+        texts=sum(path.stat().st_size for path in checkpoint.folder.iterdir() if path.suffix in _TEXTS),
+    )
+
+
+def graph_bytes(base: BaseShape, quantization: Quantization, *, tied: bool | None = None) -> int:
+    """Of a graph's folder; `tied`: whether embedding and head are one table, if not as in the checkpoint."""
+    shared = (base.tied if tied is None else tied) and quantization.bits != 8
+    count, width = base.table
+    linear = sum(_matrix(n, k, quantization, quantization.sensitive_bits) for n, k in base.linear)
+    numbers = linear + _matrix(count, width, quantization, quantization.lm_head_bits)
+    table = 0 if shared else count * width * _FLOAT
+    around = base.layers * _NODES + _SMALL + 2 * base.texts
+    return numbers + table + base.vectors * _FLOAT + base.rope + around
+
+
+def _matrix(outputs: int, inputs: int, quantization: Quantization, other: int | None) -> int:
+    """`other`: bits of some matrices, where they have more; it is not looked which."""
+    if quantization.bits == 32:
+        return outputs * inputs * _FLOAT
+    size, bits = quantization.block_size, other or quantization.bits
+    blocks = math.ceil(inputs / size)
+    zero_points = math.ceil(blocks * bits / 8) if quantization.algorithm == "k_quant" else 0
+    return outputs * (blocks * (size * bits // 8 + _FLOAT) + zero_points)
+
+
+def adapter_bytes(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> int:
+    """Of an external adapter's file."""
+    return sum(_slots(folder, checkpoint, base))
+
+
+def _slots(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> Iterator[int]:
+    """Bytes of each slot's pair: the A of its parts side by side, their B each in a block of its own."""
+    weights = {name: each.shape for name, each in stored_weights(checkpoint.folder).items()}
+    found = _pairs(folder)
+    biased = any(name.endswith("lora_B.bias") for name in stored_tensors(folder / WEIGHTS))
+    for layer in range(base.layers):
+        for name, parts in modules.in_layer(packed=checkpoint.packed).items():
+            paths = [modules.path(layer, part) for part in parts]
+            outputs = sum(weights[f"{path}.weight"][0] for path in paths)
+            split = 2 if parts == ("mlp.gate_up_proj",) and name != "qkv_proj" else 1
+            rank = sum(found.get(path, 0) for path in paths)
+            yield _FLOAT * rank * (weights[f"{paths[0]}.weight"][1] + outputs // split)
+            yield 2 * _TENSOR + (2 * _TENSOR + _FLOAT * outputs if biased else 0)
+    for path in (modules.HEAD, modules.EMBEDDING):
+        yield 2 * _TENSOR + _FLOAT * found.get(path, 0) * sum(base.table)
+
+
+def _pairs(folder: Path) -> dict[str, int]:
+    """Module → rank, by the tensors of PEFT's file."""
+    ranks = {}
+    for name, tensor in stored_tensors(folder / WEIGHTS).items():
+        module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
+        if rest.startswith(("A", "embedding_A")):
+            ranks[module] = tensor.shape[0]
+    return ranks
+
+
+def adapter_stored(folder: Path) -> int:
+    """Bytes of an adapter's tensors, as PEFT wrote them."""
+    return sum(tensor.size for tensor in stored_tensors(folder / WEIGHTS).values())
