@@ -83,11 +83,14 @@ def options(quantization: Quantization, *, tied: bool) -> list[str]:
     always.append(f"shared_embeddings={str(tied).lower()}")
     if quantization.bits == 32:
         return always
+    groups = {"last_matmul": quantization.lm_head_bits, "mixed_layers": quantization.sensitive_bits}
+    mixed = ",".join(f"{group}:int{bits}" for group, bits in groups.items() if bits)
     return [
         *always,
         f"accuracy_level={quantization.accuracy_level}",
         f"block_size={quantization.block_size}",
         f"algo_config={quantization.algorithm}",
+        *([f"matmul_mixed_precision={mixed}"] if mixed else []),
     ]
 
 

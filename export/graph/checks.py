@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,32 @@ import onnxruntime
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.slot_map import Slot, SlotMap
 from dualtune_edge.toolkit.errors import GraphError
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.manifest import Quantization, sensitive_layers
 
 MODEL: Final = "model.onnx"
 DATA: Final = "model.onnx.data"
 LINEAR: Final = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of each layer, as the builder names them
 _LAYER_NODE: Final = re.compile(r"/model/layers\.(\d+)/(?:attn|mlp)/(\w+)/MatMul(?:_Q\d)?")
+_SENSITIVE: Final = ("qkv_proj", "down_proj")  # modules that `sensitive_bits` are for
 _GROUPED: Final = re.compile(r".*_Q\dG\d+")  # names of weights by rtn and k_quant; default's end after the digit
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """Which of a graph's weights have how many bits."""
+
+    quantization: Quantization
+    layers: int
+
+    def of(self, node: str) -> int:
+        """Of the weights of the node of that name."""
+        match = _LAYER_NODE.fullmatch(node)
+        wanted: int | None = None
+        if match and match[2] in _SENSITIVE and int(match[1]) in sensitive_layers(self.layers):
+            wanted = self.quantization.sensitive_bits
+        elif node.startswith("/lm_head/"):
+            wanted = self.quantization.lm_head_bits
+        return wanted or self.quantization.bits
 
 
 def check_build(folder: Path, quantization: Quantization, *, tied: bool) -> None:
@@ -47,8 +67,9 @@ def check_build(folder: Path, quantization: Quantization, *, tied: bool) -> None
     if quantization.bits == 32:
         _check_float(graph)
     else:
+        bits = _Bits(quantization, decoder["num_hidden_layers"])
         for node in graph:
-            _check_quantized(node, quantization)
+            _check_quantized(node, quantization, bits.of(node.name or ""))
     if quantization.bits == 4 and tied:
         _check_shared(graph)
 
@@ -129,22 +150,32 @@ def _check_float(graph: ir.Graph) -> None:
         _require(f"{MODEL}, {value.name}", value.dtype == ir.DataType.FLOAT, value.dtype, "FLOAT")
 
 
-def _check_quantized(node: ir.Node, wanted: Quantization) -> None:
+def _check_quantized(node: ir.Node, wanted: Quantization, bits: int) -> None:
     if node.op_type == "MatMul":
         weight = node.inputs[1]
         constant = weight is not None and weight.is_initializer() and not weight.is_graph_input()  # a slot is both
-        _require(f"{MODEL}, {node.name}", not constant, "weights that are not quantized", f"{wanted.bits} bits")
+        _require(f"{MODEL}, {node.name}", not constant, "weights that are not quantized", f"{bits} bits")
     if node.op_type != "MatMulNBits":
         return
     found = {key: node.attributes[key].as_int() for key in ("bits", "block_size") if key in node.attributes}
     level = node.attributes.get("accuracy_level")  # left out where it is 0
     found["accuracy_level"] = 0 if level is None else level.as_int()
-    expected = wanted.model_dump(include={"bits", "block_size", "accuracy_level"})
+    expected = {"bits": bits, "block_size": wanted.block_size, "accuracy_level": wanted.accuracy_level}
     _require(f"{MODEL}, {node.name}", found == expected, found, str(expected))
+    _check_stored(node, bits, wanted.block_size)
     grouped = _GROUPED.fullmatch(node.inputs[1].name or "") if node.inputs[1] else None
     zero_points = len(node.inputs) > 3 and node.inputs[3] is not None
     algorithm = "default" if not grouped else "k_quant" if zero_points else "rtn"
     _require(f"{MODEL}, {node.name}", algorithm == wanted.algorithm, algorithm, wanted.algorithm)
+
+
+def _check_stored(node: ir.Node, bits: int, block_size: int) -> None:
+    """The tensors have the sizes that the attributes say: a scale a block, and its weights in so many bits."""
+    depth, width = node.attributes["K"].as_int(), node.attributes["N"].as_int()
+    blocks = -(-depth // block_size)
+    sizes = [width * blocks * block_size * bits // 8, width * blocks, width * -(-blocks * bits // 8)]
+    found = [value.const_value.size for value in node.inputs[1:4] if value and value.const_value is not None]
+    _require(f"{MODEL}, {node.name}, weights, scales and zero points", found == sizes[: len(found)], found, str(sizes))
 
 
 def _check_shared(graph: ir.Graph) -> None:
@@ -155,6 +186,10 @@ def _check_shared(graph: ir.Graph) -> None:
     source = reshape.inputs[0] if reshape else table.inputs[0] if table else None
     shared = head is not None and source is not None and source is head.inputs[1]
     _require(f"{MODEL}, embedding", shared, source.name if source else "no quantized table", "the head's own weights")
+    if head is None or table is None:
+        return  # _require has raised
+    found, expected = ({key: each.attributes[key].as_int() for key in ("bits", "block_size")} for each in (table, head))
+    _require(f"{MODEL}, embedding", found == expected, found, str(expected))
 
 
 def _check_input(value: ir.Value, shape: tuple[int | str, int | str]) -> None:

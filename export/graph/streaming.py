@@ -1,7 +1,8 @@
 """The builder's graph onto the disk, weight by weight: read, quantize, write, drop.
 
 The builder quantizes a whole graph in memory. Its own `to_nbits` is called here on a graph of one MatMul, for some
-columns at a time: a block of weights lies within a column, so the outcome is the same, bit for bit.
+columns at a time: a block of weights lies within a column, so the outcome is the same, bit for bit. Where its k-quant
+fails or loses a block, `k_quant` mends that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.checks import DATA, MODEL
 from dualtune_edge.export.graph.data_file import DataFile
 from dualtune_edge.export.graph.deferred import columns, names, rows
@@ -118,7 +120,8 @@ class GraphWriter:
             raise TypeError(f"{node.name}: found a weight that is none of the model's")
         depth, width = source.shape
         step = max(1, _PIECE // depth)
-        pieces = [self._quantize_piece(node, piece) for piece in columns(source, step)]
+        quantize = self._k_quantize if self._builder.quantization_algo == "k_quant" else self._quantize_piece
+        pieces = [quantize(node, piece) for piece in columns(source, step)]
         first = pieces[0]
         joined = [
             ir.Tensor(np.concatenate([piece.tensors[index].numpy() for piece in pieces]), name=tensor.name)
@@ -126,6 +129,22 @@ class GraphWriter:
         ]
         attributes = [attribute for attribute in first.attributes if attribute.name != "N"]
         return replace(first, attributes=(*attributes, ir.AttrInt64("N", width)), tensors=tuple(joined))
+
+    def _k_quantize(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:
+        depth = piece.shape[0]
+        with np.errstate(divide="ignore", invalid="ignore"):  # blocks of one value
+            found = self._quantize_piece(node, k_quant.even(piece, self._builder.quant_attrs["matmul_block_size"]))
+        attributes = {attribute.name: attribute for attribute in found.attributes}
+        quants, scales, zeros = found.inputs
+        arrays = {tensor.name: tensor.numpy() for tensor in found.tensors}
+        blocks = k_quant.Blocks(attributes["bits"].as_int(), arrays[quants], arrays[scales], arrays[zeros])
+        mended = k_quant.mended(blocks, piece.numpy())
+        arrays = {quants: mended.quants, scales: mended.scales, zeros: mended.zeros}
+        return replace(
+            found,
+            attributes=tuple((attributes | {"K": ir.AttrInt64("K", depth)}).values()),
+            tensors=tuple(ir.Tensor(arrays[tensor.name], name=tensor.name) for tensor in found.tensors),
+        )
 
     def _quantize_piece(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:
         """By the builder's own `to_nbits`, which works on `builder.model`."""

@@ -29,6 +29,8 @@ RECIPES = (
     Quantization(block_size=128, accuracy_level=0),
     Quantization(bits=8, algorithm="rtn"),
     Quantization(bits=8),
+    Quantization(algorithm="rtn", block_size=64, lm_head_bits=8),
+    Quantization(algorithm="k_quant", block_size=64, lm_head_bits=8, sensitive_bits=8),
     Quantization(bits=32),
 )
 BASES = (("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False))
@@ -91,7 +93,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.bits}-{recipe.algorithm}-{recipe.block_size}")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.line(layers=1))
 def test_the_graph_is_the_builders(recipe: Quantization, base: Checkpoint, tmp_path: Path) -> None:
     build_plainly(base, base.folder, tmp_path / "plain", recipe, tied=base.tied)
     (tmp_path / "ours").mkdir()
