@@ -24,6 +24,9 @@ def export(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder; nothing may be there yet.")],
     base: Annotated[Path | None, typer.Option(help="The base model's folder, in Hugging Face format.")] = None,
+    graph: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The base's graph, as `optimum-cli export onnx` wrote it.")
+    ] = None,
     tools: Annotated[Path | None, typer.Option(help="One toolset's tools: an MCP, OpenAI or BFCL file.")] = None,
     selection: Annotated[Path | None, typer.Option(help="The adapter that chooses the tool.")] = None,
     arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
@@ -64,7 +67,7 @@ def export(
 
     """
     flags: dict[str, object] = {"--base": base, "--tools": tools, "--selection": selection, "--arguments": arguments}
-    flags |= {"--mode": mode, "--prefix-states-mb": prefix_states_mb}
+    flags |= {"--graph": graph, "--mode": mode, "--prefix-states-mb": prefix_states_mb}
     given = ", ".join(flag for flag, value in flags.items() if value is not None)
     if spec and not given:
         asked = read_spec(spec)
@@ -73,6 +76,7 @@ def export(
         asked = ExportSpec.from_flags(
             base,
             tools,
+            graph=graph,
             selection=selection,
             arguments=arguments,
             mode=mode,

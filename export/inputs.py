@@ -10,6 +10,8 @@ from pathlib import Path
 from dualtune_edge.export.adapter import AdapterWeights, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.modules import Extra
+from dualtune_edge.export.optimum_graph.description import Decoder
+from dualtune_edge.export.optimum_graph.read import read_folder
 from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile
@@ -80,6 +82,7 @@ class Inputs:
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
+    decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
 
     @property
     def adapters(self) -> tuple[AdapterSource, ...]:
@@ -101,6 +104,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         CheckpointError: the base cannot be exported.
         AdapterError: an adapter cannot be used exactly as it is.
         SpecError: an adapter for no tool, two for one tool, or names that collide.
+        GraphError: the graph by Optimum is not the base's, or not wholly recognized.
 
     """
     profiles = _profiles(spec)
@@ -123,6 +127,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         no_tool=spec.no_tool,
         toolset_template=spec.toolset_template,
         warnings=(*_profile_warnings(profiles), *_warnings(toolsets)),
+        decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
     )
     _refuse_collisions(inputs)
     return inputs

@@ -124,11 +124,13 @@ class ExportSpec(Frozen):
 
     `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
     the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
-    are external. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6 bytes) of prefix
-    states to write, 0 for none; without it all are written.
+    are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
+    builder makes the graph. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6
+    bytes) of prefix states to write, 0 for none; without it all are written.
     """
 
     base: LocalPath
+    graph: LocalPath | None = None
     toolsets: tuple[ToolsetSpec, ...] = Field(min_length=1, max_length=limits.TOOLSETS)
     mode: Mode | None = None
     quantization: Quantization = Quantization()
@@ -144,6 +146,7 @@ class ExportSpec(Frozen):
         base: Path,
         tools: Path,
         *,
+        graph: Path | None = None,
         selection: Path | None = None,
         arguments: Path | None = None,
         mode: Mode | None = None,
@@ -158,7 +161,7 @@ class ExportSpec(Frozen):
         """
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
         value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": list(profiles)}
-        value |= {"prefix_states_mb": prefix_states_mb}
+        value |= {"graph": graph, "prefix_states_mb": prefix_states_mb}
         return _validate(value, Path(), _flag)
 
 
@@ -215,6 +218,8 @@ def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) 
 def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     """(place, path, whether a folder is wanted) of all that the spec refers to."""
     yield ("base",), spec.base, True
+    if spec.graph:
+        yield ("graph",), spec.graph, True
     if spec.toolset_template:
         yield ("toolset_template",), spec.toolset_template, False
     if spec.parity and spec.parity.calibration:

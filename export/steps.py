@@ -38,6 +38,7 @@ class Steps:
     def __init__(self, inputs: Inputs) -> None:
         base = inputs.checkpoint
         files = [(path.name, sha256_file(path)) for path in _small_files(base.folder)]
+        files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         # model/, its model.onnx in the scratch folder: that is without slots.
         self.weights = _step(MODEL_DIR, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 

@@ -77,6 +77,7 @@ class Rotary:
 class Decoder:
     """A whole decoder. `embedding_scale`: what embeddings are multiplied by, 1 for nothing."""
 
+    sha256: str  # of the graph's file; its weights are the checkpoint's
     embedding_scale: float
     rotaries: tuple[Rotary, ...]
     layers: tuple[Layer, ...]

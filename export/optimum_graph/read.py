@@ -20,6 +20,7 @@ from dualtune_edge.export.optimum_graph.description import Decoder, Layer
 from dualtune_edge.export.optimum_graph.rotary import check_angles, run_tables
 from dualtune_edge.export.optimum_graph.weights import WeightBook
 from dualtune_edge.toolkit.errors import GraphError
+from dualtune_edge.toolkit.files import sha256_file
 
 MODEL: Final = "model.onnx"
 # What Optimum can export and is read here; docs/limits.md says what of the others is missing.
@@ -151,7 +152,7 @@ def _read(reading: Reading, config: PretrainedConfig, checkpoint: Checkpoint) ->
         )
         for layer, window, each in zip(layers, seen, tables, strict=True)
     ]
-    return Decoder(scale, tuple(rotaries.values()), tuple(layers), norm)
+    return Decoder(sha256_file(cursor.path), scale, tuple(rotaries.values()), tuple(layers), norm)
 
 
 def _read_layer(
