@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import AdapterSource, Engine, EngineKind, ModelSource, open_engine
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.graph_form import StaticGraph
+from dualtune_edge.toolkit.manifest import QdqQuantization, Quantization
 
+if TYPE_CHECKING:
+    from dualtune_edge.export.checkpoint import Checkpoint
+
+Driver = Literal["ort", "genai", "static"]
+STATIC: Final = StaticGraph(chunks=(1, 32), kv_length=512)
 SETTINGS = SessionSettings(intra_op_threads=1)
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -71,30 +78,83 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
         checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True)
     )
     adapters.append(AdapterSource("merged", "merged", root / f"{name}-merged", weights.sha256))
+    return _source(root / name, checkpoint, tuple(adapters))
+
+
+@pytest.fixture(scope="session")
+def static_fp32(root: Path) -> ModelSource:
+    """Static graphs in fp32: `wide` folded in twice, as `wide` and as `merged`, and `narrow`."""
+    return _export_static(root, "static-fp32", None)
+
+
+@pytest.fixture(scope="session")
+def static_int4(root: Path) -> ModelSource:
+    """The same in integers: int4 weights, 16-bit activations and KV cache."""
+    return _export_static(root, "static-int4", QdqQuantization(weight_bits=4, activation_bits=16, block_size=32))
+
+
+def _export_static(root: Path, name: str, quantization: QdqQuantization | None) -> ModelSource:
+    import numpy as np
+
+    from dualtune_edge.export.adapter import read_adapter
+    from dualtune_edge.export.checkpoint import read_checkpoint
+    from dualtune_edge.export.merge import merged_weights
+    from dualtune_edge.export.qnn.build import build_static
+
+    checkpoint = read_checkpoint(root / "base")
+    prompts = [np.random.default_rng(seed).integers(0, 288, 300).tolist() for seed in range(2)]
+    build_static(checkpoint, root / name, STATIC, quantization, prompts=prompts)
+    adapters = []
+    for adapter, folder in (("wide", "wide"), ("narrow", "narrow"), ("merged", "wide")):
+        read = read_adapter(root / folder, checkpoint, "merged")
+        path = root / f"{name}-{folder}"
+        if not path.exists():
+            with merged_weights(checkpoint, read, scratch=root) as weights:
+                build_static(checkpoint, path, STATIC, quantization, prompts=prompts, weights=weights)
+        adapters.append(AdapterSource(adapter, "merged", path, read.sha256 if adapter != "merged" else "another"))
+    cache = checkpoint.cache.model_copy(update={"dtype": "uint16" if quantization else "float32"})
+    return replace(_source(root / name, checkpoint, tuple(adapters)), graph=STATIC, cache=cache)
+
+
+def _source(folder: Path, checkpoint: Checkpoint, adapters: tuple[AdapterSource, ...]) -> ModelSource:
     return ModelSource(
-        folder=root / name,
+        folder=folder,
         fingerprint=checkpoint.fingerprint,
         cache=checkpoint.cache,
         vocab_size=checkpoint.vocab_size,
         context_length=checkpoint.context_length,
-        adapters=tuple(adapters),
+        adapters=adapters,
     )
 
 
-@pytest.fixture(scope="session", params=["ort", "genai"])
-def kind(request: pytest.FixtureRequest) -> EngineKind:
-    kind: EngineKind = request.param
-    return kind
+@pytest.fixture(scope="session", params=["ort", "genai", "static"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """What drives the graphs: an engine's kind, or static graphs, which have an engine of their own."""
+    driver: Driver = request.param
+    return driver
 
 
 @pytest.fixture
-def engine(fp32: ModelSource, kind: EngineKind) -> Iterator[Engine]:
+def kind(driver: Driver) -> EngineKind:
+    return "ort" if driver == "static" else driver
+
+
+@pytest.fixture
+def source(driver: Driver, request: pytest.FixtureRequest) -> ModelSource:
+    """The fp32 model."""
+    source: ModelSource = request.getfixturevalue("static_fp32" if driver == "static" else "fp32")
+    return source
+
+
+@pytest.fixture
+def engine(source: ModelSource, kind: EngineKind) -> Iterator[Engine]:
     """On the fp32 graph."""
-    with open_engine(fp32, SETTINGS, kind) as engine:
+    with open_engine(source, SETTINGS, kind) as engine:
         yield engine
 
 
 @pytest.fixture
-def int4_engine(int4: ModelSource, kind: EngineKind) -> Iterator[Engine]:
-    with open_engine(int4, SETTINGS, kind) as engine:
+def int4_engine(driver: Driver, kind: EngineKind, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    source = request.getfixturevalue("static_int4" if driver == "static" else "int4")
+    with open_engine(source, SETTINGS, kind) as engine:
         yield engine

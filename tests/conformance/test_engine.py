@@ -89,12 +89,12 @@ def test_a_snapshot_of_nothing_restores_to_nothing(engine: Engine) -> None:
     np.testing.assert_array_equal(engine.forward(TOKENS[:9]), expected)
 
 
-def test_a_snapshot_outlives_its_engine(engine: Engine, kind: EngineKind, fp32: ModelSource) -> None:
+def test_a_snapshot_outlives_its_engine(engine: Engine, kind: EngineKind, source: ModelSource) -> None:
     engine.forward(TOKENS[:40])
     snapshot = engine.snapshot()
     expected = engine.forward(TOKENS[40:50])
     engine.close()
-    with open_engine(fp32, SETTINGS, kind) as other:
+    with open_engine(source, SETTINGS, kind) as other:
         other.restore(snapshot)
         np.testing.assert_array_equal(other.forward(TOKENS[40:50]), expected)
 
@@ -121,8 +121,8 @@ def test_a_snapshot_of_another_adapter_is_refused(engine: Engine, other: str | N
     assert engine.tokens == TOKENS[:3]
 
 
-def test_a_snapshot_of_another_base_is_refused(engine: Engine, kind: EngineKind, fp32: ModelSource) -> None:
-    with open_engine(replace(fp32, fingerprint="another"), SETTINGS, kind) as other:
+def test_a_snapshot_of_another_base_is_refused(engine: Engine, kind: EngineKind, source: ModelSource) -> None:
+    with open_engine(replace(source, fingerprint="another"), SETTINGS, kind) as other:
         other.forward(TOKENS[:9])
         with pytest.raises(EngineError, match="another"):
             engine.restore(other.snapshot())
@@ -206,13 +206,12 @@ def test_rewinding_to_what_is_not_held_is_refused(engine: Engine, length: int) -
     assert engine.tokens == TOKENS[:3]
 
 
-def test_what_an_engine_can_do_beyond_the_rest_is_in_its_type(engine: Engine, kind: EngineKind) -> None:
-    """onnxruntime-genai gives the last position's logits only, and keeps its KV values to itself."""
-    able = kind == "ort"
-    assert isinstance(engine, RowsEngine) == able
-    assert isinstance(engine, StateEngine) == able
+def test_what_an_engine_can_do_beyond_the_rest_is_in_its_type(engine: Engine, driver: str) -> None:
+    """genai and static graphs give one position's logits only; genai keeps its KV values to itself."""
+    assert isinstance(engine, RowsEngine) == (driver == "ort")
+    assert isinstance(engine, StateEngine) == (driver != "genai")
     engine.forward(TOKENS[:3])
-    assert (engine.snapshot().state is not None) == able
+    assert (engine.snapshot().state is not None) == (driver != "genai")
 
 
 CALLS: dict[str, Callable[[Engine, Snapshot], object]] = {
@@ -240,16 +239,16 @@ def test_closing_twice_is_once(engine: Engine) -> None:
     engine.close()
 
 
-def test_graphs_are_opened_at_first_use(kind: EngineKind, fp32: ModelSource, tmp_path: Path) -> None:
-    merged = tuple(adapter for adapter in fp32.adapters if adapter.mode == "merged")
-    source = replace(fp32, folder=tmp_path / "no base here", adapters=merged)
-    with open_engine(source, SETTINGS, kind) as engine:
+def test_graphs_are_opened_at_first_use(kind: EngineKind, source: ModelSource, tmp_path: Path) -> None:
+    merged = tuple(adapter for adapter in source.adapters if adapter.mode == "merged")
+    without_base = replace(source, folder=tmp_path / "no base here", adapters=merged)
+    with open_engine(without_base, SETTINGS, kind) as engine:
         engine.use("merged")
         engine.forward(TOKENS[:9])
         with pytest.raises(EngineError, match="no base here"):
             engine.use(None)
 
 
-def test_an_unknown_kind_is_refused(fp32: ModelSource) -> None:
+def test_an_unknown_kind_is_refused(source: ModelSource) -> None:
     with pytest.raises(EngineError, match="ort or genai"):
-        open_engine(fp32, SETTINGS, "onnx")  # type: ignore[arg-type]
+        open_engine(source, SETTINGS, "onnx")  # type: ignore[arg-type]

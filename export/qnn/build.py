@@ -1,0 +1,76 @@
+"""A model's static graphs: one for each chunk length, all on the same weights file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import external_data
+
+from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.qnn.calibration import calibrate
+from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
+from dualtune_edge.export.qnn.integers import Range
+from dualtune_edge.export.qnn.parameters import ModelParameters
+from dualtune_edge.export.qnn.shape import decoder_shape
+from dualtune_edge.export.qnn.tables import lookup_tables
+from dualtune_edge.export.weights import StoredWeights, Weights
+from dualtune_edge.toolkit.graph_form import StaticGraph
+from dualtune_edge.toolkit.manifest import QdqQuantization
+
+WEIGHTS: Final = "weights.data"
+_INLINE: Final = 1024  # bytes: smaller constants stay in the graphs
+
+
+def build_static(
+    checkpoint: Checkpoint,
+    out: Path,
+    form: StaticGraph,
+    quantization: QdqQuantization | None,
+    *,
+    prompts: Sequence[Sequence[int]] = (),
+    weights: Weights | None = None,
+) -> None:
+    """Write `form.files` and the weights that they share into a new folder.
+
+    Args:
+        checkpoint: the base.
+        out: the folder.
+        form: chunk lengths and the length of the KV cache.
+        quantization: of weights and activations; None: all in float32.
+        prompts: token sequences like those that will be read; ranges of activations are taken from them.
+        weights: those with an adapter folded in; None: the base's.
+
+    Raises:
+        CheckpointError: the base has no static graph.
+
+    """
+    shape = decoder_shape(checkpoint)
+    names = frozenset(stored_weights(checkpoint.folder))
+    parameters = ModelParameters(weights or StoredWeights(checkpoint.folder), names, shape, quantization)
+    out.mkdir(parents=True)
+    ranges = None
+    if quantization:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".calibration.") as scratch:
+            chunk = Chunk(form.chunks[-1], form.kv_length)
+            ranges = calibrate(shape, chunk, parameters, prompts, Path(scratch))
+    for name, values in lookup_tables(shape, form.kv_length, parameters.table()).items():
+        grid = UNIT if name in {"cos", "sin"} else Range.around(values)
+        np.save(out / f"{name}.npy", grid.quantize(values) if quantization else values, allow_pickle=False)
+    shared: dict[str, ir.TensorProtocol] = {}
+    for tokens, file in zip(form.chunks, form.files, strict=True):
+        model = decoder(shape, Chunk(tokens, form.kv_length), parameters, ranges).model(file.removesuffix(".onnx"))
+        large = [
+            each for each in model.graph.initializers.values() if each.const_value and each.const_value.nbytes > _INLINE
+        ]
+        if not shared:
+            tensors = [each.const_value for each in large if each.const_value]
+            stored = external_data.convert_tensors_to_external(tensors, out, WEIGHTS)
+            shared = {str(tensor.name): tensor for tensor in stored}
+        for each in large:
+            each.const_value = shared[str(each.name)]
+        ir.save(model, out / file)

@@ -1,0 +1,92 @@
+"""Ranges of activations: the float graph run over prompts, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from dualtune_edge.export.qnn.decoder import Chunk, decoder
+from dualtune_edge.export.qnn.integers import Range
+from dualtune_edge.export.qnn.parameters import ModelParameters
+from dualtune_edge.export.qnn.shape import DecoderShape
+from dualtune_edge.export.qnn.tables import lookup_tables
+from dualtune_edge.runtime.static_graph import mask_of
+
+_ROOM: Final = 0.25  # of a range's width at either end: what other prompts may need; it costs half a bit of sixteen
+
+
+def calibrate(
+    shape: DecoderShape, chunk: Chunk, parameters: ModelParameters, prompts: Sequence[Sequence[int]], scratch: Path
+) -> dict[str, Range]:
+    """Run the prompts and widen what was seen.
+
+    Args:
+        shape: the decoder's.
+        chunk: tokens of a forward. A prompt's last one is filled up with its own tokens.
+        parameters: its weights.
+        prompts: one or more, each of one token or more; beyond `kv_length` they are cut.
+        scratch: an existing folder for the graph.
+
+    """
+    emit = decoder(shape, chunk, parameters)
+    model = emit.model("calibration")
+    outputs = model.graph.outputs
+    outputs.extend(value for value in emit.observed.values() if value not in outputs)
+    path = scratch / "calibration.onnx"
+    ir.save(model, path, external_data=f"{path.name}.data")
+    session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+    tables = lookup_tables(shape, chunk.kv_length, parameters.table())
+    names = {str(value.name): name for name, value in emit.observed.items()}
+    seen: dict[str, Range] = {}
+    for prompt in prompts:
+        for found in _forwards(session, tables, shape, chunk, prompt):
+            for output, values in found.items():
+                if name := names.get(output):
+                    low, high = float(values.min()), float(values.max())
+                    before = seen.get(name, Range.of(low, high))
+                    seen[name] = Range.of(min(low, before.low), max(high, before.high))
+    return {name: _widened(each) for name, each in seen.items()}
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # fp32 activations, as calibrated
+    options.log_severity_level = 3
+    return options
+
+
+def _widened(seen: Range) -> Range:
+    room = _ROOM * (seen.high - seen.low)
+    return Range.of(seen.low - room if seen.low else 0.0, seen.high + room if seen.high else 0.0)
+
+
+def _forwards(
+    session: onnxruntime.InferenceSession,
+    tables: Mapping[str, NDArray[np.float32]],
+    shape: DecoderShape,
+    chunk: Chunk,
+    prompt: Sequence[int],
+) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+    """All outputs of each chunk."""
+    outputs = [value.name for value in session.get_outputs()]
+    halves = [f"{layer}.{half}" for layer in range(shape.layers) for half in ("key", "value")]
+    past = {half: np.zeros((1, chunk.kv_length, shape.kv_heads, shape.head_dim), dtype=np.float32) for half in halves}
+    for start in range(0, min(len(prompt), chunk.kv_length) - chunk.tokens + 1 or 1, chunk.tokens):
+        ids = np.resize(np.asarray(prompt[start : start + chunk.tokens], dtype=np.int64), (1, chunk.tokens))
+        feed = {
+            "hidden": tables["hidden"][ids],
+            **{name: tables[name][np.newaxis, start : start + chunk.tokens, np.newaxis] for name in ("cos", "sin")},
+            "mask": mask_of(start, chunk.tokens, chunk.kv_length, np.dtype(np.float32)),
+            "logits_at": np.array([chunk.tokens - 1]),
+            **{f"past.{half}": values[:, : chunk.past] for half, values in past.items()},
+        }
+        found = dict(zip(outputs, session.run(outputs, feed), strict=True))
+        for half, values in past.items():
+            values[:, start : start + chunk.tokens] = found[f"present.{half}"]
+        yield found

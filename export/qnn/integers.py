@@ -1,0 +1,88 @@
+"""Numbers as integers: weights on a symmetric grid, activations on a range that was calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+U16: Final = 65535
+_LEAST: Final = 1e-6
+_SHRINKS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)  # of a scale: clipping the largest weight may serve all the others
+
+
+@dataclass(frozen=True)
+class Range:
+    """What an activation's values lie in; 0 is always inside, so that it is exact."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, low: float, high: float) -> Self:
+        """The range with 0 inside, and of some width."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        return cls(low, max(high, low + _LEAST))
+
+    @classmethod
+    def around(cls, values: NDArray[np.float32]) -> Self:
+        """The range of these values."""
+        return cls.of(float(values.min()), float(values.max()))
+
+    @property
+    def scale(self) -> float:
+        """Of one of the 65,535 steps."""
+        return float(np.float32((self.high - self.low) / U16))
+
+    @property
+    def zero_point(self) -> int:
+        """The integer that stands for 0."""
+        return round(-self.low / self.scale)
+
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """Values as QuantizeLinear writes them: rounded to the nearest, clipped to the range."""
+        integers = np.rint(values / np.float32(self.scale)) + self.zero_point
+        result: NDArray[np.uint16] = np.clip(integers, 0, U16).astype(np.uint16)
+        return result
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """A matrix (inputs, outputs) as signed integers; `scales` has shape (blocks of inputs, outputs)."""
+
+    values: NDArray[np.generic]  # int4 (ml_dtypes) or int8
+    scales: NDArray[np.float32]
+
+    @property
+    def block(self) -> int:
+        """Inputs that share a scale."""
+        return int(self.values.shape[0] // self.scales.shape[0])
+
+
+def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None) -> IntegerWeight:
+    """Round to the nearest, each block of inputs of each output on the scale that costs it the least squared error.
+
+    Args:
+        weight: (inputs, outputs).
+        bits: 4 or 8.
+        block: inputs that share a scale, a divisor of them; None: all of an output's.
+
+    """
+    inputs, outputs = weight.shape
+    blocks = weight.reshape(-1, block or inputs, outputs)  # (blocks, block, outputs)
+    top = 2 ** (bits - 1) - 1
+    # The grid has one step more below 0 than above.
+    full = np.maximum(blocks.max(1) / top, -blocks.min(1) / (top + 1))  # (blocks, outputs)
+    full = np.where(full > 0, full, np.float32(1)).astype(np.float32)
+    scales, least = full, np.full(full.shape, np.inf, dtype=np.float32)
+    for shrink in _SHRINKS if bits == 4 else _SHRINKS[:1]:
+        tried = (full * np.float32(shrink)).astype(np.float32)
+        integers = np.clip(np.rint(blocks / tried[:, np.newaxis]), -top - 1, top)
+        error = np.square(integers * tried[:, np.newaxis] - blocks).sum(1)
+        scales = np.where(error < least, tried, scales)
+        least = np.minimum(error, least)
+    integers = np.clip(np.rint(blocks / scales[:, np.newaxis]), -top - 1, top).reshape(inputs, outputs)
+    return IntegerWeight(integers.astype(ml_dtypes.int4 if bits == 4 else np.int8), scales)

@@ -1,0 +1,58 @@
+"""A model's weights as a static graph holds them: matrices in integers, the scale of attention folded in."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.export.modules import EMBEDDING, HEAD
+from dualtune_edge.export.qnn.integers import IntegerWeight, quantize_weight
+from dualtune_edge.export.qnn.shape import DecoderShape
+from dualtune_edge.export.weights import Weights
+from dualtune_edge.toolkit.manifest import QdqQuantization
+
+
+class ModelParameters:
+    """Read and rounded at first use, and kept: both graphs of a model hold the same.
+
+    Args:
+        weights: the base's, or with an adapter folded in.
+        names: of all the model's weights.
+        shape: the decoder's.
+        quantization: of the matrices; None: float32. The head has 8 bits in any case: every answer depends on it.
+
+    """
+
+    def __init__(
+        self, weights: Weights, names: frozenset[str], shape: DecoderShape, quantization: QdqQuantization | None
+    ) -> None:
+        self._weights, self._names, self._shape, self._quantization = weights, names, shape, quantization
+
+    @functools.cache  # noqa: B019 - it lives as long as the export of one model
+    def matrix(self, module: str) -> IntegerWeight | NDArray[np.float32]:
+        """A linear module's, shape (inputs, outputs)."""
+        weight = np.ascontiguousarray(self._read(f"{module}.weight").T)
+        if module.endswith(".q_proj") and not self._shape.qk_norm:
+            weight *= np.float32(1 / math.sqrt(self._shape.head_dim))
+        if self._quantization is None:
+            return weight
+        bits = 8 if module == HEAD else self._quantization.weight_bits
+        return quantize_weight(weight, bits=bits, block=None if bits == 8 else self._quantization.block_size)
+
+    def vector(self, name: str) -> NDArray[np.float32] | None:
+        """A bias or a norm's weight; None: there is none."""
+        if name not in self._names:
+            return None
+        scaled = ".q_norm." if self._shape.qk_norm else ".q_proj."
+        return self._read(name) * np.float32(1 / math.sqrt(self._shape.head_dim) if scaled in name else 1)
+
+    def table(self) -> NDArray[np.float32]:
+        """The embedding's, shape (vocabulary, hidden)."""
+        return self._read(f"{EMBEDDING}.weight")
+
+    def _read(self, name: str) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self._weights.read(name).numpy()
+        return values

@@ -1,0 +1,75 @@
+"""Sizes of a decoder as a static graph writes it out, and which architectures it can be written out for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import transformers
+
+from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.toolkit.errors import CheckpointError
+
+ARCHITECTURES: Final = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """A decoder with rotary positions, grouped queries and a gated MLP. Which biases there are, the weights tell."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    epsilon: float  # of every RMSNorm
+    theta: float  # the rotary embedding's base
+    qk_norm: bool  # queries and keys are normed, head by head, before they are rotated
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one head of keys and values."""
+        return self.heads // self.kv_heads
+
+
+def decoder_shape(checkpoint: Checkpoint) -> DecoderShape:
+    """The sizes of a checkpoint's decoder.
+
+    Raises:
+        CheckpointError: its architecture, or a field of its config, has no static graph.
+
+    """
+    where = str(checkpoint.folder / "config.json")
+    if checkpoint.architecture not in ARCHITECTURES:
+        raise _unsupported(f"{where}, architectures", checkpoint.architecture, f"one of {', '.join(ARCHITECTURES)}")
+    config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    rope = rope_parameters(config)[0]
+    windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    window = getattr(config, "sliding_window", None)
+    if windows or (window and window < checkpoint.context_length and checkpoint.architecture == "MistralForCausalLM"):
+        raise _unsupported(f"{where}, sliding_window", repr(window), "attention to all tokens in every layer")
+    if rope.get("rope_type", "default") != "default":
+        raise _unsupported(f"{where}, rope_parameters", repr(rope["rope_type"]), "rope_type 'default'")
+    if config.hidden_act != "silu":
+        raise _unsupported(f"{where}, hidden_act", repr(config.hidden_act), "'silu'")
+    return DecoderShape(
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=checkpoint.cache.head_dim,
+        vocabulary=config.vocab_size,
+        epsilon=config.rms_norm_eps,
+        theta=float(rope["rope_theta"]),
+        qk_norm=checkpoint.architecture == "Qwen3ForCausalLM",
+    )
+
+
+def _unsupported(where: str, found: Any, expected: str) -> CheckpointError:
+    return CheckpointError(
+        where, found=str(found), expected=f"{expected}, for a static graph", fix="Export without a profile for an NPU."
+    )
