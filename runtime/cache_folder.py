@@ -40,7 +40,7 @@ def cache_budget() -> int:
     text = os.environ.get(BUDGET_VARIABLE)
     if not text:
         return limits.CACHE_BYTES
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise ProfileError(
             BUDGET_VARIABLE, found=repr(text), expected="a whole number of MB, 0 or more", fix="Set it so, or unset it."
         )

@@ -8,6 +8,7 @@ tokens; and its buffer cannot grow, so a generator that is full is replaced by o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from dualtune_edge.runtime.engine import (
     check_tokens,
     closed,
 )
+from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, mapped_graph
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
 from dualtune_edge.toolkit.prompts import common_prefix
@@ -56,11 +58,12 @@ class GenaiEngine:
         self._tokens: list[int] = []
         self._adapter: str | None = None
         self._open = True
+        self._placement = Placement(instead=settings.instead)
 
     @property
     def placement(self) -> Placement:
         """The CPU provider: genai_config.json names no other."""
-        return Placement(instead=self._settings.instead)
+        return self._placement
 
     @property
     def vocab_size(self) -> int:
@@ -200,10 +203,25 @@ class GenaiEngine:
         """The graph of a folder, opened at first use."""
         if folder not in self._models:
             config = onnxruntime_genai.Config(str(folder))
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": _session_options(self._settings)}}}))
+            config.overlay(json.dumps({"model": {"decoder": self._decoder(folder)}}))
             model = onnxruntime_genai.Model(config)
             self._models[folder] = _Model(model, onnxruntime_genai.Adapters(model))
         return self._models[folder]
+
+    def _decoder(self, folder: Path) -> dict[str, object]:
+        """What is told beyond genai_config.json: how the session runs, and where the mapped graph is."""
+        options = _session_options(self._settings)
+        if self._settings.weights == "memory":
+            return {"session_options": options}
+        try:
+            graph = mapped_graph(folder, self._source) / GRAPH
+            # It takes a path below the bundle's folder only; what that says of links is for the system to resolve.
+            filename = os.path.relpath(graph.resolve(), folder.resolve())
+        except (NotMapped, ValueError) as reason:  # ValueError: another drive of Windows
+            self._placement = self._placement.model_copy(update={"not_mapped": str(reason)})
+            return {"session_options": options}
+        self._placement = self._placement.model_copy(update={"weights": "mapped"})
+        return {"filename": filename, "session_options": {**options, "graph_optimization_level": "ORT_DISABLE_ALL"}}
 
 
 def _session_options(settings: SessionSettings) -> dict[str, int | str]:

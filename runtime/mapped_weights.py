@@ -8,7 +8,6 @@ depends on. Before an entry is kept, its logits are compared with those of the p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +22,6 @@ from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.toolkit.errors import EdgeError, OutputError
 from dualtune_edge.toolkit.files import sha256_file
 
-OptionsOf = Callable[[], onnxruntime.SessionOptions]  # new ones at each call: a session's entries stay in them
-
 GRAPH: Final = "model.onnx"
 _DATA: Final = "model.onnx.data"
 _FORMAT: Final = "mapped weights 1"
@@ -37,20 +34,19 @@ class NotMapped(Exception):  # noqa: N818 - no error of a user's: the weights ar
     """Why a graph has no mapped weights here; the reason is its text."""
 
 
-def mapped_graph(folder: Path, source: ModelSource, options: OptionsOf) -> Path:
+def mapped_graph(folder: Path, source: ModelSource) -> Path:
     """The folder in the cache that holds the graph of `folder` with packed weights; made if it is not there.
 
     Args:
         folder: of a verified bundle.
         source: the model that it is a graph of.
-        options: of the sessions that will open it.
 
     Raises:
         NotMapped: it cannot be made, or does not answer as the plain graph does.
 
     """
     try:
-        return cached_folder(_depends_on(folder, source), lambda stage: _write(folder, stage, source, options))
+        return cached_folder(_depends_on(folder, source), lambda stage: _write(folder, stage, source))
     except OutputError as error:
         raise NotMapped(f"{error.where}: {error.found}") from None
     except (NotMapped, EdgeError):
@@ -59,31 +55,30 @@ def mapped_graph(folder: Path, source: ModelSource, options: OptionsOf) -> Path:
         raise NotMapped(_first_line(error)) from None
 
 
-def open_mapped(folder: Path, source: ModelSource, options: OptionsOf) -> onnxruntime.InferenceSession:
-    """A session on the graph of `folder`, its weights mapped.
+def open_mapped(folder: Path, source: ModelSource, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session on the graph of `folder`, its weights mapped. `options` are changed: it is optimized already.
 
     Raises:
         NotMapped: that is not possible here.
 
     """
-    entry = mapped_graph(folder, source, options)
+    entry = mapped_graph(folder, source)
     try:
-        return _open(entry / GRAPH, as_written(options()))
+        return _open(entry / GRAPH, _as_written(options))
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
         drop(entry)
         raise NotMapped(_first_line(error)) from None
 
 
-def as_written(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
-    """Options for a graph that was optimized when it was written."""
+def _as_written(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 
-def _write(folder: Path, stage: Path, source: ModelSource, options: OptionsOf) -> None:
+def _write(folder: Path, stage: Path, source: ModelSource) -> None:
     if reason := no_room(_GROWTH * sum((folder / name).stat().st_size for name in (GRAPH, _DATA))):
         raise NotMapped(reason)
-    saving = options()
+    saving = _options()
     saving.optimized_model_filepath = str(stage / GRAPH)
     for name, value in {
         "session.save_external_prepacked_constant_initializers": "1",
@@ -92,7 +87,7 @@ def _write(folder: Path, stage: Path, source: ModelSource, options: OptionsOf) -
     }.items():
         saving.add_session_config_entry(name, value)
     plain = _open(folder / GRAPH, saving)
-    mapped = _open(stage / GRAPH, as_written(options()))
+    mapped = _open(stage / GRAPH, _as_written(_options()))
     for count in _TRIED:
         if _logits(plain, source, count) != _logits(mapped, source, count):
             raise NotMapped(f"onnxruntime {onnxruntime.__version__} gives other logits from them on this CPU")
@@ -115,6 +110,13 @@ def _depends_on(folder: Path, source: ModelSource) -> str:
     hashes = [source.hashes.get(folder / name) or sha256_file(folder / name) for name in (GRAPH, _DATA)]
     names = (_FORMAT, *hashes, CPU_PROVIDER, onnxruntime.__version__, onnxruntime.get_build_info())
     return "\n".join((*names, machine.system, machine.architecture, machine.cpu.name, *machine.cpu.features))
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors: a warning for each overridable slot says nothing new
+    return options
 
 
 def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

@@ -51,7 +51,7 @@ def _open(folder: Path, source: ModelSource, settings: SessionSettings) -> Graph
     not_mapped = ""
     if settings.weights == "mapped" and settings.provider == CPU_PROVIDER:
         try:
-            session = open_mapped(folder, source, options)
+            session = open_mapped(folder, source, options())
         except NotMapped as reason:
             not_mapped = str(reason)
         else:
@@ -89,7 +89,7 @@ def bind_adapter(
         if tensor.data_type() != slot.type or not _fits(tensor.shape(), shape):
             raise _misfit(where, f"{name} {tensor.data_type()} {tensor.shape()}", f"{slot.type} {slot.shape}")
         other = tensors.get(_other_half(name))
-        if other is None or _rank(name, tensor) != _rank(_other_half(name), other):
+        if other is None or _rank(slot, tensor) != _rank(slots[_other_half(name)], other):
             raise _misfit(where, f"{name} {tensor.shape()} alone", "an A and a B of one rank")
         io.bind_ortvalue_input(name, tensor)
     return tuple(tensors.values())
@@ -165,6 +165,7 @@ def _other_half(name: str) -> str:
     return f"{match['slot']}.{'B' if match['half'] == 'A' else 'A'}" if match else ""
 
 
-def _rank(name: str, tensor: onnxruntime.OrtValue) -> int:
-    """A is (inputs, rank), B is (rank, outputs)."""
-    return int(tensor.shape()[1 if name.endswith(".A") else 0])
+def _rank(slot: onnxruntime.NodeArg, tensor: onnxruntime.OrtValue) -> int:
+    """The size where the graph's input, [rank, inputs] or [outputs, rank], has no number."""
+    sizes = zip(tensor.shape(), slot.shape, strict=False)  # another number of dimensions is refused elsewhere
+    return next((found for found, size in sizes if not isinstance(size, int)), -1)

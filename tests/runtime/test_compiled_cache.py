@@ -1,12 +1,16 @@
 """What is compiled once is found again by its content, and a damaged entry never opens."""
 
+import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dualtune_edge.runtime.cache_folder import CACHE_VARIABLE, cache_folder
-from dualtune_edge.runtime.compiled_cache import open_cached
+from dualtune_edge.runtime.cache_folder import BUDGET_VARIABLE, CACHE_VARIABLE, cache_budget, cache_folder, no_room
+from dualtune_edge.runtime.compiled_cache import cached_folder, open_cached
+from dualtune_edge.toolkit.errors import OutputError, ProfileError
 
 
 class Provider:
@@ -118,3 +122,77 @@ def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert cache_folder() == tmp_path / "xdg" / "dualtune-edge"
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
+
+
+def fill(size: int) -> Callable[[Path], None]:
+    return lambda folder: (folder / "data").write_bytes(b"." * size) and None
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_folder_is_filled_once() -> None:
+    entry = cached_folder("a", fill(3))
+    inode = (entry / "data").stat().st_ino
+    assert cached_folder("a", fill(4)) == entry
+    assert (entry / "data").stat().st_ino == inode
+    (entry / "data").write_bytes(b"..!")
+    cached_folder("a", fill(4))
+    assert (entry / "data").read_bytes() == b"...."
+
+
+def test_a_folder_that_cannot_be_filled_leaves_nothing(cache: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_bytes(b"")
+        raise RuntimeError("cannot")
+
+    with pytest.raises(RuntimeError, match="cannot"):
+        cached_folder("a", fail)
+    assert list(cache.iterdir()) == []
+    cache.rmdir()
+    cache.write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(OutputError):
+        cached_folder("a", fill(1))
+
+
+@pytest.mark.usefixtures("cache")
+def test_where_another_process_was_quicker_its_folder_is_taken() -> None:
+    def slow(folder: Path) -> None:
+        cached_folder("a", fill(3))  # the other process
+        fill(4)(folder)
+
+    assert (cached_folder("a", slow) / "data").read_bytes() == b"..."
+
+
+def test_those_not_used_for_longest_leave_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BUDGET_VARIABLE, "1")
+    made = {name: cached_folder(name, fill(300_000)) for name in "abc"}
+    for age, name in enumerate("cba", start=1):
+        os.utime(made[name], (age, age))
+    cached_folder("c", fill(0))  # used again
+    made["d"] = cached_folder("d", fill(300_000))
+    assert {name for name, entry in made.items() if entry.exists()} == {"a", "c", "d"}
+    made["e"] = cached_folder("e", fill(900_000))
+    assert {name for name, entry in made.items() if entry.exists()} == {"e"}
+    cached_folder("f", fill(2_000_000))  # alone above the budget: its user has it now, and the next one drops it
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_goes(cache: Path) -> None:
+    for name, time in (("old", 1), ("new", None)):
+        (cache / f".{name}.partial").mkdir(parents=True)
+        os.utime(cache / f".{name}.partial", time and (time, time))
+    cached_folder("a", fill(1))
+    assert [path.name for path in cache.iterdir() if path.name.endswith(".partial")] == [".new.partial"]
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "much", "１"])
+def test_a_budget_that_is_no_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(BUDGET_VARIABLE, text)
+    with pytest.raises(ProfileError, match=BUDGET_VARIABLE):
+        cache_budget()
+
+
+@pytest.mark.usefixtures("cache")
+def test_no_room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert no_room(1) == ""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**8, 10**8, 0))
+    assert no_room(2 * 10**6) == "they would take 2 of the 0 MB that are free"
