@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from dualtune_edge.export.inputs import AdapterSource, Inputs
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.toolkit.files import safe_name, sha256_file
+from dualtune_edge.toolkit.graph_form import DynamicGraph
 from dualtune_edge.toolkit.manifest import (
     MANIFEST,
     PROMPTS_DIR,
@@ -18,12 +19,14 @@ from dualtune_edge.toolkit.manifest import (
     BaseInfo,
     FileEntry,
     Manifest,
+    ModelEntry,
     Stage,
     StateEntry,
     TokenizerInfo,
     ToolsetEntry,
+    Variant,
 )
-from dualtune_edge.toolkit.parity import PARITY, ParityReport
+from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 PACKAGES: Final = (
@@ -38,13 +41,38 @@ def write_prompts(plans: Plans, folder: Path) -> None:
         (folder / _prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
 
 
-def write_parity(report: ParityReport, folder: Path) -> None:
-    """How far the graphs are from PEFT, or that it was not compared."""
-    (folder / PARITY).write_bytes((report.model_dump_json() + "\n").encode())
+def write_parity(report: ParityReport, path: Path) -> None:
+    """How far a model's graphs are from PEFT, or that it was not compared."""
+    path.write_bytes((report.model_dump_json() + "\n").encode())
+
+
+def model_entry(
+    name: str, inputs: Inputs, plans: Plans, *, paths: Mapping[str, str], states: Mapping[str, StateEntry]
+) -> ModelEntry:
+    """A model with a dynamic graph.
+
+    Args:
+        name: its name.
+        inputs: what it is made of.
+        plans: the stages.
+        paths: adapter name → its file or folder in the bundle.
+        states: stage's name → the state of its prefix.
+
+    """
+    return ModelEntry(
+        name=name,
+        folder=inputs.place.model,
+        graph=DynamicGraph(),
+        quantization=inputs.quantization,
+        cache=inputs.checkpoint.cache,
+        adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
+        states=tuple({entry.path: entry for entry in states.values()}.values()),
+        stage_states={_prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
+    )
 
 
 def write_manifest(
-    inputs: Inputs, plans: Plans, folder: Path, *, paths: Mapping[str, str], states: Mapping[str, StateEntry]
+    inputs: Inputs, plans: Plans, folder: Path, *, models: Sequence[ModelEntry], variants: tuple[Variant, ...]
 ) -> Manifest:
     """Describe all that the folder holds by now.
 
@@ -52,12 +80,14 @@ def write_manifest(
         inputs: what was read.
         plans: the stages.
         folder: the bundle, complete but for its manifest.
-        paths: adapter name → its file or folder in the bundle.
-        states: stage's name → the state of its prefix.
+        models: the primary one first.
+        variants: none where the primary model is all there is.
 
     """
-    checkpoint = inputs.checkpoint
+    checkpoint, (primary, *others) = inputs.checkpoint, models
+    states = primary.stage_states
     manifest = Manifest(
+        version=2 if variants else 1,
         base=BaseInfo(
             name=checkpoint.name,
             architecture=checkpoint.architecture,
@@ -73,7 +103,7 @@ def write_manifest(
             bos=checkpoint.bos,
             eos=checkpoint.eos,
         ),
-        cache=checkpoint.cache,
+        cache=primary.cache,
         quantization=inputs.quantization,
         profile=inputs.profile.name if inputs.profile else None,
         no_tool=inputs.no_tool,
@@ -86,8 +116,10 @@ def write_manifest(
             )
             for planned in plans.toolsets
         ),
-        adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
-        states=tuple({entry.path: entry for entry in states.values()}.values()),
+        adapters=primary.adapters,
+        states=primary.states,
+        models=tuple(others),
+        variants=variants,
         files=tuple(_files(folder)),
         versions={package: metadata.version(package) for package in PACKAGES},
     )
@@ -96,12 +128,11 @@ def write_manifest(
     return manifest
 
 
-def _stage(planned: PlannedStage, states: Mapping[str, StateEntry]) -> Stage:
-    state = states.get(planned.name)
+def _stage(planned: PlannedStage, states: Mapping[str, str]) -> Stage:
     return Stage(
         prompt=_prompt_path(planned),
         adapter=planned.adapter.name if planned.adapter else None,
-        state=state.path if state else None,
+        state=states.get(_prompt_path(planned)),
     )
 
 

@@ -15,8 +15,9 @@ from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.export.stages import preflight, run
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
-from dualtune_edge.toolkit.manifest import Mode
+from dualtune_edge.toolkit.manifest import PRIMARY, Mode
 from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.sharing import variant_lines
 
 
 def export(
@@ -124,13 +125,16 @@ def _tell_kept(folder: Path, size: int) -> None:
     )
 
 
-def _tell_parity(report: ParityReport) -> None:
-    typer.echo(table(report), err=True)
+def _tell_parity(model: str, report: ParityReport) -> None:
+    heading = "" if model == PRIMARY else f"variant {model}\n"
+    typer.echo(heading + table(report), err=True)
 
 
 def _text(report: ExportReport) -> str:
     sizes = report.sizes
     parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged, "prefix states": sizes.states}
+    parts |= {"variants": sizes.variants}
     listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
     again = f", {len(report.reused)} parts were there" if report.reused else ""
-    return f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
+    told = f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
+    return "\n".join((told, *variant_lines(report.variants)))

@@ -76,9 +76,12 @@ class Estimate(Frozen):
     seconds: float
 
 
-def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path) -> Estimate:
-    """Of an export to `output` that has nothing to go on from; what an earlier one left there counts as free disk."""
-    stages = tuple(_Estimator(spec, inputs, plans).stages())
+def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, others: Sequence[Inputs] = ()) -> Estimate:
+    """Of an export to `output` that has nothing to go on from; what an earlier one left there counts as free disk.
+
+    `others`: of the further models of a bundle for several profiles; what they share with another counts twice.
+    """
+    stages = tuple(stage for each in (inputs, *others) for stage in _Estimator(spec, each, plans).stages())
     grown, disk = 0, 0
     for stage in stages:
         grown += stage.disk

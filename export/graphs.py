@@ -180,7 +180,7 @@ class BundleGraphs:
         if self._work.has(step):
             return
         base, decoder = self._inputs.checkpoint, self._inputs.decoder
-        out, own = self._work.folder / each.path, self._work.folder / MODEL_DIR
+        out, own = self._work.folder / each.path, self._work.folder / self._base
         self._work.clear(out)
         adapter = each.source.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from dualtune_edge.export.adapter import AdapterWeights, read_adapter
@@ -12,12 +12,14 @@ from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.optimum_graph.description import Decoder
 from dualtune_edge.export.optimum_graph.read import read_folder
+from dualtune_edge.export.recipes import AUTO, RECIPES, candidates
 from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.errors import AdapterError, SpecError
 from dualtune_edge.toolkit.files import safe_name
-from dualtune_edge.toolkit.manifest import Kind, Mode, Quantization
+from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, STATES_DIR, Kind, Mode, Quantization
+from dualtune_edge.toolkit.parity import PARITY
 from dualtune_edge.toolkit.tool_files import read_tools
 from dualtune_edge.toolkit.tools import Tool, Toolset
 
@@ -71,18 +73,39 @@ class ToolsetSource:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in the bundle a model's files go: folders, and the file of its comparison with PEFT."""
+
+    model: str = MODEL_DIR
+    adapters: str = ADAPTERS_DIR
+    merged: str = MERGED_DIR
+    states: str = STATES_DIR
+    parity: str = PARITY
+
+    @classmethod
+    def below(cls, folder: str) -> Place:
+        """All in a folder of the model's own, laid out as the bundle is."""
+        return cls(*(f"{folder}/{name}" for name in astuple(cls())))
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """Everything read. `warnings` say what is exported otherwise than one might expect."""
+    """Everything read. `warnings` say what is exported otherwise than one might expect.
+
+    A bundle of several models has one of these for each: `with_modes`, and `variants`, derive the others.
+    """
 
     checkpoint: Checkpoint
     toolsets: tuple[ToolsetSource, ...]
     quantization: Quantization
     profile: HardwareProfile | None  # the first with a dynamic graph: the primary model is built for it
     profiles: tuple[HardwareProfile, ...]
+    profile_files: tuple[bytes, ...]  # TOML of each
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
     decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
+    place: Place = Place()
 
     @property
     def adapters(self) -> tuple[AdapterSource, ...]:
@@ -107,23 +130,19 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         GraphError: the graph by Optimum is not the base's, or not wholly recognized.
 
     """
-    profiles = _profiles(spec)
+    files = tuple(map(catalog.read, spec.profiles))
+    profiles = tuple(catalog.parse(data, where=name) for data, name in zip(files, spec.profiles, strict=True))
+    _refuse_double_profiles(profiles)
     profile = next((each for each in profiles if each.graph.form == "dynamic"), None)
-    if len(profiles) > 1 or profiles != (profile,)[: len(profiles)]:
-        raise SpecError("profile", found="several, or a static graph", expected="one", fix="Name one.")
-    tools = [read_tools(toolset.tools) for toolset in spec.toolsets]
-    folders = [_argument_folders(*pair) for pair in zip(spec.toolsets, tools, strict=True)]
     checkpoint = read_checkpoint(spec.base)
-    toolsets = tuple(
-        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=mode_for(spec, profile))
-        for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
-    )
+    toolsets = _toolsets(spec, checkpoint, mode_for(spec, profile))
     inputs = Inputs(
         checkpoint=checkpoint,
         toolsets=toolsets,
         quantization=quantization_for(spec, profile),
         profile=profile,
         profiles=profiles,
+        profile_files=files,
         no_tool=spec.no_tool,
         toolset_template=spec.toolset_template,
         warnings=(*_profile_warnings(profiles), *_warnings(toolsets)),
@@ -133,19 +152,46 @@ def read_inputs(spec: ExportSpec) -> Inputs:
     return inputs
 
 
+def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
+    """The same with adapters that say nothing of their mode held in this one.
+
+    Raises:
+        AdapterError: an adapter cannot be held so.
+
+    """
+    if default == mode_for(spec, inputs.profile):
+        return inputs
+    return replace(inputs, toolsets=_toolsets(spec, inputs.checkpoint, default))
+
+
 def mode_for(spec: ExportSpec, profile: HardwareProfile | None) -> Mode:
     """How adapters that say nothing of it are held: as the spec says, or else the profile."""
     return spec.mode or (profile.mode if profile else None) or "external"
 
 
 def quantization_for(spec: ExportSpec, profile: HardwareProfile | None) -> Quantization:
-    """How a dynamic graph's weights are stored: as the spec says, and in what it leaves out as the profile does."""
-    defaults = (profile.quantization if profile else None) or Quantization()
-    return Quantization.model_validate(defaults.model_dump() | spec.quantization.model_dump(exclude_unset=True))
+    """How a dynamic graph's weights are stored, or with `auto` the first way to be tried."""
+    return quantizations_for(spec, profile)[0]
 
 
-def _profiles(spec: ExportSpec) -> tuple[HardwareProfile, ...]:
-    profiles = tuple(map(catalog.load, spec.profiles))
+def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tuple[Quantization, ...]:
+    """How a dynamic graph's weights may be stored: as the spec says, and in what it leaves out as the profile does.
+
+    Raises:
+        SpecError: it does not go together, or `auto` has nothing to choose by.
+
+    """
+    if spec.quantization == AUTO and spec.parity is None:
+        raise SpecError(
+            "quantization",
+            found="`auto`, and no comparison with PEFT",
+            expected="a comparison, by which it chooses",
+            fix=f"Name a recipe ({', '.join(RECIPES)}), or leave out `parity: off` and --no-parity.",
+        )
+    return candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+
+
+def _refuse_double_profiles(profiles: Sequence[HardwareProfile]) -> None:
     names = [profile.name for profile in profiles]
     for name in names:
         if names.count(name) > 1:
@@ -155,7 +201,15 @@ def _profiles(spec: ExportSpec) -> tuple[HardwareProfile, ...]:
                 expected="each name once",
                 fix="Leave one out, or give your own file another `name`.",
             )
-    return profiles
+
+
+def _toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetSource, ...]:
+    tools = [read_tools(toolset.tools) for toolset in spec.toolsets]
+    folders = [_argument_folders(*pair) for pair in zip(spec.toolsets, tools, strict=True)]
+    return tuple(
+        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=default)
+        for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
+    )
 
 
 def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> dict[str, AdapterSpec]:

@@ -22,7 +22,7 @@ from dualtune_edge.runtime.engine import ORT_KV_FORMAT, AdapterSource, ModelSour
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.toolkit.files import safe_name, sha256_file
-from dualtune_edge.toolkit.manifest import MODEL_DIR, STATES_DIR, StateEntry
+from dualtune_edge.toolkit.manifest import StateEntry
 
 _MB: Final = 1_000_000
 
@@ -53,17 +53,19 @@ def write_states(
 
     """
     model = _model(inputs, work.folder, graphs.paths)
-    prefixes = _prefixes(plans, model)
+    prefixes = _prefixes(plans, model, inputs.place.states)
     kept = list(_within(prefixes, model, budget))
     entries: dict[str, StateEntry] = {}
     if kept:
-        (work.folder / STATES_DIR).mkdir(exist_ok=True)
+        (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
         with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
             writer: _Writer | None = None
             for prefix in kept:
                 step = graphs.state(prefix.path, prefix.adapter, prefix.tokens)
                 if not work.has(step):
-                    writer = writer or _Writer(opened.enter_context(_engine(model)), model, work.folder, graphs.paths, place.model)
+                    writer = writer or _Writer(
+                        opened.enter_context(_engine(model)), model, work.folder, graphs.paths, inputs.place.model
+                    )
                     work.clear(work.folder / prefix.path)
                     entry = writer.write(prefix)
                     work.keep(step, work.folder / prefix.path, value=entry.model_dump_json())
@@ -76,7 +78,7 @@ def write_states(
 def planned_lengths(inputs: Inputs, plans: Plans, budget: int | None) -> tuple[int, ...]:
     """Tokens of each state that will be written."""
     model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters})
-    return tuple(len(prefix.tokens) for prefix in _within(_prefixes(plans, model), model, budget))
+    return tuple(len(prefix.tokens) for prefix in _within(_prefixes(plans, model, inputs.place.states), model, budget))
 
 
 def _engine(model: ModelSource) -> OrtEngine:
@@ -98,11 +100,12 @@ class _Prefix:
 
     adapter: str | None
     tokens: tuple[int, ...]
+    folder: str
     stages: list[PlannedStage]
 
     @property
     def path(self) -> str:
-        return f"{STATES_DIR}/{safe_name(self.stages[0].name)}.kv"
+        return f"{self.folder}/{safe_name(self.stages[0].name)}.kv"
 
     def size(self, model: ModelSource) -> int:
         return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(model.cache.dtype).itemsize
@@ -146,14 +149,14 @@ def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSourc
     )
 
 
-def _prefixes(plans: Plans, model: ModelSource) -> list[_Prefix]:
+def _prefixes(plans: Plans, model: ModelSource, folder: str) -> list[_Prefix]:
     """Those of the choices, then those of the arguments; each once."""
     found: dict[tuple[str, tuple[int, ...]], _Prefix] = {}
     for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
         adapter = stage.adapter.name if stage.adapter else None
         key = (model.identity(adapter), stage.plan.prefix)
         if stage.plan.prefix:
-            found.setdefault(key, _Prefix(adapter, stage.plan.prefix, [])).stages.append(stage)
+            found.setdefault(key, _Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)
     return list(found.values())
 
 

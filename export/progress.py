@@ -49,6 +49,7 @@ class Stages:
             disable=not self._console.is_terminal,
         )
         self._reports: list[StageReport] = []
+        self._of = ""
 
     def __enter__(self) -> Self:
         self._memory.start()
@@ -65,8 +66,18 @@ class Stages:
         return tuple(self._reports)
 
     @contextlib.contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """While it is open, stages are told as those of `what`; empty: they need not be told apart."""
+        before, self._of = self._of, f"{what}: " if what else ""
+        try:
+            yield
+        finally:
+            self._of = before
+
+    @contextlib.contextmanager
     def stage(self, name: str, steps: int = 1) -> Iterator[Stage]:
         """Run one stage of so many steps. What libraries print meanwhile, bars of their own too, goes nowhere."""
+        name = f"{self._of}{name}"
         task = self._bar.add_task(name, total=steps)
         self._memory.reset()
         start = time.perf_counter()

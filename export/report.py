@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.sharing import VariantSize
 
 
 class StageReport(Frozen):
@@ -15,23 +16,28 @@ class StageReport(Frozen):
 
 
 class Sizes(Frozen):
-    """Bytes of the bundle's parts."""
+    """Bytes of the bundle's parts. `variants`: of what is not the primary model's."""
 
     model: int
     adapters: int
     merged: int
     prompts: int
     states: int
+    variants: int
     total: int
 
 
 class ExportReport(Frozen):
-    """One export that was published at `path`; `reused` names the parts that were there already."""
+    """One export that was published at `path`.
+
+    `reused` names the parts that were there already; `parity` is the primary model's.
+    """
 
     path: str
     seconds: float
     stages: tuple[StageReport, ...]
     reused: tuple[str, ...]
     sizes: Sizes
+    variants: tuple[VariantSize, ...]
     warnings: tuple[str, ...]
     parity: ParityReport

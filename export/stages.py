@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from dualtune_edge.export.assemble import write_manifest, write_parity, write_prompts
+from dualtune_edge.export.assemble import write_manifest, write_prompts
 from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
-from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs, read_inputs
-from dualtune_edge.export.parity.bundle import compare_bundle
+from dualtune_edge.export.models import ModelMaker, TellParity
 from dualtune_edge.export.parity.calibration import Case, read_calibration
-from dualtune_edge.export.parity.check import subjects
-from dualtune_edge.export.parity.verdict import refuse_beyond
 from dualtune_edge.export.plan import Plans, plan_prompts
-from dualtune_edge.export.prefix_states import write_states
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.report import ExportReport, Sizes
 from dualtune_edge.export.spec import ExportSpec
+from dualtune_edge.export.variants import ModelPlan, is_static, plan_models, write_profiles
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.toolkit.files import refuse_existing
-from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, PROMPTS_DIR, STATES_DIR, Manifest
-from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.manifest import (
+    ADAPTERS_DIR,
+    MERGED_DIR,
+    MODEL_DIR,
+    PROMPTS_DIR,
+    STATES_DIR,
+    VARIANTS_DIR,
+    Manifest,
+)
+from dualtune_edge.toolkit.sharing import variant_sizes
 
 
 def run(
@@ -36,7 +42,7 @@ def run(
     reuse: Path | None = None,
     force: bool = False,
     tell_kept: Callable[[Path, int], None] = lambda *_: None,
-    tell_parity: Callable[[ParityReport], None] = lambda _: None,
+    tell_parity: TellParity = lambda *_: None,
 ) -> ExportReport:
     """Export `spec` to the folder `output`, whole or not at all.
 
@@ -50,7 +56,8 @@ def run(
         reuse: an earlier bundle; what it has in common with this one is copied from there.
         force: begin even where disk or memory are not estimated to be enough.
         tell_kept: given the folder that stays where the export does not end well, and its bytes.
-        tell_parity: given the comparison with PEFT when it is done, also where it then ends the export.
+        tell_parity: given each model's name and its comparison with PEFT when it is done, also where it then ends the
+            export.
 
     Raises:
         EdgeError: what is wrong. What was finished is kept beside the output.
@@ -59,22 +66,20 @@ def run(
     start = time.perf_counter()
     refuse_existing(output)
     with Stages(console) as stages:
-        inputs, calibration, plans, warnings = _read(spec, stages)
+        read = _read(spec, stages)
+        inputs, plans = read.inputs, read.plans
         if not force:
-            refuse_without_room(estimate(spec, inputs, plans, output), output)
+            refuse_without_room(estimate(spec, inputs, plans, output, read.others), output)
         with Work(output, reuse, tell_kept=tell_kept) as work:
-            graphs = BundleGraphs(inputs, work, stages)
-            graphs.build()
-            graphs.try_out(plans)
-            parity = _compare(spec, inputs, plans, graphs, work=work, calibration=calibration, stages=stages)
-            tell_parity(parity)
-            refuse_beyond(parity.stages, parity.limits)
-            states = write_states(inputs, plans, work, graphs=graphs, budget=spec.prefix_states_mb, stages=stages)
+            made = ModelMaker(spec, plans, read.calibration, work, stages, tell_parity).make(read.models)
             with stages.stage("write manifest"):
                 work.seal()
                 write_prompts(plans, work.folder)
-                write_parity(parity, work.folder)
-                manifest = write_manifest(inputs, plans, work.folder, paths=graphs.paths, states=states.entries)
+                for each in made:
+                    each.write_parity(work.folder)
+                variants = write_profiles(read.models, work)
+                entries = [each.entry for each in made]
+                manifest = write_manifest(inputs, plans, work.folder, models=entries, variants=variants)
             reused = work.reused
             work.publish()
     return ExportReport(
@@ -83,8 +88,9 @@ def run(
         stages=stages.reports,
         reused=reused,
         sizes=_sizes(manifest),
-        warnings=(*warnings, *states.warnings),
-        parity=parity,
+        variants=variant_sizes(manifest),
+        warnings=(*read.warnings, *(warning for each in made for warning in each.warnings)),
+        parity=made[0].parity,
     )
 
 
@@ -97,45 +103,39 @@ def preflight(spec: ExportSpec, output: Path, console: Console | None = None) ->
     """
     refuse_existing(output)
     with Stages(console) as stages:
-        inputs, _, plans, _ = _read(spec, stages)
-    return estimate(spec, inputs, plans, output)
+        read = _read(spec, stages)
+    return estimate(spec, read.inputs, read.plans, output, read.others)
 
 
-def _read(spec: ExportSpec, stages: Stages) -> tuple[Inputs, tuple[Case, ...], Plans, tuple[str, ...]]:
-    """(inputs, calibration, plans, warnings)."""
+@dataclass(frozen=True)
+class _Read:
+    inputs: Inputs
+    models: tuple[ModelPlan, ...]
+    calibration: tuple[Case, ...]
+    plans: Plans
+    warnings: tuple[str, ...]
+
+    @property
+    def others(self) -> tuple[Inputs, ...]:
+        """Of the dynamic models besides the primary one."""
+        return tuple(model.inputs for model in self.models[1:] if not is_static(model))
+
+
+def _read(spec: ExportSpec, stages: Stages) -> _Read:
     with stages.stage("read and check"):
         inputs = read_inputs(spec)
+        models = plan_models(spec, inputs)
         calibration = _calibration(spec, inputs)
     with stages.stage("plan prompts"):
         plans = plan_prompts(inputs)
         warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
-    return inputs, calibration, plans, warnings
+    return _Read(inputs, models, calibration, plans, warnings)
 
 
 def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:
     if spec.parity is None or spec.parity.calibration is None:
         return ()
     return read_calibration(spec.parity.calibration, [each.toolset for each in inputs.toolsets], inputs.no_tool)
-
-
-def _compare(
-    spec: ExportSpec,
-    inputs: Inputs,
-    plans: Plans,
-    graphs: BundleGraphs,
-    *,
-    work: Work,
-    calibration: tuple[Case, ...],
-    stages: Stages,
-) -> ParityReport:
-    """Every stage against PEFT in float32, if it is not switched off."""
-    if spec.parity is None:
-        return ParityReport(skipped="it was switched off")
-    compared = subjects(plans, spec.parity.prompts)
-    with stages.stage("compare with PEFT", len(compared)) as stage:
-        return compare_bundle(
-            inputs, compared, spec.parity, work, graphs=graphs, calibration=calibration, advance=stage.advance
-        )
 
 
 def _sizes(manifest: Manifest) -> Sizes:
@@ -148,5 +148,6 @@ def _sizes(manifest: Manifest) -> Sizes:
         merged=under(MERGED_DIR),
         prompts=under(PROMPTS_DIR),
         states=under(STATES_DIR),
+        variants=under(VARIANTS_DIR),
         total=sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal()),
     )

@@ -24,7 +24,6 @@ from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.work_folder import Step
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.files import sha256_file
-from dualtune_edge.toolkit.manifest import MODEL_DIR
 
 # Beside those that the manifest names: what quantizes, computes, or writes a file.
 _PACKAGES: Final = (*PACKAGES, "accelerate", "jinja2", "llguidance", "numpy", "pydantic", "safetensors", "tokenizers")
@@ -40,11 +39,12 @@ class Steps:
         files = [(path.name, sha256_file(path)) for path in _small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         # model/, its model.onnx in the scratch folder: that is without slots.
-        self.weights = _step(MODEL_DIR, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
+        self._model = inputs.place.model
+        self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 
     def slots(self, extras: frozenset[Extra]) -> Step:
         """model/model.onnx; its value is the slots."""
-        return _step(f"{MODEL_DIR}/model.onnx", self.weights.key, sorted(extras))
+        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras))
 
     def external(self, source: AdapterSource, path: str, slots: str) -> Step:
         """An adapter's file; `slots`: those of the graph, as JSON."""

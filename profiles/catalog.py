@@ -6,6 +6,7 @@ import functools
 import os
 import tomllib
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,8 @@ def asked_for(flag: str | None) -> str | None:
 @functools.cache
 def profiles() -> tuple[HardwareProfile, ...]:
     """Every profile of this package, by name."""
-    folder = resources.files("dualtune_edge.profiles") / "data"
-    files = sorted(
-        (item for item in folder.iterdir() if item.name.endswith(_SUFFIX)),
-        key=lambda item: item.name.removesuffix(_SUFFIX),
-    )
-    return tuple(_parse(file.read_bytes(), where=file.name) for file in files)
+    files = [item for item in _folder().iterdir() if item.name.endswith(_SUFFIX)]
+    return tuple(sorted((parse(file.read_bytes(), where=file.name) for file in files), key=lambda each: each.name))
 
 
 def load(name_or_path: str | Path) -> HardwareProfile:
@@ -40,14 +37,23 @@ def load(name_or_path: str | Path) -> HardwareProfile:
         ProfileError: no profile has this name, or the file cannot be read or is malformed.
 
     """
+    return parse(read(name_or_path), where=str(name_or_path))
+
+
+def read(name_or_path: str | Path) -> bytes:
+    """The TOML of a profile, by its name or by its path.
+
+    Raises:
+        ProfileError: no profile has this name, or the file cannot be read.
+
+    """
     text = str(name_or_path)
     if text.endswith(_SUFFIX):
         try:
-            data = Path(name_or_path).read_bytes()
+            return Path(name_or_path).read_bytes()
         except OSError as error:
             raise ProfileError(text, found=str(error), expected="a profile file", fix="Check the path.") from None
-        return _parse(data, where=text)
-    known = {profile.name: profile for profile in profiles()}
+    known = [profile.name for profile in profiles()]
     if text not in known:
         raise ProfileError(
             f"profile {text!r}",
@@ -55,12 +61,22 @@ def load(name_or_path: str | Path) -> HardwareProfile:
             expected=f"{listing(known)}, or the path of a {_SUFFIX} file",
             fix=nearest(text, known),
         )
-    return known[text]
+    return (_folder() / f"{text}{_SUFFIX}").read_bytes()
 
 
-def _parse(data: bytes, *, where: str) -> HardwareProfile:
+def parse(data: bytes, *, where: str) -> HardwareProfile:
+    """A profile's TOML.
+
+    Raises:
+        ProfileError: it is malformed; `where` names it.
+
+    """
     try:
         table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProfileError(where, found=str(error), expected="a TOML file in UTF-8", fix="Mend the file.") from None
     return validate(HardwareProfile, table, where=where, error=ProfileError)
+
+
+def _folder() -> Traversable:
+    return resources.files("dualtune_edge.profiles") / "data"

@@ -29,6 +29,7 @@ from dualtune_edge.toolkit.manifest import (
     MODEL_DIR,
     PRIMARY,
     SEAL,
+    VARIANTS_DIR,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -92,15 +93,16 @@ class Bundle:
 
     @cached_property
     def parity(self) -> ParityReport | None:
-        """How far its graphs are from PEFT; None: it was exported before this was told.
+        """How far the model's graphs are from PEFT; None: it was exported before this was told.
 
         Raises:
             BundleError: the file is no such report.
 
         """
-        if all(file.path != PARITY for file in self.manifest.files):
+        name = PARITY if self.chosen == PRIMARY else f"{VARIANTS_DIR}/{self.chosen}/{PARITY}"
+        if all(file.path != name for file in self.manifest.files):
             return None
-        path = self.root / PARITY
+        path = self.root / name
         return validate(ParityReport, _read_json(path), where=str(path), error=BundleError)
 
     def plan(self, stage: Stage) -> PromptPlan:

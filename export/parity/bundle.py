@@ -13,7 +13,6 @@ from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.export.work_folder import Step, Work
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource
-from dualtune_edge.toolkit.manifest import MODEL_DIR
 from dualtune_edge.toolkit.parity import ParityReport, StageParity
 
 
@@ -90,7 +89,7 @@ def _steps(
 def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
     checkpoint, paths = inputs.checkpoint, graphs.paths
     return ModelSource(
-        folder=work.folder / MODEL_DIR,
+        folder=work.folder / inputs.place.model,
         fingerprint=checkpoint.fingerprint,
         cache=checkpoint.cache,
         vocab_size=checkpoint.vocab_size,

@@ -16,7 +16,8 @@ REPORT = ExportReport(
     seconds=12.3,
     stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
     reused=(),
-    sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, total=3_000_100),
+    sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, variants=0, total=3_000_100),
+    variants=(),
     warnings=("tool 'read' has no adapter",),
     parity=ParityReport(skipped="a test"),
 )
@@ -39,10 +40,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
     calls: list[tuple[ExportSpec, Path]] = []
 
     def run(
-        spec: ExportSpec, output: Path, *, tell_parity: Callable[[ParityReport], None], **_: object
+        spec: ExportSpec, output: Path, *, tell_parity: Callable[[str, ParityReport], None], **_: object
     ) -> ExportReport:
         calls.append((spec, output))
-        tell_parity(REPORT.parity)
+        tell_parity("model", REPORT.parity)
         return REPORT
 
     monkeypatch.setattr(command, "run", run)

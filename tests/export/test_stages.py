@@ -477,10 +477,15 @@ def test_an_adapter_that_is_written_wrong_is_refused(
             weights = replace(weights, pairs=pairs)
         real(weights, slots, path)
 
-    real, told = graphs.write_adapter, list[ParityReport]()
+    told: list[ParityReport] = []
+
+    def tell(_model: str, report: ParityReport) -> None:
+        told.append(report)
+
+    real = graphs.write_adapter
     monkeypatch.setattr(graphs, "write_adapter", write_adapter)
     with pytest.raises(ParityError, match="before quantization") as caught:
-        stages.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", tell_parity=told.append)
+        stages.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", tell_parity=tell)
     assert caught.value.where == "adapter arguments.files.read"
     assert [len(report.stages) for report in told] == [4]
     assert not (tmp_path / "out" / "bundle").exists()

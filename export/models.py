@@ -1,0 +1,122 @@
+"""The models of a bundle, one after the other: built, tried out, compared with PEFT, their prefix states computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dualtune_edge.export.assemble import model_entry, write_parity
+from dualtune_edge.export.graphs import BundleGraphs
+from dualtune_edge.export.parity.bundle import compare_bundle
+from dualtune_edge.export.parity.calibration import Case
+from dualtune_edge.export.parity.check import subjects
+from dualtune_edge.export.parity.verdict import refuse_beyond
+from dualtune_edge.export.plan import Plans
+from dualtune_edge.export.prefix_states import write_states
+from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.spec import ExportSpec
+from dualtune_edge.export.variants import EXPORTERS, ModelPlan, is_static
+from dualtune_edge.export.work_folder import Work
+from dualtune_edge.toolkit.manifest import PRIMARY, ModelEntry
+from dualtune_edge.toolkit.parity import ParityReport
+
+TellParity = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model whose files are in the work folder. `place`: where in the bundle the comparison goes."""
+
+    entry: ModelEntry
+    place: str
+    parity: ParityReport
+    warnings: tuple[str, ...] = ()
+
+    def write_parity(self, folder: Path) -> None:
+        """Write the comparison, once the work folder is sealed."""
+        (folder / self.place).parent.mkdir(parents=True, exist_ok=True)
+        write_parity(self.parity, folder / self.place)
+
+
+@dataclass(frozen=True)
+class ModelMaker:
+    """What all models of an export have in common."""
+
+    spec: ExportSpec
+    plans: Plans
+    calibration: tuple[Case, ...]
+    work: Work
+    stages: Stages
+    tell_parity: TellParity
+
+    def make(self, models: Sequence[ModelPlan]) -> tuple[Made, ...]:
+        """Make each, the primary first.
+
+        Raises:
+            EdgeError: what cannot be built, or is further from PEFT than the spec allows.
+
+        """
+        made: list[Made] = []
+        for model in models:
+            with self.stages.of("" if model.name == PRIMARY else model.name):
+                if is_static(model):
+                    made.append(self._static(model))
+                else:
+                    made.append(self._dynamic(model, sum(state_bytes(each.entry) for each in made)))
+        return tuple(made)
+
+    def _static(self, model: ModelPlan) -> Made:
+        (profile,) = model.profiles
+        entry = EXPORTERS[profile.provider].export(model, self.plans, self.work, self.stages)
+        return Made(entry, model.inputs.place.parity, ParityReport(skipped="static graphs are not compared here"))
+
+    def _dynamic(self, model: ModelPlan, written: int) -> Made:
+        """`written`: bytes of prefix states that earlier models have."""
+        inputs = model.inputs
+        graphs = BundleGraphs(inputs, self.work, self.stages)
+        graphs.build()
+        graphs.try_out(self.plans)
+        parity = self._compare(model, graphs)
+        self.tell_parity(model.name, parity)
+        refuse_beyond(parity.stages, parity.limits)
+        states = write_states(
+            inputs,
+            self.plans,
+            self.work,
+            graphs=graphs,
+            budget=self._left(written),
+            stages=self.stages,
+        )
+        entry = model_entry(model.name, inputs, self.plans, paths=graphs.paths, states=states.entries)
+        return Made(entry, inputs.place.parity, parity, states.warnings)
+
+    def _left(self, written: int) -> int | None:
+        """MB of prefix states that may still be written; None: any."""
+        budget = self.spec.prefix_states_mb
+        return None if budget is None else max(0, budget - -(-written // 1_000_000))
+
+    def _compare(self, model: ModelPlan, graphs: BundleGraphs) -> ParityReport:
+        """Every stage against PEFT in float32, if it is not switched off."""
+        asked = self.spec.parity
+        if asked is None:
+            return ParityReport(skipped="it was switched off")
+        compared = subjects(self.plans, asked.prompts)
+        with self.stages.stage("compare with PEFT", len(compared)) as stage:
+            return compare_bundle(
+                model.inputs,
+                compared,
+                asked,
+                self.work,
+                graphs=graphs,
+                calibration=self.calibration,
+                advance=stage.advance,
+            )
+
+
+def state_bytes(entry: ModelEntry) -> int:
+    """Of a model's prefix states."""
+    return sum(math.prod(each.key.shape) * np.dtype(each.key.dtype).itemsize for each in entry.states)

@@ -1,0 +1,66 @@
+"""What the variants of a bundle share, and what each adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.graph_form import GraphForm
+from dualtune_edge.toolkit.manifest import Manifest, ModelEntry, QdqQuantization, Quantization
+
+
+class VariantSize(Frozen):
+    """A variant in bytes. `shares` names the variants that run the very same model.
+
+    `size_bytes` is of all files that it reads, `added_bytes` of those that no other variant reads: without it the
+    bundle would be so much smaller. Prompts and tokenizer are everybody's and in neither; the primary model's files are never
+    anybody's own, for every device can fall back to them.
+    """
+
+    profile: str
+    model: str
+    graph: GraphForm
+    quantization: Quantization | QdqQuantization
+    shares: tuple[str, ...]
+    size_bytes: int
+    added_bytes: int
+
+
+def variant_sizes(manifest: Manifest) -> tuple[VariantSize, ...]:
+    """One for each variant, in the manifest's order; none where there are no variants."""
+    sizes = {file.path: file.size for file in manifest.files}
+    read = {each.profile: _files(manifest.model(each.model), sizes) | {each.file} for each in manifest.variants}
+    fallback = _files(manifest.primary, sizes)
+    result = []
+    for variant in manifest.variants:
+        files, entry = read[variant.profile], manifest.model(variant.model)
+        others = fallback.union(*(each for profile, each in read.items() if profile != variant.profile))
+        same = (each.profile for each in manifest.variants if each.model == variant.model)
+        result.append(
+            VariantSize(
+                profile=variant.profile,
+                model=variant.model,
+                graph=entry.graph,
+                quantization=entry.quantization,
+                shares=tuple(profile for profile in same if profile != variant.profile),
+                size_bytes=sum(sizes[path] for path in files),
+                added_bytes=sum(sizes[path] for path in files - others),
+            )
+        )
+    return tuple(result)
+
+
+def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:
+    """A line each: `variant qnn-x-elite: static graphs of its own, 412.0 MB, of which 398.1 MB for it alone`."""
+    for each in variants:
+        kind = f"a {each.graph.form} graph" if each.graph.form == "dynamic" else "static graphs"
+        with_whom = f"{kind}, the same as {' and '.join(each.shares)}" if each.shares else kind
+        added = f"{each.added_bytes / 1e6:,.1f} MB for it alone"
+        yield f"variant         {each.profile}: {with_whom}; {each.size_bytes / 1e6:,.1f} MB, of which {added}"
+
+
+def _files(entry: ModelEntry, sizes: Mapping[str, int]) -> frozenset[str]:
+    """Paths of the files that a model reads: its folders whole, and single ones."""
+    places = {entry.folder, *(each.path for each in entry.adapters), *(each.path for each in entry.states)}
+    places |= {each.path for each in entry.contexts}
+    return frozenset(path for path in sizes if path in places or any(path.startswith(f"{each}/") for each in places))
