@@ -96,15 +96,12 @@ class BundleGraphs:
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
             build_graph(base, out, whole, weights=weights, decoder=self._inputs.decoder)
 
-    def made_of(self, adapter: str | None) -> tuple[Step, ...]:
-        """The parts that a forward under an adapter reads; None: the base's."""
-        base = (self._steps.weights, self._steps.slots(self._extras))
-        if adapter is None:
-            return base
-        placed = self._sources[adapter]
-        if placed.source.mode == "merged":
-            return (self._steps.merged(placed.source, placed.path),)
-        return (*base, self._steps.external(placed.source, placed.path, self._slots))
+    def made_of(self, adapter: str | None) -> tuple[str, ...]:
+        """What a forward under an adapter depends on; None: the base."""
+        placed = self._sources[adapter] if adapter else None
+        if placed is None:
+            return self._steps.made_of(None, "", self._extras)
+        return self._steps.made_of(placed.source, placed.path, self._extras)
 
     def compared(self, subject: Subject, settings: object) -> Step:
         """A stage's comparison with PEFT, as it depends on its graph, its prompts and `settings` (as JSON has them)."""

@@ -54,20 +54,26 @@ class Steps:
         """A merged adapter's graph."""
         return _step(path, self.weights.key, source.sha256, _machine())
 
-    def tried(self, path: str, made_of: Sequence[Step], tokens: Sequence[int]) -> Step:
-        """That a forward was run on what these steps made."""
-        return _step(f"{path}, tried out", [each.key for each in made_of], list(tokens), _machine())
+    def made_of(self, source: AdapterSource | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
+        """What a forward under an adapter (None: the base) reads. It can be told before anything is built."""
+        if source and source.mode == "merged":
+            return (self.merged(source, path).key,)
+        return (self.weights.key, self.slots(extras).key, *([source.sha256] if source else []))
 
-    def compared(self, subject: Subject, made_of: Sequence[Step], settings: object) -> Step:
+    def tried(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
+        """That a forward was run on what these steps made."""
+        return _step(f"{path}, tried out", list(made_of), list(tokens), _machine())
+
+    def compared(self, subject: Subject, made_of: Sequence[str], settings: object) -> Step:
         """A stage's comparison with PEFT; its value is the outcome."""
         stage = subject.stage
         messages = [[message.model_dump(mode="json") for message in each] for each in subject.messages]
         asked = (stage.adapter.name if stage.adapter else None, stage.plan.model_dump_json(), messages)
-        return _step(f"{stage.name}, compared", [each.key for each in made_of], asked, settings, _machine())
+        return _step(f"{stage.name}, compared", list(made_of), asked, settings, _machine())
 
-    def state(self, path: str, made_of: Sequence[Step], tokens: Sequence[int]) -> Step:
+    def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
         """A prefix state's file; its value is its entry in the manifest."""
-        return _step(path, [each.key for each in made_of], list(tokens), _machine())
+        return _step(path, list(made_of), list(tokens), _machine())
 
 
 def _step(name: str, *about: object) -> Step:

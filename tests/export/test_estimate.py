@@ -28,7 +28,7 @@ WIDE = Shape(256, 512, 2, 4, 2, 8192, 2048)
 SHAPES = {
     "tied": WIDE,
     "untied": replace(WIDE, tied=False),
-    "packed": replace(WIDE, tied=False, model_type="phi3", settings={"original_max_position_embeddings": 2048}),
+    "packed": replace(WIDE, tied=False, model_type="phi3", settings={"original_max_position_embeddings": 2048, "pad_token_id": 0}),
     "gemma": replace(
         WIDE,
         model_type="gemma3_text",
