@@ -90,7 +90,7 @@ class BundleGraphs:
         base, whole = self._inputs.checkpoint, Quantization(bits=32)
         if merged is None:
             build_graph(base, out, whole, decoder=self._inputs.decoder)
-            add_slots(out, packed=base.packed, extras=self._extras)
+            add_slots(out, packed=base.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
             return
         adapter = self._sources[merged].source.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
@@ -156,7 +156,10 @@ class BundleGraphs:
         path = self._work.folder / self._base / MODEL
         self._work.clear(path)
         shutil.copyfile(self._plain, path)
-        slots = add_slots(path.parent, packed=self._inputs.checkpoint.packed, extras=self._extras)
+        inputs = self._inputs
+        slots = add_slots(
+            path.parent, packed=inputs.checkpoint.packed, extras=self._extras, transposed=inputs.transposed_slots
+        )
         self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())
 
     @property

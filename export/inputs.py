@@ -117,6 +117,11 @@ class Inputs:
             if adapter is not None
         )
 
+    @property
+    def transposed_slots(self) -> bool:
+        """How A and B are stored in every model of the bundle (`add_slots`): not transposed for arm64 alone."""
+        return not self.profiles or any(profile.architecture != "arm64" for profile in self.profiles)
+
 
 def read_inputs(spec: ExportSpec) -> Inputs:
     """Read and check all that the spec names.

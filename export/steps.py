@@ -40,11 +40,12 @@ class Steps:
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         # model/, its model.onnx in the scratch folder: that is without slots.
         self._model = inputs.place.model
+        self._transposed = inputs.transposed_slots
         self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 
     def slots(self, extras: frozenset[Extra]) -> Step:
         """model/model.onnx; its value is the slots."""
-        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras))
+        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed)
 
     def external(self, source: AdapterSource, path: str, slots: str) -> Step:
         """An adapter's file; `slots`: those of the graph, as JSON."""

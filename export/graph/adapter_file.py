@@ -52,34 +52,40 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
 
 
 def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A `[K, r]` and B `[r, N]` of a slot: the parts' A side by side, their scaled B each in its own block.
+    """A and B as a slot stores them: the A of its parts side by side, their scaled B each in its own block.
 
-    Of a bias: A `[1, 1]` holds 1 and B `[1, N]` the parts' scaled biases; both of rank 0 where no part has one.
+    Of a bias: A is 1 and B the parts' scaled biases; both of rank 0 where no part has one.
     """
     parts = [(part, weights.pairs[part.module]) for part in slot.parts if part.module in weights.pairs]
-    if slot.operand == "one":
-        return _pack_bias(parts, slot)
+    a, b = _pack_bias(parts, slot) if slot.operand == "one" else _pack_pairs(parts, slot)
+    stored = (a if slot.a_shape[0] == slot.rank else a.T, b.T if slot.b_shape[0] == slot.rank else b)
+    return np.ascontiguousarray(stored[0]), np.ascontiguousarray(stored[1])
+
+
+def _pack_pairs(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`[r, inputs]` and `[outputs, r]`, as PEFT has them."""
     rank = sum(pair.a.shape[0] for _, pair in parts)
-    a = np.zeros((slot.inputs, rank), dtype=np.float32)
-    b = np.zeros((rank, slot.outputs), dtype=np.float32)
+    a = np.zeros((rank, slot.inputs), dtype=np.float32)
+    b = np.zeros((slot.outputs, rank), dtype=np.float32)
     row = 0
     for part, pair in parts:
         rows = slice(row, row := row + pair.a.shape[0])
-        a[:, rows] = pair.a.T
-        b[rows, part.start : part.start + part.width] = (
-            np.float32(pair.scale) * pair.b[part.first : part.first + part.width].T
+        a[rows] = pair.a
+        b[part.start : part.start + part.width, rows] = (
+            np.float32(pair.scale) * pair.b[part.first : part.first + part.width]
         )
     return a, b
 
 
 def _pack_bias(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`[r, 1]` and `[outputs, r]`; r is 1, or 0."""
     rank = int(any(pair.bias is not None for _, pair in parts))
-    b = np.zeros((rank, slot.outputs), dtype=np.float32)
+    b = np.zeros((slot.outputs, rank), dtype=np.float32)
     for part, pair in parts:
         if pair.bias is not None:
             own = pair.bias[part.first : part.first + part.width]
-            b[0, part.start : part.start + part.width] = np.float32(pair.scale) * own
-    return np.ones((1, rank), dtype=np.float32), b
+            b[part.start : part.start + part.width, 0] = np.float32(pair.scale) * own
+    return np.ones((rank, 1), dtype=np.float32), b
 
 
 def _check_whole(weights: AdapterWeights, slots: SlotMap) -> None:

@@ -87,7 +87,7 @@ def check_slots(folder: Path, slots: SlotMap) -> None:
     found = {name for name in inputs if name.startswith("lora.")}
     _require("LoRA inputs", found == wanted, sorted(found ^ wanted)[:2], "one A and one B a slot, and no other")
     for slot in slots.slots:
-        for name, shape in ((slot.a, (slot.inputs, slot.rank)), (slot.b, (slot.rank, slot.outputs))):
+        for name, shape in ((slot.a, slot.a_shape), (slot.b, slot.b_shape)):
             _check_input(inputs[name], shape)
         _check_place(slot, inputs[slot.a], inputs[slot.b])
     linear = [node for node in graph if _LAYER_NODE.fullmatch(node.name or "")]
@@ -112,10 +112,10 @@ def check_adapter(path: Path, slots: SlotMap) -> None:
     )
     for slot in slots.slots:
         a, b = parameters[slot.a], parameters[slot.b]
-        rank = a.shape()[-1]
-        for name, value, shape in ((slot.a, a, [slot.inputs, rank]), (slot.b, b, [rank, slot.outputs])):
+        rank = a.shape()[slot.a_shape.index(slot.rank)]
+        for name, value, shape in ((slot.a, a, slot.a_shape), (slot.b, b, slot.b_shape)):
             found = (value.element_type(), list(value.shape()))
-            expected = (int(ir.DataType.FLOAT), shape)
+            expected = (int(ir.DataType.FLOAT), [size if isinstance(size, int) else rank for size in shape])
             _require(f"{path.name}, {name}", found == expected, found, f"(ONNX type, shape) {expected}")
 
 
@@ -209,8 +209,10 @@ def _check_place(slot: Slot, a: ir.Value, b: ir.Value) -> None:
     _require(where, bool(chained), "A and B apart", "MatMul(MatMul(x, A), B) added to the module")
     if down is None or total is None:
         return  # _require has raised
-    found = (down.op_type, total.op_type)
-    _require(where, found == ("Gather" if slot.operand == "ids" else "MatMul", "Add"), found, "A, then B, then Add")
+    found = (_op(down), _op(up), _op(total))
+    product = "FusedMatMul, transposed" if slot.transposed else "MatMul"
+    wanted = ("Gather" if slot.operand == "ids" else product, product, "Add")
+    _require(where, found == wanted, found, f"A, then B, then Add: {wanted}")
     before = total.inputs[0].producer() if total.inputs[0] else None
     if slot.operand == "one":
         own = f"/{slot.name.removesuffix('.bias').replace('.', '/')}/Add"
@@ -231,6 +233,13 @@ def _check_beside(slot: Slot, down: ir.Node, linear: ir.Node | None) -> None:
     name = f"lora.{match[1]}.{match[2]}" if match else "lora.lm_head" if head else None
     _require(where, name == slot.name, linear.name if linear else "no linear module", f"the module of {slot.name}")
     _require(where, linear is not None and linear.inputs[0] is down.inputs[0], "another input", "the module's own x")
+
+
+def _op(node: ir.Node | None) -> str:
+    if node is None:
+        return "nothing"
+    transposed = node.attributes.get("transB")
+    return f"{node.op_type}, transposed" if transposed is not None and transposed.as_int() else node.op_type
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:

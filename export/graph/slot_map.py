@@ -24,13 +24,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one low-rank pair: A `[inputs, r]`, B `[r, outputs]`."""
+    """A place for one low-rank pair: x A B, of r columns between A and B."""
 
     name: str  # lora.<layer>.<module as the graph has it>
     inputs: int  # K
     outputs: int  # N
     parts: tuple[Part, ...]
     operand: Operand = "hidden"
+    transposed: bool = True  # how A and B are stored
 
     @property
     def a(self) -> str:
@@ -46,6 +47,17 @@ class Slot:
     def rank(self) -> str:
         """The symbolic dimension that A and B share."""
         return f"{self.name}.r"
+
+    @property
+    def a_shape(self) -> tuple[int | str, int | str]:
+        """A as stored: `[r, inputs]` if transposed, else `[inputs, r]`, as where token ids pick its rows."""
+        flat = self.transposed and self.operand != "ids"
+        return (self.rank, self.inputs) if flat else (self.inputs, self.rank)
+
+    @property
+    def b_shape(self) -> tuple[int | str, int | str]:
+        """B as stored: `[outputs, r]` if transposed, else `[r, outputs]`."""
+        return (self.outputs, self.rank) if self.transposed else (self.rank, self.outputs)
 
 
 @dataclass(frozen=True)

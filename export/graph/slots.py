@@ -1,8 +1,12 @@
 """LoRA slots: beside each linear module `y = xW + b` a low-rank path `y + (x A) B` whose A and B come from outside.
 
-A `[K, r]` and B `[r, N]` are graph inputs and, so that the graph runs without an adapter, also initializers of rank 0.
+A and B are graph inputs and, so that the graph runs without an adapter, also initializers of rank 0. They lie
+transposed, A `[r, K]` and B `[N, r]`, where that is the faster (docs/performance.md): onnxruntime shares a product with
+one row out among its threads by columns, and on x86-64 reads them faster as rows of their own. On arm64 it has a kernel
+for one row only where they are not transposed.
+
 Each slot has a symbolic rank of its own: shared, onnxruntime would warn where adapters differ. A packed QKV projection
-has one slot: the A of its parts side by side, their B block-diagonal. Weights are left where they are.
+has one slot: the A of its parts one below the other, their B block-diagonal. Weights are left where they are.
 
 The embedding's A is a table that the token ids look up. A bias is a pair of rank 1 beside its module's: A holds 1, and
 is applied to 1.
@@ -13,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -51,20 +55,26 @@ class _Place:
     node: ir.Node
 
 
-def add_slots(folder: Path, *, packed: bool = False, extras: frozenset[Extra] = frozenset()) -> SlotMap:
+def add_slots(
+    folder: Path, *, packed: bool = False, extras: frozenset[Extra] = frozenset(), transposed: bool = True
+) -> SlotMap:
     """Give every linear module of the decoder layers a slot; rewrites model.onnx, leaves model.onnx.data.
 
     Args:
         folder: holds model.onnx and genai_config.json.
         packed: the model has one module for q, k and v, and one for gate and up.
         extras: slots besides: for the head, for the embedding, for a bias of each linear module.
+        transposed: how A and B are stored.
 
     Raises:
         GraphError: the graph has no such modules, has slots already, or came out otherwise than meant.
 
     """
     model = ir.load(folder / MODEL)
-    places = tuple(_places(model.graph, _heads(folder), packed=packed, extras=extras))
+    places = tuple(
+        replace(place, slot=replace(place.slot, transposed=transposed))
+        for place in _places(model.graph, _heads(folder), packed=packed, extras=extras)
+    )
     slots = tuple(place.slot for place in places)
     if not slots or any(slot.a in {value.name for value in model.graph.inputs} for slot in slots):
         raise GraphError(
@@ -159,15 +169,15 @@ def _attach(graph: ir.Graph, place: _Place) -> None:
     """Add the low-rank path after the module's bias, where it has one: PEFT adds in that order too."""
     slot, last = place.slot, _last(place)
     y = last.outputs[0]
-    a, b = _input(graph, slot.a, (slot.inputs, slot.rank)), _input(graph, slot.b, (slot.rank, slot.outputs))
+    a, b = _input(graph, slot.a, slot.a_shape), _input(graph, slot.b, slot.b_shape)
     users = list(y.uses())
     prefix = f"/{slot.name.replace('.', '/')}"
     if slot.operand == "ids":
         down = ir.node("Gather", [a, _named(graph, "input_ids")], name=f"{prefix}/A")
     else:
         x = _one(graph) if slot.operand == "one" else place.node.inputs[0]
-        down = ir.node("MatMul", [x, a], name=f"{prefix}/A")
-    up = ir.node("MatMul", [down.outputs[0], b], name=f"{prefix}/B")
+        down = _product(slot, x, a, name=f"{prefix}/A")
+    up = _product(slot, down.outputs[0], b, name=f"{prefix}/B")
     total = ir.node("Add", [y, up.outputs[0]], name=f"{prefix}/Add")
     for each in (down, up, total):
         each.outputs[0].name = f"{each.name}/output_0"
@@ -178,6 +188,13 @@ def _attach(graph: ir.Graph, place: _Place) -> None:
     graph.insert_after(last, [down, up, total])
     if y.is_graph_output():
         _take_over(graph, y, total.outputs[0])
+
+
+def _product(slot: Slot, x: ir.Value | None, weight: ir.Value, name: str) -> ir.Node:
+    if not slot.transposed:
+        return ir.node("MatMul", [x, weight], name=name)
+    # Of onnxruntime's own operators: ONNX's MatMul cannot transpose, and its Gemm takes no batch.
+    return ir.node("FusedMatMul", [x, weight], attributes={"transB": 1}, domain="com.microsoft", name=name)
 
 
 def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = (5, 6, 7)
 Tensors = dict[str, NDArray[Any]]
 
-A, B = "lora.1.down_proj.A", "lora.1.down_proj.B"  # [96, r] and [r, 64]
+A, B = "lora.1.down_proj.A", "lora.1.down_proj.B"  # [r, 96] and [64, r]
 
 
 def pair(rank_a: int = 3, rank_b: int = 3, inputs: int = 96, outputs: int = 64, dtype: type = np.float32) -> Tensors:
     random = np.random.default_rng(0)
-    return {A: random.random((inputs, rank_a)).astype(dtype), B: random.random((rank_b, outputs)).astype(dtype)}
+    return {A: random.random((rank_a, inputs)).astype(dtype), B: random.random((outputs, rank_b)).astype(dtype)}
 
 
 def write(path: Path, tensors: Tensors) -> None:
@@ -132,3 +133,25 @@ def test_a_graph_of_another_cache_is_refused(fp32: ModelSource, field: str) -> N
         open_engine(replace(fp32, cache=cache, adapters=()), SETTINGS) as engine,
     ):
         engine.use(None)
+
+
+def test_the_layout_is_the_graphs(fp32: ModelSource, root: Path, kind: EngineKind, tmp_path: Path) -> None:
+    """Not transposed, as for arm64 and in earlier bundles, A and B give the same; a file of the other is refused."""
+    from dualtune_edge.export.adapter import read_adapter
+    from dualtune_edge.export.checkpoint import read_checkpoint
+    from dualtune_edge.export.graph.adapter_file import write_adapter
+    from dualtune_edge.export.graph.slots import add_slots
+
+    folder = Path(shutil.copytree(root / "fp32-plain", tmp_path / "other"))
+    slots = add_slots(folder, transposed=False)
+    write_adapter(read_adapter(root / "wide", read_checkpoint(root / "base"), "external"), slots, tmp_path / "wide")
+    other = replace(with_adapter(fp32, tmp_path / "wide"), folder=folder)
+    answers = []
+    for source, name in ((fp32, "wide"), (other, "odd")):
+        with open_engine(source, SETTINGS, kind) as engine:
+            engine.use(name)
+            answers.append(engine.forward(TOKENS))
+    np.testing.assert_allclose(*answers, atol=1e-5)
+    for source in (replace(fp32, folder=folder), replace(other, folder=fp32.folder)):
+        with pytest.raises(EngineError), open_engine(source, SETTINGS, kind) as engine:
+            engine.use(source.adapters[0].name)

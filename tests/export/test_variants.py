@@ -146,6 +146,22 @@ def test_a_model_of_another_mode_and_quantization_has_a_place_of_its_own(desk: P
     assert coarse.inputs.place.states == Place.below("variants/coarse").states
 
 
+@pytest.mark.parametrize(
+    ("profiles", "transposed"),
+    [
+        ((), True),
+        (("cpu-x64",), True),
+        (("arm64-i8mm", "apple-silicon"), False),
+        (("arm64-i8mm", "cpu-x64"), True),  # models share adapters' files, so that one layout must do
+    ],
+)
+def test_adapters_are_stored_as_the_profiles_read_them_best(
+    desk: Path, profiles: tuple[str, ...], *, transposed: bool
+) -> None:
+    asked = spec(desk, *profiles)
+    assert {plan.inputs.transposed_slots for plan in plan_models(asked, read_inputs(asked))} == {transposed}
+
+
 def test_two_profiles_of_one_name_are_refused(desk: Path) -> None:
     with pytest.raises(SpecError, match=r"profile: found two profiles named 'cpu-x64'"):
         read_inputs(spec(desk, "cpu-x64", "openvino", "cpu-x64"))

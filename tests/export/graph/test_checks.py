@@ -103,7 +103,7 @@ def test_another_quantization_than_asked_for_is_seen(asked: Quantization, said: 
 
 
 def _default(graph: ir.Graph) -> None:
-    value(graph, "lora.0.o_proj.A").const_value = ir.tensor(np.ones((64, 1), np.float32), name="lora.0.o_proj.A")
+    value(graph, "lora.0.o_proj.A").const_value = ir.tensor(np.ones((1, 64), np.float32), name="lora.0.o_proj.A")
 
 
 def _other_input(graph: ir.Graph) -> None:
@@ -120,10 +120,15 @@ def _unused(graph: ir.Graph) -> None:
 
 
 def _shared_rank(graph: ir.Graph) -> None:
-    value(graph, "lora.1.o_proj.A").shape = ir.Shape((64, "r"))
+    value(graph, "lora.1.o_proj.A").shape = ir.Shape(("r", 64))
+
+
+def _not_transposed(graph: ir.Graph) -> None:
+    node(graph, "/lora/0/up_proj/B").attributes.pop("transB")
 
 
 SLOTS: dict[str, tuple[Spoil, str]] = {
+    "a product of another layout": (_not_transposed, "lora.0.up_proj.*'FusedMatMul', 'Add'"),
     "a slot more": (lambda graph: graph.inputs.append(ir.Value(name="lora.9.x.A")), "lora.9.x.A"),
     "a slot less": (lambda graph: setattr(value(graph, "lora.0.o_proj.A"), "name", "other"), "lora.0.o_proj.A"),
     "a default that adds": (_default, "lora.0.o_proj.A.*rank 0"),
@@ -155,17 +160,18 @@ def test_a_module_without_a_slot_is_seen(int4_graph: Any, copy: Path) -> None:
     ("change", "said"),
     [
         ({"lora.0.o_proj.A": None}, "lora.0.o_proj.A"),
-        ({"lora.9.o_proj.A": np.zeros((64, 2), np.float32)}, "lora.9.o_proj.A"),
-        ({"lora.0.o_proj.A": np.zeros((64, 3), np.float32)}, r"lora.0.o_proj.B.*\[2, 64\].*\[3, 64\]"),
-        ({"lora.0.o_proj.A": np.zeros((63, 2), np.float32)}, r"lora.0.o_proj.A.*\[63, 2\]"),
-        ({"lora.0.o_proj.A": np.zeros((64, 2), np.float16)}, "lora.0.o_proj.A"),
+        ({"lora.9.o_proj.A": np.zeros((2, 64), np.float32)}, "lora.9.o_proj.A"),
+        ({"lora.0.o_proj.A": np.zeros((3, 64), np.float32)}, r"lora.0.o_proj.B.*\[64, 2\].*\[64, 3\]"),
+        ({"lora.0.o_proj.A": np.zeros((2, 63), np.float32)}, r"lora.0.o_proj.A.*\[2, 63\]"),
+        ({"lora.0.o_proj.A": np.zeros((64, 2), np.float32)}, r"lora.0.o_proj.A.*\[64, 2\]"),
+        ({"lora.0.o_proj.A": np.zeros((2, 64), np.float16)}, "lora.0.o_proj.A"),
     ],
 )
 def test_a_wrong_adapter_file_is_seen(change: dict[str, Any], said: str, int4_graph: Any, tmp_path: Path) -> None:
     tensors: dict[str, Any] = {}
     for slot in int4_graph.slots.slots:
-        tensors[slot.a] = np.zeros((slot.inputs, 2), np.float32)
-        tensors[slot.b] = np.zeros((2, slot.outputs), np.float32)
+        tensors[slot.a] = np.zeros((2, slot.inputs), np.float32)
+        tensors[slot.b] = np.zeros((slot.outputs, 2), np.float32)
 
     def write(values: dict[str, Any]) -> Path:
         file = onnxruntime.AdapterFormat()

@@ -32,7 +32,8 @@ def test_every_module_has_a_place_and_packed_ones_share_a_slot(int4_graph: Any) 
 def test_ranks_are_symbols_of_their_own(int4_graph: Any) -> None:
     graph = ir.load(int4_graph.folder / "model.onnx").graph
     shapes = {value.name: value.shape for value in graph.inputs if value.name.startswith("lora.")}
-    assert {str(shapes[slot.a][1]) for slot in int4_graph.slots.slots} == {slot.rank for slot in int4_graph.slots.slots}
+    assert {str(shapes[slot.a][0]) for slot in int4_graph.slots.slots} == {slot.rank for slot in int4_graph.slots.slots}
+    assert {str(shapes[slot.b][1]) for slot in int4_graph.slots.slots} == {slot.rank for slot in int4_graph.slots.slots}
 
 
 @pytest.mark.parametrize("name", ["float_graph", "int4_graph"])
