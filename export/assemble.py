@@ -20,6 +20,7 @@ from dualtune_edge.toolkit.manifest import (
     FileEntry,
     Manifest,
     ModelEntry,
+    Quantization,
     Stage,
     StateEntry,
     TokenizerInfo,
@@ -86,6 +87,8 @@ def write_manifest(
     """
     checkpoint, (primary, *others) = inputs.checkpoint, models
     states = primary.stage_states
+    if not isinstance(primary.quantization, Quantization):
+        raise TypeError("the primary model's graph is a dynamic one")
     manifest = Manifest(
         version=2 if variants else 1,
         base=BaseInfo(
@@ -104,7 +107,7 @@ def write_manifest(
             eos=checkpoint.eos,
         ),
         cache=primary.cache,
-        quantization=inputs.quantization,
+        quantization=primary.quantization,  # `inputs` have what was tried first
         profile=inputs.profile.name if inputs.profile else None,
         no_tool=inputs.no_tool,
         toolset_choice=_stage(plans.toolset_choice, states) if plans.toolset_choice else None,

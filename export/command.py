@@ -10,6 +10,7 @@ import typer
 from dualtune_edge.export.estimate import gigabytes
 from dualtune_edge.export.estimate_table import needs
 from dualtune_edge.export.parity.table import table
+from dualtune_edge.export.recipes import Recipe
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.export.stages import preflight, run
@@ -38,6 +39,10 @@ def export(
             metavar="NAME",
             help="A hardware profile's name or .toml file, instead of the spec's; several times: a variant for each.",
         ),
+    ] = None,
+    quantization: Annotated[
+        Recipe | None,
+        typer.Option(help="How weights are stored, instead of the spec's; auto: as cheaply as the limits allow."),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with PEFT on these conversations too: JSON lines.")
@@ -91,6 +96,7 @@ def export(
             expected="either a SPEC.yaml, or --base and --tools at least",
             fix="Say in the spec what the flags say.",
         )
+    asked = asked.model_copy(update={"quantization": quantization}) if quantization else asked
     asked = _checked(asked, calibration, no_parity=no_parity)
     if dry_run:
         needed = preflight(asked, output)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dualtune_edge.export.assemble import model_entry, write_parity
 from dualtune_edge.export.graphs import BundleGraphs
+from dualtune_edge.export.inputs import Inputs, quantizations_for
 from dualtune_edge.export.parity.bundle import compare_bundle
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import subjects
@@ -18,10 +20,12 @@ from dualtune_edge.export.parity.verdict import refuse_beyond
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.prefix_states import write_states
 from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.recipe_walk import Attempt, first_within
+from dualtune_edge.export.recipes import name_of
 from dualtune_edge.export.spec import ExportSpec
 from dualtune_edge.export.variants import EXPORTERS, ModelPlan, is_static
 from dualtune_edge.export.work_folder import Work
-from dualtune_edge.toolkit.manifest import PRIMARY, ModelEntry
+from dualtune_edge.toolkit.manifest import PRIMARY, ModelEntry, Quantization
 from dualtune_edge.toolkit.parity import ParityReport
 
 TellParity = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
@@ -76,13 +80,11 @@ class ModelMaker:
 
     def _dynamic(self, model: ModelPlan, written: int) -> Made:
         """`written`: bytes of prefix states that earlier models have."""
-        inputs = model.inputs
-        graphs = BundleGraphs(inputs, self.work, self.stages)
-        graphs.build()
-        graphs.try_out(self.plans)
-        parity = self._compare(model, graphs)
+        recipes = quantizations_for(self.spec, model.inputs.profile)
+        made = first_within(recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier), self.work)
+        inputs, graphs, parity = made.inputs, made.graphs, made.parity
         self.tell_parity(model.name, parity)
-        refuse_beyond(parity.stages, parity.limits)
+        refuse_beyond(parity.stages, parity.limits, tried=len(parity.refused))
         states = write_states(
             inputs,
             self.plans,
@@ -99,7 +101,16 @@ class ModelMaker:
         budget = self.spec.prefix_states_mb
         return None if budget is None else max(0, budget - -(-written // 1_000_000))
 
-    def _compare(self, model: ModelPlan, graphs: BundleGraphs) -> ParityReport:
+    def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
+        """Build the model by one recipe. `earlier`: comparisons by others; None: there is one recipe only."""
+        inputs = replace(inputs, quantization=recipe)
+        graphs = BundleGraphs(inputs, self.work, self.stages)
+        with contextlib.nullcontext() if earlier is None else self.stages.of(name_of(recipe)):
+            graphs.build()
+            graphs.try_out(self.plans)
+            return Attempt(inputs, graphs, self._compare(inputs, graphs, earlier))
+
+    def _compare(self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None) -> ParityReport:
         """Every stage against PEFT in float32, if it is not switched off."""
         asked = self.spec.parity
         if asked is None:
@@ -107,13 +118,14 @@ class ModelMaker:
         compared = subjects(self.plans, asked.prompts)
         with self.stages.stage("compare with PEFT", len(compared)) as stage:
             return compare_bundle(
-                model.inputs,
+                inputs,
                 compared,
                 asked,
                 self.work,
                 graphs=graphs,
                 calibration=self.calibration,
                 advance=stage.advance,
+                earlier=earlier,
             )
 
 

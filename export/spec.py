@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from dualtune_edge.export.recipes import Recipe
 from dualtune_edge.export.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import SpecError
@@ -48,6 +49,12 @@ def _arguments_form(value: object) -> str | None:
     return "mapping" if isinstance(value, dict) else None
 
 
+def _quantization_form(value: object) -> str | None:
+    if isinstance(value, dict | Quantization):
+        return "mapping"
+    return "recipe" if isinstance(value, str) else None
+
+
 LocalPath: TypeAlias = Annotated[Path, AfterValidator(_resolve)]
 ProfileName: TypeAlias = Annotated[str, AfterValidator(_resolve_profile)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS), AfterValidator(_printable)]
@@ -75,6 +82,16 @@ ArgumentAdapters: TypeAlias = Annotated[
         _arguments_form,
         custom_error_type="arguments_form",
         custom_error_message="a folder of adapter folders, or a mapping of tool to adapter",
+    ),
+]
+
+
+QuantizationSpec: TypeAlias = Annotated[
+    Annotated[Quantization, Tag("mapping")] | Annotated[Recipe, Tag("recipe")],
+    Discriminator(
+        _quantization_form,
+        custom_error_type="quantization_form",
+        custom_error_message="a recipe's name, `auto`, or a mapping of `bits`, `block_size` and so on",
     ),
 ]
 
@@ -133,7 +150,7 @@ class ExportSpec(Frozen):
     graph: LocalPath | None = None
     toolsets: tuple[ToolsetSpec, ...] = Field(min_length=1, max_length=limits.TOOLSETS)
     mode: Mode | None = None
-    quantization: Quantization = Quantization()
+    quantization: QuantizationSpec = Quantization()
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None

@@ -14,10 +14,11 @@ from typing import Final, Protocol
 from dualtune_edge.export.inputs import Inputs, Place, mode_for, quantization_for, with_modes
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.recipes import AUTO
 from dualtune_edge.export.spec import ExportSpec
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.schema import HardwareProfile
-from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.errors import ProfileError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import PRIMARY, PROFILES_DIR, VARIANTS_DIR, ModelEntry, Variant
 
@@ -64,6 +65,7 @@ def plan_models(spec: ExportSpec, inputs: Inputs) -> tuple[ModelPlan, ...]:
     Raises:
         ProfileError: a profile with a static graph for a provider that no exporter is for.
         AdapterError: an adapter that cannot be held in the mode that a profile asks for.
+        SpecError: `quantization: auto` where more than one model would be built.
 
     """
     plans = [ModelPlan(PRIMARY, inputs, ())]
@@ -75,7 +77,20 @@ def plan_models(spec: ExportSpec, inputs: Inputs) -> tuple[ModelPlan, ...]:
             plans.append(ModelPlan(name, replace(wanted, place=_place(name, wanted, plans)), (profile,)))
         else:
             plans[same] = replace(plans[same], profiles=(*plans[same].profiles, profile))
+    _refuse_auto_for_several(spec, plans)
     return tuple(plans)
+
+
+def _refuse_auto_for_several(spec: ExportSpec, plans: Sequence[ModelPlan]) -> None:
+    """Models share graphs where they are quantized alike, which `auto` finds out only as they are built."""
+    dynamic = [plan.name for plan in plans if not is_static(plan)]
+    if spec.quantization == AUTO and len(dynamic) > 1:
+        raise SpecError(
+            "quantization",
+            found=f"`auto`, and profiles for which {len(dynamic)} models are built",
+            expected="profiles that one model serves",
+            fix="Export for one profile with `auto`, then for all with the recipe that it took.",
+        )
 
 
 def write_profiles(plans: Sequence[ModelPlan], work: Work) -> tuple[Variant, ...]:

@@ -97,6 +97,7 @@ class Work:
         self._reuse, self._tell_kept = reuse, tell_kept
         self._others = _journal_of(reuse) if reuse else {}
         self._used: dict[str, bool] = {}  # key → whether the part was there already
+        self._aside: set[str] = set()  # keys among them that the bundle goes without
         self._published = False
 
     def __enter__(self) -> Self:
@@ -150,10 +151,11 @@ class Work:
     @property
     def reused(self) -> tuple[str, ...]:
         """Names of the parts that were there already."""
-        return tuple(self._parts[key].name for key, was_there in self._used.items() if was_there)
+        return tuple(self._parts[key].name for key in self._wanted() if self._used[key])
 
     def has(self, step: Step) -> bool:
         """Whether the part is there, whole; where the other bundle has it, it is then copied."""
+        self._aside.discard(step.key)
         if step.key in self._used:
             return True
         part = self._parts.get(step.key)
@@ -190,11 +192,20 @@ class Work:
             entries.append(FileEntry(path=path, size=file.stat().st_size, sha256=sha256_file(file)))
         self._parts[step.key] = Part(name=step.name, key=step.key, files=tuple(entries), value=value)
         self._used[step.key] = False
+        self._aside.discard(step.key)
         self._write()
+
+    def mark(self) -> frozenset[str]:
+        """What is used so far, for `set_aside`."""
+        return frozenset(self._used)
+
+    def set_aside(self, mark: frozenset[str]) -> None:
+        """Leave out of the bundle what was used since, a failed attempt's; but for what is asked for once more."""
+        self._aside |= self._used.keys() - mark
 
     def seal(self) -> None:
         """Leave in the folder what this export needs, and nothing else."""
-        self._parts = {key: _without_scratch(self._parts[key]) for key in self._used}
+        self._parts = {key: _without_scratch(self._parts[key]) for key in self._wanted()}
         self._write()
         self._remove_unclaimed()
 
@@ -207,6 +218,9 @@ class Work:
         """
         publish(self.folder, self._output)
         self._published = True
+
+    def _wanted(self) -> list[str]:
+        return [key for key in self._used if key not in self._aside]
 
     def _no_room(self, error: BaseException) -> RoomError:
         memory = isinstance(error, MemoryError)

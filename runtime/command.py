@@ -201,11 +201,10 @@ def _line(answer: CallResult) -> str:
 
 
 def _describe(bundle: Bundle, summary: Inspection) -> str:
-    base, quantization = summary.base, summary.quantization
-    weights = "fp32" if quantization.bits == 32 else f"int{quantization.bits}, blocks of {quantization.block_size}"
+    base, quantization, layers = summary.base, summary.quantization, bundle.manifest.cache.layers
     rows = (
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
-        f"weights         {weights}, accuracy level {quantization.accuracy_level}",
+        f"weights         {quantization.line(layers)}, accuracy level {quantization.accuracy_level}",
         f"context         {base.context_length:,} tokens",
         f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.manifest import Quantization
 
 PARITY: Final = "parity.json"
 EXACT: Final = 1e-3  # the largest logit error that rounding in float32 explains
@@ -48,6 +49,16 @@ class StageParity(Frozen):
     unfinished: int  # arguments that did not end within the tokens allowed, compared as far as they go
 
 
+class RefusedRecipe(Frozen):
+    """A way to quantize that was tried, and whose stages were not all within the limits."""
+
+    recipe: str
+    quantization: Quantization
+    why: str  # of the first such stage
+    stages_beyond: int
+    max_kl: float  # nats, the largest mean over a stage's positions
+
+
 class ParityReport(Frozen):
     """The whole of `parity.json`. Where `skipped` says why, nothing was compared."""
 
@@ -56,6 +67,7 @@ class ParityReport(Frozen):
     prompts: int = 0  # messages made from the tools, a stage
     calibration: int = 0  # conversations of the user's own
     limits: ParityLimits = ParityLimits()
+    refused: tuple[RefusedRecipe, ...] = ()  # tried before the one that was taken, or all of them
     stages: tuple[StageParity, ...] = ()
 
     def line(self) -> str:
@@ -69,5 +81,6 @@ class ParityReport(Frozen):
             f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after",
             f"{choices - sum(stage.flips for stage in self.stages)} of {choices} choices" if choices else "",
             f"{sum(stage.exact for stage in self.stages)} of {arguments} arguments the same" if arguments else "",
+            f"{len(self.refused)} recipes refused" if self.refused else "",
         ]
         return ", ".join(filter(None, parts))

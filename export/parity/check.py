@@ -12,6 +12,7 @@ from dualtune_edge.export.parity.compare import compare
 from dualtune_edge.export.parity.messages import Conversation, made_up
 from dualtune_edge.export.parity.metrics import summary
 from dualtune_edge.export.parity.record import Question
+from dualtune_edge.export.parity.remembered import Memory, Remembering
 from dualtune_edge.export.parity.sides import Graphs, Sides
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes, streamed_model
 from dualtune_edge.export.parity.torch_engine import TorchEngine
@@ -60,6 +61,7 @@ def compare_stages(
     *,
     room: int,
     calibration: Sequence[Case],
+    memory: Memory | None,
     keep: Callable[[StageParity], None],
 ) -> None:
     """Compare each stage on the conversations made for it and on those of the user's that lead to it.
@@ -70,6 +72,7 @@ def compare_stages(
         graphs: what was built of them.
         room: the most tokens of arguments.
         calibration: the user's own conversations.
+        memory: of earlier comparisons of the same stages; None: this is the only one.
         keep: given each stage's outcome.
 
     Raises:
@@ -79,15 +82,19 @@ def compare_stages(
     """
     walkers = [_Walker(case.messages, case.toolset, case.tool) for case in calibration]
     folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
-    ask = _Asker(inputs.checkpoint, room)
-    model = streamed_model(inputs.checkpoint) if float32_bytes(inputs.checkpoint) > LARGE else None
-    with TorchEngine(inputs.checkpoint.folder, folders, model=model) as reference, Sides(graphs) as sides:
+    base = inputs.checkpoint
+    ask = _Asker(base, room)
+
+    def opened() -> TorchEngine:
+        model = streamed_model(base) if float32_bytes(base) > LARGE else None
+        return TorchEngine(base.folder, folders, model=model)
+
+    asked = Remembering(opened, base.vocab_size, base.context_length, memory)
+    with asked, Sides(graphs) as sides:
         for subject in compared:
             adapter = subject.stage.adapter.name if subject.stage.adapter else None
             comparisons = []
-            reference.forget_adapters()
-            reference.use(adapter)
-            with sides.under(adapter) as (bundle, before):
+            with asked.of(subject.stage.name, adapter) as reference, sides.under(adapter) as (bundle, before):
                 for question, walker in ask.questions(subject, walkers):
                     comparison, chosen = compare(question, bundle, before, reference)
                     comparisons.append(comparison)

@@ -6,12 +6,12 @@ import numpy as np
 
 from dualtune_edge.export.parity.metrics import Comparison, distance
 from dualtune_edge.export.parity.record import PartedError, Question, Record, logits_after, record
-from dualtune_edge.export.parity.torch_engine import TorchEngine
+from dualtune_edge.export.parity.remembered import Remembering
 from dualtune_edge.runtime.engine import Engine
 
 
 def compare(
-    question: Question, bundle: Engine, before: Engine | None, reference: TorchEngine
+    question: Question, bundle: Engine, before: Engine | None, reference: Remembering
 ) -> tuple[Comparison, str]:
     """Let the bundle's graph answer, have the others read the same tokens, and let the reference answer for itself.
 
@@ -44,7 +44,7 @@ def compare(
     return comparison, choice.winner if choice else ""
 
 
-def _same(exported: Record, reference: TorchEngine, question: Question) -> bool:
+def _same(exported: Record, reference: Remembering, question: Question) -> bool:
     """Whether the reference writes the same arguments: it is let go as far as it goes the same way."""
     try:
         own = record(reference, question, along=exported.logits)

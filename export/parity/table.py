@@ -25,6 +25,7 @@ def table(report: ParityReport) -> str:
     lines = [line.rstrip() for line in capture.get().splitlines()]
     left_out = report.before_quantization_skipped
     notes = [f"before quantization not compared: {left_out}"] if left_out else []
+    notes += [f"recipe {each.recipe} refused: {each.why}" for each in report.refused]
     return "\n".join((*lines, f"parity: {report.line()}", *notes))
 
 

@@ -54,7 +54,7 @@ def _export(checkpoint: Checkpoint, folders: dict[str, Path], folder: Path, bits
             pairs = {module: replace(pair, scale=2 * pair.scale) for module, pair in weights.pairs.items()}
             weights = replace(weights, pairs=pairs)
         write_adapter(weights, slots, folder / f"{name}.onnx_adapter")
-        adapters.append(AdapterSource(name, "external", folder / f"{name}.onnx_adapter", weights.sha256))
+        adapters.append(AdapterSource(name, "external", folder / f"{name}.onnx_adapter", f"{name} {weights.sha256}"))
     return ModelSource(
         folder / "model", checkpoint.fingerprint, checkpoint.cache, checkpoint.vocab_size, checkpoint.context_length,
         tuple(adapters),
