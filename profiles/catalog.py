@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -30,18 +31,18 @@ def profiles() -> tuple[HardwareProfile, ...]:
     return tuple(sorted((parse(file.read_bytes(), where=file.name) for file in files), key=lambda each: each.name))
 
 
-def load(name_or_path: str | Path) -> HardwareProfile:
-    """A profile by its name, or by the path of a `.toml` file.
+def load(name_or_path: str | Path, others: Iterable[str] = ()) -> HardwareProfile:
+    """A profile by its name, or by the path of a `.toml` file; `others`: see `read`.
 
     Raises:
         ProfileError: no profile has this name, or the file cannot be read or is malformed.
 
     """
-    return parse(read(name_or_path), where=str(name_or_path))
+    return parse(read(name_or_path, others), where=str(name_or_path))
 
 
-def read(name_or_path: str | Path) -> bytes:
-    """The TOML of a profile, by its name or by its path.
+def read(name_or_path: str | Path, others: Iterable[str] = ()) -> bytes:
+    """The TOML of a profile, by its name or by its path; `others`: names that would have been known where it is asked.
 
     Raises:
         ProfileError: no profile has this name, or the file cannot be read.
@@ -58,8 +59,8 @@ def read(name_or_path: str | Path) -> bytes:
         raise ProfileError(
             f"profile {text!r}",
             found="no profile of this name",
-            expected=f"{listing(known)}, or the path of a {_SUFFIX} file",
-            fix=nearest(text, known),
+            expected=f"{listing([*others, *known])}, or the path of a {_SUFFIX} file",
+            fix=nearest(text, [*others, *known]),
         )
     return (_folder() / f"{text}{_SUFFIX}").read_bytes()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dualtune_edge.profiles import catalog, plugins
@@ -109,6 +109,53 @@ def candidates(machine: Machine, state: StateOf = plugins.state) -> tuple[Candid
         if not fault
     ]
     return (*rows, *(Candidate(profile.name, usable=False, why=fault) for profile, fault in lacking if fault))
+
+
+def rank(
+    profiles: Sequence[HardwareProfile], machine: Machine, state: StateOf = plugins.state
+) -> tuple[Candidate, ...]:
+    """The profiles that a bundle was built for: those that can be followed here, best first, then the others.
+
+    An NPU or a GPU comes before the CPU: the variant was built for it, and the CPU is left to others. On the CPU its
+    own provider comes before packages, which were not measured to be faster there; then what uses more of the CPU.
+    Equals keep their order.
+    """
+    faults = [" ".join(misfits(profile, machine)) or _lacks(profile, machine, state) for profile in profiles]
+    usable = [profile for profile, fault in zip(profiles, faults, strict=True) if not fault]
+    usable.sort(key=lambda profile: (_places(profile), _demands(profile)), reverse=True)
+    return (
+        *(Candidate(profile.name, usable=True, why=_why_so(profile)) for profile in usable),
+        *(
+            Candidate(profile.name, usable=False, why=fault)
+            for profile, fault in zip(profiles, faults, strict=True)
+            if fault
+        ),
+    )
+
+
+def passed_over(
+    profiles: Sequence[HardwareProfile], taken: HardwareProfile, machine: Machine, state: StateOf = plugins.state
+) -> tuple[Candidate, ...]:
+    """Those that are for this machine and would come before `taken`, were their provider there."""
+    return tuple(
+        Candidate(profile.name, usable=False, why=fault)
+        for profile in profiles
+        if _places(profile) > _places(taken) and not misfits(profile, machine)
+        if (fault := _lacks(profile, machine, state))
+    )
+
+
+def _places(profile: HardwareProfile) -> int:
+    """How far up the device of a bundle's variant comes."""
+    return {"NPU": 3, "GPU": 2, "CPU": int(profile.provider == CPU_PROVIDER)}[profile.device]
+
+
+def _why_so(profile: HardwareProfile) -> str:
+    if profile.device != "CPU":
+        return f"built for the {profile.device}, which {profile.provider} offers here"
+    if profile.provider == CPU_PROVIDER:
+        return f"for the CPU, of which it uses {', '.join(profile.features)}"
+    return "runs here too, but was not measured to be faster than the CPU provider"
 
 
 def _lacks(profile: HardwareProfile, machine: Machine, state: StateOf) -> str:

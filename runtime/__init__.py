@@ -12,8 +12,9 @@ telemetry.disable()  # before anything below imports an engine
 
 from dualtune_edge.runtime.bundle import Bundle, open_bundle  # noqa: E402
 from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, open_engine  # noqa: E402
-from dualtune_edge.runtime.pipeline import Agent, settings_for  # noqa: E402
+from dualtune_edge.runtime.pipeline import Agent  # noqa: E402
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens  # noqa: E402
+from dualtune_edge.runtime.variants import open_best, ways  # noqa: E402
 from dualtune_edge.toolkit.messages import Message  # noqa: E402
 
 __all__ = [
@@ -27,7 +28,8 @@ __all__ = [
     "ModelSource",
     "Timings",
     "Tokens",
+    "open_best",
     "open_bundle",
     "open_engine",
-    "settings_for",
+    "ways",
 ]

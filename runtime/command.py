@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind, open_engine
-from dualtune_edge.runtime.pipeline import Agent, settings_for
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind
+from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.prefix_states import PrefixStates
 from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.runtime.variants import open_best, ways
 from dualtune_edge.runtime.verified_files import forget
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.errors import RequestError
@@ -31,6 +32,7 @@ from dualtune_edge.toolkit.manifest import (
     TokenizerInfo,
 )
 from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.sharing import VariantSize, variant_lines, variant_sizes
 from dualtune_edge.toolkit.tools import Toolset
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
@@ -73,6 +75,7 @@ class Inspection(Frozen):
     states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
     size_bytes: int
+    variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
     parity: ParityReport | None  # None: a bundle from before there was one
 
 
@@ -108,13 +111,13 @@ def call(
     request = _request(text, messages)
     if rehash:
         forget()
-    opened = open_bundle(bundle, verify="once")
-    resolution = settings_for(opened, profile=profile, threads=threads)
-    for warning in resolution.warnings:
+    found = ways(open_bundle(bundle, verify="once"), profile=profile, threads=threads)
+    warnings = found.best.resolution.warnings
+    for warning in warnings:
         console.warn(warning)
-    with Agent(opened, open_engine(opened.model, resolution.settings, engine)) as agent:
+    with Agent.of(open_best(found, engine)) as agent:
         answer = agent.call(request, toolset=toolset)
-    if answer.placement.instead not in {"", *resolution.warnings}:
+    if answer.placement.instead not in {"", *warnings}:
         console.warn(answer.placement.instead)
     console.result(answer, _line(answer), as_json=as_json)
 
@@ -140,6 +143,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         states=tuple(_states(opened)),
         files=manifest.files,
         size_bytes=opened.size_bytes,
+        variants=variant_sizes(manifest),
         parity=opened.parity,
     )
     console.result(summary, _describe(opened, summary), as_json=as_json)
@@ -209,6 +213,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
+        *variant_lines(summary.variants),
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -12,9 +12,6 @@ from typing import Any, Self
 
 from llguidance import LLTokenizer
 
-from dualtune_edge.profiles.catalog import asked_for, load
-from dualtune_edge.profiles.detect import detect
-from dualtune_edge.profiles.resolve import Resolution, resolve
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
 from dualtune_edge.runtime.bundle import Bundle, Verify, open_bundle
@@ -24,7 +21,8 @@ from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.kv_reuse import KvReuse
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens
+from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice
+from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import BundleError, RequestError
@@ -81,8 +79,11 @@ class Agent:
     stage is kept: what the next prompt has in common with it is not computed again.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, levers: Levers | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, levers: Levers | None = None, *, variant: VariantChoice | None = None
+    ) -> None:
         """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
+        self._variant = variant
         self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
         self._prompts: dict[str, _Prompt] = {}
@@ -104,7 +105,8 @@ class Agent:
         Args:
             path: its folder.
             engine: the library that runs it: "ort" (onnxruntime) or "genai" (onnxruntime-genai).
-            settings: how sessions run; by default what the bundle's profile means for this machine.
+            settings: how the primary model's sessions run; by default the bundle's variants are ranked, and what the
+                best one's profile means for this machine counts.
             verify: which files are hashed first: see `open_bundle`.
             levers: what may make the answers quick; by default all of it.
 
@@ -115,7 +117,14 @@ class Agent:
 
         """
         bundle = open_bundle(path, verify=verify)
-        return cls(bundle, open_engine(bundle.model, settings or settings_for(bundle).settings, engine), levers)
+        if settings:
+            return cls(bundle, open_engine(bundle.model, settings, engine), levers)
+        return cls.of(open_best(ways(bundle), engine), levers)
+
+    @classmethod
+    def of(cls, opened: Opened, levers: Levers | None = None) -> Agent:
+        """An agent on what `variants.open_best` opened."""
+        return cls(opened.bundle, opened.engine, levers, variant=opened.choice)
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +180,7 @@ class Agent:
             tokens=count.tokens(),
             notes=tuple(count.notes),
             placement=self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement(),
+            variant=self._variant,
             toolset_probability=routed.probability if routed else None,
         )
 
@@ -260,16 +270,3 @@ class Agent:
             expected=f"a prompt with {what}",
             fix="Export it anew.",
         )
-
-
-def settings_for(bundle: Bundle, *, profile: str | None = None, threads: int | None = None) -> Resolution:
-    """How a bundle's sessions should run here.
-
-    `profile` (a name or a .toml file) beats $DUALTUNE_EDGE_PROFILE, and that the bundle's own profile.
-
-    Raises:
-        ProfileError: no such profile, or none for this machine.
-
-    """
-    name = asked_for(profile) or bundle.manifest.profile
-    return resolve(load(name) if name else None, detect(), threads=threads)

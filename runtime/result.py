@@ -58,6 +58,22 @@ class Placement(Frozen):
     not_mapped: str = ""
 
 
+class VariantStanding(Frozen):
+    """A variant of the bundle, and why it can run here or cannot."""
+
+    profile: str
+    usable: bool
+    why: str
+
+
+class VariantChoice(Frozen):
+    """Which model of a bundle with variants runs, by which profile; `candidates` are its variants, best first."""
+
+    profile: str
+    model: str
+    candidates: tuple[VariantStanding, ...]
+
+
 class CallResult(Frozen):
     """One tool call, or none (`outcome`).
 
@@ -77,4 +93,5 @@ class CallResult(Frozen):
     tokens: Tokens
     notes: tuple[str, ...] = ()
     placement: Placement = Placement()
+    variant: VariantChoice | None = None  # None: the bundle has none
     toolset_probability: float | None = None

@@ -63,3 +63,36 @@ def openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 def _not_found(name: str) -> str:
     raise importlib.metadata.PackageNotFoundError(name)
+
+
+STATIC_PROFILE: Final = """\
+name = "contoso-npu"
+description = "Contoso's NPU"
+architecture = "arm64"
+features = []
+provider = "QNNExecutionProvider"
+device = "NPU"
+
+[graph]
+form = "static"
+chunks = [1, 64]
+kv_length = 512
+
+[qnn]
+soc_model = 9999
+htp_arch = 73
+
+[qdq]
+weight_bits = 4
+activation_bits = 16
+
+[session]
+"""
+
+
+@pytest.fixture
+def static_profile(tmp_path: Path) -> Path:
+    """A profile with static graphs, for a SoC that is made up."""
+    path = tmp_path / "contoso-npu.toml"
+    path.write_text(STATIC_PROFILE, encoding="utf-8")
+    return path

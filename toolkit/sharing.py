@@ -13,8 +13,8 @@ class VariantSize(Frozen):
     """A variant in bytes. `shares` names the variants that run the very same model.
 
     `size_bytes` is of all files that it reads, `added_bytes` of those that no other variant reads: without it the
-    bundle would be so much smaller. Prompts and tokenizer are everybody's and in neither; the primary model's files are never
-    anybody's own, for every device can fall back to them.
+    bundle would be so much smaller. Prompts and tokenizer are everybody's and in neither; the primary model's files
+    are never anybody's own, for every device can fall back to them.
     """
 
     profile: str

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dualtune_edge.profiles.resolve import Resolution
 from dualtune_edge.runtime.bench.measure import Wanted
 from dualtune_edge.runtime.bench.measure import bench as measure
 from dualtune_edge.runtime.bench.text import describe
@@ -16,7 +15,7 @@ from dualtune_edge.runtime.bench.waterfall import write_waterfall
 from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.engine import EngineKind
-from dualtune_edge.runtime.pipeline import settings_for
+from dualtune_edge.runtime.variants import Ways, ways
 from dualtune_edge.toolkit import console
 
 
@@ -48,11 +47,11 @@ def bench(
 
     """
 
-    def resolve(opened: Bundle) -> Resolution:
-        resolution = settings_for(opened, profile=profile, threads=threads)
-        for warning in resolution.warnings:
+    def resolve(opened: Bundle) -> Ways:
+        found = ways(opened, profile=profile, threads=threads)
+        for warning in found.best.resolution.warnings:
             console.warn(warning)
-        return resolution
+        return found
 
     with Console(stderr=True).status("") as status:
         report = measure(bundle, resolve, Wanted(engine, requests, calls, free), status.update)

@@ -29,6 +29,7 @@ from dualtune_edge.runtime.bench.watched import Watched, watch
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.engine import EngineKind, open_engine
 from dualtune_edge.runtime.result import Placement
+from dualtune_edge.runtime.variants import Ways
 from dualtune_edge.toolkit.errors import RequestError
 
 _SWAPS: Final = 15
@@ -44,14 +45,12 @@ class Wanted:
     free: bool
 
 
-def bench(
-    path: Path, resolve: Callable[[Bundle], Resolution], wanted: Wanted, tell: Callable[[str], None]
-) -> BenchReport:
+def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: Callable[[str], None]) -> BenchReport:
     """Measure a bundle.
 
     Args:
         path: its folder.
-        resolve: how its sessions run here.
+        resolve: how it can run here; the best way is measured.
         wanted: what to measure.
         tell: is told each step before it begins.
 
@@ -62,8 +61,9 @@ def bench(
 
     """
     tell("opening")
-    bundle = open_bundle(path)  # whatever reads the files first reads them from the disk
-    resolution, manifest = resolve(bundle), bundle.manifest
+    found = resolve(open_bundle(path))  # whatever reads the files first reads them from the disk
+    bundle, resolution = found.best.bundle, found.best.resolution
+    manifest = bundle.manifest
     requests = (
         read_requests(wanted.requests, manifest, wanted.calls)
         if wanted.requests
@@ -86,7 +86,7 @@ def bench(
         return BenchReport(
             where=_where(resolution, wanted.engine, watched.placement),
             base=manifest.base.name,
-            weights_bytes=weight_bytes(manifest, None),
+            weights_bytes=weight_bytes(bundle, None),
             bandwidth=round(read_speed),
             open_ms=OpenTimes(hash=hashing, bundle=unhashed, engine=engine_ms, first_call=first),
             memory_opened=memory,

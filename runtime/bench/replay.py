@@ -17,7 +17,6 @@ from dualtune_edge.runtime.levers import NAIVE
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.manifest import MODEL_DIR, Manifest
 from dualtune_edge.toolkit.messages import FunctionCall, user
 
 _OTHER_WORDS: Final = (user("Something else, in other words, that was asked before."),)
@@ -136,7 +135,7 @@ class Replay:
         self, script: Script, events: Sequence[Event], start: float, *, forced: int, decided: int, answer: CallResult
     ) -> StageRun:
         forwards = [event for event in events if event.kind == "forward"]
-        weights = weight_bytes(self._bundle.manifest, script.adapter)
+        weights = weight_bytes(self._bundle, script.adapter)
         return StageRun(
             stage=script.stage,
             adapter=script.adapter,
@@ -186,15 +185,16 @@ def attribute(events: Sequence[Event], scripts: Sequence[Script]) -> list[list[E
     return found
 
 
-def weight_bytes(manifest: Manifest, adapter: str | None) -> int:
+def weight_bytes(bundle: Bundle, adapter: str | None) -> int:
     """Bytes of weights that one forward reads: the graph's files, and an external adapter's.
 
     An embedding table that is not the head's too is counted though only some rows of it are read.
     """
-    entry = next((each for each in manifest.adapters if each.name == adapter), None)
-    folder = entry.path if entry and entry.mode == "merged" else MODEL_DIR
+    model = bundle.entry
+    entry = next((each for each in model.adapters if each.name == adapter), None)
+    folder = entry.path if entry and entry.mode == "merged" else model.folder
     wanted = {f"{folder}/model.onnx", f"{folder}/model.onnx.data"} | ({entry.path} if entry else set())
-    return sum(file.size for file in manifest.files if file.path in wanted)
+    return sum(file.size for file in bundle.manifest.files if file.path in wanted)
 
 
 def _of_prompt(event: Event, prompt: int) -> int:

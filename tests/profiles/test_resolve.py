@@ -4,8 +4,8 @@ import pytest
 
 from dualtune_edge.profiles import catalog, plugins
 from dualtune_edge.profiles.plugins import PluginState
-from dualtune_edge.profiles.resolve import StateOf, candidates, resolve
-from dualtune_edge.profiles.schema import Cpu, EpDevice, Machine, OpenVinoOptions, SessionSettings
+from dualtune_edge.profiles.resolve import StateOf, candidates, passed_over, rank, resolve
+from dualtune_edge.profiles.schema import Cpu, EpDevice, HardwareProfile, Machine, OpenVinoOptions, SessionSettings
 from dualtune_edge.toolkit.errors import ProfileError
 
 AVX2 = ("avx2", "fma")
@@ -62,6 +62,7 @@ def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None
         "provider": "CPUExecutionProvider",
         "threads": "6",
         "spinning": "on",
+        "weights": "memory",
         "graph": "dynamic",
         "mode": "external",
         "kv_type": "float32",
@@ -164,3 +165,34 @@ def test_candidates_are_ranked_each_with_a_reason() -> None:
     assert ranked[: len(usable)] == tuple(each for each in ranked if each.usable)
     assert all(each.why for each in ranked)
     assert ranked[0].profile == resolve(None, machine("x86_64", *AVX512)).profile.name
+
+
+def gpu_and_cpu() -> list[HardwareProfile]:
+    return [catalog.load(name) for name in ("openvino", "cpu-x64", "x86-64-avx512-vnni", "openvino-gpu", "arm64-i8mm")]
+
+
+def test_variants_are_ranked_by_device_then_by_what_they_use_of_the_cpu() -> None:
+    ranked = rank(gpu_and_cpu(), machine("x86_64", *AVX512), openvino("CPU", "GPU"))
+    assert [(each.profile, each.usable) for each in ranked] == [
+        ("openvino-gpu", True),
+        ("x86-64-avx512-vnni", True),
+        ("cpu-x64", True),
+        ("openvino", True),
+        ("arm64-i8mm", False),
+    ]
+    assert all(each.why for each in ranked)
+    assert "arm64" in ranked[-1].why
+
+
+def test_what_cannot_be_followed_comes_last_with_the_reason() -> None:
+    ranked = rank(gpu_and_cpu(), machine("x86_64", *AVX2), openvino("CPU"))
+    assert [each.profile for each in ranked] == [
+        "cpu-x64",
+        "openvino",
+        "x86-64-avx512-vnni",
+        "openvino-gpu",
+        "arm64-i8mm",
+    ]
+    assert "no GPU" in ranked[3].why
+    (missed,) = passed_over(gpu_and_cpu(), catalog.load("cpu-x64"), machine("x86_64", *AVX2), openvino("CPU"))
+    assert missed == ranked[3]

@@ -65,9 +65,7 @@ def test_the_stages_counts_add_up(runs: list[CallRun], bundle: Bundle, requests:
             forwards = [span.tokens for span in stage.spans if span.kind == "forward"]
             assert len(forwards) == stage.forwards
             assert sum(forwards) >= stage.prompt - stage.reused
-            assert stage.floor_ms == pytest.approx(
-                stage.forwards * weight_bytes(bundle.manifest, stage.adapter) / 1e6, abs=1e-3
-            )
+            assert stage.floor_ms == pytest.approx(stage.forwards * weight_bytes(bundle, stage.adapter) / 1e6, abs=1e-3)
 
 
 def test_the_request_itself_is_never_reused(runs: list[CallRun], bundle: Bundle, requests: list[Request]) -> None:
@@ -159,8 +157,8 @@ def test_a_merged_adapter_reads_its_own_graph(bundle: Bundle) -> None:
     merged = next(adapter for adapter in bundle.manifest.adapters if adapter.mode == "merged")
     external = next(adapter for adapter in bundle.manifest.adapters if adapter.mode == "external")
     base = sizes["model/model.onnx"] + sizes["model/model.onnx.data"]
-    assert weight_bytes(bundle.manifest, None) == base
-    assert weight_bytes(bundle.manifest, external.name) == base + sizes[external.path]
-    assert weight_bytes(bundle.manifest, merged.name) == sum(
+    assert weight_bytes(bundle, None) == base
+    assert weight_bytes(bundle, external.name) == base + sizes[external.path]
+    assert weight_bytes(bundle, merged.name) == sum(
         sizes[f"{merged.path}/{name}"] for name in ("model.onnx", "model.onnx.data")
     )

@@ -1,0 +1,169 @@
+"""Which of a bundle's variants runs here: ranked by what the machine has, given up aloud for the next one.
+
+A bundle for one profile has one way to run, as before. One with variants brings its profiles along; the best of those
+that can be followed is opened, and where that fails the next one, down to the primary model on the CPU provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.resolve import Candidate, Resolution, passed_over, rank, resolve
+from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine
+from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.result import VariantChoice, VariantStanding
+from dualtune_edge.toolkit.errors import EngineError, ProfileError
+from dualtune_edge.toolkit.manifest import PRIMARY, Variant
+
+
+@dataclass(frozen=True)
+class Way:
+    """A bundle seen through one of its models, and how its sessions run. `profile`: of a variant, or empty."""
+
+    bundle: Bundle
+    resolution: Resolution
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a bundle can run here, best first: one at least. `candidates`: every variant, with a reason."""
+
+    ways: tuple[Way, ...]
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def best(self) -> Way:
+        """The one that is tried first."""
+        return self.ways[0]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A way that opened. `choice`: None where the bundle has no variants."""
+
+    bundle: Bundle
+    engine: Engine
+    resolution: Resolution
+    choice: VariantChoice | None = None
+
+
+def ways(bundle: Bundle, *, profile: str | None = None, threads: int | None = None) -> Ways:
+    """How a bundle can run here.
+
+    `profile` (a variant's name, a profile's name or a .toml file) beats $DUALTUNE_EDGE_PROFILE, and that the ranking.
+
+    Raises:
+        ProfileError: no such profile, or none for this machine.
+
+    """
+    asked, machine = catalog.asked_for(profile), detect()
+    if not bundle.manifest.variants:
+        name = asked or bundle.manifest.profile
+        return Ways((Way(bundle, resolve(catalog.load(name) if name else None, machine, threads=threads)),))
+    return _Ranking(bundle, machine, threads).ways(asked)
+
+
+def open_best(found: Ways, kind: EngineKind = "ort") -> Opened:
+    """Open the first way that opens.
+
+    Raises:
+        EngineError: none does; it tells of the last one, on the CPU provider.
+
+    """
+    told: list[str] = []
+    for way, after in zip(found.ways, (*found.ways[1:], None), strict=True):
+        resolution = way.resolution
+        instead = "; ".join(filter(None, (*told, resolution.settings.instead)))
+        resolution = replace(resolution, settings=replace(resolution.settings, instead=instead))
+        try:
+            engine = open_engine(way.bundle.model, resolution.settings, kind)
+        except EngineError as error:
+            if after is None:
+                raise
+            told.append(f"variant {way.profile} does not open, so {_named(after)} does: {error.found}")
+            continue
+        return Opened(way.bundle, engine, resolution, _choice(found, way))
+    raise AssertionError("a bundle has one way to run at least")
+
+
+def _named(way: Way) -> str:
+    return f"variant {way.profile}" if way.profile else f"the primary model by {CPU_PROVIDER}"
+
+
+def _choice(found: Ways, way: Way) -> VariantChoice | None:
+    if not found.candidates:
+        return None
+    candidates = tuple(
+        VariantStanding(profile=each.profile, usable=each.usable, why=each.why) for each in found.candidates
+    )
+    return VariantChoice(profile=way.resolution.profile.name, model=way.bundle.chosen, candidates=candidates)
+
+
+class _Ranking:
+    """The variants of one bundle on one machine."""
+
+    def __init__(self, bundle: Bundle, machine: Machine, threads: int | None) -> None:
+        self._bundle, self._machine, self._threads = bundle, machine, threads
+        self._profiles: dict[str, HardwareProfile] = {}
+        self._unread: list[Candidate] = []
+        for variant in bundle.manifest.variants:
+            try:
+                self._profiles[variant.profile] = _profile(bundle, variant)
+            except ProfileError as error:  # a later version's, with keys that this one does not know
+                why = f"this version cannot follow its profile: {error.found}"
+                self._unread.append(Candidate(variant.profile, usable=False, why=why))
+        self._models = {variant.profile: variant.model for variant in bundle.manifest.variants}
+
+    def ways(self, asked: str | None) -> Ways:
+        """The one that was asked for first, if it can be followed; then the others by rank, then the CPU's."""
+        candidates = (*rank(tuple(self._profiles.values()), self._machine), *self._unread)
+        usable = [self._profiles[each.profile] for each in candidates if each.usable]
+        if asked is None:
+            ranked = (*map(self._way, usable), self._last(""))
+            return Ways((self._aloud(ranked[0]), *ranked[1:]), candidates)
+        first = self._profiles.get(asked) or catalog.load(asked, self._models)
+        if first.graph.form == "static" and first.name not in self._profiles:
+            raise ProfileError(
+                f"profile {first.name}",
+                found="static graphs, which this bundle does not have",
+                expected=f"one of its variants: {', '.join(self._models)}, or a profile with a dynamic graph",
+                fix=f"Export it with --profile {asked} too.",
+            )
+        way = self._way(first)
+        instead = way.resolution.settings.instead
+        if instead or way.resolution.profile.name != first.name:  # it gave way
+            return Ways((self._last(instead),), candidates)
+        others = [self._way(profile) for profile in usable if profile.name != first.name]
+        return Ways((way, *others, self._last("")), candidates)
+
+    def _way(self, profile: HardwareProfile) -> Way:
+        """Through the profile's own model; through the primary one where the bundle has no variant for it."""
+        resolution = resolve(profile, self._machine, threads=self._threads)
+        model = self._models.get(profile.name, PRIMARY)
+        return Way(self._bundle.on(model), resolution, profile.name)
+
+    def _last(self, instead: str) -> Way:
+        """The primary model, by the CPU provider's profile that fits best."""
+        resolution = resolve(None, self._machine, threads=self._threads)
+        settings = replace(resolution.settings, instead=instead)
+        warnings = (instead, *resolution.warnings) if instead else resolution.warnings
+        return Way(self._bundle.on(PRIMARY), replace(resolution, settings=settings, warnings=warnings))
+
+    def _aloud(self, best: Way) -> Way:
+        """With a warning for each variant that would come before it, were its provider there."""
+        profiles = tuple(self._profiles.values())
+        told = tuple(
+            f"variant {profile.profile} is passed over: {profile.why}"
+            for profile in passed_over(profiles, best.resolution.profile, self._machine)
+        )
+        resolution = best.resolution
+        return replace(best, resolution=replace(resolution, warnings=(*told, *resolution.warnings)))
+
+
+def _profile(bundle: Bundle, variant: Variant) -> HardwareProfile:
+    path = bundle.root / variant.file
+    return catalog.parse(path.read_bytes(), where=str(path))
