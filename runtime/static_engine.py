@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.engine import (
     ModelSource,
     Snapshot,
@@ -26,9 +26,10 @@ from dualtune_edge.runtime.engine import (
     closed,
 )
 from dualtune_edge.runtime.ort_graph import failed, ortvalue
+from dualtune_edge.runtime.qnn import by_htp
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.runtime.static_graph import Array, OpenStatic, Static, by_cpu, mask_of, open_static
-from dualtune_edge.toolkit.errors import EngineError
+from dualtune_edge.toolkit.errors import EdgeError, EngineError
 from dualtune_edge.toolkit.graph_form import StaticGraph
 
 
@@ -36,7 +37,7 @@ class StaticEngine:
     """The Engine protocol on static graphs; adapters are merged. Graphs are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings, open_sessions: OpenStatic | None = None) -> None:
-        """Open nothing yet; `open_sessions`: by default the CPU provider does.
+        """Open nothing yet; `open_sessions`: by default as `settings` say.
 
         Raises:
             EngineError: the graphs are not static, or an adapter is external.
@@ -53,7 +54,8 @@ class StaticEngine:
                     fix="Export the bundle again.",
                 )
         self._source, self._form = source, source.graph
-        self._open_sessions = open_sessions or by_cpu(settings)
+        self._settings = settings
+        self._open_sessions = open_sessions or self._opener()
         self._models: dict[Path, Static] = {}
         cache = source.cache
         size = (cache.layers, 2, self._form.kv_length, cache.heads, cache.head_dim)  # 2: keys and values
@@ -70,7 +72,8 @@ class StaticEngine:
     @property
     def placement(self) -> Placement:
         """Who runs the graphs that were opened first; all have the same provider."""
-        return next((model.placement for model in self._models.values()), Placement())
+        opened = next((model.placement for model in self._models.values()), None)
+        return opened or Placement(instead=self._settings.instead)
 
     @property
     def vocab_size(self) -> int:
@@ -204,8 +207,32 @@ class StaticEngine:
         self._require_open()
         folder = self._source.folder if name is None else self._source.adapter(name).path
         if folder not in self._models:
-            self._models[folder] = open_static(folder, self._source, self._form, self._open_sessions)
+            try:
+                self._models[folder] = open_static(folder, self._source, self._form, self._open_sessions)
+            except EngineError as error:
+                if self._settings.provider == CPU_PROVIDER:
+                    raise
+                self._fall_back(error)
+                self._models[folder] = open_static(folder, self._source, self._form, self._open_sessions)
         return self._models[folder]
+
+    def _opener(self) -> OpenStatic:
+        """The provider's; where it cannot be used at all, the CPU provider's."""
+        if self._settings.provider == CPU_PROVIDER:
+            return by_cpu(self._settings)
+        try:
+            return by_htp(self._source, self._settings)
+        except EdgeError as error:
+            self._fall_back(error)
+            return self._open_sessions
+
+    def _fall_back(self, error: EdgeError) -> None:
+        """Let the CPU provider run the graphs themselves from now on: the other one fails on this bundle."""
+        instead = f"{self._settings.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {error.found}"
+        self._settings = SessionSettings(self._settings.intra_op_threads, self._settings.spinning, instead=instead)
+        self._open_sessions = by_cpu(self._settings)
+        self._models.clear()
+        self._tokens.clear()
 
     def _require_open(self) -> None:
         if not self._open:

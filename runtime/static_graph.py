@@ -38,7 +38,8 @@ class Static:
     placement: Placement
 
 
-OpenStatic: TypeAlias = Callable[[Path, StaticGraph], tuple[Mapping[int, onnxruntime.InferenceSession], Placement]]
+Opened: TypeAlias = tuple[Mapping[int, onnxruntime.InferenceSession], Placement]  # by chunk length
+OpenStatic: TypeAlias = Callable[[Path, StaticGraph], Opened]  # given the folder of the graphs
 
 
 def open_static(folder: Path, source: ModelSource, form: StaticGraph, open_sessions: OpenStatic) -> Static:
@@ -90,13 +91,13 @@ def static_options(settings: SessionSettings) -> onnxruntime.SessionOptions:
 def mask_of(held: int, tokens: int, kv_length: int, kind: np.dtype[Any]) -> Array:
     """What each token of a chunk sees, shape (1, 1, tokens, kv_length): the `held` tokens, its own and those between.
 
-    The chunk's tokens stand in the last places, whatever is held. As an integer the greatest is 0.
+    The chunk's tokens stand in the last places, whatever is held.
     """
     sees = np.zeros((tokens, kv_length), dtype=bool)
     sees[:, :held] = True
     sees[:, kv_length - tokens :] = np.tri(tokens, dtype=bool)
-    seen, hidden = (np.iinfo(np.uint16).max, 0) if kind == np.uint16 else (0, _FAR)
-    return np.where(sees, seen, hidden).astype(kind)[np.newaxis, np.newaxis]
+    hidden = np.iinfo(np.int16).min if kind == np.int16 else _FAR
+    return np.where(sees, 0, hidden).astype(kind)[np.newaxis, np.newaxis]
 
 
 def on_cpu(session: onnxruntime.InferenceSession) -> dict[str, int]:
@@ -105,7 +106,7 @@ def on_cpu(session: onnxruntime.InferenceSession) -> dict[str, int]:
     return dict(Counter(node.op_type for part in parts if part.ep_name == CPU_PROVIDER for node in part.get_nodes()))
 
 
-_TYPES: Final = {"float32": "tensor(float)", "uint16": "tensor(uint16)"}
+_TYPES: Final = {"float32": "tensor(float)", "int16": "tensor(int16)"}
 
 
 def _check(

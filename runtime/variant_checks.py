@@ -9,7 +9,7 @@ from typing import Final
 from dualtune_edge.toolkit.graph_form import StaticGraph
 from dualtune_edge.toolkit.manifest import PRIMARY, AdapterEntry, Manifest, ModelEntry
 
-_WIDTHS: Final = {"float32": 4, "float16": 2, "uint16": 2}
+_WIDTHS: Final = {"float32": 4, "float16": 2, "int16": 2}
 
 
 def variant_faults(manifest: Manifest) -> Iterator[str]:

@@ -103,7 +103,7 @@ class CacheShape(Frozen):
     layers: int
     heads: int
     head_dim: int
-    dtype: Literal["float32", "float16", "uint16"] = "float32"  # uint16: on the ranges of a static graph
+    dtype: Literal["float32", "float16", "int16"] = "float32"  # int16: on the ranges of a static graph
 
 
 class AdapterEntry(Frozen):
@@ -127,7 +127,7 @@ class StateKey(Frozen):
     graph: str  # SHA-256 over the hashes of the graph's files and the adapter's
     tokens: str  # SHA-256 over the prefix, 8 bytes a token
     kv_format: str  # the engine, and how its values lie
-    dtype: Literal["float32", "float16", "uint16"]
+    dtype: Literal["float32", "float16", "int16"]
     shape: tuple[int, int, int, int, int]  # layers, 2 (keys and values), heads, tokens, head_dim
 
 

@@ -18,7 +18,7 @@ from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.qnn.tables import lookup_tables
 from dualtune_edge.runtime.static_graph import mask_of
 
-_ROOM: Final = 0.25  # of a range's width at either end: what other prompts may need; it costs half a bit of sixteen
+_ROOM: Final = 1.5  # of what was seen: for what other prompts may need; it costs half a bit of sixteen
 
 
 def calibrate(
@@ -49,9 +49,9 @@ def calibrate(
             for output, values in found.items():
                 if name := names.get(output):
                     low, high = float(values.min()), float(values.max())
-                    before = seen.get(name, Range.of(low, high))
-                    seen[name] = Range.of(min(low, before.low), max(high, before.high))
-    return {name: _widened(each) for name, each in seen.items()}
+                    before = seen.get(name, Range(low, high))
+                    seen[name] = Range(min(low, before.low), max(high, before.high))
+    return {name: Range(each.low * _ROOM, each.high * _ROOM) for name, each in seen.items()}
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -59,11 +59,6 @@ def _options() -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # fp32 activations, as calibrated
     options.log_severity_level = 3
     return options
-
-
-def _widened(seen: Range) -> Range:
-    room = _ROOM * (seen.high - seen.low)
-    return Range.of(seen.low - room if seen.low else 0.0, seen.high + room if seen.high else 0.0)
 
 
 def _forwards(

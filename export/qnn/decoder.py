@@ -22,8 +22,8 @@ from dualtune_edge.export.qnn.shape import DecoderShape
 
 NORM: Final = "model.norm"
 _BEYOND: Final = 16.0  # nats below the least score: its share, e^-16, is none of the 65,535 steps
-UNIT: Final = Range.of(-1.0, 1.0)  # of cosines and sines
-_SHARE: Final = Range.of(0.0, 1.0)
+UNIT: Final = Range(-1.0, 1.0)  # of cosines and sines
+_SHARE: Final = Range(0.0, 1.0)
 
 
 class Parameters(Protocol):
@@ -94,9 +94,7 @@ class _Decoder:
 
     def _mask(self) -> ir.Value:
         """Once for each head of a group: queries of a group are rows of one product."""
-        mask = self.emit.activation(
-            "mask", (1, 1, self.chunk.tokens, self.chunk.kv_length), Range.of(-self._depth, 0.0)
-        )
+        mask = self.emit.activation("mask", (1, 1, self.chunk.tokens, self.chunk.kv_length), Range(-self._depth, 0.0))
         return (
             self.emit.move("Concat", [mask] * self.shape.group, "mask.group", axis=2) if self.shape.group > 1 else mask
         )
@@ -145,7 +143,7 @@ class _Decoder:
 
     def _masked(self, scores: str) -> Range:
         low, high = (self.ranges[scores].low, self.ranges[scores].high) if self.ranges else (0.0, 0.0)
-        return Range.of(low - self._depth, high)
+        return Range(low - self._depth, high)
 
     def _heads(self, path: str, part: str, hidden: ir.Value, heads: int) -> ir.Value:
         """Queries, keys or values, shape (1, tokens, heads, head_dim)."""

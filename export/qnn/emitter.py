@@ -42,7 +42,7 @@ class Emitter:
     @property
     def activations(self) -> ir.DataType:
         """What activations are stored as where they enter and leave the graph."""
-        return ir.DataType.FLOAT if self._ranges is None else ir.DataType.UINT16
+        return ir.DataType.FLOAT if self._ranges is None else ir.DataType.INT16
 
     def input(self, name: str, shape: Sequence[int], kind: ir.DataType) -> ir.Value:
         """A graph input that is no activation."""
@@ -57,7 +57,7 @@ class Emitter:
 
     def output(self, value: ir.Value, name: str, shape: Sequence[int], kind: ir.DataType) -> None:
         """A graph output: float32, or the integers of an activation."""
-        result = self._integers[value] if kind == ir.DataType.UINT16 else value
+        result = self._integers[value] if kind == ir.DataType.INT16 else value
         result.name, result.shape, result.type = name, ir.Shape(shape), ir.TensorType(kind)
         self._outputs.append(result)
 
@@ -153,4 +153,4 @@ class Emitter:
     def _grid(self, value: ir.Value, grid: Range) -> tuple[ir.Value, ir.Value]:
         name = f"{value.name}.grid"
         scale = self.constant(f"{name}.scale", np.array(grid.scale, dtype=np.float32))
-        return scale, self.constant(f"{name}.zero", np.array(grid.zero_point, dtype=np.uint16))
+        return scale, self.constant(f"{name}.zero", np.zeros((), dtype=np.int16))

@@ -9,43 +9,35 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-U16: Final = 65535
+TOP: Final = 32767  # of 16 bits, signed
 _LEAST: Final = 1e-6
 _SHRINKS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)  # of a scale: clipping the largest weight may serve all the others
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an activation's values lie in; 0 is always inside, so that it is exact."""
+    """What an activation's values lie in, and its grid: signed 16-bit integers around 0.
+
+    HTP multiplies two activations of unsigned integers, or of a zero point other than 0, as if one of them had 8 bits.
+    """
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, low: float, high: float) -> Self:
-        """The range with 0 inside, and of some width."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        return cls(low, max(high, low + _LEAST))
-
-    @classmethod
     def around(cls, values: NDArray[np.float32]) -> Self:
         """The range of these values."""
-        return cls.of(float(values.min()), float(values.max()))
+        return cls(float(values.min()), float(values.max()))
 
     @property
     def scale(self) -> float:
-        """Of one of the 65,535 steps."""
-        return float(np.float32((self.high - self.low) / U16))
+        """Of one step."""
+        return float(np.float32(max(-self.low, self.high, _LEAST) / TOP))
 
-    @property
-    def zero_point(self) -> int:
-        """The integer that stands for 0."""
-        return round(-self.low / self.scale)
-
-    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Values as QuantizeLinear writes them: rounded to the nearest, clipped to the range."""
-        integers = np.rint(values / np.float32(self.scale)) + self.zero_point
-        result: NDArray[np.uint16] = np.clip(integers, 0, U16).astype(np.uint16)
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int16]:
+        """Values as QuantizeLinear writes them: rounded to the nearest, clipped to what 16 bits hold."""
+        integers = np.rint(values / np.float32(self.scale))
+        result: NDArray[np.int16] = np.clip(integers, -TOP - 1, TOP).astype(np.int16)
         return result
 
 

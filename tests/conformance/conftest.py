@@ -112,7 +112,7 @@ def _export_static(root: Path, name: str, quantization: QdqQuantization | None) 
             with merged_weights(checkpoint, read, scratch=root) as weights:
                 build_static(checkpoint, path, STATIC, quantization, prompts=prompts, weights=weights)
         adapters.append(AdapterSource(adapter, "merged", path, read.sha256 if adapter != "merged" else "another"))
-    cache = checkpoint.cache.model_copy(update={"dtype": "uint16" if quantization else "float32"})
+    cache = checkpoint.cache.model_copy(update={"dtype": "int16" if quantization else "float32"})
     return replace(_source(root / name, checkpoint, tuple(adapters)), graph=STATIC, cache=cache)
 
 

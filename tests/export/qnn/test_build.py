@@ -32,7 +32,7 @@ def engine(checkpoint: Checkpoint, folder: Path, *, integers: bool = False) -> S
     source = ModelSource(
         folder=folder,
         fingerprint=checkpoint.fingerprint,
-        cache=checkpoint.cache.model_copy(update={"dtype": "uint16" if integers else "float32"}),
+        cache=checkpoint.cache.model_copy(update={"dtype": "int16" if integers else "float32"}),
         vocab_size=checkpoint.vocab_size,
         context_length=checkpoint.context_length,
         graph=FORM,
