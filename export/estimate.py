@@ -8,7 +8,7 @@ has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from dualtune_edge.export import room
 from dualtune_edge.export.graphs import Placed, places
-from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.inputs import Inputs, quantizations_for
 from dualtune_edge.export.parity.check import subjects
 from dualtune_edge.export.parity.streamed import LARGE
 from dualtune_edge.export.plan import Plans
@@ -41,6 +41,7 @@ _QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110}  # in so many b
 _A_NUMBER: Final = 2.5  # bytes for each number of the largest matrix, while its quantized pieces are joined
 _A_TEXT: Final = 30  # bytes for each byte of tokenizer.json, as tokenizer and grammars hold it
 _PACKED: Final = 2.1  # onnxruntime holds a graph's weights twice: as they are and packed for its kernels
+_CHOICES: Final = 8  # forwards of a choice, and those in which the reference goes another way
 _ADAPTERS: Final = 1 << 30  # bytes of external adapters that an engine keeps
 # Seconds on one core of a machine that hashes _HASHED bytes a second.
 _HASHED: Final = 1.8e9
@@ -79,9 +80,11 @@ class Estimate(Frozen):
 def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, others: Sequence[Inputs] = ()) -> Estimate:
     """Of an export to `output` that has nothing to go on from; what an earlier one left there counts as free disk.
 
-    `others`: of the further models of a bundle for several profiles; what they share with another counts twice.
+    `others`: of the further models of a bundle for several profiles; what they share with another counts twice. With
+    `quantization: auto` each stage is that of the recipe which needs most; time is that of one recipe.
     """
-    stages = tuple(stage for each in (inputs, *others) for stage in _Estimator(spec, each, plans).stages())
+    further = (stage for each in others for stage in _Estimator(spec, each, plans).stages())
+    stages = (*_of_recipes(spec, inputs, plans), *further)
     grown, disk = 0, 0
     for stage in stages:
         grown += stage.disk
@@ -95,6 +98,20 @@ def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, other
         memory_free=room.free_memory() + room.resident(),
         seconds=sum(stage.seconds for stage in stages),
     )
+
+
+def _of_recipes(spec: ExportSpec, inputs: Inputs, plans: Plans) -> Iterator[StageNeed]:
+    """Stages of the primary model, by whichever recipe needs most."""
+    recipes = quantizations_for(spec, inputs.profile)
+    each = [_Estimator(spec, replace(inputs, quantization=recipe), plans).stages() for recipe in recipes]
+    for needs in zip(*each, strict=True):
+        first = needs[0]
+        most = {key: max(getattr(need, key) for need in needs) for key in ("disk", "scratch", "memory", "seconds")}
+        if first.name == COMPARE and spec.parity and len(recipes) > 1:
+            asked = spec.parity
+            positions = len(subjects(plans, asked.prompts)) * asked.prompts * (asked.argument_tokens + _CHOICES)
+            most["scratch"] += len(recipes) * positions * 4 * inputs.checkpoint.vocab_size  # `Memory`
+        yield first.model_copy(update=most)
 
 
 def refuse_without_room(needed: Estimate, output: Path) -> None:
