@@ -13,10 +13,10 @@ import numpy as np
 from dualtune_edge.export.assemble import model_entry, write_parity
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs, quantizations_for
-from dualtune_edge.export.parity.bundle import compare_bundle
+from dualtune_edge.export.parity.bundle import compare_bundle, is_compared
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import subjects
-from dualtune_edge.export.parity.verdict import refuse_beyond
+from dualtune_edge.export.parity.verdict import first_breach, refuse_beyond
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.prefix_states import write_states
 from dualtune_edge.export.progress import Stages
@@ -106,9 +106,27 @@ class ModelMaker:
         inputs = replace(inputs, quantization=recipe)
         graphs = BundleGraphs(inputs, self.work, self.stages)
         with contextlib.nullcontext() if earlier is None else self.stages.of(name_of(recipe)):
-            graphs.build()
-            graphs.try_out(self.plans)
-            return Attempt(inputs, graphs, self._compare(inputs, graphs, earlier))
+            parity = self._refusal(inputs, graphs, earlier)
+            if parity is None:
+                graphs.build()
+                graphs.try_out(self.plans)
+                parity = self._compare(inputs, graphs, earlier)
+            return Attempt(inputs, graphs, parity)
+
+    def _refusal(
+        self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
+    ) -> ParityReport | None:
+        """What an interrupted export found of a recipe that is not within the limits: it is not built once more."""
+        asked = self.spec.parity
+        if asked is None or earlier is None:
+            return None
+        compared = subjects(self.plans, asked.prompts)
+        if not is_compared(
+            inputs, compared, asked, self.work, graphs=graphs, calibration=self.calibration, earlier=earlier
+        ):
+            return None
+        found = self._compare(inputs, graphs, earlier)
+        return found if first_breach(found.stages, found.limits) else None
 
     def _compare(self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None) -> ParityReport:
         """Every stage against PEFT in float32, if it is not switched off."""

@@ -50,7 +50,7 @@ def compare_bundle(
 
     """
     whole = inputs.quantization.bits == 32
-    left_out = earlier[0].before_quantization_skipped if earlier else None if whole else _left_out(inputs, spec)
+    left_out = _left_out(inputs, spec, earlier)
     memory = None if earlier is None else Memory(work.scratch / _REFERENCE, len(earlier))
     steps = _steps(subjects, spec, graphs, calibration, before=left_out is None, earlier=len(earlier or ()))
     missing = [subject for subject in subjects if not work.has(steps[subject.stage.name])]
@@ -92,6 +92,22 @@ def compare_bundle(
     )
 
 
+def is_compared(
+    inputs: Inputs,
+    subjects: Sequence[Subject],
+    spec: ParitySpec,
+    work: Work,
+    *,
+    graphs: BundleGraphs,
+    calibration: Sequence[Case],
+    earlier: Sequence[ParityReport] | None,
+) -> bool:
+    """Whether `compare_bundle` has been through with it, so that it needs no graph; its arguments."""
+    before = _left_out(inputs, spec, earlier) is None
+    steps = _steps(subjects, spec, graphs, calibration, before=before, earlier=len(earlier or ()))
+    return all(work.has(step) for step in steps.values())
+
+
 def _steps(
     subjects: Sequence[Subject],
     spec: ParitySpec,
@@ -123,8 +139,12 @@ def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
     )
 
 
-def _left_out(inputs: Inputs, spec: ParitySpec) -> str | None:
-    """Why the graph before quantization is not built; None: it is."""
+def _left_out(inputs: Inputs, spec: ParitySpec, earlier: Sequence[ParityReport] | None) -> str | None:
+    """Why the graph before quantization is not compared; None: it is."""
+    if earlier:
+        return earlier[0].before_quantization_skipped
+    if inputs.quantization.bits == 32:
+        return None
     size = float32_bytes(inputs.checkpoint)
     if spec.before_quantization is False:
         return "the spec says so"

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
-from dualtune_edge.export import stages, steps
+from dualtune_edge.export import graphs, models, stages, steps
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
 from dualtune_edge.export.work_folder import JOURNAL, Step, Work, partial
 from dualtune_edge.toolkit.errors import OutputError, ParityError, SpecError
+from dualtune_edge.toolkit.manifest import Quantization
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"type": "string"}}}},
@@ -213,6 +214,28 @@ def test_other_limits_make_nothing_again(desk: Path, tmp_path: Path) -> None:
         run(desk, output, spec=SPEC.replace("prompts: 1", "prompts: 1, limits: {max_kl: 0}"))
     assert not output.exists()
     assert {name for name in ALL if "states/" in name} == remade(desk, output, SPEC)
+
+
+def test_a_refused_recipe_is_not_built_again(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = (Quantization(block_size=128), Quantization(block_size=64))
+    monkeypatch.setattr(models, "quantizations_for", lambda *_: recipes)
+    built: list[Quantization] = []
+
+    def build_graph(checkpoint: object, out: Path, quantization: Quantization, **kwargs: object) -> None:
+        built.append(quantization)
+        if quantization == recipes[1] and len(built) == 3:  # after the first one, and the graph in float32
+            raise Killed
+        real(checkpoint, out, quantization, **kwargs)
+
+    real = graphs.build_graph
+    monkeypatch.setattr(graphs, "build_graph", build_graph)
+    spec = SPEC.replace("prompts: 1", "prompts: 1, limits: {max_kl: 0}").replace(", mode: merged", "")
+    with pytest.raises(Killed):
+        run(desk, tmp_path / "bundle", spec=spec)
+    assert built == [recipes[0], Quantization(bits=32), recipes[1]]
+    with pytest.raises(ParityError):
+        run(desk, tmp_path / "bundle", spec=spec)
+    assert built[3:] == [recipes[1]]
 
 
 def test_other_tools_make_everything_again(desk: Path, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
