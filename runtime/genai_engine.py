@@ -28,6 +28,7 @@ from dualtune_edge.runtime.engine import (
     check_tokens,
     closed,
 )
+from dualtune_edge.runtime.huge_pages import huge_pages
 from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, mapped_graph
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
@@ -204,7 +205,8 @@ class GenaiEngine:
         if folder not in self._models:
             config = onnxruntime_genai.Config(str(folder))
             config.overlay(json.dumps({"model": {"decoder": self._decoder(folder)}}))
-            model = onnxruntime_genai.Model(config)
+            with huge_pages():
+                model = onnxruntime_genai.Model(config)
             self._models[folder] = _Model(model, onnxruntime_genai.Adapters(model))
         return self._models[folder]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.adapter_file import map_adapter
 from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.huge_pages import huge_pages
 from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, open_mapped
 from dualtune_edge.runtime.providers import Graph, open_session
 from dualtune_edge.runtime.result import Placement
@@ -56,7 +57,8 @@ def _open(folder: Path, source: ModelSource, settings: SessionSettings) -> Graph
             not_mapped = str(reason)
         else:
             return Graph(session, Placement(instead=settings.instead, weights="mapped"))
-    graph = open_session(folder / GRAPH, options, settings, int8=source.int8_activations)
+    with huge_pages():
+        graph = open_session(folder / GRAPH, options, settings, int8=source.int8_activations)
     return replace(graph, placement=graph.placement.model_copy(update={"not_mapped": not_mapped}))
 
 
