@@ -35,6 +35,9 @@ COMMANDS: Final = {
     "export": Row(
         "dualtune_edge.export.command", "export", "Compile a base model and its LoRA adapters into a bundle."
     ),
+    "trace": Row(
+        "dualtune_edge.export.optimum_graph.trace", "trace", "Export a base's graph by Optimum, for `export --graph`."
+    ),
     "call": Row("dualtune_edge.runtime.command", "call", "Answer a message with a tool call."),
     "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),

@@ -24,6 +24,7 @@ class Sizes:
     heads: int
     kv_heads: int
     head: int
+    epsilon: float  # of the norms
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def read_norm(reading: Reading, value: ir.Value | None, weight: str) -> tuple[No
         raise cursor.strange(mean_node.inputs[0], "x²")
     cursor.same(square.inputs[0], x, "the square of the value that is normalized")
     offset = reading.weights.scale(scale, weight)
+    expected = reading.sizes.epsilon
+    if not cursor.is_number(epsilon, expected):
+        raise cursor.strange(add.outputs[0], f"an ε of {expected}, by config.json")
     return Norm(weight, cursor.number(epsilon, "a constant ε"), offset), x
 
 

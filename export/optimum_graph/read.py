@@ -115,6 +115,7 @@ def _sizes(config: PretrainedConfig, checkpoint: Checkpoint) -> Sizes:
         heads=config.num_attention_heads,
         kv_heads=checkpoint.cache.heads,
         head=checkpoint.cache.head_dim,
+        epsilon=config.rms_norm_eps,
     )
 
 
@@ -131,7 +132,7 @@ def _read(reading: Reading, config: PretrainedConfig, checkpoint: Checkpoint) ->
     for index in reversed(range(checkpoint.cache.layers)):
         layer, value = _read_layer(reading, value, index, rotated, found)
         layers.insert(0, layer)
-    scale = _read_embedding(reading, value)
+    scale = _read_embedding(reading, value, config)
     probes = _probes(config, checkpoint)
     claims.verify(probes)
     candidates = (None, *([config.sliding_window] if getattr(config, "sliding_window", None) else []))
@@ -187,13 +188,17 @@ def _read_layer(
     return Layer(norm, attention, after_first, mlp_norm, mlp, after), first
 
 
-def _read_embedding(reading: Reading, value: ir.Value | None) -> float:
+def _read_embedding(reading: Reading, value: ir.Value | None, config: PretrainedConfig) -> float:
+    """The embeddings, times a constant where the model is a Gemma. Returns it."""
     cursor = reading.cursor
+    wanted = config.hidden_size**0.5 if config.model_type.startswith("gemma") else 1.0
     reading.claims.shape(value, "B", "S", reading.sizes.hidden)
     scale = 1.0
     if cursor.is_op(value, "Mul"):
         node = cursor.node(value, "Mul")
         value, scale = node.inputs[0], cursor.number(node.inputs[1], "a constant factor of the embeddings")
+    if not math.isclose(scale, wanted, rel_tol=1e-6):
+        raise cursor.strange(value, f"embeddings times {wanted}")
     gather = cursor.node(value, "Gather")
     reading.claims.shape(value, "B", "S", reading.sizes.hidden)
     reading.weights.table(gather.inputs[0], f"{EMBEDDING}.weight")
