@@ -103,6 +103,8 @@ class HardwareProfile(Frozen):
             raise ValueError(f"`device` {' or '.join(_DEVICES[self.provider])} for {self.provider}")
         if self.provider == QNN_PROVIDER and self.qnn is None:
             raise ValueError("`qnn`: the SoC that is compiled for")
+        if self.provider != CPU_PROVIDER and self.session.weights == "mapped":
+            raise ValueError(f"no mapped `session.weights` where {self.provider} runs the model: it keeps its own")
         return self
 
     @model_validator(mode="after")

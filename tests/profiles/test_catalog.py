@@ -67,6 +67,12 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         ('form = "dynamic"', 'form = "statick"', "graph: found.*'dynamic', 'static'"),
         ("[why]", '[why]\nspining = "x"', r"no reason for 'spining'.*Did you mean 'spinning'"),
         ("[graph]", "memory_mb = 0\n[graph]", "memory_mb: found 0"),
+        ('weights = "mapped"', 'weights = "shared"', r"session\.weights: found 'shared'"),
+        (
+            'provider = "CPUExecutionProvider"',
+            'provider = "OpenVINOExecutionProvider"',
+            "no mapped `session.weights` where OpenVINO",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, told: str) -> None:

@@ -55,14 +55,14 @@ def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str)
 
 def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None:
     resolution = resolve(None, machine("x86_64", *AVX2, physical=6, logical=12, fastest=6))
-    assert resolution.settings == SessionSettings(intra_op_threads=6, spinning=True)
+    assert resolution.settings == SessionSettings(intra_op_threads=6, spinning=True, weights="mapped")
     told = {reason.setting: reason.value for reason in resolution.reasons}
     assert told == {
         "profile": "cpu-x64",
         "provider": "CPUExecutionProvider",
         "threads": "6",
         "spinning": "on",
-        "weights": "memory",
+        "weights": "mapped",
         "graph": "dynamic",
         "mode": "external",
         "kv_type": "float32",
