@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dualtune_edge.export.assemble import write_manifest, write_prompts
+from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_budget
 from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.inputs import Inputs, read_inputs
@@ -80,6 +81,7 @@ def run(
                 variants = write_profiles(read.models, work)
                 entries = [each.entry for each in made]
                 manifest = write_manifest(inputs, plans, work.folder, models=entries, variants=variants)
+                refuse_built_over_budget(read.models, manifest)
             reused = work.reused
             work.publish()
     return ExportReport(
@@ -125,6 +127,7 @@ def _read(spec: ExportSpec, stages: Stages) -> _Read:
     with stages.stage("read and check"):
         inputs = read_inputs(spec)
         models = plan_models(spec, inputs)
+        refuse_over_budget(models)
         calibration = _calibration(spec, inputs)
     with stages.stage("plan prompts"):
         plans = plan_prompts(inputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.budget import over_budget
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import Candidate, Resolution, passed_over, rank, resolve
 from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine
@@ -17,6 +18,7 @@ from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
 from dualtune_edge.runtime.result import VariantChoice, VariantStanding
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
 from dualtune_edge.toolkit.manifest import PRIMARY, Variant
+from dualtune_edge.toolkit.sharing import weight_bytes
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,16 @@ def ways(bundle: Bundle, *, profile: str | None = None, threads: int | None = No
     `profile` (a variant's name, a profile's name or a .toml file) beats $DUALTUNE_EDGE_PROFILE, and that the ranking.
 
     Raises:
-        ProfileError: no such profile, or none for this machine.
+        ProfileError: no such profile, none for this machine, or the model is too large for the one that was asked for.
 
     """
     asked, machine = catalog.asked_for(profile), detect()
     if not bundle.manifest.variants:
         name = asked or bundle.manifest.profile
-        return Ways((Way(bundle, resolve(catalog.load(name) if name else None, machine, threads=threads)),))
+        wanted = catalog.load(name) if name else None
+        if wanted:
+            _refuse_over_budget(wanted, bundle)
+        return Ways((Way(bundle, resolve(wanted, machine, threads=threads)),))
     return _Ranking(bundle, machine, threads).ways(asked)
 
 
@@ -108,19 +113,24 @@ class _Ranking:
 
     def __init__(self, bundle: Bundle, machine: Machine, threads: int | None) -> None:
         self._bundle, self._machine, self._threads = bundle, machine, threads
+        self._models = {variant.profile: variant.model for variant in bundle.manifest.variants}
         self._profiles: dict[str, HardwareProfile] = {}
-        self._unread: list[Candidate] = []
+        self._refused: dict[str, str] = {}  # variant → why, whatever the machine has
         for variant in bundle.manifest.variants:
             try:
-                self._profiles[variant.profile] = _profile(bundle, variant)
+                profile = _profile(bundle, variant)
             except ProfileError as error:  # a later version's, with keys that this one does not know
-                why = f"this version cannot follow its profile: {error.found}"
-                self._unread.append(Candidate(variant.profile, usable=False, why=why))
-        self._models = {variant.profile: variant.model for variant in bundle.manifest.variants}
+                self._refused[variant.profile] = f"this version cannot follow its profile: {error.found}"
+                continue
+            self._profiles[variant.profile] = profile
+            if told := _over_budget(profile, bundle.on(variant.model)):
+                self._refused[variant.profile] = told
 
     def ways(self, asked: str | None) -> Ways:
         """The one that was asked for first, if it can be followed; then the others by rank, then the CPU's."""
-        candidates = (*rank(tuple(self._profiles.values()), self._machine), *self._unread)
+        fitting = [profile for profile in self._profiles.values() if profile.name not in self._refused]
+        refused = (Candidate(name, usable=False, why=why) for name, why in self._refused.items())
+        candidates = (*rank(fitting, self._machine), *refused)
         usable = [self._profiles[each.profile] for each in candidates if each.usable]
         if asked is None:
             ranked = (*map(self._way, usable), self._last(""))
@@ -134,6 +144,7 @@ class _Ranking:
                 fix=f"Export it with --profile {asked} too.",
             )
         way = self._way(first)
+        _refuse_over_budget(first, way.bundle)
         instead = way.resolution.settings.instead
         if instead or way.resolution.profile.name != first.name:  # it gave way
             return Ways((self._last(instead),), candidates)
@@ -154,14 +165,26 @@ class _Ranking:
         return Way(self._bundle.on(PRIMARY), replace(resolution, settings=settings, warnings=warnings))
 
     def _aloud(self, best: Way) -> Way:
-        """With a warning for each variant that would come before it, were its provider there."""
-        profiles = tuple(self._profiles.values())
-        told = tuple(
-            f"variant {profile.profile} is passed over: {profile.why}"
-            for profile in passed_over(profiles, best.resolution.profile, self._machine)
-        )
+        """With a warning for each variant that is refused, or would come before it, were its provider there."""
+        missed = passed_over(tuple(self._profiles.values()), best.resolution.profile, self._machine)
+        why = self._refused | {each.profile: each.why for each in missed}
+        told = tuple(f"variant {name} is passed over: {reason}" for name, reason in why.items())
         resolution = best.resolution
         return replace(best, resolution=replace(resolution, warnings=(*told, *resolution.warnings)))
+
+
+def _over_budget(profile: HardwareProfile, bundle: Bundle) -> str:
+    return over_budget(profile, weight_bytes(bundle.manifest, bundle.entry))
+
+
+def _refuse_over_budget(profile: HardwareProfile, bundle: Bundle) -> None:
+    if told := _over_budget(profile, bundle):
+        raise ProfileError(
+            f"profile {profile.name}",
+            found=told,
+            expected="a bundle within the budget",
+            fix="Follow another profile, or export a smaller model.",
+        )
 
 
 def _profile(bundle: Bundle, variant: Variant) -> HardwareProfile:

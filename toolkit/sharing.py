@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.graph_form import GraphForm
 from dualtune_edge.toolkit.manifest import Manifest, ModelEntry, QdqQuantization, Quantization
+
+_TEXTS: Final = (".jinja", ".json", ".model", ".txt")  # tokenizer and configs, in a graph's folder
 
 
 class VariantSize(Frozen):
@@ -48,6 +51,21 @@ def variant_sizes(manifest: Manifest) -> tuple[VariantSize, ...]:
             )
         )
     return tuple(result)
+
+
+def weight_bytes(manifest: Manifest, entry: ModelEntry) -> int:
+    """Bytes of graphs and external adapters that a model holds open once each was used.
+
+    Where there are context binaries, they are all.
+    """
+    graphs = [entry.folder, *(each.path for each in entry.adapters if each.mode == "merged")]
+    files = {each.path for each in entry.contexts} or {each.path for each in entry.adapters if each.mode == "external"}
+    below = () if entry.contexts else tuple(f"{folder}/" for folder in graphs)
+    return sum(
+        file.size
+        for file in manifest.files
+        if file.path in files or (file.path.startswith(below) and not file.path.endswith(_TEXTS))
+    )
 
 
 def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.export import stages
+from dualtune_edge.export import budget, stages
+from dualtune_edge.export import variants as export_variants
+from dualtune_edge.export.budget import planned_weights, refuse_built_over_budget
 from dualtune_edge.export.inputs import Place, read_inputs
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
@@ -15,9 +17,9 @@ from dualtune_edge.export.variants import plan_models
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
-from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.errors import ProfileError, SpecError
 from dualtune_edge.toolkit.manifest import PRIMARY
-from dualtune_edge.toolkit.sharing import variant_sizes
+from dualtune_edge.toolkit.sharing import variant_sizes, weight_bytes
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"enum": ["a", "b"]}}}},
@@ -165,3 +167,49 @@ def test_adapters_are_stored_as_the_profiles_read_them_best(
 def test_two_profiles_of_one_name_are_refused(desk: Path) -> None:
     with pytest.raises(SpecError, match=r"profile: found two profiles named 'cpu-x64'"):
         read_inputs(spec(desk, "cpu-x64", "openvino", "cpu-x64"))
+
+
+def test_the_weights_are_planned_as_large_as_they_become(bundle: Bundle, desk: Path) -> None:
+    asked = read_spec(desk / "dualtune.yaml")
+    for plan in plan_models(asked, read_inputs(asked)):
+        entry = bundle.manifest.model(plan.name)
+        built, graphs = weight_bytes(bundle.manifest, entry), 1 + [each.mode for each in entry.adapters].count("merged")
+        assert built <= planned_weights(plan.inputs) < built + graphs * 150_000  # the bound of what is around weights
+
+
+def test_a_model_beyond_a_budget_is_refused_before_it_is_built(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.toml").write_text(
+        (desk / "coarse.toml").read_text(encoding="utf-8").replace("[graph]", "memory_mb = 1\n[graph]"),
+        encoding="utf-8",
+    )
+    asked = spec(desk, "cpu-x64", str(tmp_path / "small.toml"))
+    monkeypatch.setattr(budget, "planned_weights", lambda _: 1_000_001)
+    with pytest.raises(ProfileError, match=r"profile coarse: found base with its adapters: about 1\.0 MB of weights"):
+        stages.run(asked, tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+
+
+def test_what_becomes_too_large_all_the_same_is_not_published(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(
+        (desk / "coarse.toml").read_text(encoding="utf-8").replace("[graph]", "memory_mb = 1\n[graph]"),
+        encoding="utf-8",
+    )
+    asked = spec(desk, str(tmp_path / "small.toml"))
+    (plan,) = plan_models(asked, read_inputs(asked))
+    manifest = open_bundle(desk / "bundle").manifest
+    large = manifest.files[0].model_copy(update={"path": "model/more.onnx.data", "size": 1_000_001})
+    with pytest.raises(ProfileError, match="memory_mb allows 1"):
+        refuse_built_over_budget([plan], manifest.model_copy(update={"files": (*manifest.files, large)}))
+
+
+def test_static_graphs_without_an_exporter_are_refused_before_any_work(
+    desk: Path, static_profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_variants, "EXPORTERS", {})
+    asked = spec(desk, "cpu-x64", str(static_profile))
+    with pytest.raises(
+        ProfileError, match=r"profile contoso-npu: found a static graph for QNN.*Leave this profile out"
+    ):
+        plan_models(asked, read_inputs(asked))

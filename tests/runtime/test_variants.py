@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, open_e
 from dualtune_edge.runtime.variants import open_best, ways
 from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
+from dualtune_edge.toolkit.sharing import weight_bytes
 
 QUESTION = "read it"
 Change = Callable[[Callable[[dict[str, Any]], object]], None]
@@ -199,6 +201,43 @@ def test_a_later_versions_profile_is_passed_over(
     assert found.variant is not None
     assert found.variant.model == "model"
     assert "unknown key 'spin_speed'" in found.variant.candidates[0].why
+
+
+def budget(path: Path, megabytes: int) -> None:
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("[graph]", f"memory_mb = {megabytes}\n\n[graph]", 1), encoding="utf-8")
+
+
+def test_a_model_beyond_a_variants_budget_is_passed_over_aloud(
+    with_variants: Callable[..., Path], reseal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = with_variants("openvino-gpu", "cpu-x64")
+    budget(bundle / "profiles" / "openvino-gpu.toml", 1)
+    budget(bundle / "profiles" / "cpu-x64.toml", 1)
+    (bundle / "model" / "model.onnx.data").open("ab").write(bytes(1_000_000))
+    reseal()
+    found, err = call(bundle, capsys)
+    assert found.variant is not None
+    assert {each.usable for each in found.variant.candidates} == {False}
+    assert "its memory_mb allows 1" in found.variant.candidates[0].why
+    assert "variant cpu-x64 is passed over: 1." in err
+    with pytest.raises(ProfileError, match=r"profile cpu-x64: found 1\..* MB of weights"):
+        ways(open_bundle(bundle), profile="cpu-x64")
+
+
+def test_one_profile_beyond_its_budget_is_refused(exported: Path, tmp_path: Path) -> None:
+    data = resources.files("dualtune_edge.profiles") / "data" / "cpu-x64.toml"
+    path = tmp_path / "small.toml"
+    path.write_bytes(data.read_bytes())
+    budget(path, 1)
+    opened = open_bundle(exported)
+    size = weight_bytes(opened.manifest, opened.entry)
+    assert len(ways(opened, profile=str(path)).ways) == 1
+    assert size < 1_000_000
+    large = opened.manifest.files[0].model_copy(update={"path": "model/more.onnx.data", "size": 1_000_001 - size})
+    manifest = opened.manifest.model_copy(update={"files": (*opened.manifest.files, large)})
+    with pytest.raises(ProfileError, match="Follow another profile"):
+        ways(replace(opened, manifest=manifest), profile=str(path))
 
 
 def test_an_unknown_profile_tells_the_nearest_variant_too(with_variants: Callable[..., Path]) -> None:

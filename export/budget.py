@@ -1,0 +1,64 @@
+"""A model that is too large for a profile's memory budget is refused before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dualtune_edge.export.graphs import places
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
+from dualtune_edge.export.variants import ModelPlan, is_static
+from dualtune_edge.profiles.budget import over_budget
+from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.manifest import Manifest
+from dualtune_edge.toolkit.sharing import weight_bytes
+
+
+def refuse_over_budget(plans: Sequence[ModelPlan]) -> None:
+    """Refuse what a profile's budget cannot hold, before anything is built: by shapes alone.
+
+    Static graphs are left to their exporter.
+
+    Raises:
+        ProfileError: it says how large the weights become.
+
+    """
+    for plan in plans:
+        for profile in plan.profiles:
+            if profile.memory_mb is None or is_static(plan):
+                continue
+            if told := over_budget(profile, planned_weights(plan.inputs)):
+                raise _too_large(profile, plan.inputs, f"about {told}")
+
+
+def refuse_built_over_budget(plans: Sequence[ModelPlan], manifest: Manifest) -> None:
+    """Refuse what became too large all the same.
+
+    Raises:
+        ProfileError: it says how large the weights are.
+
+    """
+    for plan in plans:
+        for profile in plan.profiles:
+            if told := over_budget(profile, weight_bytes(manifest, manifest.model(plan.name))):
+                raise _too_large(profile, plan.inputs, told)
+
+
+def _too_large(profile: HardwareProfile, inputs: Inputs, told: str) -> ProfileError:
+    return ProfileError(
+        f"profile {profile.name}",
+        found=f"{inputs.checkpoint.name} with its adapters: {told}",
+        expected="a model within the budget",
+        fix="Take a smaller base, fewer bits, or external adapters instead of merged; or leave the profile out.",
+    )
+
+
+def planned_weights(inputs: Inputs) -> int:
+    """Bytes of all graphs of a model and of its external adapters, each file once."""
+    base = base_shape(inputs.checkpoint)
+    graph = graph_bytes(base, inputs.quantization) - 2 * base.texts
+    files = {each.path: each.source for each in places(inputs)}
+    external = [source for source in files.values() if source.mode == "external"]
+    adapters = sum(adapter_bytes(source.folder, inputs.checkpoint, base) for source in external)
+    return graph * (1 + len(files) - len(external)) + adapters
