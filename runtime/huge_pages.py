@@ -13,6 +13,7 @@ import ctypes
 import mmap
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,16 +23,23 @@ _MAPS: Final = Path("/proc/self/maps")
 _ANONYMOUS: Final = re.compile(r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) rw.p \S+ \S+ 0 *")
 _PAGE: Final = 2 << 20  # bytes of a huge page, of x86-64 and of arm64 with pages of 4 KB
 _SMALLEST: Final = 32 << 20  # bytes: the weights of a model for which it matters lie in larger regions
+_STEP: Final = 16 << 20  # bytes moved at once
+_SPEED: Final = 1e9  # bytes a second; where it is slower the rest stays where it is
 _COLLAPSE: Final = 25  # MADV_COLLAPSE, of Linux 6.1 (asm-generic/mman-common.h): move what is there already
 
 
 @contextlib.contextmanager
 def huge_pages() -> Iterator[None]:
-    """Move large regions of memory that are taken inside to huge pages. 0.5 s a GB, where Linux has any to give."""
+    """Move large regions of memory that are taken inside to huge pages. 0.5 s a GB, and never more than 1 s a GB."""
     before = set(_regions())
     yield
-    for start, end in set(_regions()) - before:
-        _move(start, end)
+    taken = set(_regions()) - before
+    deadline = time.monotonic() + sum(end - start for start, end in taken) / _SPEED
+    for start, end in taken:
+        for at in range(start, end, _STEP):
+            if time.monotonic() > deadline:  # memory is in small pieces, and Linux has to make room page by page
+                return
+            _move(at, min(at + _STEP, end))
 
 
 def _regions() -> Iterator[_Region]:
