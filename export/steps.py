@@ -23,6 +23,7 @@ from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.work_folder import Step
 from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.files import sha256_file
 
 # Beside those that the manifest names: what quantizes, computes, or writes a file.
@@ -54,6 +55,23 @@ class Steps:
     def merged(self, source: AdapterSource, path: str) -> Step:
         """A merged adapter's graph."""
         return _step(path, self.weights.key, source.sha256, _machine())
+
+    def static(
+        self,
+        path: str,
+        source: AdapterSource | None,
+        profile: HardwareProfile,
+        prompts: Sequence[Sequence[int]],
+        compiler: str,
+    ) -> Step:
+        """Static graphs of a merged adapter (None: the base), calibrated on prompts, and what was compiled of them."""
+        about = (
+            profile.graph.model_dump(),
+            profile.qdq and profile.qdq.model_dump(),
+            profile.qnn and dict(profile.qnn),
+        )
+        asked = [list(prompt) for prompt in prompts]
+        return _step(path, self.weights.key, source and source.sha256, about, asked, compiler, _machine())
 
     def made_of(self, source: AdapterSource | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
         """What a forward under an adapter (None: the base) reads. It can be told before anything is built."""

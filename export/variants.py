@@ -14,10 +14,11 @@ from typing import Final, Protocol
 from dualtune_edge.export.inputs import Inputs, Place, mode_for, quantization_for, with_modes
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.qnn.exporter import QnnExporter
 from dualtune_edge.export.recipes import AUTO
 from dualtune_edge.export.spec import ExportSpec
 from dualtune_edge.export.work_folder import Work
-from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.profiles.schema import QNN_PROVIDER, HardwareProfile
 from dualtune_edge.toolkit.errors import ProfileError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import PRIMARY, PROFILES_DIR, VARIANTS_DIR, ModelEntry, Variant
@@ -52,7 +53,7 @@ class StaticExporter(Protocol):
         """
 
 
-EXPORTERS: Final[Mapping[str, StaticExporter]] = {}  # by provider
+EXPORTERS: Final[Mapping[str, StaticExporter]] = {QNN_PROVIDER: QnnExporter()}  # by provider
 
 
 def plan_models(spec: ExportSpec, inputs: Inputs) -> tuple[ModelPlan, ...]:

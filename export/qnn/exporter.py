@@ -1,0 +1,187 @@
+"""A bundle's variant for Qualcomm's NPUs: static graphs of the base and of each merged adapter, and their contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.merge import merged_weights
+from dualtune_edge.export.plan import ROOM, PlannedStage, Plans
+from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.qnn.build import build_static
+from dualtune_edge.export.qnn.compile import compile_contexts
+from dualtune_edge.export.qnn.prompts import calibration_prompts
+from dualtune_edge.export.qnn.shape import decoder_shape
+from dualtune_edge.export.steps import Steps
+from dualtune_edge.export.work_folder import Work
+from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
+from dualtune_edge.runtime.qnn import Htp, compiler, find_htp
+from dualtune_edge.toolkit.errors import AdapterError, CheckpointError, RequestError
+from dualtune_edge.toolkit.files import safe_name
+from dualtune_edge.toolkit.graph_form import StaticGraph
+from dualtune_edge.toolkit.manifest import AdapterEntry, ContextBinary, ModelEntry, QdqQuantization
+
+if TYPE_CHECKING:
+    from dualtune_edge.export.variants import ModelPlan
+
+CONTEXTS: Final = "htp"  # folder beside the graphs
+
+
+class QnnExporter:
+    """Builds what `QNNExecutionProvider` compiles."""
+
+    def check(self, inputs: Inputs, profile: HardwareProfile) -> None:
+        """Refuse what has no static graph, an adapter that is to stay external, and a machine that cannot compile.
+
+        Raises:
+            CheckpointError: the base's architecture or a field of its config, or a width that blocks do not divide.
+            AdapterError: an adapter that the spec wants external.
+            ProfileError: the compiler's package is missing, broken, or not for this machine.
+
+        """
+        shape = decoder_shape(inputs.checkpoint)
+        _, quantization, target = _parts(profile)
+        block = quantization.block_size
+        widths = {"hidden_size": shape.hidden, "intermediate_size": shape.intermediate}
+        widths["num_attention_heads * head_dim"] = shape.heads * shape.head_dim
+        for field, width in widths.items():
+            if block and width % block:
+                raise CheckpointError(
+                    f"{inputs.checkpoint.folder / 'config.json'}, {field}",
+                    found=str(width),
+                    expected=f"a multiple of {block}, the profile's block_size",
+                    fix="Take another block_size, or none.",
+                )
+        for adapter in inputs.adapters:
+            if adapter.mode != "merged":
+                raise AdapterError(
+                    f"adapter {adapter.name}",
+                    found=f"mode: {adapter.mode}",
+                    expected=f"mode: merged, as profile {profile.name} needs it",
+                    fix="Leave its mode out; then each profile's own counts.",
+                )
+        find_htp(target, simulate=True)
+
+    def export(self, model: ModelPlan, plans: Plans, work: Work, stages: Stages) -> ModelEntry:
+        """Build, calibrate and compile the graphs of the base and of each adapter.
+
+        Raises:
+            RequestError: a prompt leaves no room for a conversation in the graph's KV cache.
+            GraphError: a graph does not compile, or leaves an operator to the CPU.
+            AdapterError: an adapter cannot be folded in.
+
+        """
+        (profile,) = model.profiles
+        form, quantization, _ = _parts(profile)
+        _refuse_overlong(plans, form)
+        inputs = model.inputs
+        paths = _paths(inputs)
+        build = _Build(inputs, plans, work, profile)
+        with stages.stage("compile for HTP", 1 + len(set(paths.values()))) as stage:
+            contexts = [build.make(inputs.place.model, ())]
+            stage.advance()
+            for path in dict.fromkeys(paths.values()):
+                sharing = tuple(each for each in inputs.adapters if paths[each.name] == path)
+                made = build.make(path, sharing)
+                contexts += [made.model_copy(update={"adapter": each.name}) for each in sharing]
+                stage.advance()
+        return ModelEntry(
+            name=model.name,
+            folder=inputs.place.model,
+            graph=form,
+            quantization=quantization,
+            cache=inputs.checkpoint.cache.model_copy(update={"dtype": "int16"}),
+            adapters=tuple(_entry(each, paths[each.name]) for each in inputs.adapters),
+            contexts=tuple(contexts),
+        )
+
+
+class _Build:
+    def __init__(self, inputs: Inputs, plans: Plans, work: Work, profile: HardwareProfile) -> None:
+        self._inputs, self._plans, self._work, self._profile = inputs, plans, work, profile
+        self._steps = Steps(inputs)
+        self._htp: Htp | None = None
+
+    def make(self, path: str, adapters: Sequence[AdapterSource]) -> ContextBinary:
+        """The graphs and the context of the base, or of adapters that are one in content."""
+        form, _, target = _parts(self._profile)
+        names: set[str | None] = {each.name for each in adapters} or {None}
+        stages = [each for each in self._plans.stages if (each.adapter and each.adapter.name) in names]
+        prompts = calibration_prompts(self._inputs.checkpoint, self._plans, stages or self._first())
+        step = self._steps.static(path, adapters[0] if adapters else None, self._profile, prompts, compiler())
+        folder = self._work.folder / path
+        if not self._work.has(step):
+            self._work.clear(folder)
+            self._build(folder, adapters[0] if adapters else None, prompts)
+            self._htp = self._htp or find_htp(target, simulate=True)
+            compile_contexts(folder, folder / CONTEXTS, form, self._htp)
+            self._work.keep(step, *(each for each in folder.rglob("*") if each.is_file()))
+        (binary,) = (folder / CONTEXTS).glob("*.bin")
+        return ContextBinary(
+            path=f"{path}/{CONTEXTS}/{binary.name}",
+            adapter=None,
+            soc_model=target.soc_model,
+            htp_arch=target.htp_arch,
+            compiler=compiler(),
+        )
+
+    def _first(self) -> list[PlannedStage]:
+        """Where no stage is answered by the base, its ranges are taken from the first stage's prompts."""
+        return [next(self._plans.stages)]
+
+    def _build(self, folder: Path, adapter: AdapterSource | None, prompts: Sequence[Sequence[int]]) -> None:
+        base = self._inputs.checkpoint
+        form, quantization, _ = _parts(self._profile)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if adapter is None:
+            build_static(base, folder, form, quantization, prompts=prompts)
+            return
+        with merged_weights(base, adapter.weights(base), scratch=self._work.scratch) as weights:
+            build_static(base, folder, form, quantization, prompts=prompts, weights=weights)
+
+
+def _parts(profile: HardwareProfile) -> tuple[StaticGraph, QdqQuantization, QnnOptions]:
+    """What the schema asks of every profile for this provider."""
+    assert isinstance(profile.graph, StaticGraph)  # noqa: S101
+    assert profile.qdq  # noqa: S101
+    assert profile.qnn  # noqa: S101
+    return profile.graph, profile.qdq, profile.qnn
+
+
+def _paths(inputs: Inputs) -> dict[str, str]:
+    """Adapter → its folder; those that are one in content share it."""
+    by_content: dict[str, str] = {}
+    merged = inputs.place.merged
+    return {
+        each.name: by_content.setdefault(each.sha256, f"{merged}/{safe_name(each.name)}") for each in inputs.adapters
+    }
+
+
+def _refuse_overlong(plans: Plans, form: StaticGraph) -> None:
+    for stage in plans.stages:
+        answer = max(
+            (*map(len, stage.plan.completions.values()), len(stage.plan.frame.tokens) if stage.plan.frame else 0)
+        )
+        if len(stage.plan.prefix) + ROOM + answer > form.kv_length:
+            raise RequestError(
+                f"prompt of {stage.name}",
+                found=f"{len(stage.plan.prefix)} tokens before the conversation and {answer} after it",
+                expected=f"at least {ROOM} tokens of room between them in the profile's kv_length of {form.kv_length}",
+                fix="Split the toolset, shorten its descriptions, or write a profile with a longer kv_length.",
+            )
+
+
+def _entry(source: AdapterSource, path: str) -> AdapterEntry:
+    return AdapterEntry(
+        name=source.name,
+        kind=source.kind,
+        toolset=source.toolset,
+        tool=source.tool,
+        mode="merged",
+        rank=source.rank,
+        scale=source.scale,
+        sha256=source.sha256,
+        path=path,
+    )
