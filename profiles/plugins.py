@@ -54,7 +54,7 @@ def state(provider: str) -> PluginState:
     """Register a provider's library, if its package is installed, and tell how it stands."""
     plugin = next(each for each in PLUGINS if each.provider == provider)
     if plugin.package is None:
-        return PluginState(provider, problem="its package is on no package index")
+        return _without_package(provider)
     try:
         version = importlib.metadata.version(plugin.package)
     except importlib.metadata.PackageNotFoundError:
@@ -70,6 +70,17 @@ def state(provider: str) -> PluginState:
         problem = f"{plugin.package} {version} finds no device that it runs on"
         return PluginState(provider, version, problem=problem, fix=f"It is for {plugin.runs_on}.")
     return PluginState(provider, version, devices)
+
+
+def _without_package(provider: str) -> PluginState:
+    """A provider that comes inside its maker's own build of onnxruntime."""
+    import onnxruntime  # noqa: PLC0415 - a tenth of a second that only this needs
+
+    if provider in onnxruntime.get_available_providers():
+        problem = "this onnxruntime has it built in, and graphs are not compiled for it"
+        return PluginState(provider, onnxruntime.__version__, problem=problem, fix="The CPU provider runs here.")
+    problem = "its package is on no package index: it comes with AMD's Ryzen AI software"
+    return PluginState(provider, problem=problem, fix="Graphs are not compiled for it: the CPU provider runs here.")
 
 
 def _register(package: str) -> tuple[EpDevice, ...]:

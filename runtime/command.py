@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.prefix_states import PrefixStates
-from dualtune_edge.runtime.result import CallResult
-from dualtune_edge.runtime.variants import open_best, ways
+from dualtune_edge.runtime.result import CallResult, VariantStanding
+from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
+from dualtune_edge.runtime.variants import open_best, standings, ways
 from dualtune_edge.runtime.verified_files import forget
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.errors import RequestError
@@ -76,6 +75,7 @@ class Inspection(Frozen):
     files: tuple[FileEntry, ...]
     size_bytes: int
     variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
+    here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
     parity: ParityReport | None  # None: a bundle from before there was one
 
 
@@ -111,11 +111,13 @@ def call(
     request = _request(text, messages)
     if rehash:
         forget()
-    found = ways(open_bundle(bundle, verify="once"), profile=profile, threads=threads)
+    opened = open_bundle(bundle, verify="once")
+    found = ways(opened, profile=profile, threads=threads)
     warnings = found.best.resolution.warnings
     for warning in warnings:
         console.warn(warning)
-    with Agent.of(open_best(found, engine)) as agent:
+    ahead = TokenizersAhead(opened)
+    with Agent.of(open_best(found, engine), tokenizers=ahead) as agent:
         answer = agent.call(request, toolset=toolset)
     if answer.placement.instead not in {"", *warnings}:
         console.warn(answer.placement.instead)
@@ -144,6 +146,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         files=manifest.files,
         size_bytes=opened.size_bytes,
         variants=variant_sizes(manifest),
+        here=standings(opened),
         parity=opened.parity,
     )
     console.result(summary, _describe(opened, summary), as_json=as_json)
@@ -205,6 +208,9 @@ def _line(answer: CallResult) -> str:
 
 
 def _describe(bundle: Bundle, summary: Inspection) -> str:
+    from rich.console import Console  # noqa: PLC0415 - `call`, which is to be quick, prints no table
+    from rich.table import Table  # noqa: PLC0415
+
     base, quantization, layers = summary.base, summary.quantization, bundle.manifest.cache.layers
     rows = (
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
@@ -214,6 +220,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
         *variant_lines(summary.variants),
+        *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -72,6 +72,11 @@ def ways(bundle: Bundle, *, profile: str | None = None, threads: int | None = No
     return _Ranking(bundle, machine, threads).ways(asked)
 
 
+def standings(bundle: Bundle) -> tuple[VariantStanding, ...]:
+    """How each variant of a bundle stands here, best first."""
+    return _standings(_Ranking(bundle, detect(), None).candidates) if bundle.manifest.variants else ()
+
+
 def open_best(found: Ways, kind: EngineKind = "ort") -> Opened:
     """Open the first way that opens.
 
@@ -102,10 +107,13 @@ def _named(way: Way) -> str:
 def _choice(found: Ways, way: Way) -> VariantChoice | None:
     if not found.candidates:
         return None
-    candidates = tuple(
-        VariantStanding(profile=each.profile, usable=each.usable, why=each.why) for each in found.candidates
+    return VariantChoice(
+        profile=way.resolution.profile.name, model=way.bundle.chosen, candidates=_standings(found.candidates)
     )
-    return VariantChoice(profile=way.resolution.profile.name, model=way.bundle.chosen, candidates=candidates)
+
+
+def _standings(candidates: tuple[Candidate, ...]) -> tuple[VariantStanding, ...]:
+    return tuple(VariantStanding(profile=each.profile, usable=each.usable, why=each.why) for each in candidates)
 
 
 class _Ranking:
@@ -126,11 +134,16 @@ class _Ranking:
             if told := _over_budget(profile, bundle.on(variant.model)):
                 self._refused[variant.profile] = told
 
-    def ways(self, asked: str | None) -> Ways:
-        """The one that was asked for first, if it can be followed; then the others by rank, then the CPU's."""
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every variant, best first, with a reason."""
         fitting = [profile for profile in self._profiles.values() if profile.name not in self._refused]
         refused = (Candidate(name, usable=False, why=why) for name, why in self._refused.items())
-        candidates = (*rank(fitting, self._machine), *refused)
+        return (*rank(fitting, self._machine), *refused)
+
+    def ways(self, asked: str | None) -> Ways:
+        """The one that was asked for first, if it can be followed; then the others by rank, then the CPU's."""
+        candidates = self.candidates
         usable = [self._profiles[each.profile] for each in candidates if each.usable]
         if asked is None:
             ranked = (*map(self._way, usable), self._last(""))

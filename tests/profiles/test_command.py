@@ -59,7 +59,9 @@ def test_explain_tells_of_every_profile_and_provider(capsys: pytest.CaptureFixtu
         profile.name for profile in catalog.profiles() if f"  {profile.name} " not in text.replace("* ", "  ")
     ] == []
     assert [plugin.provider for plugin in plugins.PLUGINS if f"  {plugin.provider} " not in text] == []
-    assert "VitisAIExecutionProvider   its package is on no package index; no profile of this version uses it" in text
+    assert (
+        "VitisAIExecutionProvider   its package is on no package index: it comes with AMD's Ryzen AI software" in text
+    )
 
 
 def test_the_environment_names_a_profile(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import get_args
 
+import onnxruntime
 import pytest
 
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.plugins import OPENVINO, PLUGINS
 from dualtune_edge.profiles.schema import CPU_PROVIDER, Provider
 
+VITISAI = "VitisAIExecutionProvider"
 PACKAGE = "onnxruntime-ep-openvino"
 
 
@@ -43,8 +45,20 @@ def test_what_is_amiss_is_told_with_what_to_do(
 
 
 def test_a_provider_without_a_package() -> None:
-    state = plugins.state("VitisAIExecutionProvider")
-    assert (state.version, state.problem) == ("", "its package is on no package index")
+    plugins.state.cache_clear()
+    state = plugins.state(VITISAI)
+    assert (state.version, state.devices) == ("", ())
+    assert state.problem.startswith("its package is on no package index")
+    assert "the CPU provider runs here" in state.fix
+
+
+def test_a_provider_that_is_built_in_is_found_and_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [VITISAI, CPU_PROVIDER])
+    plugins.state.cache_clear()
+    state = plugins.state(VITISAI)
+    plugins.state.cache_clear()
+    assert state.version == onnxruntime.__version__
+    assert "has it built in" in state.problem
 
 
 def test_every_provider_that_a_profile_may_name_is_known() -> None:

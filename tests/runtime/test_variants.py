@@ -253,11 +253,16 @@ def test_static_graphs_that_the_bundle_has_not_are_refused(
         ways(open_bundle(with_variants("cpu-x64")), profile=str(static_profile))
 
 
-def test_inspect_tells_of_variants(with_variants: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_tells_of_variants(
+    with_variants: Callable[..., Path], openvino: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    openvino("absent")
     bundle = with_variants("cpu-x64", "openvino")
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(bundle), "--json"])
-    told = json.loads(capsys.readouterr().out)["variants"]
+    summary = json.loads(capsys.readouterr().out)
+    told = summary["variants"]
+    assert [each["profile"] for each in summary["here"]] == ["cpu-x64", "openvino"]
     assert [(each["profile"], each["shares"]) for each in told] == [
         ("cpu-x64", ["openvino"]),
         ("openvino", ["cpu-x64"]),
@@ -267,4 +272,6 @@ def test_inspect_tells_of_variants(with_variants: Callable[..., Path], capsys: p
     ]
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(bundle)])
-    assert "variant         cpu-x64: a dynamic graph, the same as openvino; " in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "variant         cpu-x64: a dynamic graph, the same as openvino; " in text
+    assert "here            openvino: not, the package onnxruntime-ep-openvino is not installed" in text
