@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter
 
+from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import MODEL
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
 from dualtune_edge.export.inputs import AdapterSource, Inputs
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.modules import Extra
@@ -22,7 +24,8 @@ from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.trial import Trial, refuse_without_effect
+from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
+from dualtune_edge.export.weights import StoredWeights, UnchangedWeights
 from dualtune_edge.export.work_folder import Step, Work, files_in
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import Mode, Quantization
@@ -85,16 +88,30 @@ class BundleGraphs:
                     self._merge(each)
                     stage.advance()
 
-    def build_before(self, out: Path, merged: str | None) -> None:
-        """A graph in float32, for comparisons: the base's with its slots, or that of a merged adapter."""
-        base, whole = self._inputs.checkpoint, Quantization(bits=32)
+    def build_compared(self, out: Path, base: Checkpoint, quantization: Quantization, merged: str | None) -> None:
+        """A graph for comparisons: the base's with its slots, or that of a merged adapter.
+
+        Args:
+            out: a new folder.
+            base: the checkpoint or its first layers.
+            quantization: in float32, or as the bundle's graph: then what is quantized is copied from there.
+            merged: the adapter's name; None: the base's.
+
+        """
+        own = self._work.folder / (self._base if merged is None else self._sources[merged].path)
+        kept = own if quantization == self._inputs.quantization else None
+        whole, decoder = self._inputs.checkpoint, self._inputs.decoder
+        if decoder:
+            decoder = replace(decoder, layers=decoder.layers[: base.cache.layers])
         if merged is None:
-            build_graph(base, out, whole, decoder=self._inputs.decoder)
+            build_graph(base, out, quantization, weights=StoredWeights(whole.folder), base=kept, decoder=decoder)
             add_slots(out, packed=base.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
+            add_spare_inputs(out, own)
             return
-        adapter = self._sources[merged].source.weights(base)
-        with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
-            build_graph(base, out, whole, weights=weights, decoder=self._inputs.decoder)
+        adapter = self._sources[merged].source.weights(whole)
+        with merged_weights(whole, adapter, scratch=self._work.scratch) as weights:
+            source = UnchangedWeights(weights) if kept else weights
+            build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
 
     def made_of(self, adapter: str | None) -> tuple[str, ...]:
         """What a forward under an adapter depends on; None: the base."""
@@ -192,6 +209,7 @@ class BundleGraphs:
 
     def _try_base(self, tokens: Sequence[int], prompts: dict[str, tuple[int, ...]]) -> Iterator[None]:
         base: Trial | None = None
+        plain: dict[tuple[int, ...], Logits] = {}  # prompts begin alike: one forward of the base for many adapters
         steps: list[tuple[Step, Placed | None]] = [(self._steps.tried(self._base, self.made_of(None), tokens), None)]
         steps += [(self._tried(each, prompts[each.source.name]), each) for each in self._external]
         for step, each in steps:
@@ -202,7 +220,8 @@ class BundleGraphs:
                 else:
                     own = prompts[each.source.name]
                     name, path = each.source.name, self._work.folder / each.path
-                    refuse_without_effect(name, base.logits(own), base.logits(own, path))
+                    plain[own] = plain[own] if own in plain else base.logits(own)
+                    refuse_without_effect(name, plain[own], base.logits(own, path))
                 self._work.keep(step)
             yield
 

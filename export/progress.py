@@ -15,6 +15,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from dualtune_edge.export.memory import give_back
 from dualtune_edge.export.report import StageReport
 
 _INTERVAL: Final = 0.05  # seconds between two looks at the memory
@@ -79,6 +80,7 @@ class Stages:
         """Run one stage of so many steps. What libraries print meanwhile, bars of their own too, goes nowhere."""
         name = f"{self._of}{name}"
         task = self._bar.add_task(name, total=steps)
+        give_back()  # else each stage is told with what the one before has left
         self._memory.reset()
         start = time.perf_counter()
         with (

@@ -117,13 +117,15 @@ class ToolsetSpec(Frozen):
 class ParitySpec(Frozen):
     """How much is compared with PEFT in float32, and how far it may differ.
 
-    `prompts` are made up for each stage; arguments are compared up to `argument_tokens`. The graph before quantization
-    is compared where it is small, unless said. `calibration` holds conversations of the user's own.
+    `prompts` are made up for each stage; arguments are compared up to `argument_tokens`. `layers`: how many of the
+    base's first layers are compared, or more if they do not hold each kind of layer and something of every adapter;
+    without it all, but of a large base only so many. `calibration` holds conversations of the user's own.
     """
 
     prompts: int = Field(default=2, ge=1, le=64)
     argument_tokens: int = Field(default=32, ge=1, le=limits.ARGUMENT_TOKENS)
-    before_quantization: bool | None = None
+    before_quantization: bool = True
+    layers: int | None = Field(default=None, ge=1)
     calibration: LocalPath | None = None
     limits: ParityLimits = ParityLimits()
 

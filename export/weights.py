@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -102,3 +103,23 @@ class MergedWeights:
         if path == EMBEDDING:
             product = product.T  # a table's rows are inputs
         return weight.add_(product.mul_(pair.scale))
+
+
+@dataclass(frozen=True)
+class UnchangedWeights:
+    """Weights of which a graph was built already: all that the graph holds is taken from there."""
+
+    weights: Weights
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and head are one table."""
+        return self.weights.tied
+
+    def read(self, name: str, rows: slice = _ALL) -> torch.Tensor:
+        """A weight, or some of its rows, in fp32."""
+        return self.weights.read(name, rows)
+
+    def changed(self, name: str) -> bool:  # noqa: ARG002 - none is
+        """Whether it differs from the graph's."""
+        return False

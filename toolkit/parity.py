@@ -59,11 +59,23 @@ class RefusedRecipe(Frozen):
     max_kl: float  # nats, the largest mean over a stage's positions
 
 
+class Depth(Frozen):
+    """How many of the base's layers took part: its first ones, with embedding, last norm and head.
+
+    Adapters took part with what they have on these layers, which is something of each.
+    """
+
+    layers: int  # that the base has
+    compared: int  # of the bundle's graphs
+    before_quantization: int | None  # of the graphs in float32; None: not compared
+
+
 class ParityReport(Frozen):
     """The whole of `parity.json`. Where `skipped` says why, nothing was compared."""
 
     skipped: str | None = None
     before_quantization_skipped: str | None = None  # why the graphs in float32 were not compared
+    depth: Depth | None = None  # None: nothing was compared, or by an export that always took all layers
     prompts: int = 0  # messages made from the tools, a stage
     calibration: int = 0  # conversations of the user's own
     limits: ParityLimits = ParityLimits()
@@ -77,10 +89,17 @@ class ParityReport(Frozen):
         before = [stage.before_quantization for stage in self.stages if stage.before_quantization is not None]
         choices, arguments = sum(stage.choices for stage in self.stages), sum(stage.arguments for stage in self.stages)
         parts = [
-            f"within {max(before):.1e} of PEFT before quantization" if before else "",
-            f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after",
+            f"within {max(before):.1e} of PEFT before quantization{self._on(before=True)}" if before else "",
+            f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after{self._on(before=False)}",
             f"{choices - sum(stage.flips for stage in self.stages)} of {choices} choices" if choices else "",
             f"{sum(stage.exact for stage in self.stages)} of {arguments} arguments the same" if arguments else "",
             f"{len(self.refused)} recipes refused" if self.refused else "",
         ]
         return ", ".join(filter(None, parts))
+
+    def _on(self, *, before: bool) -> str:
+        """Which layers took part, if not all."""
+        count = None if self.depth is None else self.depth.before_quantization if before else self.depth.compared
+        if self.depth is None or count is None or count == self.depth.layers:
+            return ""
+        return f" (first {count} of {self.depth.layers} layers)"

@@ -36,7 +36,7 @@ def build_graph(
         quantization: how weights are stored; 32 bits: as they are, in fp32.
         weights: others than the checkpoint's, such as `merge` makes.
         base: a folder with the graph of the checkpoint's own weights, quantized alike; it may have slots by now. What
-            is unchanged in `weights` is copied from there.
+            is unchanged in `weights` is copied from there; the checkpoint may be its first layers.
         decoder: what was read of Optimum's graph, to be lowered; without it the graph is the builder's.
 
     While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
@@ -52,7 +52,7 @@ def build_graph(
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
     builder_config.mend(out, AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
-    check_build(out, quantization, tied=source.tied)
+    check_build(out, quantization, tied=source.tied, like=base)
     add_logits_rows(out)
 
 

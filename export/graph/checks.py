@@ -47,27 +47,27 @@ class _Bits:
         return wanted or self.quantization.bits
 
 
-def check_build(folder: Path, quantization: Quantization, *, tied: bool) -> None:
+def check_build(folder: Path, quantization: Quantization, *, tied: bool, like: Path | None = None) -> None:
     """Check a graph fresh from the builder.
 
     Args:
         folder: holds model.onnx and genai_config.json.
         quantization: what was asked for.
         tied: the checkpoint has one table for embedding and head; in 4 bits the graph then has one as well.
+        like: a folder with the graph from which weights were copied; it may have more layers.
 
     Raises:
         GraphError: names the node, what it has and what it should have.
 
     """
     graph = ir.load(folder / MODEL).graph
-    decoder = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
-    _check_layers(graph, decoder["num_hidden_layers"])
+    _check_layers(graph, _layers(folder))
     _check_logits(graph)
     _check_external(graph)
     if quantization.bits == 32:
         _check_float(graph)
     else:
-        bits = _Bits(quantization, decoder["num_hidden_layers"])
+        bits = _Bits(quantization, _layers(like or folder))  # which of them are sensitive depends on their number
         for node in graph:
             _check_quantized(node, quantization, bits.of(node.name or ""))
     if quantization.bits == 4 and tied:
@@ -117,6 +117,11 @@ def check_adapter(path: Path, slots: SlotMap) -> None:
             found = (value.element_type(), list(value.shape()))
             expected = (int(ir.DataType.FLOAT), [size if isinstance(size, int) else rank for size in shape])
             _require(f"{path.name}, {name}", found == expected, found, f"(ONNX type, shape) {expected}")
+
+
+def _layers(folder: Path) -> int:
+    decoder = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
+    return int(decoder["num_hidden_layers"])
 
 
 def _check_layers(graph: ir.Graph, layers: int) -> None:

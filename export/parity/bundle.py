@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
 
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, compare_stages
+from dualtune_edge.export.parity.first_layers import enough_layers, first_layers
 from dualtune_edge.export.parity.remembered import Memory
 from dualtune_edge.export.parity.sides import Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.export.work_folder import Step, Work
 from dualtune_edge.runtime.engine import AdapterSource, ModelSource
-from dualtune_edge.toolkit.parity import ParityReport, StageParity
+from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.parity import Depth, ParityReport, StageParity
+
+_LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even the bundle's graphs are compared whole
 
 _REFERENCE: Final = "reference"  # in the scratch folder
 
@@ -49,10 +56,10 @@ def compare_bundle(
         TemplateError: a template cannot render one.
 
     """
-    whole = inputs.quantization.bits == 32
-    left_out = _left_out(inputs, spec, earlier)
+    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
+    depth = _depth(inputs, spec)
     memory = None if earlier is None else Memory(work.scratch / _REFERENCE, len(earlier))
-    steps = _steps(subjects, spec, graphs, calibration, before=left_out is None, earlier=len(earlier or ()))
+    steps = _steps(subjects, spec, graphs, calibration, depth, earlier=len(earlier or ()))
     missing = [subject for subject in subjects if not work.has(steps[subject.stage.name])]
     if missing and calibration:
         missing = list(subjects)  # where a conversation leads to, the stages before decide
@@ -60,23 +67,25 @@ def compare_bundle(
         advance()
 
     def keep(stage: StageParity) -> None:
-        if whole:  # the bundle's graphs are those before quantization
+        if whole:
             stage = stage.model_copy(update={"before_quantization": stage.max_error})
         work.keep(steps[stage.stage], *([memory.file(stage.stage)] if memory else ()), value=stage.model_dump_json())
         advance()
 
     if missing:
-        before = None if left_out or whole or earlier else graphs.build_before
-        opened = Graphs(_source(inputs, work, graphs), before, scratch=work.scratch)
-        compare_stages(
-            inputs,
-            missing,
-            opened,
-            room=spec.argument_tokens,
-            calibration=calibration,
-            memory=memory,
-            keep=keep,
-        )
+        with _Bases(inputs, work.scratch) as bases:
+            source = _source(inputs, work, graphs)
+            count = None if whole or earlier else depth.before_quantization
+            compare_stages(
+                inputs,
+                missing,
+                bases.graphs(source, graphs, depth.compared, inputs.quantization),
+                bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
+                room=spec.argument_tokens,
+                calibration=calibration,
+                memory=memory,
+                keep=keep,
+            )
     found = tuple(StageParity.model_validate_json(work.value(steps[subject.stage.name])) for subject in subjects)
     if earlier:
         found = tuple(
@@ -84,7 +93,8 @@ def compare_bundle(
             for stage, first in zip(found, earlier[0].stages, strict=True)
         )
     return ParityReport(
-        before_quantization_skipped=left_out,
+        before_quantization_skipped="the spec says so" if depth.before_quantization is None else None,
+        depth=depth,
         prompts=spec.prompts,
         calibration=len(calibration),
         limits=spec.limits,
@@ -103,8 +113,7 @@ def is_compared(
     earlier: Sequence[ParityReport] | None,
 ) -> bool:
     """Whether `compare_bundle` has been through with it, so that it needs no graph; its arguments."""
-    before = _left_out(inputs, spec, earlier) is None
-    steps = _steps(subjects, spec, graphs, calibration, before=before, earlier=len(earlier or ()))
+    steps = _steps(subjects, spec, graphs, calibration, _depth(inputs, spec), earlier=len(earlier or ()))
     return all(work.has(step) for step in steps.values())
 
 
@@ -113,13 +122,13 @@ def _steps(
     spec: ParitySpec,
     graphs: BundleGraphs,
     calibration: Sequence[Case],
+    depth: Depth,
     *,
-    before: bool,
     earlier: int,
 ) -> dict[str, Step]:
     """By stage."""
     own = [([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool) for case in calibration]
-    settings: list[object] = [spec.argument_tokens, before, *([earlier] if earlier else ())]
+    settings: list[object] = [spec.argument_tokens, depth.model_dump(), *([earlier] if earlier else ())]
     if calibration:
         settings += [own, [graphs.compared(each, ()).key for each in subjects]]
     return {each.stage.name: graphs.compared(each, settings) for each in subjects}
@@ -139,15 +148,40 @@ def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
     )
 
 
-def _left_out(inputs: Inputs, spec: ParitySpec, earlier: Sequence[ParityReport] | None) -> str | None:
-    """Why the graph before quantization is not compared; None: it is."""
-    if earlier:
-        return earlier[0].before_quantization_skipped
+def _depth(inputs: Inputs, spec: ParitySpec) -> Depth:
+    """How much of the base is compared: all of a small one, of a large one its first layers."""
+    layers, size = inputs.checkpoint.cache.layers, float32_bytes(inputs.checkpoint)
+    few = enough_layers(inputs.checkpoint, [each.folder for each in inputs.adapters])
+    asked = min(layers, max(few, spec.layers)) if spec.layers else None
+    compared = asked or (layers if size <= _LARGE else few)
+    before = (asked or (layers if size <= LARGE else few)) if spec.before_quantization else None
     if inputs.quantization.bits == 32:
-        return None
-    size = float32_bytes(inputs.checkpoint)
-    if spec.before_quantization is False:
-        return "the spec says so"
-    if spec.before_quantization is None and size > LARGE:
-        return f"{size / 1e9:.1f} GB in float32; `parity: {{before_quantization: true}}` compares it all the same"
-    return None
+        before = compared
+    return Depth(layers=layers, compared=compared, before_quantization=before)
+
+
+class _Bases:
+    """The checkpoint and its first layers; these live as long as the context."""
+
+    def __init__(self, inputs: Inputs, scratch: Path) -> None:
+        self._inputs, self._scratch = inputs, scratch
+        self._folder = tempfile.TemporaryDirectory(prefix=".layers.", dir=scratch)
+        self._made = {inputs.checkpoint.cache.layers: inputs.checkpoint}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def graphs(self, source: ModelSource, built: BundleGraphs, layers: int, quantization: Quantization) -> Graphs:
+        """Of the first layers: the bundle's own where these are all, and it is quantized so."""
+        if layers not in self._made:
+            self._made[layers] = first_layers(self._inputs.checkpoint, layers, Path(self._folder.name) / str(layers))
+        base = self._made[layers]
+
+        def build(out: Path, merged: str | None) -> None:
+            built.build_compared(out, base, quantization, merged)
+
+        own = base is self._inputs.checkpoint and quantization == self._inputs.quantization
+        return Graphs(base, replace(source, cache=base.cache), None if own else build, self._scratch)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
-from dualtune_edge.export.parity.compare import compare
+from dualtune_edge.export.parity.compare import Outcome, compare, compare_before
 from dualtune_edge.export.parity.messages import Conversation, made_up
 from dualtune_edge.export.parity.metrics import summary
 from dualtune_edge.export.parity.record import Question
+from dualtune_edge.export.parity.reference import open_reference
 from dualtune_edge.export.parity.remembered import Memory, Remembering
-from dualtune_edge.export.parity.sides import Graphs, Sides
-from dualtune_edge.export.parity.streamed import LARGE, float32_bytes, streamed_model
-from dualtune_edge.export.parity.torch_engine import TorchEngine
+from dualtune_edge.export.parity.sides import Graphs, Side
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.chat_template import ChatTemplate
@@ -57,7 +57,8 @@ def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
 def compare_stages(
     inputs: Inputs,
     compared: Sequence[Subject],
-    graphs: Graphs,
+    bundle: Graphs,
+    before: Graphs | None,
     *,
     room: int,
     calibration: Sequence[Case],
@@ -66,10 +67,13 @@ def compare_stages(
 ) -> None:
     """Compare each stage on the conversations made for it and on those of the user's that lead to it.
 
+    First all stages on the bundle's graphs, then all on those before quantization: one base is in memory at a time.
+
     Args:
         inputs: what is exported; PEFT reads the checkpoint and the adapters from their own folders.
         compared: the stages.
-        graphs: what was built of them.
+        bundle: the graphs of the bundle, or of its first layers.
+        before: those before quantization; None: they are not compared.
         room: the most tokens of arguments.
         calibration: the user's own conversations.
         memory: of earlier comparisons of the same stages; None: this is the only one.
@@ -81,26 +85,51 @@ def compare_stages(
 
     """
     walkers = [_Walker(case.messages, case.toolset, case.tool) for case in calibration]
-    folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
-    base = inputs.checkpoint
+    base = bundle.base
     ask = _Asker(base, room)
-
-    def opened() -> TorchEngine:
-        model = streamed_model(base) if float32_bytes(base) > LARGE else None
-        return TorchEngine(base.folder, folders, model=model)
-
-    asked = Remembering(opened, base.vocab_size, base.context_length, memory)
-    with asked, Sides(graphs) as sides:
+    outcomes: list[list[Outcome]] = []
+    asked = Remembering(lambda: open_reference(inputs, base), base.vocab_size, base.context_length, memory)
+    with asked, Side(bundle) as side:
         for subject in compared:
-            adapter = subject.stage.adapter.name if subject.stage.adapter else None
-            comparisons = []
-            with asked.of(subject.stage.name, adapter) as reference, sides.under(adapter) as (bundle, before):
+            found: list[Outcome] = []
+            adapter = _adapter(subject)
+            with asked.of(subject.stage.name, adapter) as reference, side.under(adapter) as engine:
                 for question, walker in ask.questions(subject, walkers):
-                    comparison, chosen = compare(question, bundle, before, reference)
-                    comparisons.append(comparison)
+                    found.append(compare(question, engine, reference))
                     if walker:
-                        _lead_on(walker, subject, chosen)
+                        _lead_on(walker, subject, found[-1].chosen)
+            outcomes.append(found)
+            if before is None:
+                keep(summary(subject.stage.name, adapter, [each.comparison for each in found]))
+    if before:
+        _compare_before(inputs, compared, outcomes, before, anew=before.base is not bundle.base, keep=keep)
+
+
+def _compare_before(
+    inputs: Inputs,
+    compared: Sequence[Subject],
+    outcomes: Sequence[Sequence[Outcome]],
+    before: Graphs,
+    *,
+    anew: bool,
+    keep: Callable[[StageParity], None],
+) -> None:
+    """`anew`: the outcomes are of another depth, so the reference reads their tokens again."""
+    with contextlib.ExitStack() as opened:
+        reference = opened.enter_context(open_reference(inputs, before.base)) if anew else None
+        side = opened.enter_context(Side(before))
+        for subject, found in zip(compared, outcomes, strict=True):
+            adapter = _adapter(subject)
+            if reference:
+                reference.forget_adapters()
+                reference.use(adapter)
+            with side.under(adapter) as engine:
+                comparisons = [compare_before(each, engine, reference) for each in found]
             keep(summary(subject.stage.name, adapter, comparisons))
+
+
+def _adapter(subject: Subject) -> str | None:
+    return subject.stage.adapter.name if subject.stage.adapter else None
 
 
 class _Asker:

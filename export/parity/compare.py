@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from dualtune_edge.export.parity.metrics import Comparison, distance
-from dualtune_edge.export.parity.record import PartedError, Question, Record, logits_after, record
+from dualtune_edge.export.parity.record import Logits, PartedError, Path, Question, Record, logits_after, record
 from dualtune_edge.export.parity.remembered import Remembering
+from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.runtime.engine import Engine
 
 
-def compare(
-    question: Question, bundle: Engine, before: Engine | None, reference: Remembering
-) -> tuple[Comparison, str]:
-    """Let the bundle's graph answer, have the others read the same tokens, and let the reference answer for itself.
+@dataclass(frozen=True)
+class Outcome:
+    """One prompt's comparison, and what the comparison before quantization needs of it.
 
-    Each engine has the stage's adapter. The reference reads all that the bundle read in one forward. The graph before
-    quantization is compared at both ends of it: it differs by rounding, or everywhere.
+    `chosen` is the reference's choice, "" for arguments. `ends` are its logits after the first and the last tokens that
+    the bundle read: a graph before quantization differs by rounding, or everywhere.
+    """
 
-    Returns:
-        The comparison, and the reference's choice ("" for arguments).
+    comparison: Comparison
+    chosen: str
+    ends: Mapping[Path, Logits]
+
+
+def compare(question: Question, bundle: Engine, reference: Remembering) -> Outcome:
+    """Let the bundle's graph answer, have the reference read the same tokens, and let it answer for itself.
+
+    Both engines have the stage's adapter. The reference reads all that the bundle read in one forward.
 
     Raises:
         RequestError: the prompt is longer than the context.
@@ -28,20 +39,37 @@ def compare(
     exported = record(bundle, question)
     reference.expect(exported.path)
     read = {path: logits_after(reference, path) for path in exported.logits}
-    ends = {min(read, key=len), exported.path} if before else set()
-    errors = [float(np.abs(logits_after(before, path) - read[path]).max()) for path in ends] if before else []
     choice = record(reference, question).choice if exported.choice else None
     same = (
         choice.winner == exported.choice.winner if choice and exported.choice else _same(exported, reference, question)
     )
     comparison = Comparison(
         distances=tuple(distance(logits, exported.logits[path]) for path, logits in read.items()),
-        before=float(np.max(errors)) if errors else None,
+        before=None,
         same=same,
         sure=choice.probability if choice else None,
         finished=exported.choice is not None or exported.arguments is not None,
     )
-    return comparison, choice.winner if choice else ""
+    ends = {path: read[path] for path in (min(read, key=len), exported.path)}
+    return Outcome(comparison, choice.winner if choice else "", ends)
+
+
+def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | None) -> Comparison:
+    """Compare a graph before quantization at both ends.
+
+    Args:
+        outcome: the comparison after quantization.
+        before: has the stage's adapter.
+        reference: has it too; None: the one that the outcome is of.
+
+    """
+    if reference:
+        reference.expect(max(outcome.ends, key=len))
+    errors = [
+        np.abs(logits_after(before, path) - (logits_after(reference, path) if reference else logits)).max()
+        for path, logits in outcome.ends.items()
+    ]
+    return replace(outcome.comparison, before=float(np.max(errors)))
 
 
 def _same(exported: Record, reference: Remembering, question: Question) -> bool:

@@ -17,6 +17,8 @@ from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.inputs import Inputs, read_inputs
+from dualtune_edge.export.parity import bundle as parity_bundle
+from dualtune_edge.export.parity import reference as parity_reference
 from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
@@ -38,7 +40,7 @@ from dualtune_edge.toolkit.errors import (
 )
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.manifest import Manifest, Quantization
-from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.toolkit.parity import EXACT, Depth, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 FILES = [
@@ -82,7 +84,7 @@ def write_desk(folder: Path) -> None:
 
     from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 
-    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
+    write_checkpoint(folder / "base", Shape(64, 96, 3, 4, 2, 288, 2048))
     config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
     for seed, name in enumerate(("chooser", "writers/read", "writers/write")):
         write_adapter(folder / name, folder / "base", config, seed=seed)
@@ -463,14 +465,52 @@ def test_the_report_is_in_the_bundle_and_in_the_answer(exported: Exported) -> No
     assert any(stage.adapter is None for stage in report.stages)  # the base, one way or the other
     for stage in report.stages:
         assert stage.before_quantization is not None
-        assert stage.before_quantization < 1e-4
+        assert stage.before_quantization < EXACT
         assert stage.choices + stage.arguments == stage.prompts == 2
     assert report.before_quantization_skipped is None
 
 
-def test_an_adapter_that_is_written_wrong_is_refused(
-    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any base is."""
+    monkeypatch.setattr(parity_bundle, "_LARGE", 0)
+    monkeypatch.setattr(parity_bundle, "LARGE", 0)
+    monkeypatch.setattr(parity_reference, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("name", ["external", "mixed"])
+def test_a_large_base_is_compared_on_its_first_layers(
+    name: str, desk: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    """By graphs that are made for it: the bundle is what it would be."""
+    part = export(desk, name, tmp_path / "bundle")
+    whole: Exported = request.getfixturevalue(name)
+    assert part.report.parity.depth == Depth(layers=3, compared=2, before_quantization=2)
+    assert whole.report.parity.depth == Depth(layers=3, compared=3, before_quantization=3)
+    assert "(first 2 of 3 layers)" in part.report.parity.line()
+    for mine, other in zip(part.report.parity.stages, whole.report.parity.stages, strict=True):
+        assert mine.before_quantization is not None
+        assert mine.before_quantization < EXACT
+        assert mine.stage == other.stage
+        assert 0 < mine.max_error != other.max_error
+    files = {file.path: file.sha256 for file in whole.manifest.files if file.path not in ("parity.json", "export.json")}
+    assert files.items() <= {file.path: file.sha256 for file in part.manifest.files}.items()
+
+
+def test_the_depth_can_be_asked_for(own_desk: Path, tmp_path: Path) -> None:
+    (own_desk / "external.yaml").write_text(EXTERNAL + "parity: {prompts: 1, layers: 2}\n", encoding="utf-8")
+    report = export(own_desk, "external", tmp_path / "bundle").report.parity
+    assert report.depth == Depth(layers=3, compared=2, before_quantization=2)
+
+
+@pytest.mark.parametrize("depth", ["whole", "large"])
+def test_an_adapter_that_is_written_wrong_is_refused(
+    depth: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if depth == "large":
+        request.getfixturevalue("large")
+
     def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
         if "writers" in str(weights.folder) and weights.folder.name == "read":
             pairs = {module: replace(pair, scale=2.0) for module, pair in weights.pairs.items()}  # α/r, not α/√r

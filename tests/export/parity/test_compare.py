@@ -14,7 +14,7 @@ from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.parity.compare import compare
+from dualtune_edge.export.parity.compare import compare, compare_before
 from dualtune_edge.export.parity.record import Question, record
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.profiles.schema import SessionSettings
@@ -90,9 +90,12 @@ def test_float32_is_exact_for_base_and_adapters(
     for engine in (before, reference):
         engine.use(adapter)
     for question in (CHOOSING, writing):
-        found, _ = compare(question, before, before, reference)
-        assert found.before is not None
-        assert found.before < 1e-4
+        outcome = compare(question, before, reference)
+        found = outcome.comparison
+        for other in (None, reference):  # what the reference read, or it reads it again
+            error = compare_before(outcome, before, other).before
+            assert error is not None
+            assert error < 1e-4
         assert max(each.max_error for each in found.distances) < 1e-4
         assert all(each.same_top for each in found.distances)
         assert found.same
@@ -102,16 +105,19 @@ def test_a_wrong_scale_shows_before_quantization(bundle: Engine, before: Engine,
     bundle.use("a.wide")
     before.use("wrong")
     reference.use("a.wide")
-    found, _ = compare(CHOOSING, bundle, before, reference)
-    assert found.before is not None
-    assert found.before > 1e-2
+    outcome = compare(CHOOSING, bundle, reference)
+    for other in (None, reference):
+        error = compare_before(outcome, before, other).before
+        assert error is not None
+        assert error > 1e-2
 
 
 def test_a_choice_is_told_with_the_references_probability(before: Engine, reference: TorchEngine) -> None:
-    found, chosen = compare(CHOOSING, before, None, reference)
+    outcome = compare(CHOOSING, before, reference)
+    found = outcome.comparison
     own = record(reference, CHOOSING).choice
     assert own is not None
-    assert (chosen, found.sure, found.before, found.finished) == (own.winner, own.probability, None, True)
+    assert (outcome.chosen, found.sure, found.before, found.finished) == (own.winner, own.probability, None, True)
     assert len(found.distances) == own.forwards + 1
 
 
@@ -122,7 +128,7 @@ def test_answers_are_the_references_own_or_not_the_same(
     for adapter in ("a.wide", "a.narrow"):
         bundle.use(adapter)
         reference.use(adapter)
-        found, _ = compare(writing, bundle, None, reference)
+        found = compare(writing, bundle, reference).comparison
         exported, own = record(bundle, writing), record(reference, writing)
         assert found.same == (exported.arguments == own.arguments and exported.path == own.path)
 
@@ -135,12 +141,12 @@ def test_arguments_end_with_the_room(before: Engine, writing: Question) -> None:
 
 
 def test_the_next_prompt_begins_with_what_is_held(before: Engine, reference: TorchEngine) -> None:
-    compare(CHOOSING, before, None, reference)
+    compare(CHOOSING, before, reference)
     longer = replace(CHOOSING, tokens=(*PROMPT[:5], 1, 2, 3))
-    warm, _ = compare(longer, before, None, reference)
+    warm = compare(longer, before, reference).comparison
     for engine in (before, reference):
         engine.use(None)
-    cold, _ = compare(longer, before, None, reference)
+    cold = compare(longer, before, reference).comparison
     assert warm.same == cold.same
     assert [each.kl for each in warm.distances] == pytest.approx([each.kl for each in cold.distances], abs=1e-6)
 
@@ -149,4 +155,4 @@ def test_a_prompt_longer_than_the_context_is_refused(before: Engine, reference: 
     long = (1,) * (before.context_length + 1)
     for question in (CHOOSING, writing):
         with pytest.raises(RequestError):
-            compare(replace(question, tokens=long), before, None, reference)
+            compare(replace(question, tokens=long), before, reference)
