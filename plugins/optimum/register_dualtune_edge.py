@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - Optimum's namespace package must not have an __init__.py
-"""`optimum-cli export dualtune-edge …`: Optimum imports all modules of this namespace package, and takes what they list.
+"""`optimum-cli export dualtune-edge …`: Optimum imports what is in this namespace package, and takes what it lists.
 
 Source: optimum/commands/optimum_cli.py, `load_optimum_namespace_cli_commands`.
 """
