@@ -78,11 +78,19 @@ def refuse_variants(where: str, architecture: Architecture, config: transformers
         CheckpointError: names the field of config.json.
 
     """
+    quantized = getattr(config, "quantization_config", None)
+    if quantized is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise CheckpointError(
+            f"{where}, quantization_config",
+            found=f"weights quantized by {str(method)!r}",
+            expected="unquantized weights",
+            fix="Name the checkpoint that was quantized: the export quantizes it, as `quantization:` says.",
+        )
     # Gemmas have two fields, of which transformers and the builder may read different ones.
     names = {getattr(config, field, None) for field in ("hidden_act", "hidden_activation")} - {None}
     activation = names.pop() if len(names) == 1 else tuple(sorted(map(str, names)))
     faults = {
-        "quantization_config": (getattr(config, "quantization_config", None), "unquantized weights"),
         "hidden_act": (None if activation in _ACTIVATIONS else activation, " or ".join(map(repr, _ACTIVATIONS))),
         "use_bidirectional_attention": (getattr(config, "use_bidirectional_attention", None) or None, "causal layers"),
         "sliding_window": (

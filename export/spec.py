@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -86,6 +86,7 @@ ArgumentAdapters: TypeAlias = Annotated[
 ]
 
 
+_BRANCHES: Final = ("folder", "mapping", "recipe")  # of unions: tags that no document has
 QuantizationSpec: TypeAlias = Annotated[
     Annotated[Quantization, Tag("mapping")] | Annotated[Recipe, Tag("recipe")],
     Discriminator(
@@ -219,7 +220,8 @@ def _written(value: Any, location: Location) -> Location:
         if inside:
             value = value[part]
             result.append(part)
-    return tuple(result) if location[-1:] == tuple(result[-1:]) else (*result, *location[-1:])
+    last = location[-1:]
+    return tuple(result) if last == tuple(result[-1:]) or last[0] in _BRANCHES else (*result, *last)
 
 
 def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) -> None:

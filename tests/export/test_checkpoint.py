@@ -107,7 +107,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no architecture": (lambda f: edit(f / "config.json", architectures=None), "architectures: found None"),
     "sizes that do not fit": (lambda f: edit(f / "config.json", hidden_size=72), "expected .*72"),
-    "quantized": (lambda f: edit(f / "config.json", quantization_config={"bits": 4}), "quantization_config"),
+    "quantized": (
+        lambda f: edit(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128}),
+        "quantization_config: found weights quantized by 'gptq'; expected unquantized weights",
+    ),
     "another rope": (
         lambda f: edit(
             f / "config.json",

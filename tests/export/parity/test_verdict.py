@@ -1,6 +1,6 @@
 import pytest
 
-from dualtune_edge.export.parity.verdict import refuse_beyond
+from dualtune_edge.export.parity.verdict import first_breach, refuse_beyond
 from dualtune_edge.toolkit.errors import ParityError
 from dualtune_edge.toolkit.parity import ParityLimits, StageParity
 
@@ -49,3 +49,17 @@ def test_the_base_and_further_stages_are_named() -> None:
 
 def test_the_fix_says_what_to_set() -> None:
     assert "`parity: {limits: {max_kl: …}}`" in refused(GOOD.model_copy(update={"mean_kl": 3.0}), ParityLimits()).fix
+
+
+def test_the_best_of_several_recipes_is_told_as_such() -> None:
+    bad = GOOD.model_copy(update={"mean_kl": 1.5})
+    with pytest.raises(ParityError, match=r"1.5 nats, by the best of 7 recipes;.*Allow more in the spec"):
+        refuse_beyond([bad], ParityLimits(), tried=7)
+
+
+def test_the_first_breach_counts_the_stages() -> None:
+    bad = GOOD.model_copy(update={"stage": "bad", "mean_kl": 1.5, "top1": 0.1})
+    breach = first_breach([GOOD, bad], ParityLimits(min_top1=0.5))
+    assert breach is not None
+    assert (breach.where, breach.stages) == ("adapter selection.git", 1)
+    assert first_breach([GOOD], ParityLimits()) is None
