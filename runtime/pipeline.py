@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from llguidance import LLTokenizer
-
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
+from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, write_arguments
 from dualtune_edge.runtime.bundle import Bundle, Verify, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose_behind
 from dualtune_edge.runtime.conversation import read_messages
@@ -22,6 +19,7 @@ from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_
 from dualtune_edge.runtime.kv_reuse import KvReuse
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice
+from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.chat_template import ChatTemplate
@@ -80,9 +78,16 @@ class Agent:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, levers: Levers | None = None, *, variant: VariantChoice | None = None
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        levers: Levers | None = None,
+        *,
+        variant: VariantChoice | None = None,
+        tokenizers: TokenizersAhead | None = None,
     ) -> None:
         """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
+        self._tokenizers = tokenizers or TokenizersAhead(bundle)
         self._variant = variant
         self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
@@ -117,14 +122,15 @@ class Agent:
 
         """
         bundle = open_bundle(path, verify=verify)
+        ahead = TokenizersAhead(bundle)
         if settings:
-            return cls(bundle, open_engine(bundle.model, settings, engine), levers)
-        return cls.of(open_best(ways(bundle), engine), levers)
+            return cls(bundle, open_engine(bundle.model, settings, engine), levers, tokenizers=ahead)
+        return cls.of(open_best(ways(bundle), engine), levers, ahead)
 
     @classmethod
-    def of(cls, opened: Opened, levers: Levers | None = None) -> Agent:
-        """An agent on what `variants.open_best` opened."""
-        return cls(opened.bundle, opened.engine, levers, variant=opened.choice)
+    def of(cls, opened: Opened, levers: Levers | None = None, tokenizers: TokenizersAhead | None = None) -> Agent:
+        """An agent on what `variants.open_best` opened; `tokenizers` of the same bundle may have been begun before."""
+        return cls(opened.bundle, opened.engine, levers, variant=opened.choice, tokenizers=tokenizers)
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +142,7 @@ class Agent:
 
     def close(self) -> None:
         """Release the model."""
+        self._tokenizers.close()
         self._engine.close()
 
     def call(self, request: str | Sequence[Message | Mapping[str, Any]], *, toolset: str | None = None) -> CallResult:
@@ -248,20 +255,15 @@ class Agent:
         if stage.prompt not in self._prompts:
             plan, tokenizer = self.bundle.plan(stage), self.bundle.manifest.tokenizer
             template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-            prompter = Prompter(template, self.bundle.tokenizer, plan.tools, plan.tool)
+            prompter = Prompter(template, self._tokenizers.base, plan.tools, plan.tool)
             self._prompts[stage.prompt] = _Prompt(stage, plan, prompter)
         return self._prompts[stage.prompt]
 
     def _grammar(self, prompt: _Prompt, frame: Frame) -> Grammar:
         if prompt.stage.prompt not in self._grammars:
             tool = next(tool for tool in prompt.plan.tools if tool.name == prompt.plan.tool)
-            self._grammars[prompt.stage.prompt] = compile_grammar(tool, frame, self._constraint_tokenizer)
+            self._grammars[prompt.stage.prompt] = compile_grammar(tool, frame, self._tokenizers.constraint)
         return self._grammars[prompt.stage.prompt]
-
-    @cached_property
-    def _constraint_tokenizer(self) -> LLTokenizer:
-        base = self.bundle.manifest.base
-        return open_tokenizer(self.bundle.tokenizer_json, vocab_size=base.vocab_size, end_of_turn=base.end_of_turn)
 
     def _no_prompt(self, stage: Stage, what: str) -> BundleError:
         return BundleError(
