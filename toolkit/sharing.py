@@ -69,12 +69,15 @@ def weight_bytes(manifest: Manifest, entry: ModelEntry) -> int:
 
 
 def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:
-    """A line each: `variant qnn-x-elite: static graphs of its own, 412.0 MB, of which 398.1 MB for it alone`."""
+    """A line each: `variant openvino: a dynamic graph, the same as cpu-x64; 27.6 MB, 1.6 kB its alone`."""
     for each in variants:
         kind = f"a {each.graph.form} graph" if each.graph.form == "dynamic" else "static graphs"
         with_whom = f"{kind}, the same as {' and '.join(each.shares)}" if each.shares else kind
-        added = f"{each.added_bytes / 1e6:,.1f} MB for it alone"
-        yield f"variant         {each.profile}: {with_whom}; {each.size_bytes / 1e6:,.1f} MB, of which {added}"
+        yield f"variant         {each.profile}: {with_whom}; {_told(each.size_bytes)}, {_told(each.added_bytes)} its alone"
+
+
+def _told(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
 def _files(entry: ModelEntry, sizes: Mapping[str, int]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.sharing import VariantSize, variant_lines
 
 # None of these sentences, nor any value in them, was in the training.
 REQUESTS: Final = (
@@ -39,6 +40,7 @@ class DemoReport(Frozen):
     bundle: str | None
     export_seconds: float
     size_bytes: int
+    variants: tuple[VariantSize, ...]
     calls: tuple[Call, ...]
 
 
@@ -47,6 +49,10 @@ def demo(
         Path | None, typer.Option("-o", "--output", help="Keep the bundle in this folder; nothing may be there yet.")
     ] = None,
     *,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Export for this hardware profile; several times: a variant for each."),
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     """Export the built-in kit and make calls with it.
@@ -58,21 +64,26 @@ def demo(
         dualtune-edge demo
         dualtune-edge demo -o demo-bundle
         dualtune-edge call demo-bundle "What changed in /srv/atlas?"
+        dualtune-edge demo --profile cpu-x64 --profile openvino -o demo-bundle
 
     """
     with tempfile.TemporaryDirectory() as scratch:
-        report = _run(output or Path(scratch) / "bundle", kept=output is not None)
+        report = _run(output or Path(scratch) / "bundle", tuple(profile or ()), kept=output is not None)
     console.result(report, _text(report), as_json=as_json)
 
 
-def _run(bundle: Path, *, kept: bool) -> DemoReport:
-    exported = stages.run(specs.spec("decoupled", "external"), bundle)
+def _run(bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> DemoReport:
+    spec = specs.spec("decoupled", "external")
+    if profiles:
+        spec = spec.model_copy(update={"profiles": profiles, "mode": None})  # each profile's own mode
+    exported = stages.run(spec, bundle)
     with Agent.open(bundle) as agent:
         calls = tuple(Call(request=request, result=agent.call(request)) for request in REQUESTS)
     return DemoReport(
         bundle=str(bundle) if kept else None,
         export_seconds=exported.seconds,
         size_bytes=exported.sizes.total,
+        variants=exported.variants,
         calls=calls,
     )
 
@@ -80,6 +91,7 @@ def _run(bundle: Path, *, kept: bool) -> DemoReport:
 def _text(report: DemoReport) -> str:
     where = report.bundle or "a temporary folder"
     lines = [f"Exported to {where}: {report.size_bytes / 1e6:.1f} MB in {report.export_seconds:.0f} s."]
+    lines += variant_lines(report.variants)
     for call in report.calls:
         result = call.result
         arguments = ", ".join(f"{name}={value!r}" for name, value in (result.arguments or {}).items())
