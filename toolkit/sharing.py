@@ -73,7 +73,8 @@ def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:
     for each in variants:
         kind = f"a {each.graph.form} graph" if each.graph.form == "dynamic" else "static graphs"
         with_whom = f"{kind}, the same as {' and '.join(each.shares)}" if each.shares else kind
-        yield f"variant         {each.profile}: {with_whom}; {_told(each.size_bytes)}, {_told(each.added_bytes)} its alone"
+        sizes = f"{_told(each.size_bytes)}, {_told(each.added_bytes)} its alone"
+        yield f"variant         {each.profile}: {with_whom}; {sizes}"
 
 
 def _told(size: int) -> str:
