@@ -55,7 +55,6 @@ class StaticEngine:
                 )
         self._source, self._form = source, source.graph
         self._settings = settings
-        self._open_sessions = open_sessions or self._opener()
         self._models: dict[Path, Static] = {}
         cache = source.cache
         size = (cache.layers, 2, self._form.kv_length, cache.heads, cache.head_dim)  # 2: keys and values
@@ -63,6 +62,7 @@ class StaticEngine:
         self._tokens: list[int] = []
         self._adapter: str | None = None
         self._open = True
+        self._open_sessions = open_sessions or self._opener()
 
     @property
     def kv_format(self) -> str:

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
+    "verify": Row("dualtune_edge.export.qnn.command", "verify", "Simulate the NPU and compare it with the CPU."),
     "demo": Row("dualtune_edge.export.demo.command", "demo", "Export the built-in kit and make calls with it."),
 }
 

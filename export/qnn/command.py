@@ -1,0 +1,139 @@
+"""`dualtune-edge verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from dualtune_edge.export.qnn.verify import (
+    Case,
+    Verification,
+    Verifier,
+    heldout_cases,
+    is_known,
+    made_up_cases,
+    right,
+)
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.schema import QnnOptions, SessionSettings
+from dualtune_edge.runtime.bundle import Bundle, open_bundle
+from dualtune_edge.runtime.engine import open_engine
+from dualtune_edge.runtime.qnn import by_simulation, find_htp
+from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.errors import BundleError
+from dualtune_edge.toolkit.manifest import PRIMARY
+from dualtune_edge.toolkit.trajectories import read_trajectories
+from dualtune_edge.toolkit.validation import listing, nearest
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    *,
+    profile: Annotated[str, typer.Option(metavar="NAME", help="The variant to simulate: one for an NPU.")],
+    heldout: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Conversations with right answers: JSON lines, as for fine-tuning."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="The most prompts made from the tools, and the most held-out.")
+    ] = 12,
+    as_json: console.AsJson = False,
+) -> None:
+    """Simulate the NPU and compare it with the CPU.
+
+    The variant's graphs are compiled for its SoC and run in the simulation that comes with the compiler (Linux on
+    x86-64, package onnxruntime-qnn), seconds a forward. The same prompts go to the same graphs on the CPU provider, and
+    to the bundle's primary model. The report is also written beside the bundle: BUNDLE.verify-PROFILE.json.
+
+    Example:
+        dualtune-edge verify my-bundle --profile qnn-x-elite --heldout heldout.jsonl --limit 20
+
+    """
+    opened = open_bundle(bundle, verify="once")
+    seen = opened.on(_model(opened, profile))
+    cases = _spread(list(made_up_cases(seen, 2)), limit)
+    if heldout:
+        cases += _spread(list(heldout_cases(seen, read_trajectories(heldout))), limit)
+    cases.sort(key=lambda case: case.stage.prompt)
+    report = _verify(seen, opened, profile, cases)
+    beside = bundle.with_name(f"{bundle.name}.verify-{profile}.json")
+    beside.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
+    console.result(report, _text(report), as_json=as_json)
+
+
+def _verify(seen: Bundle, opened: Bundle, profile: str, cases: Sequence[Case]) -> Verification:
+    """`seen`: through the variant's model."""
+    context = seen.entry.contexts[0]
+    settings = SessionSettings(detect().cpu.physical_cores, spinning=False)
+    htp = find_htp(QnnOptions(soc_model=context.soc_model, htp_arch=context.htp_arch), simulate=True)
+    with StaticEngine(seen.model, settings, by_simulation(htp, settings)) as simulated, _bar() as bar:
+        verifier = Verifier(seen, simulated)
+        task = bar.add_task("simulate", total=len(cases))
+        answered = verifier.answer(cases, lambda: bar.advance(task))
+        with open_engine(seen.model, settings) as same:
+            against = [verifier.compare("the same graphs on the CPU provider", same, answered)]
+        with open_engine(opened.on(PRIMARY).model, settings) as primary:
+            against.append(verifier.compare("the primary model on the CPU provider", primary, answered))
+    return Verification(
+        profile=profile,
+        compiler=context.compiler,
+        prompts=len(cases),
+        known=sum(map(is_known, cases)),
+        right=right(answered),
+        forwards=verifier.forwards,
+        seconds=round(verifier.seconds, 3),
+        against=tuple(against),
+    )
+
+
+def _bar() -> Progress:
+    stderr = Console(stderr=True)
+    return Progress(console=stderr, disable=not stderr.is_terminal)
+
+
+def _model(bundle: Bundle, profile: str) -> str:
+    """The model of a variant that was compiled."""
+    compiled = {
+        variant.profile: variant.model
+        for variant in bundle.manifest.variants
+        if bundle.manifest.model(variant.model).contexts
+    }
+    if profile not in compiled:
+        raise BundleError(
+            f"{bundle.root}, variant {profile!r}",
+            found="no compiled variant of this name",
+            expected=listing(compiled) or "one for an NPU",
+            fix=nearest(profile, compiled) if compiled else "Export with a profile for an NPU, as qnn-x-elite.",
+        )
+    return compiled[profile]
+
+
+def _spread(cases: list[Case], limit: int) -> list[Case]:
+    """At most so many, from all over the list."""
+    count = min(limit, len(cases))
+    return [cases[index * len(cases) // count] for index in range(count)]
+
+
+def _text(report: Verification) -> str:
+    lines = [
+        f"{report.profile} simulated: {report.prompts} prompts, {report.forwards} forwards, {report.seconds:.0f} s",
+    ]
+    if report.known:
+        lines.append(f"right answers: {report.right} of {report.known}")
+    for each in report.against:
+        errors = max(stage.max_error for stage in each.stages)
+        lines += [
+            f"against {each.reference}:",
+            f"  choices the same    {each.agreed} of {each.choices}",
+            f"  arguments the same  {each.same} of {each.arguments}",
+            f"  logits              within {errors:.3g}, KL up to {max(stage.max_kl for stage in each.stages):.2g}",
+        ]
+        if report.known:
+            lines.append(f"  its right answers   {each.right} of {report.known}")
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""A variant for an NPU in a bundle: exported, run by the CPU provider, verified. The compiler is stood in for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+
+from dualtune_edge.export import stages
+from dualtune_edge.export.qnn import command, exporter
+from dualtune_edge.export.qnn.compile import Compiled
+from dualtune_edge.export.qnn.verify import Verification
+from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
+from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
+from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
+from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.runtime.static_graph import by_cpu
+from dualtune_edge.toolkit.cli import main
+from dualtune_edge.toolkit.errors import (
+    AdapterError,
+    BundleError,
+    CheckpointError,
+    EdgeError,
+    ProfileError,
+    RequestError,
+)
+from dualtune_edge.toolkit.graph_form import StaticGraph
+
+TOOLS = [
+    {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"enum": ["a", "b"]}}}},
+    {"name": "roots", "description": "List roots", "inputSchema": {"type": "object", "properties": {}}},
+]
+SPEC = """\
+base: base
+toolsets: [{name: files, tools: files.json, selection: one, arguments: {read: two}}]
+profile: [cpu-x64, soc.toml]
+prefix_states_mb: 0
+"""
+PROFILE = """\
+name = "soc"
+description = "a made-up SoC"
+architecture = "arm64"
+features = []
+provider = "QNNExecutionProvider"
+device = "NPU"
+mode = "merged"
+graph = {form = "static", chunks = [1, 128], kv_length = 2048}
+qnn = {soc_model = 60, htp_arch = 73}
+qdq = {weight_bits = 4, activation_bits = 16, block_size = 32}
+session = {threads = 1, spinning = false}
+"""
+CPU = SessionSettings(1, spinning=False)
+HELD_OUT = {
+    "toolset": "files",
+    "messages": [
+        {"role": "user", "content": "read a"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "read", "arguments": {"path": "a"}}}]},
+        {"role": "tool", "content": "text"},
+        {"role": "assistant", "content": "Done."},
+    ],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler() -> Iterator[None]:
+    """A compiler that writes a file where the real one would, on a machine where there is none."""
+
+    def compile_contexts(folder: Path, out: Path, form: StaticGraph, _htp: object) -> Compiled:
+        assert all((folder / file).is_file() for file in form.files)
+        out.mkdir()
+        (out / "context.bin").write_bytes(b"compiled")
+        return Compiled(out / "context.bin", 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "compile_contexts", compile_contexts)
+        patch.setattr(exporter, "find_htp", lambda _target, simulate: simulate)
+        patch.setattr(exporter, "compiler", lambda: "a stand-in")
+        patch.setattr(command, "find_htp", lambda _target, simulate: simulate)
+        patch.setattr(command, "by_simulation", lambda _htp, settings: by_cpu(settings))
+        yield
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
+    config = LoraConfig(r=4, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    for seed, name in enumerate(("one", "two")):
+        write_adapter(folder / name, folder / "base", config, seed=seed)
+    (folder / "files.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
+    (folder / "dualtune.yaml").write_text(SPEC, encoding="utf-8")
+    (folder / "soc.toml").write_text(PROFILE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(desk: Path) -> Bundle:
+    stages.run(spec(desk), desk / "bundle")
+    return open_bundle(desk / "bundle")
+
+
+def spec(desk: Path) -> ExportSpec:
+    return read_spec(desk / "dualtune.yaml").model_copy(update={"parity": None})
+
+
+def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:
+    (entry,) = bundle.manifest.models
+    assert {each.profile: each.model for each in bundle.manifest.variants} == {"cpu-x64": "model", "soc": "soc"}
+    assert entry.graph == StaticGraph(chunks=(1, 128), kv_length=2048)
+    assert {each.mode for each in entry.adapters} == {"merged"}
+    assert {each.mode for each in bundle.manifest.adapters} == {"external"}
+    assert [each.adapter for each in entry.contexts] == [None, "selection.files", "arguments.files.read"]
+    assert {(each.soc_model, each.htp_arch, each.compiler) for each in entry.contexts} == {(60, 73, "a stand-in")}
+
+
+def test_the_cpu_provider_runs_it(bundle: Bundle) -> None:
+    seen = bundle.on("soc")
+    with Agent(seen, open_engine(seen.model, CPU)) as agent:
+        answer = agent.call("read a")
+    assert isinstance(agent._engine, StaticEngine)
+    assert answer.tool in {"read", "roots", None}
+
+
+def test_without_an_npu_the_cpu_provider_runs_it_and_says_why(bundle: Bundle) -> None:
+    seen = bundle.on("soc")
+    settings = SessionSettings(1, spinning=False, provider=QNN_PROVIDER, device="NPU")
+    with StaticEngine(seen.model, settings) as engine, StaticEngine(seen.model, CPU) as plain:
+        for each in (engine, plain):
+            each.use("selection.files")
+        assert (engine.forward([1, 2, 3]) == plain.forward([1, 2, 3])).all()
+        assert QNN_PROVIDER in engine.placement.instead
+
+
+def test_verify_tells_right_answers_and_compares_twice(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "heldout.jsonl").write_text(json.dumps(HELD_OUT), encoding="utf-8")
+    flags = ["--profile", "soc", "--heldout", str(tmp_path / "heldout.jsonl"), "--limit", "3", "--json"]
+    main_ends(["verify", str(bundle.root), *flags])
+    report = Verification.model_validate_json(capsys.readouterr().out)
+    beside = bundle.root.with_name("bundle.verify-soc.json")
+    assert Verification.model_validate_json(beside.read_text(encoding="utf-8")) == report
+    assert (report.prompts, report.known) == (6, 3)
+    same, primary = report.against
+    assert (same.agreed, same.same, same.right) == (same.choices, same.arguments, report.right)
+    assert max(stage.max_error for stage in same.stages) == 0
+    assert max(stage.max_error for stage in primary.stages) > 0
+    assert same.choices + same.arguments == report.prompts
+
+
+def main_ends(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code in {0, None}
+
+
+def test_verify_refuses_what_was_not_compiled(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="soc"):
+        command.verify(bundle.root, profile="cpu-x64")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        (("profile:", "mode: external\nprofile:"), AdapterError, "mode"),
+        (("block_size = 32", "block_size = 128"), CheckpointError, "hidden_size"),
+        (("kv_length = 2048", "kv_length = 256"), RequestError, "kv_length"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(
+    desk: Path, tmp_path: Path, change: tuple[str, str], error: type[EdgeError], named: str
+) -> None:
+    (tmp_path / "soc.toml").write_text(PROFILE.replace(*change), encoding="utf-8")
+    (tmp_path / "dualtune.yaml").write_text(SPEC.replace(*change), encoding="utf-8")
+    for name in ("base", "one", "two", "files.json"):
+        (tmp_path / name).symlink_to(desk / name)
+    with pytest.raises(error, match=named):
+        stages.run(spec(tmp_path), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_without_the_compiler_the_package_is_named(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dualtune_edge.profiles import plugins
+    from dualtune_edge.runtime.qnn import find_htp
+
+    lacking = plugins.PluginState(QNN_PROVIDER, problem="not installed", fix="Run: pip install onnxruntime-qnn")
+    monkeypatch.setattr(plugins, "state", lambda _provider: lacking)
+    monkeypatch.setattr(exporter, "find_htp", find_htp)
+    with pytest.raises(ProfileError, match="pip install onnxruntime-qnn"):
+        stages.run(spec(desk), desk / "other")
