@@ -16,6 +16,7 @@ from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.levers import NAIVE
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.messages import FunctionCall, user
 
@@ -32,7 +33,9 @@ class Replay:
     def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float) -> None:
         """`bandwidth`: bytes a second that the floor reckons with."""
         self._bundle, self._engine, self._bandwidth = bundle, engine, bandwidth
-        self._agent, self._naive = Agent(bundle, engine), Agent(bundle, engine, NAIVE)
+        ahead = TokenizersAhead(bundle)
+        self._agent = Agent(bundle, engine, tokenizers=ahead)
+        self._naive = Agent(bundle, engine, NAIVE, tokenizers=ahead)
         self._writer = ScriptWriter(bundle)
         self._decode: dict[StageName, list[float]] = {}
 
