@@ -93,7 +93,7 @@ class ParityReport(Frozen):
             f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after{self._on(before=False)}",
             f"{choices - sum(stage.flips for stage in self.stages)} of {choices} choices" if choices else "",
             f"{sum(stage.exact for stage in self.stages)} of {arguments} arguments the same" if arguments else "",
-            f"{len(self.refused)} recipes refused" if self.refused else "",
+            f"recipes refused: {len(self.refused)}" if self.refused else "",
         ]
         return ", ".join(filter(None, parts))
 

@@ -100,7 +100,7 @@ def test_the_first_within_the_limits_is_taken_and_the_others_are_told(
     assert command(["inspect", output]) == 0
     shown = capsys.readouterr().out
     assert "int8, rtn, blocks of 32, accuracy level 4" in shown
-    assert "1 recipes refused" in shown
+    assert "recipes refused: 1" in shown
 
 
 def test_the_graphs_are_those_of_the_recipe_alone(desk: Path, walked: Path, tmp_path: Path) -> None:
