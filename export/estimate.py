@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,9 @@ from transformers import AutoConfig
 from dualtune_edge.export import room
 from dualtune_edge.export.graphs import Placed, places
 from dualtune_edge.export.inputs import Inputs, quantizations_for
+from dualtune_edge.export.parity.bundle import depth_of
 from dualtune_edge.export.parity.check import subjects
+from dualtune_edge.export.parity.first_layers import on_tables
 from dualtune_edge.export.parity.streamed import LARGE
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.prefix_states import planned_lengths
@@ -38,7 +41,7 @@ _COMPARING: Final = 150 * _MB  # besides: the model's code, tokenizers and gramm
 _BUILDING: Final = 80 * _MB  # besides: the builder
 _PIECE: Final = 1 << 22  # numbers of a weight that are quantized at a time,
 _QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110}  # in so many bytes each
-_A_NUMBER: Final = 2.5  # bytes for each number of the largest matrix, while its quantized pieces are joined
+_A_NUMBER: Final = 3.0  # bytes for each number of the largest matrix, while its quantized pieces are joined
 _A_TEXT: Final = 30  # bytes for each byte of tokenizer.json, as tokenizer and grammars hold it
 _PACKED: Final = 2.1  # onnxruntime holds a graph's weights twice: as they are and packed for its kernels
 _CHOICES: Final = 8  # forwards of a choice, and those in which the reference goes another way
@@ -56,7 +59,7 @@ _ORT, _TORCH = 9.0e10, 5.0e10  # multiplications and additions
 
 
 class StageNeed(Frozen):
-    """One stage. Bytes that it leaves on the disk, that it takes there meanwhile besides, and of memory."""
+    """One stage. Bytes that it leaves on the disk, that it takes there meanwhile besides, and of memory until then."""
 
     name: str
     disk: int
@@ -85,6 +88,8 @@ def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, other
     """
     further = (stage for each in others for stage in _Estimator(spec, each, plans).stages())
     stages = (*_of_recipes(spec, inputs, plans), *further)
+    most = accumulate((stage.memory for stage in stages), max)  # what a stage frees is not all given back
+    stages = tuple(stage.model_copy(update={"memory": memory}) for stage, memory in zip(stages, most, strict=True))
     grown, disk = 0, 0
     for stage in stages:
         grown += stage.disk
@@ -94,7 +99,7 @@ def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, other
         bundle=grown,
         disk=disk,
         disk_free=room.free_disk(output.parent) + kept_bytes(output),
-        memory=max(stage.memory for stage in stages),
+        memory=stages[-1].memory,
         memory_free=room.free_memory() + room.resident(),
         seconds=sum(stage.seconds for stage in stages),
     )
@@ -196,31 +201,28 @@ class _Estimator:
             memory=self._building(),
             seconds=_QUANTIZED * base.shape.weights,
         )
-        yield self._need(
-            "write adapters",
-            disk=sum(self._adapters),
-            memory=_LIBRARIES + 3 * max(self._adapters, default=0),
-            seconds=_WRITTEN * sum(self._adapters) + _ADAPTER * len(self._adapters),
-        )
+        if self._adapters:
+            yield self._need(
+                "write adapters",
+                disk=sum(self._adapters),
+                memory=_LIBRARIES + 3 * max(self._adapters),
+                seconds=_WRITTEN * sum(self._adapters) + _ADAPTER * len(self._adapters),
+            )
         if self._merged:
             yield self._merging()
         graphs = base.graph * (1 + len(self._merged))
         yield self._need("try out", memory=self._opened(), seconds=_OPENED * graphs)
-        retained = 0
         if self._spec.parity:
-            compared = self._comparing(self._spec.parity)
-            yield compared
-            retained = compared.memory * 7 // 10  # what is freed is not all given back
+            yield self._comparing(self._spec.parity)
         lengths = planned_lengths(self._inputs, self._plans, self._spec.prefix_states_mb)
-        yield self._need(
-            "prefix states",
-            disk=self._kv * sum(lengths),
-            memory=max(retained, self._opened(len(self._merged)) + _COMPARING + self._running(self._longest)),
-            seconds=self._forward(sum(lengths), _ORT * self._cores) + _OPENED * graphs,
-        )
-        yield self._need(
-            "write manifest", disk=self._around(), memory=max(retained, _LIBRARIES), seconds=_READ * graphs
-        )
+        if lengths:
+            yield self._need(
+                "prefix states",
+                disk=self._kv * sum(lengths),
+                memory=self._opened(len(self._merged)) + _COMPARING + self._running(self._longest),
+                seconds=self._forward(sum(lengths), _ORT * self._cores) + _OPENED * graphs,
+            )
+        yield self._need("write manifest", disk=self._around(), seconds=_READ * graphs)
 
     def _need(self, name: str, *, disk: int = 0, scratch: int = 0, memory: int = 0, seconds: float = 0.0) -> StageNeed:
         return StageNeed(
@@ -256,8 +258,10 @@ class _Estimator:
 
     def _opened(self, others: int = 0) -> int:
         """With a graph open, or several, and its adapters."""
-        adapters = min(sum(self._adapters), _ADAPTERS + max(self._adapters, default=0))
-        return _LIBRARIES + int(_PACKED * self._largest_graph) * (1 + others) + adapters
+        return _LIBRARIES + int(_PACKED * self._largest_graph) * (1 + others) + self._held_adapters()
+
+    def _held_adapters(self) -> int:
+        return min(sum(self._adapters), _ADAPTERS + max(self._adapters, default=0))
 
     @property
     def _largest_graph(self) -> int:
@@ -269,37 +273,53 @@ class _Estimator:
         return self._base.activations(min(tokens, 1024)) + 3 * self._kv * tokens
 
     def _comparing(self, parity: ParitySpec) -> StageNeed:
-        base, shape = self._base, self._base.shape
-        whole = 4 * shape.weights <= LARGE
-        before = self._inputs.quantization.bits != 32 and (
-            whole if parity.before_quantization is None else parity.before_quantization
-        )
-        tables = 4 * shape.table[0] * shape.table[1] * 2  # read one by one, tied afterwards
-        torch = 2 * 4 * shape.weights if whole else tables + 2 * 4 * shape.layer
-        held = 1 + bool(self._merged)
+        """Two passes, one behind the other: on the bundle's graphs or their first layers, and before quantization."""
+        shape, depth = self._base.shape, depth_of(self._inputs, parity)
+        compared, before = shape.first(depth.compared), shape.first(depth.before_quantization or 0)
+        own = depth.compared == depth.layers
+        again = depth.before_quantization if self._inputs.quantization.bits != 32 else None
+        held = 1 + bool(self._merged)  # graphs: the base's and a merged one
+        cut, whole = graph_bytes(compared, self._inputs.quantization), graph_bytes(before, _WHOLE)
+        first = held * int(_PACKED * (self._largest_graph if own else cut)) + self._reference(compared)
+        second = held * self._in_float32(before, whole) + self._reference(before) if again else 0
+        unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
         tokens = self._longest + parity.argument_tokens + 512  # a message, and what is written
-        graphs = int(_PACKED * held * base.before) + self._building() - _LIBRARIES if before else 0
-        adapter = max(self._adapters, default=0)
-        compared = subjects(self._plans, parity.prompts)
-        read = [len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in compared]
+        asked = subjects(self._plans, parity.prompts)
+        read = sum(len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in asked)
+        share = (depth.compared + (again or 0)) / depth.layers
         calibration = 1 if parity.calibration is None else 3
-        streamed = 0 if whole else _READ * shape.stored * len(compared) * parity.prompts * 2 * calibration
+        streamed = 0.0 if 4 * shape.weights <= LARGE else _READ * shape.stored * len(asked) * parity.prompts * 2
+        forwards = self._forward(read, _ORT * self._cores) + self._forward(read, _TORCH * self._cores)
         return self._need(
             COMPARE,
-            scratch=(held * base.before + (2 * 4 * shape.weights if self._merged else 0)) if before else 0,
-            memory=self._opened(bool(self._merged))
+            scratch=max(0 if own else held * cut, held * whole if again else 0) + (unlike if again or not own else 0),
+            memory=_LIBRARIES
             + _COMPARING
-            + torch
-            + adapter
-            + graphs
-            + base.activations(tokens)
+            + self._held_adapters()
+            + max(first, second, 0 if own and not again else self._building() - _LIBRARIES)
+            + self._base.activations(tokens)
             + 3 * self._kv * tokens,
-            seconds=calibration
-            * (self._forward(sum(read), _ORT * self._cores) + self._forward(sum(read), _TORCH * self._cores))
-            + streamed
-            + _COMPARED * len(compared)
-            + (_QUANTIZED * shape.weights if before else 0),
+            seconds=calibration * share * (forwards + streamed)
+            + _COMPARED * len(asked)
+            + (0 if own else _QUANTIZED * compared.weights)
+            + (_QUANTIZED * before.weights if again else 0),
         )
+
+    def _reference(self, shape: BaseShape) -> int:
+        """PyTorch's model: whole where it is small, else a layer and some rows of the tables at a time."""
+        if 4 * self._base.shape.weights <= LARGE:
+            return 2 * 4 * shape.weights + self._adapter()
+        tables = any(on_tables(each.source.folder) for each in (*self._external, *self._merged))
+        pieces = 4 * 4 * _PIECE * 2 if not tables else 2 * 4 * shape.table[0] * shape.table[1]
+        return 3 * 4 * shape.layer + pieces + self._adapter()
+
+    def _in_float32(self, shape: BaseShape, graph: int) -> int:
+        """A graph that is open: the embedding is looked up as it is, all else is packed besides."""
+        table = 0 if shape.tied else 4 * shape.table[0] * shape.table[1]
+        return table + int(_PACKED * (graph - table))
+
+    def _adapter(self) -> int:
+        return 2 * max(self._adapters, default=0)
 
     def _forward(self, tokens: int, speed: float) -> float:
         return 2 * tokens * sum(n * k for n, k in self._base.shape.linear) / speed

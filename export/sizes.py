@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ _FLOAT: Final = 4  # bytes of a float32
 _NODES: Final = 24_000  # bytes of model.onnx for a layer's nodes, slots included; measured: 8,000 to 16,000
 _TENSOR: Final = 128  # bytes around a tensor of an .onnx_adapter
 _SMALL: Final = 100_000  # bytes: configs, a graph without layers
+_LAYERS: Final = "model.layers."
 _TEXTS: Final = frozenset({".jinja", ".json", ".model", ".txt"})
 
 
@@ -45,6 +46,10 @@ class BaseShape:
         """Numbers in all matrices; a tied table counts once."""
         return sum(n * k for n, k in self.linear) + math.prod(self.table) * (1 if self.tied else 2)
 
+    def first(self, layers: int) -> BaseShape:
+        """The base cut off behind its first layers."""
+        return replace(self, layers=layers, linear=self.linear[: len(self.linear) * layers // self.layers])
+
     @property
     def layer(self) -> int:
         """Numbers in the matrices of one layer."""
@@ -58,11 +63,10 @@ def base_shape(checkpoint: Checkpoint) -> BaseShape:
     ropes = rope_parameters(config)
     tables = 2 if ropes[0].get("rope_type") == "longrope" else len(ropes)
     named = {name: each.shape for name, each in stored.items()}
+    matrices = [name for name, shape in named.items() if name.startswith(_LAYERS) and len(shape) == 2]
     return BaseShape(
         layers=checkpoint.cache.layers,
-        linear=tuple(
-            (shape[0], shape[1]) for name, shape in named.items() if name.startswith("model.layers") and len(shape) == 2
-        ),
+        linear=tuple((named[name][0], named[name][1]) for name in sorted(matrices, key=_layer)),
         table=(named[f"{modules.EMBEDDING}.weight"][0], named[f"{modules.EMBEDDING}.weight"][1]),
         tied=checkpoint.tied,
         vectors=sum(math.prod(shape) for shape in named.values() if len(shape) == 1),
@@ -70,6 +74,10 @@ def base_shape(checkpoint: Checkpoint) -> BaseShape:
         stored=sum(each.size for each in stored.values()),
         texts=sum(path.stat().st_size for path in checkpoint.folder.iterdir() if path.suffix in _TEXTS),
     )
+
+
+def _layer(name: str) -> int:
+    return int(name.removeprefix(_LAYERS).split(".")[0])
 
 
 def graph_bytes(base: BaseShape, quantization: Quantization, *, tied: bool | None = None) -> int:

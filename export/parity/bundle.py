@@ -57,8 +57,9 @@ def compare_bundle(
 
     """
     whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
-    depth = _depth(inputs, spec)
-    memory = None if earlier is None else Memory(work.scratch / _REFERENCE, len(earlier))
+    depth = depth_of(inputs, spec)
+    reference = work.scratch / f"{_REFERENCE}-{graphs.reference(depth.compared).key[:16]}"
+    memory = None if earlier is None else Memory(reference, len(earlier))
     steps = _steps(subjects, spec, graphs, calibration, depth, earlier=len(earlier or ()))
     missing = [subject for subject in subjects if not work.has(steps[subject.stage.name])]
     if missing and calibration:
@@ -113,7 +114,7 @@ def is_compared(
     earlier: Sequence[ParityReport] | None,
 ) -> bool:
     """Whether `compare_bundle` has been through with it, so that it needs no graph; its arguments."""
-    steps = _steps(subjects, spec, graphs, calibration, _depth(inputs, spec), earlier=len(earlier or ()))
+    steps = _steps(subjects, spec, graphs, calibration, depth_of(inputs, spec), earlier=len(earlier or ()))
     return all(work.has(step) for step in steps.values())
 
 
@@ -148,7 +149,7 @@ def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
     )
 
 
-def _depth(inputs: Inputs, spec: ParitySpec) -> Depth:
+def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
     """How much of the base is compared: all of a small one, of a large one its first layers."""
     layers, size = inputs.checkpoint.cache.layers, float32_bytes(inputs.checkpoint)
     few = enough_layers(inputs.checkpoint, [each.folder for each in inputs.adapters])
