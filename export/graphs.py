@@ -25,7 +25,7 @@ from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.steps import Steps
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
-from dualtune_edge.export.weights import StoredWeights, UnchangedWeights
+from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Step, Work, files_in
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import Mode, Quantization
@@ -101,16 +101,19 @@ class BundleGraphs:
         own = self._work.folder / (self._base if merged is None else self._sources[merged].path)
         kept = own if quantization == self._inputs.quantization else None
         whole, decoder = self._inputs.checkpoint, self._inputs.decoder
+        source: Weights
         if decoder:
             decoder = replace(decoder, layers=decoder.layers[: base.cache.layers])
         if merged is None:
-            build_graph(base, out, quantization, weights=StoredWeights(whole.folder), base=kept, decoder=decoder)
+            stored = StoredWeights(whole.folder)
+            source = stored if kept else UntiedWeights(stored)
+            build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
             add_slots(out, packed=base.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
             add_spare_inputs(out, own)
             return
         adapter = self._sources[merged].source.weights(whole)
         with merged_weights(whole, adapter, scratch=self._work.scratch) as weights:
-            source = UnchangedWeights(weights) if kept else weights
+            source = UnchangedWeights(weights) if kept else UntiedWeights(weights)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
 
     def made_of(self, adapter: str | None) -> tuple[str, ...]:

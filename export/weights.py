@@ -123,3 +123,22 @@ class UnchangedWeights:
     def changed(self, name: str) -> bool:  # noqa: ARG002 - none is
         """Whether it differs from the graph's."""
         return False
+
+
+@dataclass(frozen=True)
+class UntiedWeights:
+    """Weights whose embedding and head are two tables, of equal numbers where they were one.
+
+    A graph in float32 with one table transposes it for the embedding: onnxruntime holds it three times as it opens.
+    """
+
+    weights: Weights
+    tied: bool = False
+
+    def read(self, name: str, rows: slice = _ALL) -> torch.Tensor:
+        """A weight, or some of its rows, in fp32."""
+        return self.weights.read(name, rows)
+
+    def changed(self, name: str) -> bool:
+        """Whether it may differ from the base's."""
+        return self.weights.changed(name)
