@@ -139,6 +139,13 @@ def read_inputs(spec: ExportSpec) -> Inputs:
     profiles = tuple(catalog.parse(data, where=name) for data, name in zip(files, spec.profiles, strict=True))
     _refuse_double_profiles(profiles)
     profile = next((each for each in profiles if each.graph.form == "dynamic"), None)
+    if spec.graph and (static := [each.name for each in profiles if each.graph.form != "dynamic"]):
+        raise SpecError(
+            "graph",
+            found=f"a graph by Optimum, and {static[0]!r}, a profile whose static graph is written out anew",
+            expected="profiles with dynamic graphs",
+            fix="Leave out one of them.",
+        )
     checkpoint = read_checkpoint(spec.base)
     toolsets = _toolsets(spec, checkpoint, mode_for(spec, profile))
     inputs = Inputs(

@@ -22,6 +22,7 @@ from dualtune_edge.export.optimum_graph.trace import legacy, trace
 from dualtune_edge.export.spec import ExportSpec
 from dualtune_edge.export.stages import run
 from dualtune_edge.export.steps import Steps
+from dualtune_edge.profiles import catalog
 from dualtune_edge.runtime import Agent
 from dualtune_edge.toolkit.errors import GraphError, MissingExtraError, SpecError
 
@@ -123,3 +124,9 @@ def test_what_the_exporter_writes_is_read(name: str, make_traced: Any, tmp_path:
     for one, other in zip(found.rotaries, expected.rotaries, strict=True):
         np.testing.assert_array_equal(one.cos, other.cos)
     assert len(ir.load(tmp_path / "graph/model.onnx").graph) == len(ir.load(traced.folder / "model.onnx").graph)
+
+
+def test_a_profile_with_a_static_graph_is_refused_with_it(spec: ExportSpec) -> None:
+    static = [profile.name for profile in catalog.profiles() if profile.graph.form != "dynamic"]
+    with pytest.raises(SpecError, match=static[0]):
+        read_inputs(spec.model_copy(update={"profiles": (static[0],)}))
