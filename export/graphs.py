@@ -128,6 +128,10 @@ class BundleGraphs:
         adapter = subject.stage.adapter
         return self._steps.compared(subject, self.made_of(adapter.name if adapter else None), settings)
 
+    def reference(self, layers: int) -> Step:
+        """What PEFT reads, on the first layers, in comparisons with graphs of any quantization."""
+        return self._steps.reference(layers)
+
     def state(self, path: str, adapter: str | None, tokens: Sequence[int]) -> Step:
         """The state of a prefix under an adapter."""
         return self._steps.state(path, self.made_of(adapter), tokens)

@@ -42,6 +42,7 @@ class Steps:
         # model/, its model.onnx in the scratch folder: that is without slots.
         self._model = inputs.place.model
         self._transposed = inputs.transposed_slots
+        self._read = (base.fingerprint, [(each.name, each.sha256) for each in inputs.adapters])
         self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 
     def slots(self, extras: frozenset[Extra]) -> Step:
@@ -89,6 +90,10 @@ class Steps:
         messages = [[message.model_dump(mode="json") for message in each] for each in subject.messages]
         asked = (stage.adapter.name if stage.adapter else None, stage.plan.model_dump_json(), messages)
         return _step(f"{stage.name}, compared", list(made_of), asked, settings, _machine())
+
+    def reference(self, layers: int) -> Step:
+        """What PEFT reads in comparisons of so many layers, however the graphs are quantized."""
+        return _step("reference", self._read, layers, _machine())
 
     def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
         """A prefix state's file; its value is its entry in the manifest."""

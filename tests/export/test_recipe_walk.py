@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from peft import LoraConfig
 
 from dualtune_edge.export import graphs, recipes, stages
+from dualtune_edge.export.inputs import read_inputs
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
+from dualtune_edge.export.steps import Steps
 from dualtune_edge.export.work_folder import Step, Work
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.runtime.engine import EngineKind
@@ -140,6 +143,23 @@ def test_the_float32_side_is_not_computed_again(desk: Path, tmp_path: Path, monk
     assert len(opened) == 1
     assert built.count(32) == 2  # the base and the merged adapter, once each
     assert all(stage.before_quantization is not None for stage in told[0].stages)
+
+
+def test_what_is_remembered_is_of_this_base_and_these_adapters(desk: Path) -> None:
+    (desk / "dualtune.yaml").write_text(SPEC % ("auto", 1), encoding="utf-8")
+    inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
+    (toolset,) = inputs.toolsets
+    assert toolset.selection is not None
+    retrained = replace(toolset, selection=replace(toolset.selection, sha256="0" * 64))
+    same = replace(inputs, quantization=Quantization(bits=8))
+    others = (
+        Steps(replace(inputs, toolsets=(retrained,))).reference(2),
+        Steps(replace(inputs, checkpoint=replace(inputs.checkpoint, fingerprint="0"))).reference(2),
+        Steps(inputs).reference(1),
+    )
+    mine = Steps(inputs).reference(2)
+    assert Steps(same).reference(2) == mine
+    assert all(other.key != mine.key for other in others)
 
 
 def test_where_none_is_within_the_limits_the_best_ones_figures_are_told(desk: Path, tmp_path: Path) -> None:
