@@ -67,6 +67,7 @@ def ways(bundle: Bundle, *, profile: str | None = None, threads: int | None = No
         name = asked or bundle.manifest.profile
         wanted = catalog.load(name) if name else None
         if wanted:
+            _refuse_static(wanted, bundle)
             _refuse_over_budget(wanted, bundle)
         return Ways((Way(bundle, resolve(wanted, machine, threads=threads)),))
     return _Ranking(bundle, machine, threads).ways(asked)
@@ -130,6 +131,9 @@ class _Ranking:
             except ProfileError as error:  # a later version's, with keys that this one does not know
                 self._refused[variant.profile] = f"this version cannot follow its profile: {error.found}"
                 continue
+            if profile.name != variant.profile:
+                self._refused[variant.profile] = f"its profile is that of {profile.name}"
+                continue
             self._profiles[variant.profile] = profile
             if told := _over_budget(profile, bundle.on(variant.model)):
                 self._refused[variant.profile] = told
@@ -149,13 +153,8 @@ class _Ranking:
             ranked = (*map(self._way, usable), self._last(""))
             return Ways((self._aloud(ranked[0]), *ranked[1:]), candidates)
         first = self._profiles.get(asked) or catalog.load(asked, self._models)
-        if first.graph.form == "static" and first.name not in self._profiles:
-            raise ProfileError(
-                f"profile {first.name}",
-                found="static graphs, which this bundle does not have",
-                expected=f"one of its variants: {', '.join(self._models)}, or a profile with a dynamic graph",
-                fix=f"Export it with --profile {asked} too.",
-            )
+        if first.name not in self._profiles:
+            _refuse_static(first, self._bundle)
         way = self._way(first)
         _refuse_over_budget(first, way.bundle)
         instead = way.resolution.settings.instead
@@ -184,6 +183,18 @@ class _Ranking:
         told = tuple(f"variant {name} is passed over: {reason}" for name, reason in why.items())
         resolution = best.resolution
         return replace(best, resolution=replace(resolution, warnings=(*told, *resolution.warnings)))
+
+
+def _refuse_static(profile: HardwareProfile, bundle: Bundle) -> None:
+    """Raise `ProfileError` if a profile that is no variant of the bundle is for static graphs."""
+    if profile.graph.form == "static":
+        own = "".join(f"{variant.profile}, or " for variant in bundle.manifest.variants)
+        raise ProfileError(
+            f"profile {profile.name}",
+            found="static graphs, which this bundle does not have for it",
+            expected=f"{own}a profile with a dynamic graph",
+            fix=f"Export the bundle for {profile.name} too.",
+        )
 
 
 def _over_budget(profile: HardwareProfile, bundle: Bundle) -> str:

@@ -249,8 +249,25 @@ def test_an_unknown_profile_tells_the_nearest_variant_too(with_variants: Callabl
 def test_static_graphs_that_the_bundle_has_not_are_refused(
     with_variants: Callable[..., Path], static_profile: Path
 ) -> None:
-    with pytest.raises(ProfileError, match=r"profile contoso-npu: found static graphs.*one of its variants: cpu-x64"):
+    with pytest.raises(ProfileError, match=r"profile contoso-npu: found static graphs.*expected cpu-x64, or a profile"):
         ways(open_bundle(with_variants("cpu-x64")), profile=str(static_profile))
+
+
+def test_static_graphs_for_a_bundle_without_variants_are_refused(exported: Path, static_profile: Path) -> None:
+    with pytest.raises(ProfileError, match=r"found static graphs.*expected a profile with a dynamic graph"):
+        ways(open_bundle(exported), profile=str(static_profile))
+
+
+def test_a_profile_under_another_name_is_passed_over(
+    with_variants: Callable[..., Path], reseal: Callable[[], None]
+) -> None:
+    bundle = with_variants("cpu-x64", of="twin")
+    data = resources.files("dualtune_edge.profiles") / "data" / "openvino.toml"
+    (bundle / "profiles" / "cpu-x64.toml").write_bytes(data.read_bytes())
+    reseal()
+    found = ways(open_bundle(bundle))
+    assert [(each.usable, each.why) for each in found.candidates] == [(False, "its profile is that of openvino")]
+    assert found.best.bundle.chosen == "model"
 
 
 def test_inspect_tells_of_variants(
