@@ -23,7 +23,7 @@ from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import QnnOptions, SessionSettings
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.engine import open_engine
-from dualtune_edge.runtime.qnn import by_simulation, find_htp
+from dualtune_edge.runtime.qnn import by_simulation, compiler, find_htp
 from dualtune_edge.runtime.static_engine import StaticEngine
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import BundleError
@@ -82,7 +82,7 @@ def _verify(seen: Bundle, opened: Bundle, profile: str, cases: Sequence[Case]) -
             against.append(verifier.compare("the primary model on the CPU provider", primary, answered))
     return Verification(
         profile=profile,
-        compiler=context.compiler,
+        compiler=compiler(),
         prompts=len(cases),
         known=sum(map(is_known, cases)),
         right=right(answered),

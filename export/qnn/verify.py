@@ -16,12 +16,14 @@ from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.engine import Engine
 from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import Stage
 from dualtune_edge.toolkit.messages import Message, user
 from dualtune_edge.toolkit.parity import StageParity
 from dualtune_edge.toolkit.prompts import Prompter
 from dualtune_edge.toolkit.trajectories import Trajectory
+from dualtune_edge.toolkit.validation import listing
 
 _ROOM = 96  # the most tokens of arguments
 
@@ -52,7 +54,7 @@ class Verification(Frozen):
     """What `verify --json` prints. Seconds are of this machine, which simulates."""
 
     profile: str
-    compiler: str
+    compiler: str  # whose simulation it was
     prompts: int
     known: int  # of these, those whose right answer is known: held-out turns
     right: int  # answers of the simulation that are right
@@ -88,12 +90,23 @@ def made_up_cases(bundle: Bundle, each: int) -> Iterator[Case]:
 
 
 def heldout_cases(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterator[Case]:
-    """The choice at every turn of the assistant's, and the arguments at those that call a tool which takes some."""
+    """The choice at every turn of the assistant's, and the arguments at those that call a tool which takes some.
+
+    Raises:
+        DataError: a conversation names no toolset of the bundle; with one toolset it need not name it.
+
+    """
     entries = {entry.toolset.name: entry for entry in bundle.manifest.toolsets}
+    only = next(iter(entries)) if len(entries) == 1 else ""
     for conversation in conversations:
-        entry = entries.get(conversation.toolset or "")
-        for index, message in enumerate(conversation.messages if entry else ()):
-            if message.role != "assistant" or entry is None:
+        name = conversation.toolset or only
+        if name not in entries:
+            found = repr(conversation.toolset) if conversation.toolset else "no toolset"
+            fix = "Leave the line out, or name the toolset that it is for."
+            raise DataError(conversation.where, found=found, expected=listing(entries), fix=fix)
+        entry = entries[name]
+        for index, message in enumerate(conversation.messages):
+            if message.role != "assistant":
                 continue
             called = message.tool_calls[0].function if message.tool_calls else None
             before = conversation.messages[:index]

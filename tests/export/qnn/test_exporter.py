@@ -24,6 +24,7 @@ from dualtune_edge.toolkit.errors import (
     AdapterError,
     BundleError,
     CheckpointError,
+    DataError,
     EdgeError,
     ProfileError,
     RequestError,
@@ -80,6 +81,7 @@ def compiler() -> Iterator[None]:
         patch.setattr(exporter, "find_htp", lambda _target, simulate: simulate)
         patch.setattr(exporter, "compiler", lambda: "a stand-in")
         patch.setattr(command, "find_htp", lambda _target, simulate: simulate)
+        patch.setattr(command, "compiler", lambda: "a stand-in")
         patch.setattr(command, "by_simulation", lambda _htp, settings: by_cpu(settings))
         yield
 
@@ -156,6 +158,12 @@ def main_ends(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code in {0, None}
+
+
+def test_verify_refuses_a_conversation_of_another_toolset(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "heldout.jsonl").write_text(json.dumps(HELD_OUT | {"toolset": "git"}), encoding="utf-8")
+    with pytest.raises(DataError, match="git"):
+        command.verify(bundle.root, profile="soc", heldout=tmp_path / "heldout.jsonl", limit=1)
 
 
 def test_verify_refuses_what_was_not_compiled(bundle: Bundle) -> None:
