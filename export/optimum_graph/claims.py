@@ -68,10 +68,6 @@ class Claims:
         """Claim that a Reshape's operand stands for these dimensions; one of them may be left to it."""
         self.check(operand, f"a shape of {list(dims)}", lambda probe, found: _is_shape(found, probe.size(dims)))
 
-    def equals(self, operand: ir.Value | None, dim: Dim) -> None:
-        """Claim that a value is one dimension."""
-        self.check(operand, str(dim), lambda probe, found: whole(found) == probe.size([dim])[0])
-
     def check(self, value: ir.Value | None, expected: str, holds: Check) -> None:
         """Claim something of a value."""
         if value is None:

@@ -21,10 +21,7 @@ from dualtune_edge.toolkit.errors import CheckpointError, MissingExtraError
 from dualtune_edge.toolkit.files import staged_folder
 
 TASK: Final = "text-generation-with-past"
-_PACKED: Final = (
-    "short_factor",
-    "long_factor",
-)  # of long RoPE, beside its type: all that transformers 4 lets Phi-3 say
+_LONG: Final = ("short_factor", "long_factor")  # beside its type, all that transformers 4 lets long RoPE say
 
 
 def trace(
@@ -44,6 +41,7 @@ def trace(
     """
     export = _exporter()
     config = _config(base)
+    typer.echo(f"Optimum exports {base}: it tells no progress", err=True)
     with staged_folder(output) as stage, TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for path in base.iterdir():
@@ -79,7 +77,7 @@ def legacy(config: Mapping[str, Any]) -> dict[str, Any]:
         if key in rope:
             value[key] = rope.pop(key)
     if rope.get("rope_type") == "longrope":
-        value["rope_scaling"] = {"type": "longrope"} | {key: rope[key] for key in _PACKED}
+        value["rope_scaling"] = {"type": "longrope"} | {key: rope[key] for key in _LONG}
     elif rope.get("rope_type", "default") != "default":
         value["rope_scaling"] = rope
     return value
