@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dualtune_edge.export import graphs, stages
+from dualtune_edge.export import graphs, models, stages
 from dualtune_edge.export.adapter import AdapterWeights, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.constraints import check_constraints
@@ -157,7 +157,7 @@ def quick_work(mixed_inputs: Inputs, built: Path, monkeypatch: pytest.MonkeyPatc
         shutil.copytree(built, out)
 
     monkeypatch.setattr(stages, "read_inputs", lambda _: mixed_inputs)
-    monkeypatch.setattr(stages, "compare_bundle", lambda *_, **__: ParityReport(skipped="a test"))
+    monkeypatch.setattr(models, "compare_bundle", lambda *_, **__: ParityReport(skipped="a test"))
     monkeypatch.setattr(graphs, "build_graph", build)
 
 
@@ -599,7 +599,7 @@ STEPS = (
 def test_an_interrupted_export_has_no_output(
     desk: Path, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = graphs if hasattr(graphs, step) else stages
+    where = next(module for module in (graphs, models, stages) if hasattr(module, step))
     work = getattr(where, step)
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
