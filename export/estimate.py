@@ -279,7 +279,7 @@ class _Estimator:
         own = depth.compared == depth.layers
         again = depth.before_quantization if self._inputs.quantization.bits != 32 else None
         held = 1 + bool(self._merged)  # graphs: the base's and a merged one
-        cut, whole = graph_bytes(compared, self._inputs.quantization), graph_bytes(before, _WHOLE)
+        cut, whole = graph_bytes(compared, self._inputs.quantization), graph_bytes(before, _WHOLE, tied=False)
         first = held * int(_PACKED * (self._largest_graph if own else cut)) + self._reference(compared)
         second = held * self._in_float32(before, whole) + self._reference(before) if again else 0
         unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
@@ -315,7 +315,7 @@ class _Estimator:
 
     def _in_float32(self, shape: BaseShape, graph: int) -> int:
         """A graph that is open: the embedding is looked up as it is, all else is packed besides."""
-        table = 0 if shape.tied else 4 * shape.table[0] * shape.table[1]
+        table = 4 * shape.table[0] * shape.table[1]  # a table of its own, also where the base's is tied
         return table + int(_PACKED * (graph - table))
 
     def _adapter(self) -> int:
