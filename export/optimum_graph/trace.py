@@ -17,17 +17,27 @@ from typing import Annotated, Any, Final
 import typer
 
 from dualtune_edge.export.quiet import captured
+from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import CheckpointError, MissingExtraError
 from dualtune_edge.toolkit.files import staged_folder
+from dualtune_edge.toolkit.frozen import Frozen
 
 TASK: Final = "text-generation-with-past"
 _LONG: Final = ("short_factor", "long_factor")  # beside its type, all that transformers 4 lets long RoPE say
+
+
+class TraceReport(Frozen):
+    """A graph that was written, and its bytes."""
+
+    path: str
+    size: int
 
 
 def trace(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The base model's folder, in Hugging Face format.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The graph's folder; nothing may be there yet.")],
+    as_json: console.AsJson = False,
 ) -> None:
     """Export a base's graph by Optimum, for `export --graph`.
 
@@ -60,6 +70,8 @@ def trace(
                     expected="a base that Optimum exports",
                     fix="Leave the graph out: `export` then builds it with onnxruntime-genai's builder.",
                 ) from None
+    size = sum(path.stat().st_size for path in output.iterdir())
+    console.result(TraceReport(path=str(output), size=size), f"{output}: {size / 1e6:.1f} MB", as_json=as_json)
 
 
 def legacy(config: Mapping[str, Any]) -> dict[str, Any]:
