@@ -134,12 +134,12 @@ def driver(request: pytest.FixtureRequest) -> Driver:
     return driver
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kind(driver: Driver) -> EngineKind:
     return "ort" if driver == "static" else driver
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def source(driver: Driver, request: pytest.FixtureRequest) -> ModelSource:
     """The fp32 model."""
     source: ModelSource = request.getfixturevalue("static_fp32" if driver == "static" else "fp32")

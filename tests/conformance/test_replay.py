@@ -53,8 +53,8 @@ class Replay:
 
 
 @pytest.fixture(scope="module")
-def pair(fp32: ModelSource, kind: EngineKind) -> Iterator[tuple[Engine, Engine]]:
-    with open_engine(fp32, SETTINGS, kind) as engine, open_engine(fp32, SETTINGS, kind) as naive:
+def pair(source: ModelSource, kind: EngineKind) -> Iterator[tuple[Engine, Engine]]:
+    with open_engine(source, SETTINGS, kind) as engine, open_engine(source, SETTINGS, kind) as naive:
         yield engine, naive
 
 

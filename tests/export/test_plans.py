@@ -74,8 +74,8 @@ def source(*tools: Tool, name: str = "files") -> ToolsetSource:
 
 def inputs(*toolsets: ToolsetSource, checkpoint: Checkpoint = CHECKPOINT) -> Inputs:
     return Inputs(
-        checkpoint=checkpoint, toolsets=toolsets, quantization=Quantization(), profile=None, no_tool="summarize",
-        toolset_template=None, warnings=(),
+        checkpoint=checkpoint, toolsets=toolsets, quantization=Quantization(), profile=None, profiles=(),
+        profile_files=(), no_tool="summarize", toolset_template=None, warnings=(),
     )  # fmt: skip
 
 

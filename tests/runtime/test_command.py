@@ -12,7 +12,7 @@ from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError
 
 SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}
-SCHEMA |= {"notes", "placement", "toolset_probability"}
+SCHEMA |= {"notes", "placement", "toolset_probability", "variant"}
 TURNS = [
     {"role": "user", "content": "how long is the history?"},
     {
@@ -106,7 +106,7 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
         "base", "tokenizer", "quantization", "profile", "toolsets", "adapters", "states", "files", "size_bytes",
-        "parity",
+        "parity", "variants", "here",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
         {"name", "kind", "mode", "rank", "scale", "sha256"}

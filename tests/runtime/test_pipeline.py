@@ -110,7 +110,7 @@ def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], A
 def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str, str]], Agent]) -> None:
     assert set(CallResult.model_fields) == {
         "toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens",
-        "notes", "placement", "toolset_probability",
+        "notes", "placement", "toolset_probability", "variant",
     }  # fmt: skip
     printed = agent(LOG).call(QUESTION).model_dump()
     assert set(printed["timings_ms"]) == {"toolset", "selection", "arguments", "total"}

@@ -97,7 +97,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_graph_is_the_builders(recipe: Quantization, base: Checkpoint, tmp_path: Path) -> None:
     build_plainly(base, base.folder, tmp_path / "plain", recipe, tied=base.tied)
     (tmp_path / "ours").mkdir()
-    run_builder(base, StoredWeights(base.folder), tmp_path / "ours", recipe, None)
+    run_builder(base, StoredWeights(base.folder), tmp_path / "ours", recipe, None, decoder=None)
     assert written(tmp_path / "ours") == written(tmp_path / "plain")
     # Even the layout of the data is: what opens one opens the other.
     for name in ("model.onnx.data", "genai_config.json"):
@@ -118,7 +118,7 @@ def test_a_merged_graph_is_the_builders_of_what_peft_merged(
     build_graph(tiny, tmp_path / "base", recipe)
     add_slots(tmp_path / "base")
     (tmp_path / "ours").mkdir()
-    run_builder(tiny, MergedWeights(tiny, adapter), tmp_path / "ours", recipe, tmp_path / "base")
+    run_builder(tiny, MergedWeights(tiny, adapter), tmp_path / "ours", recipe, tmp_path / "base", decoder=None)
     assert written(tmp_path / "ours") == written(tmp_path / "plain")
 
 
