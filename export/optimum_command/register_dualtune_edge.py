@@ -12,7 +12,7 @@ from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 from optimum.commands.export.base import ExportCommand
 
 
-class DualTuneEdgeCommand(BaseOptimumCLICommand):
+class DualTuneEdgeCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # Optimum has no types
     """`dualtune-edge export` under Optimum's name: it gets every argument as it is, `--help` too."""
 
     COMMAND = CommandInfo(name="dualtune-edge", help="Compile a base model and its LoRA adapters into a bundle.")
