@@ -124,6 +124,7 @@ class _Writer:
         self.engine.use(prefix.adapter)
         self.engine.forward(prefix.tokens)
         values = np.asarray(self.engine.snapshot().state)
+        self.engine.release(prefix.adapter)
         (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
         read = graph_paths(adapter, self.paths.get(prefix.adapter or ""), folder=self.base)

@@ -113,6 +113,10 @@ class OrtEngine:
         self._adapter = adapter
         self._tokens.clear()
 
+    def release(self, adapter: str | None) -> None:
+        """Unmap an adapter's file until its next use: of many large ones the pages read would pile up."""
+        self._bindings.pop(self._source.identity(adapter), None)
+
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
         logits: NDArray[np.float32] = self.forward_rows(tokens, [len(tokens) - 1])[0]

@@ -73,6 +73,17 @@ def test_adapters_of_one_content_are_read_once(int4: ModelSource, monkeypatch: p
         np.testing.assert_array_equal(run(engine), expected)
 
 
+def test_a_released_adapter_is_bound_again(int4: ModelSource) -> None:
+    with OrtEngine(int4, SETTINGS) as engine:
+        engine.use("wide")
+        expected = run(engine)
+        bound = len(engine._bindings)
+        engine.release("wide")
+        assert len(engine._bindings) == bound - 1
+        engine.use("wide")
+        np.testing.assert_array_equal(run(engine), expected)
+
+
 def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypatch: Any) -> None:
     with OrtEngine(fp32, SETTINGS) as engine:
         whole = engine.forward(TOKENS)
