@@ -9,7 +9,7 @@ from dualtune_edge.export.demo import toolsets, trajectories
 from dualtune_edge.export.finetune import Base, FinetuneSettings, finetune
 from dualtune_edge.toolkit.prompts import NO_TOOL
 
-TRAJECTORIES: Final = 12_000  # conversations, over both toolsets
+TRAJECTORIES: Final = 40_000  # conversations, over both toolsets
 RANK: Final = 6  # of every adapter, joint ones too
 
 
@@ -27,9 +27,9 @@ class Run:
         return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each stage. Arguments take about a minute, a selection or a joint run ten, on one
-# busy core.
-_STEPS: Final = {"arguments": (70, 16, "arguments"), "selection": (400, 24, "selection"), "joint": (200, 16, "base")}
+# (steps, samples a step, template) of each stage. On one busy core arguments take two to three minutes, a
+# joint run ten, a selection twenty.
+_STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "selection"), "joint": (200, 16, "base")}
 
 
 def runs() -> list[Run]:

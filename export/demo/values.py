@@ -53,6 +53,16 @@ def noun(rng: Random, pool: Pool) -> str:
     return words.invented(rng) if rng.random() < pool.invented else rng.choice(pool.nouns)
 
 
+def one(rng: Random, pool: Pool, known: Sequence[str]) -> str:
+    """One of a short list, or in training something alike: a short list would be learnt by heart, not copied."""
+    chosen = rng.choice(known)
+    if pool.invented and rng.random() < 0.5:
+        letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(1, 4)))
+        word = letters if len(chosen) < 5 and rng.random() < 0.6 else words.invented(rng)
+        return f"/{word}" if chosen.startswith("/") else word
+    return chosen
+
+
 def stem(rng: Random, pool: Pool) -> str:
     """A file's or folder's name without extension: one or two words, sometimes numbered."""
     first = noun(rng, pool)
@@ -81,12 +91,12 @@ def folder(rng: Random, pool: Pool) -> str:
     """An absolute or relative folder path."""
     depth = rng.choice((1, 1, 1, 2, 2, 3))
     parts = "/".join(stem(rng, pool) for _ in range(depth))
-    return f"{rng.choice(pool.roots)}/{parts}" if rng.random() < 0.75 else parts
+    return f"{one(rng, pool, pool.roots)}/{parts}" if rng.random() < 0.75 else parts
 
 
 def filename(rng: Random, pool: Pool) -> str:
     """A file's name with its extension."""
-    return f"{stem(rng, pool)}.{rng.choice(pool.extensions)}"
+    return f"{stem(rng, pool)}.{one(rng, pool, pool.extensions)}"
 
 
 def file(rng: Random, pool: Pool) -> str:
@@ -96,12 +106,12 @@ def file(rng: Random, pool: Pool) -> str:
 
 def media(rng: Random, pool: Pool) -> str:
     """A path of an image or a sound."""
-    return f"{folder(rng, pool)}/{stem(rng, pool)}.{rng.choice(pool.media)}"
+    return f"{folder(rng, pool)}/{stem(rng, pool)}.{one(rng, pool, pool.media)}"
 
 
 def repository(rng: Random, pool: Pool) -> str:
     """A repository's folder."""
-    return f"{rng.choice(pool.roots)}/{stem(rng, pool)}" if rng.random() < 0.6 else folder(rng, pool)
+    return f"{one(rng, pool, pool.roots)}/{stem(rng, pool)}" if rng.random() < 0.6 else folder(rng, pool)
 
 
 def relative(rng: Random, pool: Pool) -> str:
@@ -113,12 +123,12 @@ def branch(rng: Random, pool: Pool) -> str:
     """A branch's name."""
     style = rng.random()
     if style < 0.5:
-        return f"{rng.choice(pool.prefixes)}/{noun(rng, pool)}-{noun(rng, pool)}"
+        return f"{one(rng, pool, pool.prefixes)}/{noun(rng, pool)}-{noun(rng, pool)}"
     if style < 0.7:
         return f"{noun(rng, pool)}-{noun(rng, pool)}"
     if style < 0.85:
         return noun(rng, pool)
-    return f"{rng.choice(pool.prefixes)}-{number(rng, pool, 9)}.{number(rng, pool, 30)}"
+    return f"{one(rng, pool, pool.prefixes)}-{number(rng, pool, 9)}.{number(rng, pool, 30)}"
 
 
 def sha(rng: Random, pool: Pool) -> str:
@@ -168,7 +178,7 @@ def phrase(rng: Random, pool: Pool) -> str:
 
 def glob(rng: Random, pool: Pool) -> str:
     """A glob pattern."""
-    ending = rng.choice(pool.extensions)
+    ending = one(rng, pool, pool.extensions)
     return rng.choice(
         (
             f"*.{ending}",
