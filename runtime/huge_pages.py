@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import re
 import sys
 import time
@@ -25,7 +24,8 @@ _PAGE: Final = 2 << 20  # bytes of a huge page, of x86-64 and of arm64 with page
 _SMALLEST: Final = 32 << 20  # bytes: the weights of a model for which it matters lie in larger regions
 _STEP: Final = 16 << 20  # bytes moved at once
 _SPEED: Final = 1e9  # bytes a second; where it is slower the rest stays where it is
-_COLLAPSE: Final = 25  # MADV_COLLAPSE, of Linux 6.1 (asm-generic/mman-common.h): move what is there already
+# Advice of asm-generic/mman-common.h: take huge pages from now on; and, of Linux 6.1, move what is there already.
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 
 
 @contextlib.contextmanager
@@ -60,5 +60,5 @@ def _regions() -> Iterator[_Region]:
 def _move(start: int, end: int) -> None:
     """What fails, for want of memory in one piece or of a newer Linux, leaves small pages behind."""
     madvise = ctypes.CDLL(None).madvise
-    for advice in (mmap.MADV_HUGEPAGE, _COLLAPSE):
+    for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
