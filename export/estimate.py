@@ -45,7 +45,7 @@ _A_NUMBER: Final = 3.0  # bytes for each number of the largest matrix, while its
 _A_TEXT: Final = 30  # bytes for each byte of tokenizer.json, as tokenizer and grammars hold it
 _PACKED: Final = 2.1  # onnxruntime holds a graph's weights twice: as they are and packed for its kernels
 _CHOICES: Final = 8  # forwards of a choice, and those in which the reference goes another way
-_ADAPTERS: Final = 1 << 30  # bytes of external adapters that an engine keeps
+_ADAPTERS: Final = 1 << 30  # bytes of external adapters, beside the one in use, that are counted: they are mapped
 # Seconds on one core of a machine that hashes _HASHED bytes a second.
 _HASHED: Final = 1.8e9
 _START: Final = 3.0
