@@ -12,7 +12,7 @@ from dualtune_edge.export.estimate_table import needs
 from dualtune_edge.export.parity.table import table
 from dualtune_edge.export.recipes import Recipe
 from dualtune_edge.export.report import ExportReport
-from dualtune_edge.export.spec import ExportSpec, read_spec
+from dualtune_edge.export.spec import ExportSpec, StatesType, read_spec
 from dualtune_edge.export.stages import preflight, run
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
@@ -50,6 +50,10 @@ def export(
     no_parity: Annotated[bool, typer.Option("--no-parity", help="Do not compare with PEFT.")] = False,
     prefix_states_mb: Annotated[
         int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: all.")
+    ] = None,
+    prefix_states_type: Annotated[
+        StatesType | None,
+        typer.Option(help="How they are stored; auto: in float16, but for those behind which an answer differs."),
     ] = None,
     reuse: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Copy what an earlier bundle has in common with this one.")
@@ -97,6 +101,7 @@ def export(
             fix="Say in the spec what the flags say.",
         )
     asked = asked.model_copy(update={"quantization": quantization}) if quantization else asked
+    asked = asked.model_copy(update={"prefix_states_type": prefix_states_type}) if prefix_states_type else asked
     asked = _checked(asked, calibration, no_parity=no_parity)
     if dry_run:
         needed = preflight(asked, output)

@@ -23,7 +23,7 @@ from dualtune_edge.export.parity.check import subjects
 from dualtune_edge.export.parity.first_layers import on_tables
 from dualtune_edge.export.parity.streamed import LARGE
 from dualtune_edge.export.plan import Plans
-from dualtune_edge.export.prefix_states import planned_lengths
+from dualtune_edge.export.prefix_states import planned as planned_states
 from dualtune_edge.export.sizes import BaseShape, adapter_bytes, adapter_stored, base_shape, graph_bytes
 from dualtune_edge.export.spec import ExportSpec, ParitySpec
 from dualtune_edge.export.work_folder import kept_bytes
@@ -214,15 +214,22 @@ class _Estimator:
         yield self._need("try out", memory=self._opened(), seconds=_OPENED * graphs)
         if self._spec.parity:
             yield self._comparing(self._spec.parity)
-        lengths = planned_lengths(self._inputs, self._plans, self._spec.prefix_states_mb)
+        lengths, size = planned_states(self._inputs, self._plans, self._spec)
         if lengths:
             yield self._need(
                 "prefix states",
-                disk=self._kv * sum(lengths),
+                disk=size,
                 memory=self._opened(len(self._merged)) + _COMPARING + self._running(self._longest),
-                seconds=self._forward(sum(lengths), _ORT * self._cores) + _OPENED * graphs,
+                seconds=self._forward(sum(lengths) + self._answered(), _ORT * self._cores) + _OPENED * graphs,
             )
         yield self._need("write manifest", disk=self._around(), seconds=_READ * graphs)
+
+    def _answered(self) -> int:
+        """Tokens that are read behind rounded and exact states."""
+        parity = self._spec.parity
+        if parity is None or self._spec.prefix_states_type == "float32":
+            return 0
+        return 3 * len(subjects(self._plans, parity.prompts)) * parity.prompts * (parity.argument_tokens + 64)
 
     def _need(self, name: str, *, disk: int = 0, scratch: int = 0, memory: int = 0, seconds: float = 0.0) -> StageNeed:
         return StageNeed(

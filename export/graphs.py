@@ -132,9 +132,9 @@ class BundleGraphs:
         """What PEFT reads, on the first layers, in comparisons with graphs of any quantization."""
         return self._steps.reference(layers)
 
-    def state(self, path: str, adapter: str | None, tokens: Sequence[int]) -> Step:
-        """The state of a prefix under an adapter."""
-        return self._steps.state(path, self.made_of(adapter), tokens)
+    def state(self, path: str, adapter: str | None, tokens: Sequence[int], settings: object) -> Step:
+        """The state of a prefix under an adapter, stored as `settings` (as JSON has them) say."""
+        return self._steps.state(path, self.made_of(adapter), tokens, settings)
 
     def try_out(self, plans: Plans) -> None:
         """Run a forward of the base, of the base under each external adapter, and of each merged graph.

@@ -135,6 +135,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         GraphError: the graph by Optimum is not the base's, or not wholly recognized.
 
     """
+    _refuse_unjudged(spec)
     files = tuple(map(catalog.read, spec.profiles))
     profiles = tuple(catalog.parse(data, where=name) for data, name in zip(files, spec.profiles, strict=True))
     _refuse_double_profiles(profiles)
@@ -201,6 +202,16 @@ def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tupl
             fix=f"Name a recipe ({', '.join(RECIPES)}), or leave out `parity: off` and --no-parity.",
         )
     return candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+
+
+def _refuse_unjudged(spec: ExportSpec) -> None:
+    if spec.prefix_states_type == "auto" and spec.parity is None:
+        raise SpecError(
+            "prefix_states_type",
+            found="`auto`, and no comparison with PEFT",
+            expected="a comparison, by whose prompts and limits it chooses",
+            fix="Name float32 or float16, or leave out `parity: off` and --no-parity.",
+        )
 
 
 def _refuse_double_profiles(profiles: Sequence[HardwareProfile]) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from dualtune_edge.export.assemble import model_entry, write_parity
 from dualtune_edge.export.graphs import BundleGraphs
@@ -90,9 +87,12 @@ class ModelMaker:
             self.plans,
             self.work,
             graphs=graphs,
+            spec=self.spec,
+            calibration=self.calibration,
             budget=self._left(written),
             stages=self.stages,
         )
+        parity = parity.model_copy(update={"states": states.parity})
         entry = model_entry(model.name, inputs, self.plans, paths=graphs.paths, states=states.entries)
         return Made(entry, inputs.place.parity, parity, states.warnings)
 
@@ -149,4 +149,4 @@ class ModelMaker:
 
 def state_bytes(entry: ModelEntry) -> int:
     """Of a model's prefix states."""
-    return sum(math.prod(each.key.shape) * np.dtype(each.key.dtype).itemsize for each in entry.states)
+    return sum(each.nbytes for each in entry.states)

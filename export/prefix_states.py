@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,12 @@ import numpy as np
 
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.parity.calibration import Case
+from dualtune_edge.export.parity.check import Subject, subjects
+from dualtune_edge.export.parity.rounded_states import Rounder
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.spec import ExportSpec, StatesType
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
@@ -22,21 +27,39 @@ from dualtune_edge.runtime.engine import ORT_KV_FORMAT, AdapterSource, ModelSour
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.toolkit.files import safe_name, sha256_file
+from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import StateEntry
+from dualtune_edge.toolkit.parity import StateParity
 
 _MB: Final = 1_000_000
 
 
 @dataclass(frozen=True)
 class States:
-    """Stage's name → its state: those of equal adapter and prefix share one."""
+    """Stage's name → its state: those of equal adapter and prefix share one. `parity`: of those that were judged."""
 
     entries: Mapping[str, StateEntry]
+    parity: tuple[StateParity, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
+class _Kept(Frozen):
+    """What the journal has of a state."""
+
+    entry: StateEntry
+    parity: StateParity | None
+
+
 def write_states(
-    inputs: Inputs, plans: Plans, work: Work, *, graphs: BundleGraphs, budget: int | None, stages: Stages
+    inputs: Inputs,
+    plans: Plans,
+    work: Work,
+    *,
+    graphs: BundleGraphs,
+    spec: ExportSpec,
+    calibration: Sequence[Case],
+    budget: int | None,
+    stages: Stages,
 ) -> States:
     """Compute and write the states of a bundle's prefixes that are not there yet.
 
@@ -45,53 +68,109 @@ def write_states(
         plans: the stages.
         work: the bundle, with its graphs and adapters.
         graphs: say where they are.
+        spec: in which type they are stored, and how that is judged.
+        calibration: the user's own conversations.
         budget: the most MB to write; None: all. The choices come first: every call makes one.
         stages: shows the progress.
 
     Raises:
         EngineError: a graph fails.
+        ParityError: a state cannot be stored as the spec asks.
 
     """
     model = _model(inputs, work.folder, graphs.paths)
     prefixes = _prefixes(plans, model, inputs.place.states)
-    kept = list(_within(prefixes, model, budget))
+    kept = list(_within(prefixes, model, spec.prefix_states_type, budget))
+    rounding = _Rounding(inputs, plans, spec, calibration)
     entries: dict[str, StateEntry] = {}
+    judged: list[StateParity] = []
     if kept:
         (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
         with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
             writer: _Writer | None = None
             for prefix in kept:
-                step = graphs.state(prefix.path, prefix.adapter, prefix.tokens)
+                step = graphs.state(prefix.path, prefix.adapter, prefix.tokens, rounding.settings(graphs, prefix.names))
                 if not work.has(step):
                     writer = writer or _Writer(
-                        opened.enter_context(_engine(model)), model, work.folder, graphs.paths, inputs.place.model
+                        opened.enter_context(_engine(model)),
+                        model,
+                        work.folder,
+                        graphs.paths,
+                        inputs.place.model,
+                        rounding.rounder(),
                     )
                     work.clear(work.folder / prefix.path)
-                    entry = writer.write(prefix)
-                    work.keep(step, work.folder / prefix.path, value=entry.model_dump_json())
-                entry = StateEntry.model_validate_json(work.value(step))
-                entries |= dict.fromkeys((stage.name for stage in prefix.stages), entry)
+                    written = writer.write(prefix)
+                    work.keep(step, work.folder / prefix.path, value=written.model_dump_json())
+                found = _Kept.model_validate_json(work.value(step))
+                entries |= dict.fromkeys(prefix.names, found.entry)
+                judged += [found.parity] if found.parity else []
                 progress.advance()
-    return States(entries, tuple(_left_out(prefixes[len(kept) :], model)))
+    left_out = _left_out(prefixes[len(kept) :], model, spec.prefix_states_type)
+    return States(entries, tuple(judged), (*left_out, *_exact(judged)))
 
 
-def planned_lengths(inputs: Inputs, plans: Plans, budget: int | None) -> tuple[int, ...]:
-    """Tokens of each state that will be written."""
+def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
+    """Tokens of each state that will be written, and the most bytes that all of them take."""
     model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters})
-    return tuple(len(prefix.tokens) for prefix in _within(_prefixes(plans, model, inputs.place.states), model, budget))
+    kind, prefixes = spec.prefix_states_type, _prefixes(plans, model, inputs.place.states)
+    kept = list(_within(prefixes, model, kind, spec.prefix_states_mb))
+    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, kind) for prefix in kept)
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """How the spec has states stored, and what that depends on."""
+
+    inputs: Inputs
+    plans: Plans
+    spec: ExportSpec
+    calibration: Sequence[Case]
+
+    def rounder(self) -> Rounder | None:
+        """None: they are stored as they are."""
+        wanted, parity = self.spec.prefix_states_type, self.spec.parity
+        if wanted == "float32":
+            return None
+        return Rounder(self.inputs.checkpoint, self._subjects, wanted, parity, self.calibration)
+
+    def settings(self, graphs: BundleGraphs, names: Sequence[str]) -> object:
+        """As JSON has them, for a state of the stages of these names."""
+        wanted, parity = self.spec.prefix_states_type, self.spec.parity
+        if wanted == "float32" or parity is None:
+            return wanted
+        own = [
+            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            for case in self.calibration
+        ]
+        asked = [
+            graphs.compared(each, parity.argument_tokens).key for each in self._subjects if each.stage.name in names
+        ]
+        return [wanted, parity.limits.model_dump(), asked, own]
+
+    @cached_property
+    def _subjects(self) -> tuple[Subject, ...]:
+        return subjects(self.plans, self.spec.parity.prompts if self.spec.parity else 0)
 
 
 def _engine(model: ModelSource) -> OrtEngine:
     return OrtEngine(model, SessionSettings(intra_op_threads=detect().cpu.physical_cores))
 
 
-def _left_out(prefixes: list[_Prefix], model: ModelSource) -> Iterator[str]:
+def _left_out(prefixes: list[_Prefix], model: ModelSource, kind: StatesType) -> Iterator[str]:
     if prefixes:
-        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model) for each in prefixes)
+        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, kind) for each in prefixes)
         yield (
             f"prefix states: {stages} stages have none; theirs would take {size / _MB:,.1f} MB more than "
             "prefix_states_mb allows, so the device computes them at their first use"
         )
+
+
+def _exact(judged: Sequence[StateParity]) -> Iterator[str]:
+    exact = [each for each in judged if each.exact_because]
+    if exact:
+        first = f"{exact[0].path} because of {exact[0].exact_because}"
+        yield f"prefix states: {len(exact)} of {len(judged)} stay in float32: {first}"
 
 
 @dataclass(frozen=True)
@@ -107,8 +186,14 @@ class _Prefix:
     def path(self) -> str:
         return f"{self.folder}/{safe_name(self.stages[0].name)}.kv"
 
-    def size(self, model: ModelSource) -> int:
-        return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(model.cache.dtype).itemsize
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    def size(self, model: ModelSource, kind: StatesType) -> int:
+        """Bytes, at most: `auto` may keep it in float32."""
+        dtype = "float16" if kind == "float16" else model.cache.dtype
+        return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -118,13 +203,18 @@ class _Writer:
     folder: Path
     paths: Mapping[str, str]
     base: str  # folder of the base's graph, in the bundle
+    rounder: Rounder | None
     hashes: dict[str, str] = field(default_factory=dict)  # path → SHA-256: the base graph is read for every adapter
 
-    def write(self, prefix: _Prefix) -> StateEntry:
+    def write(self, prefix: _Prefix) -> _Kept:
         self.engine.use(prefix.adapter)
         self.engine.forward(prefix.tokens)
-        values = np.asarray(self.engine.snapshot().state)
+        exact = self.engine.snapshot()
+        state, judged = exact, None
+        if self.rounder:
+            state, judged = self.rounder.choose(self.engine, prefix.path, prefix.names, exact)
         self.engine.release(prefix.adapter)
+        values = np.asarray(state.state)
         (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
         read = graph_paths(adapter, self.paths.get(prefix.adapter or ""), folder=self.base)
@@ -132,7 +222,8 @@ class _Writer:
             self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
         graph = graph_digest([self.hashes[each] for each in read])
         key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
-        return StateEntry(path=prefix.path, key=key)
+        entry = StateEntry(path=prefix.path, key=key, stored=None if state is exact else "float16")
+        return _Kept(entry=entry, parity=judged)
 
 
 def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSource:
@@ -161,11 +252,11 @@ def _prefixes(plans: Plans, model: ModelSource, folder: str) -> list[_Prefix]:
     return list(found.values())
 
 
-def _within(prefixes: list[_Prefix], model: ModelSource, budget: int | None) -> Iterator[_Prefix]:
+def _within(prefixes: list[_Prefix], model: ModelSource, kind: StatesType, budget: int | None) -> Iterator[_Prefix]:
     """The first of them, as far as the budget (MB) goes."""
     total = 0
     for prefix in prefixes:
-        total += prefix.size(model)
+        total += prefix.size(model, kind)
         if budget is not None and total > budget * _MB:
             return
         yield prefix

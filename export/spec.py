@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -97,6 +97,9 @@ QuantizationSpec: TypeAlias = Annotated[
 ]
 
 
+StatesType: TypeAlias = Literal["float32", "float16", "auto"]
+
+
 class TemplatesSpec(Frozen):
     """Chat templates for the stages of one toolset whose adapters bring none of their own."""
 
@@ -146,7 +149,9 @@ class ExportSpec(Frozen):
     the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
     are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
     builder makes the graph. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6
-    bytes) of prefix states to write, 0 for none; without it all are written.
+    bytes) of prefix states to write, 0 for none; without it all are written. `prefix_states_type`: float32 is what the
+    device would compute, to the last bit; float16 takes half the disk; `auto` is float16 where no answer differs in the
+    comparison, and counts as float32 in `prefix_states_mb`.
     """
 
     base: LocalPath
@@ -158,6 +163,7 @@ class ExportSpec(Frozen):
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
     prefix_states_mb: Annotated[int, Field(ge=0)] | None = None
+    prefix_states_type: StatesType = "float32"
     parity: Annotated[ParitySpec | None, BeforeValidator(_off)] = ParitySpec()  # None: nothing is compared
 
     @classmethod

@@ -95,9 +95,9 @@ class Steps:
         """What PEFT reads in comparisons of so many layers, however the graphs are quantized."""
         return _step("reference", self._read, layers, _machine())
 
-    def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
-        """A prefix state's file; its value is its entry in the manifest."""
-        return _step(path, list(made_of), list(tokens), _machine())
+    def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int], settings: object) -> Step:
+        """A prefix state's file; its value is its entry in the manifest, and how its type was chosen."""
+        return _step(path, list(made_of), list(tokens), settings, _machine())
 
 
 def _step(name: str, *about: object) -> Step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -109,8 +108,7 @@ def _state_faults(manifest: Manifest) -> Iterator[str]:
     states = [entry.path for entry in manifest.states]
     yield from _twice("prefix states", states)
     for entry in manifest.states:
-        width = {"float32": 4, "float16": 2}[entry.key.dtype]
-        if min(entry.key.shape) < 1 or sizes.get(entry.path) != width * math.prod(entry.key.shape):
+        if min(entry.key.shape) < 1 or sizes.get(entry.path) != entry.nbytes:
             yield f"{entry.path!r} of {sizes.get(entry.path)} bytes for the shape {list(entry.key.shape)}"
     for stage in manifest.stages:
         if stage.state is not None and stage.state not in states:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from dualtune_edge.toolkit.manifest import (
     BaseInfo,
     FileEntry,
     Kind,
+    KvType,
     Mode,
     Quantization,
     TokenizerInfo,
@@ -59,6 +61,7 @@ class StateSummary(Frozen):
     prompt: str
     prefix_tokens: int
     state: str | None
+    stored: KvType | None  # the type of its values in the file; None: there is no state
     unused: str | None
 
 
@@ -153,24 +156,28 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
 
 
 def _states(bundle: Bundle) -> Iterator[StateSummary]:
-    states = PrefixStates(bundle, ORT_KV_FORMAT)
+    states, types = PrefixStates(bundle, ORT_KV_FORMAT), {each.path: each.dtype for each in bundle.entry.states}
     for stage in bundle.manifest.stages:
         prefix = bundle.plan(stage).prefix
         yield StateSummary(
             prompt=stage.prompt,
             prefix_tokens=len(prefix),
             state=stage.state,
+            stored=types.get(stage.state or ""),
             unused=states.refusal(stage, prefix),
         )
 
 
 def _states_line(summary: Inspection) -> str:
-    """`28 of 30 prefixes, 5.5 MB`, and what is wrong with those that are left alone."""
+    """`28 of 30 prefixes, 5.5 MB (float32)`, and what is wrong with those that are left alone."""
     usable = sum(each.state is not None and each.unused is None for each in summary.states)
-    paths = {each.state for each in summary.states}
+    paths = {each.state: each.stored for each in summary.states if each.stored}
     size = sum(file.size for file in summary.files if file.path in paths)
+    types = Counter(paths.values())
+    stored = ", ".join(each if len(types) == 1 else f"{count} in {each}" for each, count in sorted(types.items()))
     reasons = "".join(f"; {each.state} is for {each.unused}" for each in summary.states if each.unused)
-    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{reasons}"
+    told = f" ({stored})" if stored else ""
+    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{told}{reasons}"
 
 
 def _request(text: str | None, messages: Path | None) -> str | list[Any]:

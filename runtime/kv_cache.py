@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.engine import Snapshot
+from dualtune_edge.runtime.widen import widen
 from dualtune_edge.toolkit.errors import EngineError
 from dualtune_edge.toolkit.manifest import CacheShape
 
@@ -51,19 +52,25 @@ class KvBuffers:
     def load(self, state: NDArray[np.generic], length: int, start: int = 0) -> None:
         """Write the state of the tokens [start, length), as `copy` returned it; room must be reserved.
 
+        For a cache in float32 it may be float16, as a bundle may store it: the values are then widened.
+
         Raises:
             EngineError: the state is of another shape or type; nothing was written.
 
         """
         room = self.values[:, :, 0, :, start:length]
-        if state.shape != room.shape or state.dtype != room.dtype:
+        narrow = state.dtype == np.float16 and room.dtype == np.float32
+        if state.shape != room.shape or not (narrow or state.dtype == room.dtype):
             raise EngineError(
                 "restore",
                 found=f"{state.dtype} values of shape {state.shape}",
                 expected=f"{room.dtype} of shape {room.shape}",
                 fix="Restore a snapshot of the same model.",
             )
-        room[...] = state
+        if narrow:
+            widen(state, room)
+        else:
+            room[...] = state
 
     def _allocate(self, tokens: int) -> NDArray[np.generic]:
         shape = self._shape

@@ -1,8 +1,8 @@
 """KV states of static prefixes, as the bundle carries them: mapped, never read whole, restored where the key agrees.
 
 A state was computed at the export, by the engine and the graph that the bundle is run with. `StateKey` says what it
-depends on. One that differs in anything is left alone: the device computes that prefix itself, and says why.
-docs/bundle-format.md describes the files.
+depends on. One that differs in anything is left alone: the device computes that prefix itself, and says why. One that
+is stored in float16 is widened as it is restored. docs/bundle-format.md describes the files.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PrefixStates:
         return state_key(self._model, stage.adapter, prefix, graph=digest, kv_format=self._kv_format)
 
     def _map(self, entry: StateEntry) -> NDArray[np.generic]:
-        path, dtype = self._bundle.root / entry.path, np.dtype(entry.key.dtype).newbyteorder("<")
+        path, dtype = self._bundle.root / entry.path, np.dtype(entry.dtype).newbyteorder("<")
         try:
             state: NDArray[np.generic] = np.memmap(path, dtype=dtype, mode="r", shape=entry.key.shape)
         except (OSError, ValueError) as error:

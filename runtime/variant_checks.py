@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from dualtune_edge.toolkit.graph_form import StaticGraph
 from dualtune_edge.toolkit.manifest import PRIMARY, AdapterEntry, Manifest, ModelEntry
-
-_WIDTHS: Final = {"float32": 4, "float16": 2, "int16": 2}
 
 
 def variant_faults(manifest: Manifest) -> Iterator[str]:
@@ -56,9 +52,8 @@ def _state_faults(entry: ModelEntry, sizes: dict[str, int], prompts: set[str]) -
     states = [state.path for state in entry.states]
     yield from _twice("prefix states", states)
     for state in entry.states:
-        shape = state.key.shape
-        if min(shape) < 1 or sizes.get(state.path) != _WIDTHS[state.key.dtype] * math.prod(shape):
-            yield f"{state.path!r} of {sizes.get(state.path)} bytes for the shape {list(shape)}"
+        if min(state.key.shape) < 1 or sizes.get(state.path) != state.nbytes:
+            yield f"{state.path!r} of {sizes.get(state.path)} bytes for the shape {list(state.key.shape)}"
     for prompt, path in entry.stage_states.items():
         if prompt not in prompts or path not in states:
             yield f"{prompt!r} with prefix state {path!r}: one of the two is not there"

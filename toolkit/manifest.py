@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Final, Literal, Self
 
@@ -27,6 +28,8 @@ PRIMARY: Final = "model"  # name of the model that the manifest's own fields des
 
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
+KvType = Literal["float32", "float16", "int16"]
+_WIDTHS: Final[dict[KvType, int]] = {"float32": 4, "float16": 2, "int16": 2}  # bytes of a value
 
 
 class Quantization(Frozen):
@@ -103,7 +106,7 @@ class CacheShape(Frozen):
     layers: int
     heads: int
     head_dim: int
-    dtype: Literal["float32", "float16", "int16"] = "float32"  # int16: on the ranges of a static graph
+    dtype: KvType = "float32"  # int16: on the ranges of a static graph
 
 
 class AdapterEntry(Frozen):
@@ -127,15 +130,39 @@ class StateKey(Frozen):
     graph: str  # SHA-256 over the hashes of the graph's files and the adapter's
     tokens: str  # SHA-256 over the prefix, 8 bytes a token
     kv_format: str  # the engine, and how its values lie
-    dtype: Literal["float32", "float16", "int16"]
+    dtype: KvType
     shape: tuple[int, int, int, int, int]  # layers, 2 (keys and values), heads, tokens, head_dim
 
 
 class StateEntry(Frozen):
-    """A file of raw little-endian values, `key.shape` in C order."""
+    """A file of raw little-endian values, `key.shape` in C order.
+
+    `stored` is their type in the file where that is not `key.dtype`: rounded at the export, and widened when restored.
+    """
 
     path: str
     key: StateKey
+    stored: Literal["float16"] | None = None  # None is left out of JSON
+
+    @model_validator(mode="after")
+    def _rounds_float32_alone(self) -> Self:
+        if self.stored and self.key.dtype != "float32":
+            raise ValueError(f"no `stored` where the values are {self.key.dtype}: they are not rounded")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in dump(self).items() if value is not None}
+
+    @property
+    def dtype(self) -> KvType:
+        """Of the values in the file."""
+        return self.stored or self.key.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of the file."""
+        return _WIDTHS[self.dtype] * math.prod(self.key.shape)
 
 
 class Stage(Frozen):

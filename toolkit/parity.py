@@ -49,6 +49,17 @@ class StageParity(Frozen):
     unfinished: int  # arguments that did not end within the tokens allowed, compared as far as they go
 
 
+class StateParity(Frozen):
+    """A prefix state that was to be stored in float16.
+
+    `stages` begin with it: what they answer behind the rounded values against what they answer behind the exact ones.
+    """
+
+    path: str
+    exact_because: str | None  # why it is stored in float32 after all
+    stages: tuple[StageParity, ...]
+
+
 class RefusedRecipe(Frozen):
     """A way to quantize that was tried, and whose stages were not all within the limits."""
 
@@ -81,6 +92,7 @@ class ParityReport(Frozen):
     limits: ParityLimits = ParityLimits()
     refused: tuple[RefusedRecipe, ...] = ()  # tried before the one that was taken, or all of them
     stages: tuple[StageParity, ...] = ()
+    states: tuple[StateParity, ...] = ()  # none where they are stored as they are, or without a comparison
 
     def line(self) -> str:
         """The report in a line."""
@@ -88,12 +100,14 @@ class ParityReport(Frozen):
             return f"not compared: {self.skipped}"
         before = [stage.before_quantization for stage in self.stages if stage.before_quantization is not None]
         choices, arguments = sum(stage.choices for stage in self.stages), sum(stage.arguments for stage in self.stages)
+        rounded = sum(state.exact_because is None for state in self.states)
         parts = [
             f"within {max(before):.1e} of PEFT before quantization{self._on(before=True)}" if before else "",
             f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after{self._on(before=False)}",
             f"{choices - sum(stage.flips for stage in self.stages)} of {choices} choices" if choices else "",
             f"{sum(stage.exact for stage in self.stages)} of {arguments} arguments the same" if arguments else "",
             f"recipes refused: {len(self.refused)}" if self.refused else "",
+            f"{rounded} of {len(self.states)} prefix states in float16" if self.states else "",
         ]
         return ", ".join(filter(None, parts))
 

@@ -24,7 +24,7 @@ from dualtune_edge.toolkit.prompts import Prompter
 
 
 @dataclass
-class _Walker:
+class Walker:
     """A case on its way through the stages: what it does not say is filled in as the reference chooses."""
 
     messages: Conversation
@@ -84,9 +84,9 @@ def compare_stages(
         TemplateError: a template cannot render one.
 
     """
-    walkers = [_Walker(case.messages, case.toolset, case.tool) for case in calibration]
+    walkers = [Walker(case.messages, case.toolset, case.tool) for case in calibration]
     base = bundle.base
-    ask = _Asker(base, room)
+    ask = Asker(base, room)
     outcomes: list[list[Outcome]] = []
     asked = Remembering(lambda: open_reference(inputs, base), base.vocab_size, base.context_length, memory)
     with asked, Side(bundle) as side:
@@ -132,7 +132,7 @@ def _adapter(subject: Subject) -> str | None:
     return subject.stage.adapter.name if subject.stage.adapter else None
 
 
-class _Asker:
+class Asker:
     """Renders conversations for stages, as the device does."""
 
     def __init__(self, checkpoint: Checkpoint, room: int) -> None:
@@ -143,7 +143,7 @@ class _Asker:
             end_of_turn=checkpoint.end_of_turn,
         )
 
-    def questions(self, subject: Subject, walkers: Sequence[_Walker]) -> Iterator[tuple[Question, _Walker | None]]:
+    def questions(self, subject: Subject, walkers: Sequence[Walker]) -> Iterator[tuple[Question, Walker | None]]:
         """The stage's prompts; with each of the user's own conversations, itself."""
         plan, checkpoint = subject.stage.plan, self._checkpoint
         template = ChatTemplate(plan.template, where=subject.stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
@@ -154,7 +154,7 @@ class _Asker:
             yield Question(prompter.tokens(messages), plan.completions, grammar, self._room), walker
 
 
-def _conversations(subject: Subject, walkers: Sequence[_Walker]) -> Iterator[tuple[Conversation, _Walker | None]]:
+def _conversations(subject: Subject, walkers: Sequence[Walker]) -> Iterator[tuple[Conversation, Walker | None]]:
     yield from ((messages, None) for messages in subject.messages)
     if subject.extra:
         return
@@ -164,7 +164,7 @@ def _conversations(subject: Subject, walkers: Sequence[_Walker]) -> Iterator[tup
             yield walker.messages, walker
 
 
-def _lead_on(walker: _Walker, subject: Subject, chosen: str) -> None:
+def _lead_on(walker: Walker, subject: Subject, chosen: str) -> None:
     """After a choice, fill in what the case does not say."""
     if subject.toolset is None:
         walker.toolset = walker.toolset or chosen

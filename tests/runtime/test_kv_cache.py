@@ -75,7 +75,8 @@ def test_load_brings_back_what_copy_took() -> None:
         ((1, 2, 3, 7, 4), np.float32),  # fewer layers: numpy would broadcast them
         ((2, 2, 3, 7, 1), np.float32),
         ((7, 4), np.float32),
-        ((2, 2, 3, 7, 4), np.float16),
+        ((2, 2, 3, 7, 4), np.float64),
+        ((2, 2, 3, 6, 4), np.float16),
     ],
 )
 def test_a_state_of_another_shape_or_type_is_refused_and_nothing_moves(shape: tuple[int, ...], dtype: type) -> None:
@@ -86,6 +87,24 @@ def test_a_state_of_another_shape_or_type_is_refused_and_nothing_moves(shape: tu
     with pytest.raises(EngineError, match="same model"):
         buffers.load(np.zeros(shape, dtype), 7)
     np.testing.assert_array_equal(buffers.copy(10), before)
+
+
+def test_a_state_in_float16_is_widened_for_a_cache_in_float32_and_for_no_other() -> None:
+    state = np.random.default_rng(0).standard_normal((2, 2, 3, 7, 4)).astype(np.float16)
+    buffers = KvBuffers(SHAPE, LIMIT)
+    buffers.reserve(10, held=0)
+    filled(buffers, 10)
+    before = buffers.copy(10)
+    buffers.load(state, 8, start=1)
+    np.testing.assert_array_equal(buffers.copy(8, start=1), state.astype(np.float32))
+    np.testing.assert_array_equal(buffers.copy(1), before[:, :, :, :1])
+    np.testing.assert_array_equal(buffers.copy(10, start=8), before[:, :, :, 8:])
+    narrow = KvBuffers(SHAPE.model_copy(update={"dtype": "float16"}), LIMIT)
+    narrow.reserve(10, held=0)
+    narrow.load(state, 7)
+    np.testing.assert_array_equal(narrow.copy(7), state)
+    with pytest.raises(EngineError, match="same model"):
+        narrow.load(state.astype(np.float32), 7)
 
 
 def taken(identity: str, tokens: tuple[int, ...], nbytes: int) -> Snapshot:

@@ -135,6 +135,32 @@ def test_another_type_of_values_is_not_used_either(bundle: Path, change_manifest
     assert "another type of KV values, another shape" in notes[0]
 
 
+def test_states_in_float16_are_widened_and_answer_the_same(
+    bundle: Path, change_manifest: Change, reseal: Callable[[], None]
+) -> None:
+    expected = answers(bundle)
+    for path in (bundle / "states").iterdir():
+        np.fromfile(path, dtype="<f4").astype("<f2").tofile(path)
+    change_manifest(lambda manifest: [entry.update(stored="float16") for entry in manifest["states"]])
+    reseal()
+    for one, other in zip(answers(bundle), expected, strict=True):
+        assert told(one) == told(other)
+        assert one.tokens == other.tokens
+        assert one.notes == ()
+        assert one.probability == pytest.approx(other.probability, abs=1e-2)
+
+
+def test_a_float16_file_for_values_of_another_type_is_refused(bundle: Path, change_manifest: Change) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        for entry in manifest["states"]:
+            entry["key"]["dtype"] = "float16"
+            entry["stored"] = "float16"
+
+    change_manifest(change)
+    with pytest.raises(BundleError, match="they are not rounded"):
+        open_bundle(bundle)
+
+
 def test_the_state_of_another_adapter_of_the_same_name_is_not_used(bundle: Path, change_manifest: Change) -> None:
     def change(manifest: dict[str, Any]) -> None:
         for adapter in manifest["adapters"]:
