@@ -171,7 +171,9 @@ def test_auto_keeps_what_answers_otherwise_and_float16_refuses_beyond_a_limit(
     assert f"{sum(map(bool, kept.values()))} of {len(kept)} stay in float32" in warning
     limited = ParityLimits(max_kl=0)
     monkeypatch.setattr(rounded_states, "first_breach", lambda stages, _: first_breach(stages, limited))
-    with pytest.raises(ParityError, match=r"states/toolset.kv in float16: found the base, in stage toolset: a KL divergence"):
+    with pytest.raises(
+        ParityError, match=r"states/toolset.kv in float16: found the base, in stage toolset: a KL divergence"
+    ):
         write(None, COMPARED, "float16")
 
 
