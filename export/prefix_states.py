@@ -23,7 +23,8 @@ from dualtune_edge.export.spec import ExportSpec, StatesType
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import ORT_KV_FORMAT, AdapterSource, ModelSource
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.toolkit.files import safe_name, sha256_file

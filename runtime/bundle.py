@@ -19,7 +19,7 @@ from typing import Final, Literal
 from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle_checks import check_genai_config, check_paths, check_references, damaged
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.verified_files import hash_changed
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import BundleError

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, cast, get_args, runtime_checkable
 
@@ -14,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.result import Placement
-from dualtune_edge.toolkit.errors import EngineError, RequestError
-from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
-from dualtune_edge.toolkit.manifest import CacheShape, ContextBinary, Manifest, Mode, ModelEntry, Quantization
+from dualtune_edge.toolkit.errors import EngineError
 
 EngineKind = Literal["ort", "genai"]
 
@@ -28,76 +25,6 @@ _ENGINES: Final[dict[EngineKind, tuple[str, str]]] = {  # imported when opened: 
     "genai": ("dualtune_edge.runtime.genai_engine", "GenaiEngine"),
 }
 _STATIC: Final = ("dualtune_edge.runtime.static_engine", "StaticEngine")  # by onnxruntime too
-
-
-@dataclass(frozen=True)
-class AdapterSource:
-    """One adapter: `path` is the .onnx_adapter file (external) or the graph's folder (merged)."""
-
-    name: str
-    mode: Mode
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """All that an engine needs to know of a bundle: `folder` holds the base graph, `fingerprint` names the base.
-
-    `graph` is the form of all graphs; the files in a folder are `graph.files`.
-    """
-
-    folder: Path
-    fingerprint: str
-    cache: CacheShape
-    vocab_size: int
-    context_length: int
-    adapters: tuple[AdapterSource, ...] = ()
-    int8_activations: bool = True  # accuracy level 4: a provider that does not read the level from the graph is told
-    graph: GraphForm = field(default_factory=DynamicGraph)
-    contexts: tuple[ContextBinary, ...] = ()  # `path` below `root`
-    root: Path = Path()  # the bundle's folder
-    hashes: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of files that were verified
-
-    @classmethod
-    def of(cls, manifest: Manifest, root: Path, entry: ModelEntry | None = None) -> ModelSource:
-        """A model of a verified bundle; `root` is the bundle's folder. `entry`: by default the primary model."""
-        base, entry = manifest.base, entry or manifest.primary
-        adapters = tuple(AdapterSource(each.name, each.mode, root / each.path, each.sha256) for each in entry.adapters)
-        quantization = entry.quantization
-        return cls(
-            folder=root / entry.folder,
-            fingerprint=base.fingerprint,
-            cache=entry.cache,
-            vocab_size=base.vocab_size,
-            context_length=base.context_length,
-            adapters=adapters,
-            int8_activations=isinstance(quantization, Quantization) and quantization.accuracy_level == 4,
-            graph=entry.graph,
-            contexts=entry.contexts,
-            root=root,
-            hashes={root / each.path: each.sha256 for each in manifest.files},
-        )
-
-    def adapter(self, name: str) -> AdapterSource:
-        """The adapter of that name.
-
-        Raises:
-            EngineError: there is none.
-
-        """
-        for adapter in self.adapters:
-            if adapter.name == name:
-                return adapter
-        names = ", ".join(adapter.name for adapter in self.adapters) or "no adapter"
-        raise EngineError("adapter", found=repr(name), expected=names, fix="Use an adapter of this bundle.")
-
-    def identity(self, adapter: str | None) -> str:
-        """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash."""
-        if adapter is None:
-            return f"{self.fingerprint}/base"
-        used = self.adapter(adapter)
-        return f"{self.fingerprint}/{used.mode}/{used.sha256}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,72 +197,3 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
         module, name = _STATIC
     opener = cast("_Opener", getattr(importlib.import_module(module), name))
     return opener(source, settings)
-
-
-def check_tokens(tokens: Sequence[int], *, held: int, vocab_size: int, context_length: int) -> NDArray[np.int64]:
-    """The tokens as an int64 array of shape (1, tokens), once it is sure that they can follow `held` others.
-
-    Raises:
-        RequestError: more tokens than the context holds.
-        EngineError: no token, or one outside the vocabulary.
-
-    """
-    if not tokens:
-        raise EngineError("forward", found="no token", expected="at least one", fix="Append a token.")
-    if held + len(tokens) > context_length:
-        raise RequestError(
-            "prompt",
-            found=f"{held + len(tokens):,} tokens",
-            expected=f"at most {context_length:,}, the model's context",
-            fix="Shorten the conversation, or offer fewer tools.",
-        )
-    array = np.asarray(tokens, dtype=np.int64)
-    if array.min() < 0 or array.max() >= vocab_size:
-        outside = int(array.min()) if array.min() < 0 else int(array.max())
-        raise EngineError(
-            "forward", found=f"token {outside}", expected=f"0 to {vocab_size - 1}", fix="Use this model's tokenizer."
-        )
-    return array[np.newaxis]
-
-
-def check_rewind(length: int, *, held: int) -> None:
-    """Raise `EngineError` unless the first `length` of `held` tokens can be kept."""
-    if not 0 <= length <= held:
-        raise EngineError(
-            "rewind", found=f"length {length}", expected=f"0 to {held}, the tokens held", fix="Rewind less."
-        )
-
-
-def check_rows(rows: Sequence[int], *, count: int) -> None:
-    """Raise `EngineError` unless `rows` are rising indices of `count` tokens, one or more."""
-    if not rows or rows[0] < 0 or rows[-1] >= count or any(a >= b for a, b in itertools.pairwise(rows)):
-        raise EngineError(
-            "forward", found=f"rows {list(rows)}", expected=f"rising indices of {count} tokens", fix="Ask for those."
-        )
-
-
-def check_held(snapshot: Snapshot, held: Sequence[int]) -> None:
-    """Raise `EngineError` unless the tokens before the snapshot's `start` are held."""
-    if tuple(held[: snapshot.start]) != snapshot.tokens[: snapshot.start]:
-        raise EngineError(
-            "restore",
-            found=f"KV state behind {snapshot.start} tokens that are not held",
-            expected="the tokens before it",
-            fix="Restore or compute those first.",
-        )
-
-
-def check_identity(snapshot: Snapshot, identity: str) -> None:
-    """Raise `EngineError` unless the snapshot was taken under this base and adapter."""
-    if snapshot.identity != identity:
-        raise EngineError(
-            "restore",
-            found=f"KV state of {snapshot.identity}",
-            expected=f"of {identity}, the adapter in use",
-            fix="Activate the adapter under which it was taken.",
-        )
-
-
-def closed() -> EngineError:
-    """The error of using an engine after `close`."""
-    return EngineError("engine", found="a closed engine", expected="an open one", fix="Open it again with open_engine.")

@@ -12,27 +12,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import onnxruntime_genai
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import (
-    ModelSource,
-    Snapshot,
-    check_identity,
-    check_rewind,
-    check_tokens,
-    closed,
-)
+from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.runtime.huge_pages import huge_pages
 from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, mapped_graph
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
-from dualtune_edge.toolkit.prompts import common_prefix
 
 _SMALLEST: Final = 512  # tokens of the shortest generator
 
@@ -46,19 +38,17 @@ class _Model:
     loaded: set[str] = field(default_factory=set)
 
 
-class GenaiEngine:
+class GenaiEngine(HeldSequence):
     """The Engine protocol on onnxruntime-genai. Graphs and adapters are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
         """Nothing is opened yet."""
+        super().__init__(source.vocab_size, source.context_length, source.identity)
         self._source, self._settings = source, settings
         self._models: dict[Path, _Model] = {}
         self._checked: set[str | None] = set()
         self._generator: onnxruntime_genai.Generator | None = None  # None: made at the next forward
         self._capacity = 0
-        self._tokens: list[int] = []
-        self._adapter: str | None = None
-        self._open = True
         self._placement = Placement(instead=settings.instead)
 
     @property
@@ -66,93 +56,38 @@ class GenaiEngine:
         """The CPU provider: genai_config.json names no other."""
         return self._placement
 
-    @property
-    def vocab_size(self) -> int:
-        """Width of the logits."""
-        return self._source.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """The most tokens that can be held."""
-        return self._source.context_length
-
-    @property
-    def adapter(self) -> str | None:
-        """The active adapter; None: the base."""
-        return self._adapter
-
-    @property
-    def identity(self) -> str:
-        """What KV values depend on besides the tokens."""
-        return self._source.identity(self._adapter)
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens whose KV is held, in order."""
-        return tuple(self._tokens)
-
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
         self._check(adapter)
-        self._adapter = adapter
         self._generator = None  # a generator only ever adds adapters
-        self._tokens.clear()
+        super().use(adapter)
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
         self._check(self._adapter)
-        held = len(self._tokens)
-        ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)
+        ids = self._appendable(tokens)
         try:
-            generator = self._with_room(held + len(tokens))
+            generator = self._with_room(len(self._tokens) + len(tokens))
             generator.append_tokens(ids[0].astype(np.int32))
             logits: NDArray[np.float32] = np.asarray(generator.get_logits(), dtype=np.float32).reshape(-1)
         except Exception as error:
             self._generator = None  # how much of it was appended is unknown
             raise _failed("forward", error) from error
-        self._tokens.extend(tokens)
+        self._tokens += tuple(tokens)
         return logits
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` tokens only."""
-        self._require_open()
-        check_rewind(length, held=len(self._tokens))
-        if self._generator is not None and length < len(self._tokens):
+        shorter = length < len(self._tokens)
+        super().rewind(length)
+        if self._generator is not None and shorter:
             self._generator.rewind_to(length)
-        del self._tokens[length:]
-
-    def snapshot(self) -> Snapshot:
-        """The tokens alone: genai's KV state cannot be read."""
-        self._require_open()
-        return Snapshot(self.identity, self.tokens, state=None)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Compute the snapshot's tokens again, but for those that are held already."""
-        self._require_open()
-        check_identity(snapshot, self.identity)
-        common = len(common_prefix([self._tokens, snapshot.tokens]))
-        self.rewind(common)
-        if rest := snapshot.tokens[common:]:
-            self.forward(rest)
 
     def close(self) -> None:
         """Release models and generators."""
-        self._open = False
+        super().close()
         self._generator = None
         self._models.clear()
-
-    def __enter__(self) -> Self:
-        self._require_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise closed()
 
     def _with_room(self, length: int) -> onnxruntime_genai.Generator:
         """The generator, holding the tokens, with room for `length`."""

@@ -18,7 +18,7 @@ from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import CPU_PROVIDER
 from dualtune_edge.runtime.cache_folder import drop, no_room
 from dualtune_edge.runtime.compiled_cache import cached_folder
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.errors import EdgeError, OutputError
 from dualtune_edge.toolkit.files import sha256_file
 

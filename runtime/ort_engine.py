@@ -7,30 +7,21 @@ its IOBinding: a slot that the adapter leaves alone keeps the graph's rank-0 def
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
-from dualtune_edge.runtime.engine import (
-    ORT_KV_FORMAT,
-    AdapterSource,
-    ModelSource,
-    Snapshot,
-    check_held,
-    check_identity,
-    check_rewind,
-    check_rows,
-    check_tokens,
-    closed,
-)
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT, Snapshot
+from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.runtime.kv_cache import KvBuffers
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.ort_graph import KV, bind_adapter, bind_no_adapter, failed, open_graph, ortvalue
 from dualtune_edge.runtime.providers import Graph
 from dualtune_edge.runtime.result import Placement
@@ -48,7 +39,7 @@ class _Binding:
     tensors: tuple[onnxruntime.OrtValue, ...] = ()  # of an external adapter: mapped, so they take no memory of our own
 
 
-class OrtEngine:
+class OrtEngine(HeldSequence):
     """The Engine protocol on onnxruntime. Graphs and adapters are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
@@ -58,14 +49,12 @@ class OrtEngine:
             EngineError: a graph or an adapter is not as expected.
 
         """
+        super().__init__(source.vocab_size, source.context_length, source.identity)
         self._source, self._settings = source, settings
         self._graphs: dict[Path, Graph] = {}
         self._bindings: dict[str, _Binding] = {}  # by what the KV depends on: adapters with one file share it
         self._kv = KvBuffers(source.cache, limit=source.context_length)
         self._mask = np.ones((1, 0), dtype=np.int64)  # attention to every token; a view of it is bound
-        self._tokens: list[int] = []
-        self._adapter: str | None = None
-        self._open = True
         for adapter in source.adapters:
             if adapter.mode == "external":
                 self._binding(adapter.name)
@@ -82,36 +71,10 @@ class OrtEngine:
         graph = next(iter(self._graphs.values()), None)
         return graph.placement if graph else Placement(instead=self._settings.instead)
 
-    @property
-    def vocab_size(self) -> int:
-        """Width of the logits."""
-        return self._source.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """The most tokens that can be held."""
-        return self._source.context_length
-
-    @property
-    def adapter(self) -> str | None:
-        """The active adapter; None: the base."""
-        return self._adapter
-
-    @property
-    def identity(self) -> str:
-        """What KV values depend on besides the tokens."""
-        return self._source.identity(self._adapter)
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens whose KV is held, in order."""
-        return tuple(self._tokens)
-
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
         self._binding(adapter)
-        self._adapter = adapter
-        self._tokens.clear()
+        super().use(adapter)
 
     def release(self, adapter: str | None) -> None:
         """Unmap an adapter's file until its next use: of many large ones the pages read would pile up."""
@@ -126,8 +89,8 @@ class OrtEngine:
         """Append tokens and return the logits after those of indices `rows`, shape (len(rows), vocab_size)."""
         binding = self._binding(self._adapter)
         held, count = len(self._tokens), len(tokens)
-        ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)
-        check_rows(rows, count=count)
+        ids = self._appendable(tokens)
+        _check_rows(rows, count)
         self._reserve(held + count)
         logits, at, done = np.empty((len(rows), self.vocab_size), dtype=np.float32), np.asarray(rows, dtype=np.int64), 0
         for start in range(0, count, _CHUNK):
@@ -145,51 +108,31 @@ class OrtEngine:
                     np.zeros(1, dtype=np.int64),
                     np.empty_like(logits, shape=(1, self.vocab_size)),
                 )
-        self._tokens.extend(tokens)
+        self._tokens += tuple(tokens)
         return logits
-
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens only."""
-        self._require_open()
-        check_rewind(length, held=len(self._tokens))
-        del self._tokens[length:]
 
     def snapshot(self, start: int = 0) -> Snapshot:
         """A compact copy of the KV state."""
-        self._require_open()
-        check_rewind(start, held=len(self._tokens))
+        self._require_held(start)
         return Snapshot(self.identity, self.tokens, self._kv.copy(len(self._tokens), start), start)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Replace the KV state by the snapshot's; one without values is computed again."""
-        self._require_open()
-        check_identity(snapshot, self.identity)
-        check_held(snapshot, self._tokens)
-        length, start = len(snapshot.tokens), snapshot.start
         if snapshot.state is None:
-            del self._tokens[start:]
-            if length > start:
-                self.forward(snapshot.tokens[start:])
+            super().restore(snapshot)
             return
+        self._require_fitting(snapshot)
+        length = len(snapshot.tokens)
         self._reserve(length)
-        self._kv.load(snapshot.state, length, start)
-        self._tokens[:] = snapshot.tokens
+        self._kv.load(snapshot.state, length, snapshot.start)
+        self._tokens = snapshot.tokens
 
     def close(self) -> None:
         """Release sessions and buffers."""
-        self._open = False
+        super().close()
         self._bindings.clear()
         self._graphs.clear()
         self._kv = KvBuffers(self._source.cache, limit=0)
-
-    def __enter__(self) -> Self:
-        self._require_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(
         self,
@@ -209,10 +152,6 @@ class OrtEngine:
             binding.session.run_with_iobinding(io)
         except Exception as error:  # onnxruntime's errors share no base class
             raise failed("forward", error) from error
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise closed()
 
     def _reserve(self, length: int) -> None:
         """Make room for `length` tokens. Where the buffer moves every binding follows, so that the old one is freed."""
@@ -266,7 +205,7 @@ class OrtEngine:
 
     def _try_out(self, binding: _Binding) -> None:
         """Run one token: some of what a provider cannot do shows only then. The KV state is dropped."""
-        self._tokens.clear()
+        self._tokens = ()
         self._reserve(1)
         self._bind_kv(binding.io)
         logits = np.empty((1, self.vocab_size), dtype=np.float32)
@@ -279,3 +218,11 @@ class OrtEngine:
         self._settings = SessionSettings(asked.intra_op_threads, asked.spinning, instead=instead, weights=asked.weights)
         self._bindings.clear()
         self._graphs.clear()
+
+
+def _check_rows(rows: Sequence[int], count: int) -> None:
+    """Raise `EngineError` unless `rows` are rising indices of `count` tokens, one or more."""
+    if not rows or rows[0] < 0 or rows[-1] >= count or any(a >= b for a, b in itertools.pairwise(rows)):
+        raise EngineError(
+            "forward", found=f"rows {list(rows)}", expected=f"rising indices of {count} tokens", fix="Ask for those."
+        )

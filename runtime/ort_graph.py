@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.adapter_file import map_adapter
-from dualtune_edge.runtime.engine import ModelSource
 from dualtune_edge.runtime.huge_pages import huge_pages
 from dualtune_edge.runtime.mapped_weights import GRAPH, NotMapped, open_mapped
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.providers import Graph, open_session
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError, ProfileError

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.bundle_checks import damaged
-from dualtune_edge.runtime.engine import AdapterSource, ModelSource, Snapshot
+from dualtune_edge.runtime.engine import Snapshot
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Stage, StateEntry, StateKey
 
 _GRAPH_FILES: Final = ("model.onnx", "model.onnx.data")

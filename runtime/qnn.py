@@ -16,7 +16,7 @@ import onnxruntime
 
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.schema import QNN_PROVIDER, QnnOptions, SessionSettings
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.runtime.static_graph import Opened, OpenStatic, on_cpu, static_options
 from dualtune_edge.toolkit.errors import EngineError, ProfileError

@@ -9,22 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
-from dualtune_edge.runtime.engine import (
-    ModelSource,
-    Snapshot,
-    check_held,
-    check_identity,
-    check_rewind,
-    check_tokens,
-    closed,
-)
+from dualtune_edge.runtime.engine import Snapshot
+from dualtune_edge.runtime.held_sequence import HeldSequence
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_graph import failed, ortvalue
 from dualtune_edge.runtime.qnn import by_htp
 from dualtune_edge.runtime.result import Placement
@@ -33,7 +25,7 @@ from dualtune_edge.toolkit.errors import EdgeError, EngineError
 from dualtune_edge.toolkit.graph_form import StaticGraph
 
 
-class StaticEngine:
+class StaticEngine(HeldSequence):
     """The Engine protocol on static graphs; adapters are merged. Graphs are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings, open_sessions: OpenStatic | None = None) -> None:
@@ -53,15 +45,13 @@ class StaticEngine:
                     expected="merged, as static graphs have them",
                     fix="Export the bundle again.",
                 )
+        super().__init__(source.vocab_size, min(source.context_length, source.graph.kv_length), source.identity)
         self._source, self._form = source, source.graph
         self._settings = settings
         self._models: dict[Path, Static] = {}
         cache = source.cache
         size = (cache.layers, 2, self._form.kv_length, cache.heads, cache.head_dim)  # 2: keys and values
         self._kv: Array = np.zeros(size, dtype=cache.dtype)
-        self._tokens: list[int] = []
-        self._adapter: str | None = None
-        self._open = True
         self._open_sessions = open_sessions or self._opener()
 
     @property
@@ -75,75 +65,37 @@ class StaticEngine:
         opened = next((model.placement for model in self._models.values()), None)
         return opened or Placement(instead=self._settings.instead)
 
-    @property
-    def vocab_size(self) -> int:
-        """Width of the logits."""
-        return self._source.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """The most tokens that can be held."""
-        return min(self._source.context_length, self._form.kv_length)
-
-    @property
-    def adapter(self) -> str | None:
-        """The active adapter; None: the base."""
-        return self._adapter
-
-    @property
-    def identity(self) -> str:
-        """What KV values depend on besides the tokens."""
-        return self._source.identity(self._adapter)
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens whose KV is held, in order."""
-        return tuple(self._tokens)
-
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
         self._model(adapter)
-        self._adapter = adapter
-        self._tokens.clear()
+        super().use(adapter)
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
         model, held = self._model(self._adapter), len(self._tokens)
-        ids = check_tokens(tokens, held=held, vocab_size=self.vocab_size, context_length=self.context_length)[0]
+        ids = self._appendable(tokens)[0]
         start = 0
         while start < len(ids):
             size = self._chunk(held + start, len(ids) - start)
             logits = self._run(model, ids[start : start + size], held + start, size)
             start += size
-        self._tokens.extend(tokens)
+        self._tokens += tuple(tokens)
         return logits
-
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens only."""
-        self._require_open()
-        check_rewind(length, held=len(self._tokens))
-        del self._tokens[length:]
 
     def snapshot(self, start: int = 0) -> Snapshot:
         """A copy of the KV state."""
-        self._require_open()
-        check_rewind(start, held=len(self._tokens))
+        self._require_held(start)
         state = self._kv[:, :, start : len(self._tokens)].swapaxes(2, 3).copy()
         state.flags.writeable = False
         return Snapshot(self.identity, self.tokens, state, start)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Replace the KV state by the snapshot's; one without values is computed again."""
-        self._require_open()
-        check_identity(snapshot, self.identity)
-        check_held(snapshot, self._tokens)
-        length, start = len(snapshot.tokens), snapshot.start
         if snapshot.state is None:
-            del self._tokens[start:]
-            if length > start:
-                self.forward(snapshot.tokens[start:])
+            super().restore(snapshot)
             return
-        room = self._kv[:, :, start:length].swapaxes(2, 3)
+        self._require_fitting(snapshot)
+        room = self._kv[:, :, snapshot.start : len(snapshot.tokens)].swapaxes(2, 3)
         if snapshot.state.shape != room.shape or snapshot.state.dtype != room.dtype:
             raise EngineError(
                 "restore",
@@ -152,22 +104,13 @@ class StaticEngine:
                 fix="Restore a snapshot of the same model.",
             )
         room[...] = snapshot.state
-        self._tokens[:] = snapshot.tokens
+        self._tokens = snapshot.tokens
 
     def close(self) -> None:
         """Release sessions and buffers."""
-        self._open = False
+        super().close()
         self._models.clear()
         self._kv = self._kv[:, :, :0].copy()
-
-    def __enter__(self) -> Self:
-        self._require_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _chunk(self, held: int, left: int) -> int:
         """The next chunk's length: the shortest that takes all that is left, else the longest, of those with room."""
@@ -232,8 +175,4 @@ class StaticEngine:
         self._settings = SessionSettings(self._settings.intra_op_threads, self._settings.spinning, instead=instead)
         self._open_sessions = by_cpu(self._settings)
         self._models.clear()
-        self._tokens.clear()
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise closed()
+        self._tokens = ()

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_graph import failed
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError

@@ -18,7 +18,7 @@ from dualtune_edge.export.parity.sides import Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.export.work_folder import Step, Work
-from dualtune_edge.runtime.engine import AdapterSource, ModelSource
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.manifest import Quantization
 from dualtune_edge.toolkit.parity import Depth, ParityReport, StageParity
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as File
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from dualtune_edge.export.parity.record import Logits, Path, logits_after
-from dualtune_edge.export.parity.torch_engine import TorchEngine
-from dualtune_edge.runtime.engine import Snapshot, check_identity, check_rewind
+from dualtune_edge.export.parity.torch_engine import TorchEngine, identify
+from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.toolkit.files import safe_name
 
 
@@ -54,7 +53,7 @@ class Memory:
         return self.folder / f"{index}.{safe_name(stage)}.npz"
 
 
-class Remembering:
+class Remembering(HeldSequence):
     """An `Engine` over the reference, which is opened when it is first needed. One stage at a time: `of`.
 
     Args:
@@ -68,10 +67,8 @@ class Remembering:
     def __init__(
         self, open_reference: Callable[[], TorchEngine], vocab_size: int, context_length: int, memory: Memory | None
     ) -> None:
-        self._open, self._memory = open_reference, memory
-        self.vocab_size, self.context_length = vocab_size, context_length
-        self.adapter: str | None = None
-        self.tokens: Path = ()
+        super().__init__(vocab_size, context_length, identify)
+        self._open_reference, self._memory = open_reference, memory
         self._engine: TorchEngine | None = None
         self._known: dict[Path, Logits] = {}
         self._read: dict[Path, Logits] = {}
@@ -88,14 +85,10 @@ class Remembering:
         if self._memory:
             self._memory.note(stage, self._read)
 
-    @property
-    def identity(self) -> str:
-        """The adapter's name: one engine has one base."""
-        return f"torch/{self.adapter}"
-
     def use(self, adapter: str | None) -> None:
         """The adapter to answer under (None: the base); nothing is held."""
-        self.adapter, self.tokens, self._expected, self._ready = adapter, (), (), False
+        super().use(adapter)
+        self._expected, self._ready = (), False
         self._known, self._read = {}, {}
 
     def expect(self, tokens: Sequence[int]) -> None:
@@ -108,39 +101,18 @@ class Remembering:
         held = self._known.get(wanted, self._read.get(wanted))
         if held is None:
             held = self._read[wanted] = logits_after(self._reference(), wanted)
-        self.tokens = wanted
+        self._tokens = wanted
         return held.copy()
-
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens only."""
-        check_rewind(length, held=len(self.tokens))
-        self.tokens = self.tokens[:length]
-
-    def snapshot(self) -> Snapshot:
-        """The tokens alone."""
-        return Snapshot(self.identity, self.tokens, None)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Hold the snapshot's tokens."""
-        check_identity(snapshot, self.identity)
-        self.tokens = snapshot.tokens
 
     def close(self) -> None:
         """Close the reference, if it was opened."""
+        super().close()
         if self._engine:
             self._engine.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _reference(self) -> TorchEngine:
         if self._engine is None:
-            self._engine = self._open()
+            self._engine = self._open_reference()
         if not self._ready:
             self._engine.forget_adapters()
             self._engine.use(self.adapter)

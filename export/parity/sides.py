@@ -12,7 +12,8 @@ from typing import Self, TypeAlias
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import AdapterSource, Engine, ModelSource, open_engine
+from dualtune_edge.runtime.engine import Engine, open_engine
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 
 Build: TypeAlias = Callable[[Path, str | None], None]  # (new folder, merged adapter or None: the base with its slots)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from dualtune_edge.export.quiet import captured
-from dualtune_edge.runtime.engine import Snapshot, check_identity, check_rewind, check_tokens
+from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.toolkit.prompts import common_prefix
 
 
-class TorchEngine:
+class TorchEngine(HeldSequence):
     """An `Engine` on PyTorch; see there. Adapters are PEFT folders by name, loaded at first use.
 
     One forward gives the logits of every token in it. So where the next tokens are known beforehand (`expect`), they
@@ -35,19 +34,11 @@ class TorchEngine:
         self._folders = dict(adapters)
         self._loaded: set[str] = set()
         config = self._model.config
-        self.vocab_size = int(config.vocab_size)
-        self.context_length = int(config.max_position_embeddings)
-        self.adapter: str | None = None
-        self.tokens: tuple[int, ...] = ()
+        super().__init__(int(config.vocab_size), int(config.max_position_embeddings), identify)
         self._expected: tuple[int, ...] = ()
         self._cache = DynamicCache()
         self._read: tuple[int, ...] = ()  # the tokens in the cache: `tokens` is a beginning of them, or parts from them
         self._logits: dict[int, NDArray[np.float32]] = {}  # after so many of them
-
-    @property
-    def identity(self) -> str:
-        """The adapter's name: one engine has one base."""
-        return f"torch/{self.adapter}"
 
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
@@ -55,7 +46,7 @@ class TorchEngine:
             if adapter not in self._loaded:
                 self._load(adapter)
             self._model.set_adapter(_key(adapter))
-        self.adapter, self.tokens = adapter, ()
+        super().use(adapter)
         self._cache, self._read, self._logits = DynamicCache(), (), {}
 
     def forget_adapters(self) -> None:
@@ -71,39 +62,13 @@ class TorchEngine:
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens; logits after the last, (vocab_size,)."""
-        check_tokens(tokens, held=len(self.tokens), vocab_size=self.vocab_size, context_length=self.context_length)
+        self._appendable(tokens)
         wanted = (*self.tokens, *tokens)
         if self._read[: len(wanted)] != wanted or len(wanted) not in self._logits:
             self._run(wanted)
-        self.tokens = wanted
+        self._tokens = wanted
         logits: NDArray[np.float32] = self._logits[len(wanted)].copy()
         return logits
-
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens only."""
-        check_rewind(length, held=len(self.tokens))
-        self.tokens = self.tokens[:length]
-
-    def snapshot(self) -> Snapshot:
-        """The tokens alone: restoring computes their state again."""
-        return Snapshot(self.identity, self.tokens, None)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Compute the snapshot's state again."""
-        check_identity(snapshot, self.identity)
-        self.rewind(0)
-        self.forward(snapshot.tokens)
-
-    def close(self) -> None:
-        """Nothing is held besides memory."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, wanted: tuple[int, ...]) -> None:
         """Bring the KV cache to `wanted`, and beyond it to what is expected; keep the logits from there on."""
@@ -137,6 +102,11 @@ class TorchEngine:
                 )
         self._model.eval()
         self._loaded.add(adapter)
+
+
+def identify(adapter: str | None) -> str:
+    """The adapter's name: one reference has one base."""
+    return f"torch/{adapter}"
 
 
 def _key(name: str) -> str:

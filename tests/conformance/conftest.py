@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import AdapterSource, Engine, EngineKind, ModelSource, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.graph_form import StaticGraph
 from dualtune_edge.toolkit.manifest import QdqQuantization, Quantization
 

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import AdapterSource, EngineKind, ModelSource, open_engine
+from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.errors import EngineError
 
 SETTINGS = SessionSettings(intra_op_threads=1)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, RowsEngine, Snapshot, StateEngine, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, RowsEngine, Snapshot, StateEngine, open_engine
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 SETTINGS = SessionSettings(intra_op_threads=1)

@@ -17,7 +17,8 @@ from dualtune_edge.profiles import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import compiled_cache, mapped_weights
 from dualtune_edge.runtime.cache_folder import BUDGET_VARIABLE, CACHE_VARIABLE
-from dualtune_edge.runtime.engine import EngineKind, ModelSource, PlacedEngine, open_engine
+from dualtune_edge.runtime.engine import EngineKind, PlacedEngine, open_engine
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.result import Placement
 
 PLAIN = SessionSettings(intra_op_threads=1)
@@ -174,7 +175,8 @@ PROCESS = """\
 import hashlib, sys
 from pathlib import Path
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import ModelSource, open_engine
+from dualtune_edge.runtime.engine import open_engine
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.manifest import CacheShape
 folder, layers, heads, head_dim, vocab = sys.argv[1], *map(int, sys.argv[2:])
 cache = CacheShape(layers=layers, heads=heads, head_dim=head_dim, dtype="float32")

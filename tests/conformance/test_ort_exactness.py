@@ -11,7 +11,7 @@ import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import ort_engine
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, Snapshot, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, Snapshot, open_engine
+from dualtune_edge.runtime.model_source import ModelSource
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 ADAPTERS = (None, "wide", "narrow", "merged")

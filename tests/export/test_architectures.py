@@ -26,7 +26,8 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import AdapterSource, ModelSource, open_engine
+from dualtune_edge.runtime.engine import open_engine
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.errors import CheckpointError
 from dualtune_edge.toolkit.manifest import Quantization
 

@@ -13,7 +13,8 @@ from dualtune_edge.profiles.plugins import OPENVINO
 from dualtune_edge.profiles.resolve import misfits
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine, ort_graph
-from dualtune_edge.runtime.engine import ORT_KV_FORMAT, ModelSource
+from dualtune_edge.runtime.engine import ORT_KV_FORMAT
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.providers import Graph, OptionsOf, open_session
 from dualtune_edge.runtime.result import Placement

@@ -14,7 +14,8 @@ from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import misfits
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, CallResult, open_bundle, variants
-from dualtune_edge.runtime.engine import Engine, EngineKind, ModelSource, open_engine
+from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.variants import open_best, ways
 from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import EngineError, ProfileError

@@ -16,7 +16,7 @@ from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.export.random_checkpoint import SHAPES, Shape, write_checkpoint
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.static_engine import StaticEngine
 from dualtune_edge.toolkit.errors import CheckpointError
 from dualtune_edge.toolkit.graph_form import StaticGraph

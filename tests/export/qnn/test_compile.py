@@ -12,7 +12,7 @@ from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.schema import QNN_PROVIDER, QnnOptions, SessionSettings
-from dualtune_edge.runtime.engine import ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.qnn import by_simulation, find_htp
 from dualtune_edge.runtime.static_engine import StaticEngine
 from dualtune_edge.toolkit.graph_form import StaticGraph
