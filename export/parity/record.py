@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.arguments import Grammar, write_arguments
 from dualtune_edge.runtime.choice import Choice, choose
-from dualtune_edge.runtime.engine import Engine, Snapshot
+from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts import common_prefix
 
@@ -95,57 +95,20 @@ def _rewound(engine: Engine, tokens: Path) -> Path:
     return tokens[len(engine.tokens) :]
 
 
-@dataclass
-class _Recorder:
-    """An engine that keeps the logits of every forward; its context may end early."""
+class _Recorder(HeldSequence):
+    """An engine that keeps the logits of every forward of another one; its context may end early."""
 
-    engine: Engine
-    context_length: int
-    along: Collection[Path] | None = None
-    seen: dict[Path, Logits] = field(default_factory=dict)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.engine.vocab_size
-
-    @property
-    def adapter(self) -> str | None:
-        return self.engine.adapter
-
-    @property
-    def identity(self) -> str:
-        return self.engine.identity
-
-    @property
-    def tokens(self) -> Path:
-        return self.engine.tokens
-
-    def use(self, adapter: str | None) -> None:
-        self.engine.use(adapter)
+    def __init__(self, engine: Engine, context_length: int, along: Collection[Path] | None = None) -> None:
+        super().__init__(engine.vocab_size, context_length, lambda _: engine.identity)
+        self._engine, self._along = engine, along
+        self._adapter, self._tokens = engine.adapter, engine.tokens
+        self.seen: dict[Path, Logits] = {}
 
     def forward(self, tokens: Sequence[int]) -> Logits:
-        path = (*self.engine.tokens, *tokens)
-        if self.along is not None and path not in self.along:
+        self._appendable(tokens)
+        path = (*self.tokens, *tokens)
+        if self._along is not None and path not in self._along:
             raise PartedError
-        self.seen[path] = self.engine.forward(tokens)
+        self.seen[path] = logits_after(self._engine, path)
+        self._tokens = path
         return self.seen[path]
-
-    def rewind(self, length: int) -> None:
-        self.engine.rewind(length)
-
-    def snapshot(self) -> Snapshot:
-        return self.engine.snapshot()
-
-    def restore(self, snapshot: Snapshot) -> None:
-        self.engine.restore(snapshot)
-
-    def close(self) -> None:
-        self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
