@@ -244,13 +244,17 @@ def _room(engine: Engine, queue: Sequence[int], written: Sequence[int]) -> int:
 
 
 def _draft(drafter: Drafter, matcher: LLMatcher, written: Sequence[int], grammar: Grammar, *, room: int) -> Draft:
-    """The first guess that begins with a token which the grammar allows."""
+    """The first guess that begins with a token which the grammar allows.
+
+    Bytes may be forced where a token is not, as a quote that can be one with what follows: a guess is made behind them.
+    """
+    forced = matcher.compute_ff_bytes()
     try:
-        text = grammar.tokenizer.decode_bytes(list(written)).decode()
+        text = (grammar.tokenizer.decode_bytes(list(written)) + forced).decode()
     except UnicodeDecodeError:  # in the middle of a character
         return NO_DRAFT
     for guess in drafter.guesses(text):
-        tokens = continuation(grammar.tokenizer, written, guess)
+        tokens = continuation(grammar.tokenizer, written, forced + guess.encode())
         draft = follow(matcher.deep_copy(), tokens, room)
         if draft.tokens:
             return draft

@@ -30,15 +30,15 @@ class Draft:
 NO_DRAFT: Final = Draft((), (0,))
 
 
-def continuation(tokenizer: LLTokenizer, written: Sequence[int], guess: str) -> list[int]:
+def continuation(tokenizer: LLTokenizer, written: Sequence[int], guess: bytes) -> list[int]:
     """The tokens of `guess` behind `written`, spelt as in one text where the written tokens allow it."""
     before = list(written[-_CONTEXT:])
     while before:
-        whole = tokenizer.tokenize_bytes(tokenizer.decode_bytes(before) + guess.encode())
+        whole = tokenizer.tokenize_bytes(tokenizer.decode_bytes(before) + guess)
         if whole[: len(before)] == before:
             return list(whole[len(before) :])
         del before[: max(1, len(before) // 2)]
-    return list(tokenizer.tokenize_bytes(guess.encode()))
+    return list(tokenizer.tokenize_bytes(guess))
 
 
 def follow(matcher: LLMatcher, guess: Sequence[int], room: int) -> Draft:

@@ -120,7 +120,7 @@ class Drafter:
                 word = (match.groups()[-1] or "").strip(_AROUND)
                 if quoted or _NAME.fullmatch(word):
                     found[self._escape(quoted or word)[:_LONGEST]] = None
-        return tuple(found)
+        return tuple(sorted(found, key=lambda name: bool(_NUMBER.fullmatch(name))))  # numbers are seldom texts
 
     @cached_property
     def _numbers(self) -> tuple[str, ...]:

@@ -25,9 +25,10 @@ VOCABULARY, END = 300, 257
 PROMPT = (9, 9, 9)
 
 
-def byte_level() -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+def byte_level(*merges: tuple[str, str]) -> Tokenizer:
+    vocabulary = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    numbered = {token: index for index, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(vocab=numbered, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
@@ -48,6 +49,8 @@ class Wishing:
     vocab_size = VOCABULARY
     adapter = identity = ""
     use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
+
+    tokenizer = CONSTRAINT
 
     def __init__(self, wish: str = "", *, seed: int = 0, context: int = 10_000, bad: float | None = None) -> None:
         self.wish, self.seed, self.context_length, self.bad = wish.encode(), seed, context, bad
@@ -71,9 +74,9 @@ class Wishing:
         logits = (
             np.random.default_rng([self.seed, len(tokens), *tokens[-4:]]).standard_normal(VOCABULARY).astype(np.float32)
         )
-        written = CONSTRAINT.decode_bytes(list(tokens[len(PROMPT) :]))
+        written = self.tokenizer.decode_bytes(list(tokens[len(PROMPT) :]))
         if self.wish.startswith(written) and len(self.wish) > len(written):
-            logits[CONSTRAINT.tokenize_bytes(self.wish[len(written) : len(written) + 1])[0]] = 50
+            logits[self.tokenizer.tokenize_bytes(self.wish[len(written) : len(written) + 2])[0]] = 50
         if self.bad is not None:
             logits[5] = self.bad
         return logits
@@ -307,6 +310,19 @@ def test_a_right_draft_is_as_long_as_it_may_be() -> None:
     assert result.forwards == 2
     assert result.accepted == result.drafted
     assert result.decided == len('/etc/hosts"')
+
+
+def test_a_value_is_guessed_where_its_quote_is_forced_but_not_a_token() -> None:
+    """As Qwen's tokenizer has it: ` "` may be the beginning of a longer token."""
+    spelt = byte_level(("Ġ", '"'), ('Ġ"', "/"))
+    engine = Wishing('": {"path": "a.txt"}}\n</tool_call>')
+    engine.tokenizer = open_tokenizer(spelt.to_str(), vocab_size=VOCABULARY, end_of_turn=[END + 2])
+    of = compile_grammar(tool({"path": {"type": "string"}}, required=["path"]), SPACED, engine.tokenizer)
+    drafter = Drafter.of([user("the last 7 lines of a.txt")], SPACED)
+    result = write_arguments(engine, [], of, drafter)  # type: ignore[arg-type]
+    assert result.value == {"path": "a.txt"}
+    assert result.forwards == 1
+    assert result.decided == len(['Ġ"', *"a.txt", '"'])
 
 
 def test_a_wrong_draft_costs_no_forward() -> None:
