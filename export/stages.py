@@ -20,7 +20,7 @@ from dualtune_edge.export.plan import Plans, plan_prompts
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.report import ExportReport, Sizes
 from dualtune_edge.export.spec import ExportSpec
-from dualtune_edge.export.variants import ModelPlan, is_static, plan_models, write_profiles
+from dualtune_edge.export.variants import ModelPlan, check_prompts, is_static, plan_models, write_profiles
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.toolkit.files import refuse_existing
 from dualtune_edge.toolkit.manifest import (
@@ -131,6 +131,7 @@ def _read(spec: ExportSpec, stages: Stages) -> _Read:
         calibration = _calibration(spec, inputs)
     with stages.stage("plan prompts"):
         plans = plan_prompts(inputs)
+        check_prompts(models, plans)
         warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
     return _Read(inputs, models, calibration, plans, warnings)
 

@@ -44,6 +44,14 @@ class StaticExporter(Protocol):
 
         """
 
+    def check_prompts(self, plans: Plans, profile: HardwareProfile) -> None:
+        """Refuse by name a prompt that the graphs have no room for, before any work begins.
+
+        Raises:
+            RequestError: which prompt, and how long it is.
+
+        """
+
     def export(self, model: ModelPlan, plans: Plans, work: Work, stages: Stages) -> ModelEntry:
         """Build below `model.inputs.place` in the work folder, and tell what came of it.
 
@@ -80,6 +88,17 @@ def plan_models(spec: ExportSpec, inputs: Inputs) -> tuple[ModelPlan, ...]:
             plans[same] = replace(plans[same], profiles=(*plans[same].profiles, profile))
     _refuse_auto_for_several(spec, plans)
     return tuple(plans)
+
+
+def check_prompts(models: Sequence[ModelPlan], plans: Plans) -> None:
+    """Refuse prompts that a static graph has no room for.
+
+    Raises:
+        RequestError: which prompt, and how long it is.
+
+    """
+    for profile in (profile for model in models if is_static(model) for profile in model.profiles):
+        EXPORTERS[profile.provider].check_prompts(plans, profile)
 
 
 def _refuse_auto_for_several(spec: ExportSpec, plans: Sequence[ModelPlan]) -> None:

@@ -64,18 +64,35 @@ class QnnExporter:
                 )
         find_htp(target, simulate=True)
 
+    def check_prompts(self, plans: Plans, profile: HardwareProfile) -> None:
+        """Refuse a prompt that leaves no room for a conversation in the profile's `kv_length`.
+
+        Raises:
+            RequestError: which one, and how long it is.
+
+        """
+        room = _parts(profile)[0].kv_length
+        for stage in plans.stages:
+            frame = stage.plan.frame.tokens if stage.plan.frame else ()
+            answer = max(map(len, (*stage.plan.completions.values(), frame)))
+            if len(stage.plan.prefix) + ROOM + answer > room:
+                raise RequestError(
+                    f"prompt of {stage.name}",
+                    found=f"{len(stage.plan.prefix)} tokens before the conversation and {answer} after it",
+                    expected=f"at least {ROOM} tokens of room between them in {profile.name}'s kv_length of {room}",
+                    fix="Split the toolset, shorten its descriptions, or write a profile with a longer kv_length.",
+                )
+
     def export(self, model: ModelPlan, plans: Plans, work: Work, stages: Stages) -> ModelEntry:
         """Build, calibrate and compile the graphs of the base and of each adapter.
 
         Raises:
-            RequestError: a prompt leaves no room for a conversation in the graph's KV cache.
             GraphError: a graph does not compile, or leaves an operator to the CPU.
             AdapterError: an adapter cannot be folded in.
 
         """
         (profile,) = model.profiles
         form, quantization, _ = _parts(profile)
-        _refuse_overlong(plans, form)
         inputs = model.inputs
         paths = _paths(inputs)
         build = _Build(inputs, plans, work, profile)
@@ -157,20 +174,6 @@ def _paths(inputs: Inputs) -> dict[str, str]:
     return {
         each.name: by_content.setdefault(each.sha256, f"{merged}/{safe_name(each.name)}") for each in inputs.adapters
     }
-
-
-def _refuse_overlong(plans: Plans, form: StaticGraph) -> None:
-    for stage in plans.stages:
-        answer = max(
-            (*map(len, stage.plan.completions.values()), len(stage.plan.frame.tokens) if stage.plan.frame else 0)
-        )
-        if len(stage.plan.prefix) + ROOM + answer > form.kv_length:
-            raise RequestError(
-                f"prompt of {stage.name}",
-                found=f"{len(stage.plan.prefix)} tokens before the conversation and {answer} after it",
-                expected=f"at least {ROOM} tokens of room between them in the profile's kv_length of {form.kv_length}",
-                fix="Split the toolset, shorten its descriptions, or write a profile with a longer kv_length.",
-            )
 
 
 def _entry(source: AdapterSource, path: str) -> AdapterEntry:
