@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
@@ -53,7 +53,7 @@ class OpenVinoOptions(Frozen):
 class QnnOptions(Frozen):
     """What Qualcomm's compiler is told: numbers of QNN's own, which its provider's documentation lists."""
 
-    soc_model: PositiveInt
+    soc_model: NonNegativeInt = 0  # 0: any of the architecture, and half of the on-chip memory of the largest
     htp_arch: PositiveInt
 
 

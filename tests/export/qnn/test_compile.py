@@ -27,6 +27,7 @@ FORM = StaticGraph(chunks=(1, 16), kv_length=64)
 TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 256, 20))
 SETTINGS = SessionSettings(1, spinning=False)
 X_ELITE = QnnOptions(soc_model=60, htp_arch=73)
+X_PLUS = QnnOptions(htp_arch=73)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,9 @@ def static(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_of_it_compiles_into_one_context(static: Path, tmp_path: Path) -> None:
-    compiled = compile_contexts(static, tmp_path / "htp", FORM, find_htp(X_ELITE, simulate=True))
+@pytest.mark.parametrize("target", [X_ELITE, X_PLUS])
+def test_all_of_it_compiles_into_one_context(static: Path, tmp_path: Path, target: QnnOptions) -> None:
+    compiled = compile_contexts(static, tmp_path / "htp", FORM, find_htp(target, simulate=True))
     assert {each.name for each in (tmp_path / "htp").iterdir()} == {*FORM.files, compiled.binary.name}
 
 
