@@ -1,8 +1,8 @@
 """Remake the kit, stage by stage: `python -m dualtune_edge.export.demo.make STAGE WORK`, three hours on two cores.
 
-Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines. WORK is a folder
-laid out like `kit/`; adapters that are there already are not made again. Training data is not kept: seeds make it
-anew.
+Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines, `levers` a call
+with what makes it quick and without. WORK is a folder laid out like `kit/`; adapters that are there already are not
+made again. Training data is not kept: seeds make it anew.
 
 A remake has the committed kit's size, schedule and data, not its bits: the committed base was trained by two processes
 that shared each step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and it saw fewer
@@ -14,6 +14,7 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from transformers import Qwen2ForCausalLM
 from dualtune_edge.export import stages as export
 from dualtune_edge.export.demo import adapters, base, evaluate, pretraining, seeding, specs, toolsets, trajectories
 from dualtune_edge.export.demo import tokenizer as bpe
+from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.runtime.pipeline import Agent
 
 SEED: Final = 0
@@ -109,6 +111,19 @@ def compare_engines(work: Path) -> None:
     _say(f"{count} of {len(turns)} turns answered differently")
 
 
+def compare_levers(work: Path) -> None:
+    """Answer every held-out turn with every lever on, then with each of them off and with all off."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    ways = {each.name: replace(Levers(), **{each.name: False}) for each in fields(Levers)} | {"all": NAIVE}
+    with tempfile.TemporaryDirectory() as scratch:
+        export.run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
+        with Agent.open(Path(scratch) / "bundle") as one:
+            for name, levers in ways.items():
+                with Agent.open(Path(scratch) / "bundle", levers=levers) as other:
+                    count = evaluate.differences(one, other, turns, _say)
+                _say(f"{name} off: {count} of {len(turns)} turns answered differently")
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -125,6 +140,7 @@ STAGES: Final[dict[str, Callable[[Path], None]]] = {
     "heldout": make_heldout,
     "table": make_table,
     "engines": compare_engines,
+    "levers": compare_levers,
 }
 
 if __name__ == "__main__":
