@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import ToolsError
@@ -20,6 +20,11 @@ from dualtune_edge.toolkit.schemas import normalise
 from dualtune_edge.toolkit.tools import Tool
 
 Shape = Literal["MCP", "OpenAI", "BFCL"]
+# What a tool may say without a schema: none of it is about its arguments.
+_ABOUT: Final = {
+    "_meta", "annotations", "description", "execution", "icons", "name", "outputSchema", "response", "strict", "title",
+    "type",
+}  # fmt: skip
 
 
 def read_tools(path: Path) -> tuple[Tool, ...]:
@@ -89,9 +94,23 @@ def _tool(item: Any, where: str) -> Tool:
         raise ToolsError(where, found=f"the name {name!r}", expected=expected, fix="Rename the tool.")
     if not isinstance(description, str):
         raise ToolsError(where, found=f"the description {description!r}", expected="a text", fix="Mend the tool list.")
-    schema = function.get("inputSchema" if shape == "MCP" else "parameters")
+    key = "inputSchema" if shape == "MCP" else "parameters"
+    schema = function.get(key)
+    if schema is None:
+        _refuse_other_keys(function.keys() - {key}, f"{where} ({name})")
     parameters = normalise({} if schema is None else schema, f"{where} ({name})", bfcl=shape == "BFCL")
     return Tool(name=name, description=description, parameters=parameters)
+
+
+def _refuse_other_keys(keys: set[str], where: str) -> None:
+    """A schema under another name, as Anthropic's `input_schema`, would be a tool without arguments."""
+    if others := sorted(keys - _ABOUT):
+        raise ToolsError(
+            where,
+            found=f"no schema of its arguments, and the key {others[0]!r}",
+            expected="the schema under `inputSchema` (MCP) or `parameters` (OpenAI, BFCL)",
+            fix="Rename the key; or remove it, if the tool takes no arguments.",
+        )
 
 
 def _shape(item: Any, where: str) -> tuple[Shape, dict[str, Any]]:

@@ -91,6 +91,8 @@ def test_a_tool_with_free_arguments_takes_them() -> None:
         ([mcp(description=3)], "description 3"),
         ([mcp(inputSchema=[])], "a schema that is list"),
         ([mcp(inputSchema={"type": "array"})], "arguments of type 'array'"),
+        ([{"name": "read", "description": "Reads.", "input_schema": SCHEMA}], r"\(read\).*'input_schema'"),
+        ([{"type": "function", "function": {"name": "read", "inputSchema": SCHEMA}}], r"\(read\).*'inputSchema'"),
         ([mcp(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}})], r"'text' .*properties/a/type"),
         ([mcp(inputSchema={"properties": {"a": {"$ref": "https://example.com/a"}}})], r"\$ref"),
     ],
