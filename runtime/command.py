@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -36,6 +36,7 @@ from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.sharing import VariantSize, variant_lines, variant_sizes
 from dualtune_edge.toolkit.tools import Toolset
 
+_COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
@@ -215,9 +216,6 @@ def _line(answer: CallResult) -> str:
 
 
 def _describe(bundle: Bundle, summary: Inspection) -> str:
-    from rich.console import Console  # noqa: PLC0415 - `call`, which is to be quick, prints no table
-    from rich.table import Table  # noqa: PLC0415
-
     base, quantization, layers = summary.base, summary.quantization, bundle.manifest.cache.layers
     rows = (
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
@@ -230,9 +228,11 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256"):
-        table.add_column(name, justify="right" if name in {"rank", "scale"} else "left", overflow="fold")
+    table = console.table_lines(_COLUMNS, _stage_rows(bundle), left=set(_COLUMNS) - {"rank", "scale"})
+    return "\n".join((*rows, "", *table))
+
+
+def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
     adapters = {entry.name: entry for entry in bundle.manifest.adapters}
     for entry in bundle.manifest.toolsets:
         stages = {"selection": entry.selection, **entry.arguments}
@@ -243,9 +243,4 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
                 if adapter
                 else ("the base", "", "", "", "")
             )
-            table.add_row(entry.toolset.name, name, *cells)
-    printer = Console(width=160, no_color=True, highlight=False)
-    with printer.capture() as capture:
-        printer.print(table)
-    lines = (line.rstrip() for line in capture.get().splitlines())
-    return "\n".join((*rows, "", *lines))
+            yield entry.toolset.name, name, *cells

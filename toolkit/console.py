@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, TypeAlias
 
 import typer
@@ -18,3 +19,19 @@ def result(value: BaseModel, text: str, *, as_json: bool) -> None:
 def warn(text: str) -> None:
     """Write a warning on stderr; with `--json` too."""
     typer.echo(f"warning: {text}", err=True)
+
+
+def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str]) -> list[str]:
+    """Rows below their columns' names. Texts stand as they are: a tool's name may look like rich's markup."""
+    from rich.console import Console  # noqa: PLC0415 - `call`, which is to be quick, prints no table
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    printer = Console(width=160, no_color=True, highlight=False, markup=False, emoji=False)
+    with printer.capture() as capture:
+        printer.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
+from typing import Final
 
+from dualtune_edge.toolkit.console import table_lines
 from dualtune_edge.toolkit.parity import ParityReport, StageParity
 
-_COLUMNS = ("stage", "prompts", "float32 error", "error", "mean", "top-1", "KL", "choices", "arguments")
+_COLUMNS: Final = ("stage", "prompts", "float32 error", "error", "mean", "top-1", "KL", "choices", "arguments")
 
 
 def table(report: ParityReport) -> str:
     """A line a stage, and the whole in a line. Choices and arguments: those that are the reference's, of all."""
     if report.skipped is not None:
         return f"parity: {report.line()}"
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in _COLUMNS:
-        shown.add_column(name, justify="left" if name == "stage" else "right", overflow="fold")
-    for stage in report.stages:
-        shown.add_row(*_cells(stage))
-    printer = Console(width=160, no_color=True, highlight=False)
-    with printer.capture() as capture:
-        printer.print(shown)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
+    lines = table_lines(_COLUMNS, map(_cells, report.stages), left={"stage"})
     left_out = report.before_quantization_skipped
     notes = [f"before quantization not compared: {left_out}"] if left_out else []
     notes += [f"recipe {each.recipe} refused: {each.why}" for each in report.refused]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.table import Table
-
 from dualtune_edge.runtime.bench.machine import Memory
-from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread
+from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary
+from dualtune_edge.toolkit.console import table_lines
 
 _COLUMNS = ("", "ms p50", "p95", "prompt", "reused", "forced", "drafted", "decided", "forwards", "floor ms", "decode/s")
 
@@ -49,26 +47,22 @@ def _memory(memory: Memory | None) -> str:
 
 
 def _pass(each: Pass) -> Iterator[str]:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in _COLUMNS:
-        table.add_column(name, justify="right" if name else "left")
-    for stage in each.stages:
-        counts = (stage.prompt, stage.reused, stage.forced, stage.drafted, stage.decided, stage.forwards)
-        decode = "" if stage.decode_per_s is None else f"{stage.decode_per_s:.1f}"
-        cells = (f"{stage.ms.p50:.1f}", f"{stage.ms.p95:.1f}", *(f"{count:.1f}" for count in counts))
-        table.add_row(stage.stage, *cells, f"{stage.floor_ms:.1f}", decode)
     what = "gold calls, replayed" if each.kind == "gold" else "free calls, the agent's own answers"
     yield f"{what}: {len(each.calls)}, {_spread(each.ms)}; {each.right} right, {each.refused} refused"
-    printer = Console(width=160, no_color=True, highlight=False)
-    with printer.capture() as capture:
-        printer.print(table)
-    yield from (line.rstrip() for line in capture.get().splitlines())
+    yield from table_lines(_COLUMNS, map(_cells, each.stages), left={""})
     same = f"{each.same} of its answers are ours; ours are {each.speedup:.2f} times as fast"
     yield f"the naive path: {_spread(each.naive_ms)}; {same}"
     told = f"{each.over_floor:.2f} times the floor"
     if each.forwards_per_argument_token is not None:
         told += f"; {each.forwards_per_argument_token:.2f} forwards for each token of arguments"
     yield told
+
+
+def _cells(stage: StageSummary) -> tuple[str, ...]:
+    counts = (stage.prompt, stage.reused, stage.forced, stage.drafted, stage.decided, stage.forwards)
+    decode = "" if stage.decode_per_s is None else f"{stage.decode_per_s:.1f}"
+    times = (f"{stage.ms.p50:.1f}", f"{stage.ms.p95:.1f}")
+    return stage.stage, *times, *(f"{count:.1f}" for count in counts), f"{stage.floor_ms:.1f}", decode
 
 
 def _spread(spread: Spread) -> str:
