@@ -8,8 +8,9 @@ forward. What the grammar cannot hold of a schema (`Grammar.unenforced`) is chec
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import jsonschema
@@ -317,7 +318,8 @@ def _fault(value: dict[str, Any], tool: Tool) -> str | None:
     """Why the schema refuses the value; None if it does not."""
     schema = tool.parameters
     validator_class = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    validator = validator_class(schema, registry=Registry())  # an empty registry: nothing is fetched
+    exact = jsonschema.validators.extend(validator_class, {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
+    validator = exact(schema, registry=Registry())  # an empty registry: nothing is fetched
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Unresolvable as unresolvable:
@@ -326,6 +328,17 @@ def _fault(value: dict[str, Any], tool: Tool) -> str | None:
         return None
     message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
     return f"{message} (at {error.json_path})"
+
+
+def _multiple_of(
+    validator: Any,
+    factor: float,
+    value: object,
+    schema: object,  # noqa: ARG001 - jsonschema passes it
+) -> Iterator[jsonschema.ValidationError]:
+    """In decimals, as both are written: jsonschema divides floats, by which 19.99 is no multiple of 0.01."""
+    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
+        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {factor!r}")
 
 
 def _reason(message: str) -> str:

@@ -225,6 +225,14 @@ def test_what_no_constraint_holds_is_checked_afterwards(schema: dict[str, Any], 
         wish(of, {"x": wrong})
 
 
+@pytest.mark.parametrize("value", [0.07, 19.99, 4.35, 3, 0])
+def test_multiples_are_those_of_decimals(value: float) -> None:
+    of = grammar({"x": {"type": "number", "multipleOf": 0.01}})
+    assert wish(of, {"x": value}).value == {"x": value}
+    with pytest.raises(RequestError, match=r"0\.001 is not a multiple of 0\.01"):
+        of.parse('": {"x": 0.001}}\n</tool_call>')
+
+
 def test_an_unknown_format_is_an_annotation_and_told() -> None:
     of = grammar({"x": {"type": "string", "format": "path"}})
     assert of.unenforced == ("Unknown format: path",)
