@@ -248,11 +248,14 @@ def _pairs(folder: Path, expected: Expected) -> Iterator[tuple[str, LoraPair]]:
 def _check_trained(folder: Path, config: LoraConfig, pairs: Mapping[str, LoraPair]) -> None:
     """LoRA starts with B at zero, where it changes nothing."""
     others = mathematics(config).keys() - {"lora_bias"}
-    changes = any(pair.b.any() or (pair.bias is not None and pair.bias.any()) for pair in pairs.values())
-    if pairs and not others and not changes:
+    if pairs and not others and not any(map(_changes, pairs.values())):
         raise AdapterError(
             str(folder / WEIGHTS),
-            found="B zero in every module, so that the adapter changes nothing",
+            found="A, B or the scale zero in every module, so that the adapter changes nothing",
             expected="a trained adapter",
             fix="Train it, or leave the adapter out: the base then answers.",
         )
+
+
+def _changes(pair: LoraPair) -> bool:
+    return pair.scale != 0 and bool((pair.a.any() and pair.b.any()) or (pair.bias is not None and pair.bias.any()))

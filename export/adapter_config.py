@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 from peft import LoraConfig, TaskType
@@ -57,6 +58,19 @@ _MERGEABLE: Final = {
 }
 _EXTERNAL: Final = {"lora_bias"}  # the graph has slots for it; merged only where the module has a bias of its own
 _TASKS: Final = (None, "CAUSAL_LM")
+_NEEDED: Final = ("r", "lora_alpha")  # PEFT writes them always, and takes 8 where they are left out
+# Of fields that PEFT takes otherwise, or fails on far from here, where they are of another type ("false" as true).
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "r": (int,),
+    "lora_alpha": (int, float),
+    "rank_pattern": (dict,),
+    "alpha_pattern": (dict,),
+    "use_rslora": (bool, NoneType),
+    "use_dora": (bool, NoneType),
+    "lora_bias": (bool, NoneType),
+    "fan_in_fan_out": (bool, NoneType),
+    "modules_to_save": (list, NoneType),
+}
 
 
 def read_config(folder: Path, mode: Mode) -> LoraConfig:
@@ -67,7 +81,13 @@ def read_config(folder: Path, mode: Mode) -> LoraConfig:
 
     """
     values = _load(folder / CONFIG)
+    for field in _NEEDED:
+        if field not in values:
+            raise AdapterError(
+                f"{folder / CONFIG}, {field}", found="nothing", expected="a number", fix="Save the adapter with PEFT."
+            )
     for field, value in values.items():
+        _check_type(folder / CONFIG, field, value)
         _check(folder / CONFIG, field, value, mode)
     known = {field.name for field in dataclasses.fields(LoraConfig)}
     kept = {name: value for name, value in values.items() if name in known and name not in _HISTORY}
@@ -125,6 +145,15 @@ def _check(path: Path, field: str, value: Any, mode: Mode) -> None:
         expected = " or ".join(map(repr, neutral))
     if not allowed:
         raise AdapterError(f"{path}, {field}", found=repr(value), expected=expected, fix=_fix(field, value, mode))
+
+
+def _check_type(path: Path, field: str, value: Any) -> None:
+    types = _TYPES.get(field)
+    if types and type(value) not in types:
+        expected = " or ".join(each.__name__ for each in types if each is not NoneType)
+        raise AdapterError(
+            f"{path}, {field}", found=repr(value), expected=expected, fix="Correct it, or save the adapter with PEFT."
+        )
 
 
 def _neutral(field: str) -> tuple[Any, ...]:

@@ -172,6 +172,13 @@ def _stem(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"r": 4, "r": 8}', encoding="utf-8")
 
 
+def _without(folder: Path, field: str) -> None:
+    path = folder / "adapter_config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    del fields[field]
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
 def _zero(folder: Path) -> None:
     tensors = load_file(folder / "adapter_model.safetensors")
     change(folder, **{name: torch.zeros_like(tensor) for name, tensor in tensors.items() if "lora_B" in name})
@@ -205,7 +212,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f, **{f"{Q}.lora_B.weight": torch.full((64, 4), -torch.inf, dtype=torch.bfloat16)}),
         "q_proj.*infinity or NaN",
     ),
-    "untrained": (_zero, "B zero in every module"),
+    "untrained": (_zero, "A, B or the scale zero in every module"),
+    "no scale": (lambda folder: edit(folder, lora_alpha=0), "A, B or the scale zero in every module"),
+    "alpha as text": (lambda folder: edit(folder, lora_alpha="8"), "lora_alpha: found '8'; expected int or float"),
+    "text for true": (lambda folder: edit(folder, use_rslora="false"), "use_rslora: found 'false'; expected bool"),
+    "modules as text": (lambda folder: edit(folder, modules_to_save="lm_head"), "modules_to_save: found 'lm_head'"),
+    "no alpha": (lambda folder: _without(folder, "lora_alpha"), "lora_alpha: found nothing"),
     "another base": (lambda f: (f / BASE_FINGERPRINT).write_text("0" * 64), "an adapter of the base 000000000000"),
 }
 
