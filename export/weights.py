@@ -127,9 +127,9 @@ class UnchangedWeights:
 
 @dataclass(frozen=True)
 class UntiedWeights:
-    """Weights whose embedding and head are two tables, of equal numbers where they were one.
+    """Weights of a graph in float32 for comparisons: for the builder embedding and head are two tables.
 
-    A graph in float32 with one table transposes it for the embedding: onnxruntime holds it three times as it opens.
+    Of one it makes the embedding by transposing the head. Here the head is turned instead: `graph/head_rows.py`.
     """
 
     weights: Weights

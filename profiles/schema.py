@@ -131,7 +131,8 @@ class SessionSettings:
 
     `intra_op_threads` → `SessionOptions.intra_op_num_threads`; `spinning` → the config entry
     `session.intra_op.allow_spinning` ("1" or "0"). `device` and `openvino` are for a provider that comes as a package;
-    `instead` says why the provider is not the one that was asked for. `weights`: runtime/mapped_weights.py.
+    `instead` says why the provider is not the one that was asked for. `weights`: runtime/mapped_weights.py. `packing`:
+    whether the CPU provider packs weights anew as it opens a graph; without, int4 products are computed in float32.
     """
 
     intra_op_threads: int
@@ -144,6 +145,7 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         if self.intra_op_threads < 1:
+    packing: bool = True
             raise ValueError(f"{self.intra_op_threads} threads: onnxruntime reads 0 as a choice of its own")
 
 

@@ -121,6 +121,8 @@ def _session_options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = settings.intra_op_threads
     options.inter_op_num_threads = 1  # a decoder is one chain of nodes
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    if not settings.packing:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_mem_pattern = False  # patterns are kept for each input shape, and every step has a new one
     options.log_severity_level = 3  # errors: a warning for each overridable slot says nothing new
     return options

@@ -6,6 +6,7 @@ line stands in the table too, and an `Example:` section ends it. A group of comm
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import inspect
@@ -14,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -95,10 +97,22 @@ def application(imported: Sequence[str]) -> typer.Typer:
     app.callback(help="LoRA adapters in, tool calls out, on a CPU.")(_root)
     for name, row in COMMANDS.items():
         if name in imported:
-            _add(app, name, getattr(importlib.import_module(row.module), row.function))
+            _add(app, name, getattr(_imported(row.module), row.function))
         else:
             app.command(name, help=row.summary)(_not_imported)
     return app
+
+
+def _imported(module: str) -> ModuleType:
+    """PyTorch and its like make a million objects that stay: looking for garbage among them takes long."""
+    if module in sys.modules:
+        return sys.modules[module]
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def help_and_example(function: Callable[..., Any]) -> tuple[str, str | None]:

@@ -15,11 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.deferred import deferred
+from dualtune_edge.export.graph.head_rows import keep_rows
 from dualtune_edge.export.graph.streaming import GraphWriter
 from dualtune_edge.export.optimum_graph.description import Decoder
 from dualtune_edge.export.optimum_graph.lower import lower
 from dualtune_edge.export.quiet import captured
-from dualtune_edge.export.weights import Weights
+from dualtune_edge.export.weights import UntiedWeights, Weights
 from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -115,6 +116,8 @@ def _streaming(
     def write(builder: Any, out: str) -> None:
         if decoder:
             lower(builder, model, decoder)
+        if isinstance(weights, UntiedWeights):
+            keep_rows(builder.model.graph, one_table=weights.weights.tied)
         GraphWriter(builder, weights, base).write(Path(out))
 
     kind.load_weights = lambda _builder, _path: model

@@ -104,6 +104,12 @@ def columns(matrix: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
         yield stored.source.read(stored.name, slice(start, start + width)).T
 
 
+def untransposed(matrix: torch.Tensor) -> Deferred | None:
+    """The weight that `matrix` is the transpose of; None: it is more than that."""
+    stored, turned = _stored(matrix)
+    return deferred(stored.name, matrix.T, stored.source) if stored and turned else None
+
+
 def names(tensor: torch.Tensor) -> frozenset[str]:
     """Of the weights that the values are made of."""
     if not isinstance(tensor, Deferred):

@@ -35,7 +35,7 @@ PACKED: Final = "qkv_proj"
 _LINEAR: Final = re.compile(r"/model/layers\.(?P<layer>\d+)/(?:attn|mlp)/(?P<module>\w+)/MatMul(?:_Q\d)?")
 _HEAD: Final = re.compile(r"/lm_head/MatMul(?:_Q\d)?")
 _TABLE: Final = ("/model/embed_tokens/Slice", "/model/embed_tokens/GatherBlockQuantized", "/model/embed_tokens/Gather")
-_OPS: Final = ("MatMul", "MatMulNBits")
+_OPS: Final = ("MatMul", "MatMulNBits", "FusedMatMul")  # the last is the head in rows
 _ONE: Final = "lora.one"
 
 
@@ -162,7 +162,7 @@ def _sizes(node: ir.Node) -> tuple[int, int]:
     weight = node.inputs[1]
     assert weight is not None and weight.shape is not None  # noqa: S101, PT018 - an initializer has a shape
     rows, columns = weight.shape.numpy()
-    return int(rows), int(columns)
+    return (int(columns), int(rows)) if node.op_type == "FusedMatMul" else (int(rows), int(columns))
 
 
 def _attach(graph: ir.Graph, place: _Place) -> None:

@@ -82,7 +82,7 @@ class GraphWriter:
     def _copy(self, value: ir.Value, data: DataFile) -> ir.ExternalTensor:
         """Write a tensor that is stored as it is."""
         tensor = value.const_value
-        source = _source(tensor)
+        source = source_of(tensor)
         if source is None:
             return data.append(tensor)
         kept = self._initializers.get(value.name)
@@ -95,7 +95,7 @@ class GraphWriter:
         """Quantize a MatMul's weight, write it, and make the node one that reads it."""
         weight = node.inputs[1]
         graph = node.graph
-        source = _source(weight.const_value)
+        source = source_of(weight.const_value)
         kept = self._nodes.get(node.name)
         quantized = _kept(kept) if kept and not self._changed(source) else self._quantize(node, source)
         stored = {}
@@ -194,7 +194,7 @@ def _quantized(node: ir.Node, tensors: tuple[ir.TensorProtocol, ...]) -> _Quanti
     )
 
 
-def _source(tensor: ir.TensorProtocol) -> torch.Tensor | None:
+def source_of(tensor: ir.TensorProtocol) -> torch.Tensor | None:
     """The torch tensor that the builder's lazy or plain tensor stands for; None: it is none of torch's."""
     if isinstance(tensor, ir.LazyTensor):
         tensor = tensor.raw()

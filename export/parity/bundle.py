@@ -185,4 +185,10 @@ class _Bases:
             built.build_compared(out, base, quantization, merged)
 
         own = base is self._inputs.checkpoint and quantization == self._inputs.quantization
-        return Graphs(base, replace(source, cache=base.cache), None if own else build, self._scratch)
+        return Graphs(
+            base,
+            replace(source, cache=base.cache),
+            None if own else build,
+            self._scratch,
+            packing=own or quantization.bits != 32,
+        )

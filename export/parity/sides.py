@@ -23,13 +23,15 @@ class Graphs:
     """Graphs of one base with all adapters.
 
     `base` is the checkpoint or its first layers. `build` writes one of the graphs; None: they are the bundle's own, in
-    `source`. `scratch` is an existing folder, in which they are written; they are gone with the engines.
+    `source`. `scratch` is an existing folder, in which they are written; they are gone with the engines. `packing`: see
+    `SessionSettings`; weights in float32 need none, and it would take them twice.
     """
 
     base: Checkpoint
     source: ModelSource
     build: Build | None
     scratch: Path
+    packing: bool = True
 
 
 class Side:
@@ -37,7 +39,8 @@ class Side:
 
     def __init__(self, graphs: Graphs) -> None:
         self._graphs = graphs
-        self._settings = SessionSettings(detect().cpu.physical_cores, spinning=False)  # PyTorch takes turns with it
+        threads = detect().cpu.physical_cores  # PyTorch takes turns with it, hence no spinning
+        self._settings = SessionSettings(threads, spinning=False, packing=graphs.packing)
         self._open = contextlib.ExitStack()
         external = tuple(adapter for adapter in graphs.source.adapters if adapter.mode == "external")
         folder = self._open.enter_context(self._folder(graphs.source.folder, None))
