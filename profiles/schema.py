@@ -142,10 +142,10 @@ class SessionSettings:
     openvino: OpenVinoOptions | None = None
     instead: str = ""
     weights: Weights = "memory"
+    packing: bool = True
 
     def __post_init__(self) -> None:
         if self.intra_op_threads < 1:
-    packing: bool = True
             raise ValueError(f"{self.intra_op_threads} threads: onnxruntime reads 0 as a choice of its own")
 
 
