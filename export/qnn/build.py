@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir import external_data
 
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
-from dualtune_edge.export.qnn.calibration import calibrate
+from dualtune_edge.export.qnn.calibration import calibrate, products
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
 from dualtune_edge.export.qnn.parameters import ModelParameters
@@ -42,7 +42,8 @@ def build_static(
         out: the folder.
         form: chunk lengths and the length of the KV cache.
         quantization: of weights and activations; None: all in float32.
-        prompts: token sequences like those that will be read; ranges of activations are taken from them.
+        prompts: token sequences like those that will be read; weights of 4 bits are rounded by them, and ranges of
+            activations are taken from them.
         weights: those with an adapter folded in; None: the base's.
 
     Raises:
@@ -51,12 +52,15 @@ def build_static(
     """
     shape = decoder_shape(checkpoint)
     names = frozenset(stored_weights(checkpoint.folder))
-    parameters = ModelParameters(weights or StoredWeights(checkpoint.folder), names, shape, quantization)
+    stored = weights or StoredWeights(checkpoint.folder)
+    parameters = ModelParameters(stored, names, shape, None)
     out.mkdir(parents=True)
     ranges = None
     if quantization:
+        chunk = Chunk(form.chunks[-1], form.kv_length)
         with tempfile.TemporaryDirectory(dir=out, prefix=".calibration.") as scratch:
-            chunk = Chunk(form.chunks[-1], form.kv_length)
+            seen = products(shape, chunk, parameters, prompts, Path(scratch)) if quantization.weight_bits == 4 else {}
+            parameters = ModelParameters(stored, names, shape, quantization, seen)
             ranges = calibrate(shape, chunk, parameters, prompts, Path(scratch))
     for name, values in lookup_tables(shape, form.kv_length, parameters.table()).items():
         grid = UNIT if name in {"cos", "sin"} else Range.around(values)
@@ -69,8 +73,8 @@ def build_static(
         ]
         if not shared:
             tensors = [each.const_value for each in large if each.const_value]
-            stored = external_data.convert_tensors_to_external(tensors, out, WEIGHTS)
-            shared = {str(tensor.name): tensor for tensor in stored}
+            written = external_data.convert_tensors_to_external(tensors, out, WEIGHTS)
+            shared = {str(tensor.name): tensor for tensor in written}
         for each in large:
             each.const_value = shared[str(each.name)]
         ir.save(model, out / file)

@@ -1,4 +1,4 @@
-"""Ranges of activations: the float graph run over prompts, chunk by chunk."""
+"""What activations are like, for ranges and for rounding: the float graph run over prompts, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dualtune_edge.export.qnn.decoder import Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
 from dualtune_edge.export.qnn.parameters import ModelParameters
+from dualtune_edge.export.qnn.rounding import Moments, moments
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.qnn.tables import lookup_tables
 from dualtune_edge.runtime.static_graph import mask_of
@@ -28,30 +29,57 @@ def calibrate(
 
     Args:
         shape: the decoder's.
-        chunk: tokens of a forward. A prompt's last one is filled up with its own tokens.
+        chunk: tokens of a forward. A prompt that is shorter is filled up with its own tokens.
         parameters: its weights.
         prompts: one or more, each of one token or more; beyond `kv_length` they are cut.
         scratch: an existing folder for the graph.
 
     """
-    emit = decoder(shape, chunk, parameters)
-    model = emit.model("calibration")
-    outputs = model.graph.outputs
-    outputs.extend(value for value in emit.observed.values() if value not in outputs)
-    path = scratch / "calibration.onnx"
-    ir.save(model, path, external_data=f"{path.name}.data")
-    session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
-    tables = lookup_tables(shape, chunk.kv_length, parameters.table())
-    names = {str(value.name): name for name, value in emit.observed.items()}
+    run = _Run(shape, chunk, parameters, scratch)
+    names = {str(value.name): name for name, value in run.emit.observed.items()}
     seen: dict[str, Range] = {}
-    for prompt in prompts:
-        for found in _forwards(session, tables, shape, chunk, prompt):
-            for output, values in found.items():
-                if name := names.get(output):
-                    low, high = float(values.min()), float(values.max())
-                    before = seen.get(name, Range(low, high))
-                    seen[name] = Range(min(low, before.low), max(high, before.high))
+    for output, values in run.forwards(prompts, run.emit.observed):
+        low, high = float(values.min()), float(values.max())
+        before = seen.get(names[output], Range(low, high))
+        seen[names[output]] = Range(min(low, before.low), max(high, before.high))
     return {name: Range(each.low * _ROOM, each.high * _ROOM) for name, each in seen.items()}
+
+
+def products(
+    shape: DecoderShape, chunk: Chunk, parameters: ModelParameters, prompts: Sequence[Sequence[int]], scratch: Path
+) -> dict[str, Moments]:
+    """Run the prompts, and sum up what each linear module multiplies; arguments as of `calibrate`."""
+    run = _Run(shape, chunk, parameters, scratch)
+    seen: dict[str, Moments] = {}  # by the value: modules may multiply the same
+    for output, values in run.forwards(prompts, run.emit.read):
+        found = moments(values.reshape(-1, values.shape[-1]))
+        before = seen.get(output)
+        seen[output] = tuple(map(np.add, before, found)) if before else found
+    return {module: seen[str(value.name)] for module, value in run.emit.read.items()}
+
+
+class _Run:
+    """The float graph, chunk by chunk over prompts."""
+
+    def __init__(self, shape: DecoderShape, chunk: Chunk, parameters: ModelParameters, scratch: Path) -> None:
+        self._shape, self._chunk, self._scratch = shape, chunk, scratch
+        self._tables = lookup_tables(shape, chunk.kv_length, parameters.table())
+        self.emit = decoder(shape, chunk, parameters)
+
+    def forwards(
+        self, prompts: Sequence[Sequence[int]], wanted: Mapping[str, ir.Value]
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Each value that is wanted, by its name in the graph, of each chunk."""
+        model = self.emit.model("calibration")
+        outputs = model.graph.outputs
+        outputs.extend(value for value in dict.fromkeys(wanted.values()) if value not in outputs)
+        path = self._scratch / "calibration.onnx"
+        ir.save(model, path, external_data=f"{path.name}.data")
+        session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+        names = {str(value.name) for value in wanted.values()}
+        for prompt in prompts:
+            for found in _forwards(session, self._tables, self._shape, self._chunk, prompt):
+                yield from ((output, values) for output, values in found.items() if output in names)
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -72,7 +100,7 @@ def _forwards(
     outputs = [value.name for value in session.get_outputs()]
     halves = [f"{layer}.{half}" for layer in range(shape.layers) for half in ("key", "value")]
     past = {half: np.zeros((1, chunk.kv_length, shape.kv_heads, shape.head_dim), dtype=np.float32) for half in halves}
-    for start in range(0, min(len(prompt), chunk.kv_length) - chunk.tokens + 1 or 1, chunk.tokens):
+    for start in _starts(min(len(prompt), chunk.kv_length), chunk.tokens):
         ids = np.resize(np.asarray(prompt[start : start + chunk.tokens], dtype=np.int64), (1, chunk.tokens))
         feed = {
             "hidden": tables["hidden"][ids],
@@ -85,3 +113,8 @@ def _forwards(
         for half, values in past.items():
             values[:, start : start + chunk.tokens] = found[f"present.{half}"]
         yield found
+
+
+def _starts(length: int, tokens: int) -> list[int]:
+    """Where chunks begin that are all of a prompt; the last one ends with it, and may repeat some of the one before."""
+    return [*range(0, length - tokens, tokens), max(0, length - tokens)]

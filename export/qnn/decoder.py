@@ -185,6 +185,7 @@ class _Decoder:
 
     def _linear(self, module: str, value: ir.Value) -> ir.Value:
         emit = self.emit
+        emit.read[module] = value
         matrix = emit.weight(f"{module}.weight", self.parameters.matrix(module))
         bias = self.parameters.vector(f"{module}.bias")
         if bias is None:

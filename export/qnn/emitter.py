@@ -38,6 +38,7 @@ class Emitter:
         self._grids: dict[ir.Value, Range] = {}  # dequantized value → its range
         self._integers: dict[ir.Value, ir.Value] = {}  # dequantized value → the integers that it was made of
         self.observed: dict[str, ir.Value] = {}  # name of a range → the values that it must hold; in float32 only
+        self.read: dict[str, ir.Value] = {}  # linear module → what it multiplies
 
     @property
     def activations(self) -> ir.DataType:

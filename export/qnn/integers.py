@@ -65,7 +65,20 @@ def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None
     """
     inputs, outputs = weight.shape
     blocks = weight.reshape(-1, block or inputs, outputs)  # (blocks, block, outputs)
-    top = 2 ** (bits - 1) - 1
+    scales, top = best_scales(blocks, bits), top_of(bits)
+    integers = np.clip(np.rint(blocks / scales[:, np.newaxis]), -top - 1, top).reshape(inputs, outputs)
+    return stored(integers, scales, bits)
+
+
+def best_scales(blocks: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Those that cost the least squared error, shape (blocks, outputs).
+
+    Args:
+        blocks: weights, shape (blocks, block, outputs).
+        bits: 4 or 8.
+
+    """
+    top = top_of(bits)
     # The grid has one step more below 0 than above.
     full = np.maximum(blocks.max(1) / top, -blocks.min(1) / (top + 1))  # (blocks, outputs)
     full = np.where(full > 0, full, np.float32(1)).astype(np.float32)
@@ -76,5 +89,14 @@ def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None
         error = np.square(integers * tried[:, np.newaxis] - blocks).sum(1)
         scales = np.where(error < least, tried, scales)
         least = np.minimum(error, least)
-    integers = np.clip(np.rint(blocks / scales[:, np.newaxis]), -top - 1, top).reshape(inputs, outputs)
+    return scales
+
+
+def top_of(bits: int) -> int:
+    """The largest signed integer of so many bits."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def stored(integers: NDArray[np.floating], scales: NDArray[np.float32], bits: int) -> IntegerWeight:
+    """Whole numbers (inputs, outputs) in the type of so many bits."""
     return IntegerWeight(integers.astype(ml_dtypes.int4 if bits == 4 else np.int8), scales)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.export.modules import EMBEDDING, HEAD
 from dualtune_edge.export.qnn.integers import IntegerWeight, quantize_weight
+from dualtune_edge.export.qnn.rounding import Moments, round_by
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.weights import Weights
 from dualtune_edge.toolkit.manifest import QdqQuantization
@@ -23,13 +26,20 @@ class ModelParameters:
         names: of all the model's weights.
         shape: the decoder's.
         quantization: of the matrices; None: float32. The head has 8 bits in any case: every answer depends on it.
+        seen: what linear modules multiply; those of 4 bits are rounded by it.
 
     """
 
     def __init__(
-        self, weights: Weights, names: frozenset[str], shape: DecoderShape, quantization: QdqQuantization | None
+        self,
+        weights: Weights,
+        names: frozenset[str],
+        shape: DecoderShape,
+        quantization: QdqQuantization | None,
+        seen: Mapping[str, Moments] = MappingProxyType({}),
     ) -> None:
         self._weights, self._names, self._shape, self._quantization = weights, names, shape, quantization
+        self._seen = seen
 
     @functools.cache  # noqa: B019 - it lives as long as the export of one model
     def matrix(self, module: str) -> IntegerWeight | NDArray[np.float32]:
@@ -39,8 +49,9 @@ class ModelParameters:
             weight *= np.float32(1 / math.sqrt(self._shape.head_dim))
         if self._quantization is None:
             return weight
-        bits = 8 if module == HEAD else self._quantization.weight_bits
-        return quantize_weight(weight, bits=bits, block=None if bits == 8 else self._quantization.block_size)
+        if module == HEAD or self._quantization.weight_bits == 8:
+            return quantize_weight(weight, bits=8, block=None)
+        return round_by(weight, self._seen[module], bits=4, block=self._quantization.block_size)
 
     def vector(self, name: str) -> NDArray[np.float32] | None:
         """A bias or a norm's weight; None: there is none."""

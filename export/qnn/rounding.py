@@ -1,0 +1,69 @@
+"""Weights rounded one input after the other: what one costs is made up for by those that are still to be rounded.
+
+GPTQ (arXiv 2210.17323, section 3.3), with the scales of this package. What is kept small is the error of the products
+that calibration saw, so it needs the second moments of what the matrix multiplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.export.qnn.integers import IntegerWeight, best_scales, stored, top_of
+
+# Inputs that make up for one another. More would take memory by their square, for each matrix of the model.
+REACH: Final = 1024
+_DAMPING: Final = 0.01  # of the mean of the diagonal: what was seen of some inputs is little
+
+Moments: TypeAlias = Sequence[NDArray[np.float32]]  # Σ xᵀx of each `REACH` inputs, shape (inputs of these, the same)
+
+
+def moments(rows: NDArray[np.float32]) -> Moments:
+    """Of what a matrix multiplies, shape (rows, inputs)."""
+    parts = (rows[:, start : start + REACH] for start in range(0, rows.shape[1], REACH))
+    return tuple(part.T @ part for part in parts)
+
+
+def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: int | None) -> IntegerWeight:
+    """Round a matrix so that its products with what was seen are near.
+
+    Args:
+        weight: (inputs, outputs).
+        seen: the moments of its inputs.
+        bits: 4 or 8.
+        block: inputs that share a scale, a divisor of them and of `REACH`; None: all of an output's.
+
+    """
+    inputs, outputs = weight.shape
+    rest, top, unit = weight.astype(np.float64), top_of(bits), block or min(inputs, REACH)
+    scales = np.empty((inputs // (block or inputs), outputs), dtype=np.float32)
+    if block is None:
+        scales[0] = best_scales(weight[np.newaxis], bits)[0]
+    integers = np.empty((inputs, outputs))
+    for part, second in zip(range(0, inputs, REACH), seen, strict=True):
+        factor = _factor(second)
+        for start in range(0, len(second), unit):
+            end = min(start + unit, len(second))
+            rows = slice(part + start, part + end)
+            if block:
+                scales[rows.start // block] = best_scales(rest[np.newaxis, rows].astype(np.float32), bits)[0]
+            scale = scales[rows.start // (block or inputs)].astype(np.float64)
+            errors = np.empty((end - start, outputs))
+            for index in range(start, end):
+                row = part + index
+                integers[row] = np.clip(np.rint(rest[row] / scale), -top - 1, top)
+                errors[index - start] = (rest[row] - integers[row] * scale) / factor[index, index]
+                rest[row + 1 : rows.stop] -= np.outer(factor[index, index + 1 : end], errors[index - start])
+            rest[rows.stop : part + len(second)] -= factor[start:end, end:].T @ errors
+    return stored(integers, scales, bits)
+
+
+def _factor(second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The upper triangle U with Uᵀ U = H⁻¹; row by row it says how the inputs behind one make up for it."""
+    damped = second.astype(np.float64)
+    damped[np.diag_indices(len(damped))] += _DAMPING * damped.diagonal().mean() or 1.0
+    result: NDArray[np.float64] = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return result
