@@ -17,6 +17,7 @@ from dualtune_edge.toolkit.manifest import (
     SEAL,
     AdapterEntry,
     BaseInfo,
+    CacheShape,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -48,7 +49,13 @@ def write_parity(report: ParityReport, path: Path) -> None:
 
 
 def model_entry(
-    name: str, inputs: Inputs, plans: Plans, *, paths: Mapping[str, str], states: Mapping[str, StateEntry]
+    name: str,
+    inputs: Inputs,
+    plans: Plans,
+    *,
+    cache: CacheShape,
+    paths: Mapping[str, str],
+    states: Mapping[str, StateEntry],
 ) -> ModelEntry:
     """A model with a dynamic graph.
 
@@ -56,6 +63,7 @@ def model_entry(
         name: its name.
         inputs: what it is made of.
         plans: the stages.
+        cache: its graphs' KV cache.
         paths: adapter name → its file or folder in the bundle.
         states: stage's name → the state of its prefix.
 
@@ -65,7 +73,7 @@ def model_entry(
         folder=inputs.place.model,
         graph=DynamicGraph(),
         quantization=inputs.quantization,
-        cache=inputs.checkpoint.cache,
+        cache=cache,
         adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
         states=tuple({entry.path: entry for entry in states.values()}.values()),
         stage_states={_prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +15,12 @@ from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
 from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.parity.check import Subject
@@ -28,7 +31,7 @@ from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Step, Work, files_in
 from dualtune_edge.toolkit.files import safe_name
-from dualtune_edge.toolkit.manifest import Mode, Quantization
+from dualtune_edge.toolkit.manifest import CacheShape, Mode, Quantization
 from dualtune_edge.toolkit.prompts import PromptPlan
 
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
@@ -51,15 +54,23 @@ class BundleGraphs:
         inputs: what was read.
         work: where the bundle grows.
         stages: shows the progress.
+        kv_prompts: what the scales of a KV cache in int8 are measured on.
 
     """
 
-    def __init__(self, inputs: Inputs, work: Work, stages: Stages) -> None:
-        self._inputs, self._work, self._stages = inputs, work, stages
-        self._steps, self._base = Steps(inputs), inputs.place.model
+    def __init__(self, inputs: Inputs, work: Work, stages: Stages, kv_prompts: Sequence[KvPrompt] = ()) -> None:
+        self._inputs, self._work, self._stages, self._kv_prompts = inputs, work, stages, kv_prompts
+        self._steps, self._base = Steps(inputs, kv_prompts), inputs.place.model
         self.placed = tuple(places(inputs))
         self._external, self._merged = (_once(self.placed, mode) for mode in ("external", "merged"))
         self._sources = {each.source.name: each for each in self.placed}
+
+    @property
+    def cache(self) -> CacheShape:
+        """The KV cache of the graphs, once they are built."""
+        scales = self._kv_scales
+        update = {"dtype": "int8", "scales": scales.sha256} if scales else {}
+        return self._inputs.checkpoint.cache.model_copy(update=update)
 
     @property
     def paths(self) -> dict[str, str]:
@@ -73,6 +84,11 @@ class BundleGraphs:
             EdgeError: what cannot be built, and why.
 
         """
+        if self._inputs.kv_type == "int8":
+            with self._stages.stage("measure keys and values", len(self._kv_prompts)) as stage:
+                if not self._work.has(self._steps.kv_scales):
+                    measured = measure(self._inputs, self._kv_prompts, stage.advance)
+                    self._work.keep(self._steps.kv_scales, value=measured.to_text())
         with self._stages.stage("build the base graph"):
             self._build_base()
         with self._stages.stage("add LoRA slots"):
@@ -110,11 +126,13 @@ class BundleGraphs:
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
             add_slots(out, packed=base.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
             add_spare_inputs(out, own)
+            self._set_kv_type(out, base.cache.layers if kept else 0)
             return
         adapter = self._sources[merged].source.weights(whole)
         with merged_weights(whole, adapter, scratch=self._work.scratch) as weights:
             source = UnchangedWeights(weights) if kept else UntiedWeights(weights)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
+        self._set_kv_type(out, base.cache.layers if kept else 0)
 
     def made_of(self, adapter: str | None) -> tuple[str, ...]:
         """What a forward under an adapter depends on; None: the base."""
@@ -154,6 +172,18 @@ class BundleGraphs:
                     self._work.keep(step)
                 stage.advance()
 
+    @cached_property
+    def _kv_scales(self) -> KvScales | None:
+        """None: the cache is in float32."""
+        if self._inputs.kv_type != "int8":
+            return None
+        return KvScales.from_text(self._work.value(self._steps.kv_scales), self._inputs.checkpoint)
+
+    def _set_kv_type(self, folder: Path, layers: int) -> None:
+        """Of a graph of so many of the first layers; 0: it is one in float32."""
+        if layers and self._kv_scales:
+            store_kv_in_int8(folder, self._kv_scales.values[:layers])
+
     @property
     def _extras(self) -> frozenset[Extra]:
         return frozenset(extra for each in self._external for extra in each.source.extras)
@@ -184,6 +214,7 @@ class BundleGraphs:
         slots = add_slots(
             path.parent, packed=inputs.checkpoint.packed, extras=self._extras, transposed=inputs.transposed_slots
         )
+        self._set_kv_type(path.parent, inputs.checkpoint.cache.layers)
         self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())
 
     @property
@@ -209,6 +240,7 @@ class BundleGraphs:
         adapter = each.source.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
             build_graph(base, out, self._inputs.quantization, weights=weights, base=own, decoder=decoder)
+        self._set_kv_type(out, base.cache.layers)
         for file in out.iterdir():
             if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
                 file.unlink()
@@ -236,7 +268,7 @@ class BundleGraphs:
         return self._steps.tried(each.path, self.made_of(each.source.name), tokens)
 
     def _trial(self, path: str) -> Trial:
-        return Trial(self._work.folder / path, self._inputs.checkpoint.cache)
+        return Trial(self._work.folder / path, self.cache)
 
 
 def places(inputs: Inputs) -> Iterator[Placed]:

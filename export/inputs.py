@@ -15,7 +15,7 @@ from dualtune_edge.export.optimum_graph.read import read_folder
 from dualtune_edge.export.recipes import AUTO, RECIPES, candidates
 from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles import catalog
-from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.profiles.schema import HardwareProfile, KvType
 from dualtune_edge.toolkit.errors import AdapterError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, STATES_DIR, Kind, Mode, Quantization
@@ -118,6 +118,11 @@ class Inputs:
         )
 
     @property
+    def kv_type(self) -> KvType:
+        """Of the KV cache: the profile's choice."""
+        return self.profile.kv_type if self.profile else "float32"
+
+    @property
     def transposed_slots(self) -> bool:
         """How A and B are stored in every model of the bundle (`add_slots`): not transposed for arm64 alone."""
         return not self.profiles or any(profile.architecture != "arm64" for profile in self.profiles)
@@ -201,7 +206,15 @@ def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tupl
             expected="a comparison, by which it chooses",
             fix=f"Name a recipe ({', '.join(RECIPES)}), or leave out `parity: off` and --no-parity.",
         )
-    return candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+    found = candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+    if profile and profile.kv_type == "int8" and any(each.bits == 32 for each in found):
+        raise SpecError(
+            "quantization",
+            found=f"`bits: 32`, and {profile.name!r}, a profile whose KV cache is in int8",
+            expected="weights that are quantized too: what is not is compared as exact",
+            fix="Leave out one of them.",
+        )
+    return found
 
 
 def _refuse_unjudged(spec: ExportSpec) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dualtune_edge.export.assemble import model_entry, write_parity
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs, quantizations_for
+from dualtune_edge.export.kv_scales import kv_prompts
 from dualtune_edge.export.parity.bundle import compare_bundle, is_compared
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import subjects
@@ -93,7 +94,9 @@ class ModelMaker:
             stages=self.stages,
         )
         parity = parity.model_copy(update={"states": states.parity})
-        entry = model_entry(model.name, inputs, self.plans, paths=graphs.paths, states=states.entries)
+        entry = model_entry(
+            model.name, inputs, self.plans, cache=graphs.cache, paths=graphs.paths, states=states.entries
+        )
         return Made(entry, inputs.place.parity, parity, states.warnings)
 
     def _left(self, written: int) -> int | None:
@@ -104,7 +107,7 @@ class ModelMaker:
     def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
         """Build the model by one recipe. `earlier`: comparisons by others; None: there is one recipe only."""
         inputs = replace(inputs, quantization=recipe)
-        graphs = BundleGraphs(inputs, self.work, self.stages)
+        graphs = BundleGraphs(inputs, self.work, self.stages, kv_prompts(inputs, self.plans))
         with contextlib.nullcontext() if earlier is None else self.stages.of(name_of(recipe)):
             parity = self._refusal(inputs, graphs, earlier)
             if parity is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.manifest import StateEntry
+from dualtune_edge.toolkit.manifest import CacheShape, KvType, StateEntry
 from dualtune_edge.toolkit.parity import StateParity
 
 _MB: Final = 1_000_000
@@ -79,17 +79,17 @@ def write_states(
         ParityError: a state cannot be stored as the spec asks.
 
     """
-    model = _model(inputs, work.folder, graphs.paths)
+    model = _model(inputs, work.folder, graphs.paths, graphs.cache)
     prefixes = _prefixes(plans, model, inputs.place.states)
-    kept = list(_within(prefixes, model, spec.prefix_states_type, budget))
     rounding = _Rounding(inputs, plans, spec, calibration)
+    kept = list(_within(prefixes, model, rounding.widest, budget))
     entries: dict[str, StateEntry] = {}
     judged: list[StateParity] = []
     if kept:
         (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
         with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
             writer: _Writer | None = None
-            for prefix in kept:
+            for prefix in sorted(kept, key=lambda each: _is_merged(model, each.adapter)):  # one graph is open at a time
                 step = graphs.state(prefix.path, prefix.adapter, prefix.tokens, rounding.settings(graphs, prefix.names))
                 if not work.has(step):
                     writer = writer or _Writer(
@@ -107,38 +107,48 @@ def write_states(
                 entries |= dict.fromkeys(prefix.names, found.entry)
                 judged += [found.parity] if found.parity else []
                 progress.advance()
-    left_out = _left_out(prefixes[len(kept) :], model, spec.prefix_states_type)
+    left_out = _left_out(prefixes[len(kept) :], model, rounding.widest)
     return States(entries, tuple(judged), (*left_out, *_exact(judged)))
 
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
     """Tokens of each state that will be written, and the most bytes that all of them take."""
-    model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters})
-    kind, prefixes = spec.prefix_states_type, _prefixes(plans, model, inputs.place.states)
-    kept = list(_within(prefixes, model, kind, spec.prefix_states_mb))
-    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, kind) for prefix in kept)
+    model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
+    widest = _Rounding(inputs, plans, spec, ()).widest
+    kept = list(_within(_prefixes(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
+    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
 
 
 @dataclass(frozen=True)
 class _Rounding:
-    """How the spec has states stored, and what that depends on."""
+    """How states are stored, and what that depends on. Those of a cache in int8 are as they are."""
 
     inputs: Inputs
     plans: Plans
     spec: ExportSpec
     calibration: Sequence[Case]
 
+    @property
+    def wanted(self) -> StatesType | Literal["int8"]:
+        return "int8" if self.inputs.kv_type == "int8" else self.spec.prefix_states_type
+
+    @property
+    def widest(self) -> KvType:
+        """Their type, or the widest of those that it may be."""
+        return "float32" if self.wanted == "auto" else self.wanted
+
     def rounder(self) -> Rounder | None:
         """None: they are stored as they are."""
-        wanted, parity = self.spec.prefix_states_type, self.spec.parity
-        if wanted == "float32":
-            return None
-        return Rounder(self.inputs.checkpoint, self._subjects, wanted, parity, self.calibration)
+        match self.wanted:
+            case "float16" | "auto" as wanted:
+                return Rounder(self.inputs.checkpoint, self._subjects, wanted, self.spec.parity, self.calibration)
+            case _:
+                return None
 
     def settings(self, graphs: BundleGraphs, names: Sequence[str]) -> object:
         """As JSON has them, for a state of the stages of these names."""
-        wanted, parity = self.spec.prefix_states_type, self.spec.parity
-        if wanted == "float32" or parity is None:
+        wanted, parity = self.wanted, self.spec.parity
+        if wanted in {"float32", "int8"} or parity is None:
             return wanted
         own = [
             ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
@@ -158,9 +168,13 @@ def _engine(model: ModelSource) -> OrtEngine:
     return OrtEngine(model, SessionSettings(intra_op_threads=detect().cpu.physical_cores))
 
 
-def _left_out(prefixes: list[_Prefix], model: ModelSource, kind: StatesType) -> Iterator[str]:
+def _is_merged(model: ModelSource, adapter: str | None) -> bool:
+    return adapter is not None and model.adapter(adapter).mode == "merged"
+
+
+def _left_out(prefixes: list[_Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
     if prefixes:
-        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, kind) for each in prefixes)
+        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, widest) for each in prefixes)
         yield (
             f"prefix states: {stages} stages have none; theirs would take {size / _MB:,.1f} MB more than "
             "prefix_states_mb allows, so the device computes them at their first use"
@@ -191,9 +205,7 @@ class _Prefix:
     def names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
 
-    def size(self, model: ModelSource, kind: StatesType) -> int:
-        """Bytes, at most: `auto` may keep it in float32."""
-        dtype = "float16" if kind == "float16" else model.cache.dtype
+    def size(self, model: ModelSource, dtype: KvType) -> int:
         return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(dtype).itemsize
 
 
@@ -227,7 +239,7 @@ class _Writer:
         return _Kept(entry=entry, parity=judged)
 
 
-def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSource:
+def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
     checkpoint = inputs.checkpoint
     adapters = tuple(
         AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
@@ -235,7 +247,7 @@ def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str]) -> ModelSourc
     return ModelSource(
         folder=folder / inputs.place.model,
         fingerprint=checkpoint.fingerprint,
-        cache=checkpoint.cache,
+        cache=cache,
         vocab_size=checkpoint.vocab_size,
         context_length=checkpoint.context_length,
         adapters=adapters,
@@ -253,11 +265,11 @@ def _prefixes(plans: Plans, model: ModelSource, folder: str) -> list[_Prefix]:
     return list(found.values())
 
 
-def _within(prefixes: list[_Prefix], model: ModelSource, kind: StatesType, budget: int | None) -> Iterator[_Prefix]:
+def _within(prefixes: list[_Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[_Prefix]:
     """The first of them, as far as the budget (MB) goes."""
     total = 0
     for prefix in prefixes:
-        total += prefix.size(model, kind)
+        total += prefix.size(model, widest)
         if budget is not None and total > budget * _MB:
             return
         yield prefix

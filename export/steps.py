@@ -35,7 +35,8 @@ _SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})  # what a check
 class Steps:
     """Names and keys of the parts of one export."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, kv_prompts: Sequence[object] = ()) -> None:
+        """`kv_prompts`: what scales of a KV cache in int8 are measured on."""
         base = inputs.checkpoint
         files = [(path.name, sha256_file(path)) for path in _small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
@@ -43,11 +44,13 @@ class Steps:
         self._model = inputs.place.model
         self._transposed = inputs.transposed_slots
         self._read = (base.fingerprint, [(each.name, each.sha256) for each in inputs.adapters])
+        self.kv_scales = _step("scales of the KV cache", self._read, files, list(kv_prompts), _machine())
+        self._kv = (self.kv_scales.key,) if inputs.kv_type == "int8" else ()
         self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 
     def slots(self, extras: frozenset[Extra]) -> Step:
         """model/model.onnx; its value is the slots."""
-        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed)
+        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed, *self._kv)
 
     def external(self, source: AdapterSource, path: str, slots: str) -> Step:
         """An adapter's file; `slots`: those of the graph, as JSON."""
@@ -55,7 +58,7 @@ class Steps:
 
     def merged(self, source: AdapterSource, path: str) -> Step:
         """A merged adapter's graph."""
-        return _step(path, self.weights.key, source.sha256, _machine())
+        return _step(path, self.weights.key, source.sha256, _machine(), *self._kv)
 
     def static(
         self,

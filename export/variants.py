@@ -149,7 +149,7 @@ def _same(one: Inputs, other: Inputs) -> bool:
     """Whether two models are one: static ones are each for a SoC of their own."""
     if "static" in {_form(one), _form(other)}:
         return False
-    return (one.quantization, _modes(one)) == (other.quantization, _modes(other))
+    return (one.quantization, one.kv_type, _modes(one)) == (other.quantization, other.kv_type, _modes(other))
 
 
 def is_static(plan: ModelPlan) -> bool:
@@ -174,7 +174,7 @@ def _place(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> Place:
         other = plan.inputs
         if _form(other) == "static":
             continue
-        if other.quantization == wanted.quantization:
+        if (other.quantization, other.kv_type) == (wanted.quantization, wanted.kv_type):
             own = replace(own, merged=other.place.merged)
             if _extras(other) == _extras(wanted):
                 own = replace(own, model=other.place.model, adapters=other.place.adapters)

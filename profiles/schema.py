@@ -18,6 +18,7 @@ Device = Literal["CPU", "GPU", "NPU"]
 Precision = Literal["f32", "bf16", "f16"]
 Activations = Literal["int8", "f32"]
 Weights = Literal["memory", "mapped"]
+KvType = Literal["float32", "int8"]
 OPENVINO_PROVIDER: Final = "OpenVINOExecutionProvider"
 QNN_PROVIDER: Final = "QNNExecutionProvider"
 _DEVICES: Final[dict[Provider, tuple[Device, ...]]] = {
@@ -71,7 +72,7 @@ class HardwareProfile(Frozen):
     qnn: QnnOptions | None = None  # for its provider only
     graph: GraphForm = DynamicGraph()
     mode: Mode | None = None  # of adapters; None: the spec's
-    kv_type: Literal["float32"] = "float32"
+    kv_type: KvType = "float32"
     memory_mb: PositiveInt | None = None  # the most MB (1e6 bytes) that the weights may take; None: not told
     quantization: Quantization | None = None  # of a dynamic graph
     qdq: QdqQuantization | None = None  # of a static one
@@ -103,6 +104,8 @@ class HardwareProfile(Frozen):
             raise ValueError(f"`device` {' or '.join(_DEVICES[self.provider])} for {self.provider}")
         if self.provider == QNN_PROVIDER and self.qnn is None:
             raise ValueError("`qnn`: the SoC that is compiled for")
+        if self.provider != CPU_PROVIDER and self.kv_type != "float32":
+            raise ValueError(f"`kv_type` float32 for {self.provider}: int8 was measured with {CPU_PROVIDER} alone")
         if self.provider != CPU_PROVIDER and self.session.weights == "mapped":
             raise ValueError(f"no mapped `session.weights` where {self.provider} runs the model: it keeps its own")
         return self

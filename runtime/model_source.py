@@ -74,8 +74,12 @@ class ModelSource:
         raise EngineError("adapter", found=repr(name), expected=names, fix="Use an adapter of this bundle.")
 
     def identity(self, adapter: str | None) -> str:
-        """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash."""
+        """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash.
+
+        In int8 also the scales: the same numbers on others would be other values.
+        """
+        base = f"{self.fingerprint}/{self.cache.scales}" if self.cache.scales else self.fingerprint
         if adapter is None:
-            return f"{self.fingerprint}/base"
+            return f"{base}/base"
         used = self.adapter(adapter)
-        return f"{self.fingerprint}/{used.mode}/{used.sha256}"
+        return f"{base}/{used.mode}/{used.sha256}"

@@ -24,7 +24,7 @@ from dualtune_edge.toolkit.errors import EngineError, ProfileError
 KV: Final = (("key", 0), ("value", 1))  # half of a layer's cache: its name in the graph, its index in the buffer
 _SLOT: Final = re.compile(r"(?P<slot>.+)\.(?P<half>[AB])")
 _Expected = dict[str, tuple[str, tuple[int | None, ...]]]  # name → type and shape; None: any size
-_ORT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+_ORT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
 
 
 def open_graph(folder: Path, source: ModelSource, settings: SessionSettings) -> Graph:

@@ -28,8 +28,8 @@ PRIMARY: Final = "model"  # name of the model that the manifest's own fields des
 
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
-KvType = Literal["float32", "float16", "int16"]
-_WIDTHS: Final[dict[KvType, int]] = {"float32": 4, "float16": 2, "int16": 2}  # bytes of a value
+KvType = Literal["float32", "float16", "int16", "int8"]
+_WIDTHS: Final[dict[KvType, int]] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}  # bytes of a value
 
 
 class Quantization(Frozen):
@@ -101,12 +101,26 @@ class TokenizerInfo(Frozen):
 
 
 class CacheShape(Frozen):
-    """The KV cache of one token: layers × 2 × heads × head_dim values of `dtype`."""
+    """The KV cache of one token: layers × 2 × heads × head_dim values of `dtype`.
+
+    int16: on the ranges of a static graph. int8: on scales that the graphs hold, whose SHA-256 is `scales`.
+    """
 
     layers: int
     heads: int
     head_dim: int
-    dtype: KvType = "float32"  # int16: on the ranges of a static graph
+    dtype: KvType = "float32"
+    scales: str | None = None  # None is left out of JSON
+
+    @model_validator(mode="after")
+    def _int8_has_scales(self) -> Self:
+        if (self.dtype == "int8") != (self.scales is not None):
+            raise ValueError("`scales` for a cache in int8, and for no other")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class AdapterEntry(Frozen):

@@ -140,7 +140,7 @@ def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
     return ModelSource(
         folder=work.folder / inputs.place.model,
         fingerprint=checkpoint.fingerprint,
-        cache=checkpoint.cache,
+        cache=graphs.cache,
         vocab_size=checkpoint.vocab_size,
         context_length=checkpoint.context_length,
         adapters=tuple(
@@ -184,10 +184,12 @@ class _Bases:
         def build(out: Path, merged: str | None) -> None:
             built.build_compared(out, base, quantization, merged)
 
-        own = base is self._inputs.checkpoint and quantization == self._inputs.quantization
+        alike = quantization == self._inputs.quantization
+        own = base is self._inputs.checkpoint and alike
+        cache = source.cache.model_copy(update={"layers": layers}) if alike else base.cache
         return Graphs(
             base,
-            replace(source, cache=base.cache),
+            replace(source, cache=cache),
             None if own else build,
             self._scratch,
             packing=own or quantization.bits != 32,

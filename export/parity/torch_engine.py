@@ -70,6 +70,12 @@ class TorchEngine(HeldSequence):
         logits: NDArray[np.float32] = self._logits[len(wanted)].copy()
         return logits
 
+    def keys_and_values(self) -> NDArray[np.float32]:
+        """Of all tokens that are held, or were read besides: (layers, 2, kv_heads, tokens, head_dim), keys rotated."""
+        layers = [torch.cat((each.keys, each.values)) for each in self._cache.layers]
+        state: NDArray[np.float32] = torch.stack(layers).float().numpy()
+        return state
+
     def _run(self, wanted: tuple[int, ...]) -> None:
         """Bring the KV cache to `wanted`, and beyond it to what is expected; keep the logits from there on."""
         goal = self._expected if self._expected[: len(wanted)] == wanted else wanted

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import pytest
 
@@ -19,7 +19,9 @@ from dualtune_edge.toolkit.manifest import QdqQuantization, Quantization
 if TYPE_CHECKING:
     from dualtune_edge.export.checkpoint import Checkpoint
 
-Driver = Literal["ort", "genai", "static"]
+Driver = Literal["ort", "genai", "static", "ort int8 cache", "genai int8 cache"]
+_PREFIXES: Final = {"static": "static_"}  # of the fixtures that make a driver's graphs
+_SUFFIXES: Final = {"ort int8 cache": "_int8_cache", "genai int8 cache": "_int8_cache"}
 STATIC: Final = StaticGraph(chunks=(1, 32), kv_length=512)
 SETTINGS = SessionSettings(intra_op_threads=1)
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -83,6 +85,35 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
 
 
 @pytest.fixture(scope="session")
+def fp32_int8_cache(root: Path, fp32: ModelSource) -> ModelSource:
+    """The graphs of `fp32` with their KV cache in int8."""
+    return _with_int8_cache(root, fp32, fp32)
+
+
+@pytest.fixture(scope="session")
+def int4_int8_cache(root: Path, fp32: ModelSource, int4: ModelSource) -> ModelSource:
+    return _with_int8_cache(root, int4, fp32)
+
+
+def _with_int8_cache(root: Path, source: ModelSource, measured: ModelSource) -> ModelSource:
+    import numpy as np
+
+    from dualtune_edge.export.graph.kv_type import store_kv_in_int8
+
+    tokens = np.random.default_rng(3).integers(0, 288, 300).tolist()
+    with open_engine(measured, SETTINGS) as engine:
+        engine.forward(tokens)
+        scales = np.abs(np.asarray(engine.snapshot().state)).max(axis=3) / 100  # of 127: a reserve for other tokens
+    copies = {}
+    for folder in (source.folder, *(each.path for each in source.adapters if each.mode == "merged")):
+        copies[folder] = shutil.copytree(folder, root / f"{folder.name}-int8-cache")
+        store_kv_in_int8(copies[folder], scales)
+    adapters = tuple(replace(each, path=copies.get(each.path, each.path)) for each in source.adapters)
+    cache = source.cache.model_copy(update={"dtype": "int8", "scales": "0" * 64})
+    return replace(source, folder=copies[source.folder], adapters=adapters, cache=cache)
+
+
+@pytest.fixture(scope="session")
 def static_fp32(root: Path) -> ModelSource:
     """Static graphs in fp32: `wide` folded in twice, as `wide` and as `merged`, and `narrow`."""
     return _export_static(root, "static-fp32", None)
@@ -128,7 +159,7 @@ def _source(folder: Path, checkpoint: Checkpoint, adapters: tuple[AdapterSource,
     )
 
 
-@pytest.fixture(scope="session", params=["ort", "genai", "static"])
+@pytest.fixture(scope="session", params=get_args(Driver))
 def driver(request: pytest.FixtureRequest) -> Driver:
     """What drives the graphs: an engine's kind, or static graphs, which have an engine of their own."""
     driver: Driver = request.param
@@ -137,13 +168,22 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 @pytest.fixture(scope="session")
 def kind(driver: Driver) -> EngineKind:
-    return "ort" if driver == "static" else driver
+    return "genai" if driver.startswith("genai") else "ort"
+
+
+@pytest.fixture(scope="session")
+def noise(driver: Driver) -> float:
+    """How far logits may be off that are computed in pieces, or token by token: the sums are taken in another order.
+
+    Float32's own, no more; but in an int8 cache it decides which way a value half-way between two steps is rounded.
+    """
+    return 5e-2 if driver.endswith("int8 cache") else 1e-4
 
 
 @pytest.fixture(scope="session")
 def source(driver: Driver, request: pytest.FixtureRequest) -> ModelSource:
     """The fp32 model."""
-    source: ModelSource = request.getfixturevalue("static_fp32" if driver == "static" else "fp32")
+    source: ModelSource = request.getfixturevalue(f"{_PREFIXES.get(driver, '')}fp32{_SUFFIXES.get(driver, '')}")
     return source
 
 
@@ -156,6 +196,6 @@ def engine(source: ModelSource, kind: EngineKind) -> Iterator[Engine]:
 
 @pytest.fixture
 def int4_engine(driver: Driver, kind: EngineKind, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    source = request.getfixturevalue("static_int4" if driver == "static" else "int4")
+    source = request.getfixturevalue(f"{_PREFIXES.get(driver, '')}int4{_SUFFIXES.get(driver, '')}")
     with open_engine(source, SETTINGS, kind) as engine:
         yield engine

@@ -16,8 +16,6 @@ from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = tuple(int(token) for token in np.random.default_rng(0).integers(0, 288, 300))
-# Whole, in pieces or token by token the same sums are taken in another order: float32 noise, no more.
-NOISE = 1e-4
 
 
 def test_it_knows_its_model(engine: Engine) -> None:
@@ -40,7 +38,7 @@ def test_logits_are_the_callers_own(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[299, 1], [1, 299], [100, 100, 100], [7] * 42 + [6]])
-def test_pieces_give_what_the_whole_gives(engine: Engine, sizes: list[int]) -> None:
+def test_pieces_give_what_the_whole_gives(engine: Engine, noise: float, sizes: list[int]) -> None:
     whole = engine.forward(TOKENS)
     engine.rewind(0)
     start = 0
@@ -48,16 +46,16 @@ def test_pieces_give_what_the_whole_gives(engine: Engine, sizes: list[int]) -> N
         logits = engine.forward(TOKENS[start : start + size])
         start += size
     assert engine.tokens == TOKENS
-    np.testing.assert_allclose(logits, whole, atol=NOISE, rtol=0)
+    np.testing.assert_allclose(logits, whole, atol=noise, rtol=0)
 
 
-def test_a_rewound_engine_has_forgotten(engine: Engine) -> None:
+def test_a_rewound_engine_has_forgotten(engine: Engine, noise: float) -> None:
     expected = engine.forward(TOKENS[:40])
     engine.rewind(20)
     engine.forward(TOKENS[100:150])
     engine.rewind(20)
     assert engine.tokens == TOKENS[:20]
-    np.testing.assert_allclose(engine.forward(TOKENS[20:40]), expected, atol=NOISE, rtol=0)
+    np.testing.assert_allclose(engine.forward(TOKENS[20:40]), expected, atol=noise, rtol=0)
 
 
 def test_rewinding_to_nothing_starts_anew(engine: Engine) -> None:
@@ -100,14 +98,14 @@ def test_a_snapshot_outlives_its_engine(engine: Engine, kind: EngineKind, source
         np.testing.assert_array_equal(other.forward(TOKENS[40:50]), expected)
 
 
-def test_a_snapshot_without_values_is_computed_again(engine: Engine) -> None:
+def test_a_snapshot_without_values_is_computed_again(engine: Engine, noise: float) -> None:
     engine.forward(TOKENS[:40])
     snapshot = replace(engine.snapshot(), state=None)
     expected = engine.forward(TOKENS[40:50])
     engine.rewind(0)
     engine.restore(snapshot)
     assert engine.tokens == TOKENS[:40]
-    np.testing.assert_allclose(engine.forward(TOKENS[40:50]), expected, atol=NOISE, rtol=0)
+    np.testing.assert_allclose(engine.forward(TOKENS[40:50]), expected, atol=noise, rtol=0)
 
 
 @pytest.mark.parametrize("other", [None, "narrow", "merged"])
@@ -209,10 +207,10 @@ def test_rewinding_to_what_is_not_held_is_refused(engine: Engine, length: int) -
 
 def test_what_an_engine_can_do_beyond_the_rest_is_in_its_type(engine: Engine, driver: str) -> None:
     """genai and static graphs give one position's logits only; genai keeps its KV values to itself."""
-    assert isinstance(engine, RowsEngine) == (driver == "ort")
-    assert isinstance(engine, StateEngine) == (driver != "genai")
+    assert isinstance(engine, RowsEngine) == driver.startswith("ort")
+    assert isinstance(engine, StateEngine) == (not driver.startswith("genai"))
     engine.forward(TOKENS[:3])
-    assert (engine.snapshot().state is not None) == (driver != "genai")
+    assert (engine.snapshot().state is not None) == (not driver.startswith("genai"))
 
 
 CALLS: dict[str, Callable[[Engine, Snapshot], object]] = {

@@ -61,7 +61,7 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         ("[quantization]", "[qnn]\nsoc_model = 60\nhtp_arch = 73\n[quantization]", "no `qnn` where CPU"),
         ("[graph]", 'device = "GPU"\n[graph]', "`device` CPU for CPUExecutionProvider"),
         ("[graph]", 'system = "Windoze"\n[graph]', "system: found 'Windoze'"),
-        ('kv_type = "float32"', 'kv_type = "int8"', "kv_type: found 'int8'.*'float32'"),
+        ('kv_type = "float32"', 'kv_type = "int4"', "kv_type: found 'int4'.*'float32' or 'int8'"),
         ('form = "dynamic"', 'form = "static"\nchunks = [1, 64]\nkv_length = 512', "a static `graph` for QNN"),
         ("[quantization]", "[qdq]\nweight_bits = 4\nactivation_bits = 16\n[quantization]", "not the other"),
         ('form = "dynamic"', 'form = "statick"', "graph: found.*'dynamic', 'static'"),
@@ -82,6 +82,15 @@ def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str,
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ProfileError, match=told):
         catalog.load(path)
+
+
+def test_a_cache_in_int8_is_for_the_cpu_provider(tmp_path: Path) -> None:
+    for name in ("cpu-x64", "openvino"):
+        text = (DATA / f"{name}.toml").read_text(encoding="utf-8").replace('kv_type = "float32"', 'kv_type = "int8"')
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    assert catalog.load(tmp_path / "cpu-x64.toml").settings["kv_type"] == "int8"
+    with pytest.raises(ProfileError, match="`kv_type` float32 for OpenVINOExecutionProvider"):
+        catalog.load(tmp_path / "openvino.toml")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
