@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from dualtune_edge.export import modules
-from dualtune_edge.export.adapter_config import CONFIG, mathematics, read_config, rebases
+from dualtune_edge.export.adapter_config import CONFIG, mathematics, read_config, read_object, rebases
 from dualtune_edge.export.adapter_places import Expected, expect
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.modules import Extra
+from dualtune_edge.export.own_template import TOKENIZER_CONFIG, TemplateText, own_template
 from dualtune_edge.export.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
-from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE
 from dualtune_edge.toolkit.errors import AdapterError
+from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.manifest import Mode
 
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -57,7 +59,7 @@ class AdapterWeights:
     scale: float
     pairs: Mapping[str, LoraPair]  # by module path in the base: model.layers.0.self_attn.q_proj; plain LoRA only
     sha256: str  # over the tensors and what of the config changes the mathematics
-    chat_template: Path | None
+    chat_template: TemplateText | None
     base_model: str | None  # what the config calls its base
     plain: bool  # `pairs` are all that it does
     ties: bool  # it trains rows of the one table that the base's embedding and head share
@@ -84,10 +86,12 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
 
     Raises:
         AdapterError: the adapter is damaged, untrained, of another base, or uses what `mode` cannot do exactly.
+        TemplateError: its chat template cannot be read.
 
     """
     config = read_config(folder, mode)
     _check_base(folder, checkpoint)
+    _check_tokenizer(folder / "tokenizer.json", checkpoint)
     expected = expect(folder, config, checkpoint)
     tensors = _stored(folder)
     if mode == "external":
@@ -108,14 +112,14 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         )
     pairs = {} if rebases(config) else dict(_pairs(folder, expected))
     _check_trained(folder, config, pairs)
-    template = folder / CHAT_TEMPLATE
+    words = folder / TOKENIZER_CONFIG
     return AdapterWeights(
         folder=folder,
         rank=config.r,
         scale=config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r),
         pairs=pairs,
         sha256=sha256,
-        chat_template=template if template.is_file() else None,
+        chat_template=own_template(folder, read_object(words) if words.is_file() else {}),
         base_model=config.base_model_name_or_path or None,
         ties=checkpoint.tied and bool(config.trainable_token_indices),
         plain=len(own) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
@@ -124,12 +128,35 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
 
 def _check_base(folder: Path, checkpoint: Checkpoint) -> None:
     path = folder / BASE_FINGERPRINT
-    if path.is_file() and (trained_on := path.read_text(encoding="utf-8").strip()) != checkpoint.fingerprint:
+    if not path.is_file():
+        return
+    trained_on = path.read_text(encoding="utf-8", errors="replace").strip()
+    if trained_on != checkpoint.fingerprint:
         raise AdapterError(
             str(path),
             found=f"an adapter of the base {trained_on[:12]}…",
             expected=f"one of {checkpoint.name}, {checkpoint.fingerprint[:12]}…",
             fix="Export it with the base that it was trained on.",
+        )
+
+
+def _check_tokenizer(path: Path, checkpoint: Checkpoint) -> None:
+    """Trainers save the tokenizer beside the adapter; of its bytes only what a token's number is counts here."""
+    if not path.is_file() or sha256_file(path) == checkpoint.tokenizer_sha256:
+        return
+    try:
+        own = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
+        raise AdapterError(
+            str(path), found=str(error), expected="a tokenizer", fix="Copy or save the adapter again."
+        ) from None
+    base = checkpoint.tokenizer.get_vocab(with_added_tokens=True)
+    if odd := sorted(token for token, number in own.items() if base.get(token) != number):
+        raise AdapterError(
+            str(path),
+            found=f"{len(odd)} tokens that the base lacks or numbers otherwise: {', '.join(map(repr, odd[:3]))}",
+            expected="the base's tokenizer, as prompts are written by that",
+            fix="Export it with the base that it was trained on; where no prompt holds these tokens, remove this file.",
         )
 
 

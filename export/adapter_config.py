@@ -80,7 +80,7 @@ def read_config(folder: Path, mode: Mode) -> LoraConfig:
         AdapterError: no such file, not LoRA, or a field asks for what `mode` cannot do exactly.
 
     """
-    values = _load(folder / CONFIG)
+    values = read_object(folder / CONFIG)
     for field in _NEEDED:
         if field not in values:
             raise AdapterError(
@@ -112,7 +112,13 @@ def rebases(config: LoraConfig) -> bool:
     return config.init_lora_weights in _REBASING
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of an adapter's folder.
+
+    Raises:
+        AdapterError: no such file, or it holds something else.
+
+    """
     try:
         values = strict_json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The small files of a base model's folder: its tokenizer, special tokens and chat template."""
+"""The small files of a base model's folder: its tokenizer and special tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import transformers
 from tokenizers import Tokenizer
 
 from dualtune_edge.toolkit import strict_json
-from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE
 from dualtune_edge.toolkit.errors import CheckpointError
 
 
@@ -94,14 +93,3 @@ def end_of_turn(folder: Path, config: transformers.PretrainedConfig, tokenizer: 
             fix="Name `eos_token` in tokenizer_config.json or `eos_token_id` in generation_config.json.",
         )
     return found
-
-
-def chat_template(folder: Path, words: dict[str, Any]) -> str | None:
-    """The base's own: chat_template.jinja, or what tokenizer_config.json holds."""
-    path = folder / CHAT_TEMPLATE
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    value = words.get("chat_template")
-    if isinstance(value, list):  # several, by name
-        value = {each.get("name"): each.get("template") for each in value if isinstance(each, dict)}.get("default")
-    return value if isinstance(value, str) else None

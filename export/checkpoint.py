@@ -12,7 +12,8 @@ from optimum.exporters.tasks import TasksManager
 from tokenizers import Tokenizer
 
 from dualtune_edge.export.architectures import ARCHITECTURES, exact_context, refuse_variants, supported
-from dualtune_edge.export.base_tokenizer import chat_template, end_of_turn, read_json, read_tokenizer, special
+from dualtune_edge.export.base_tokenizer import end_of_turn, read_json, read_tokenizer, special
+from dualtune_edge.export.own_template import TOKENIZER_CONFIG, own_template
 from dualtune_edge.export.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
 from dualtune_edge.toolkit.errors import CheckpointError
 from dualtune_edge.toolkit.files import sha256_file
@@ -57,6 +58,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing or damaged, the architecture is not supported, or a weight is missing, of
             another shape, quantized, infinite or NaN.
+        TemplateError: the folder's chat template cannot be read.
 
     """
     where = str(folder / "config.json")
@@ -66,7 +68,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     refuse_variants(where, architecture, config)
     task, model_class = _resolve(architecture.name, config.model_type)
     tokenizer = read_tokenizer(folder, config.vocab_size)
-    words = read_json(folder / "tokenizer_config.json")
+    words = read_json(folder / TOKENIZER_CONFIG)
+    template = own_template(folder, words)
     bos, eos = special(words, "bos_token"), special(words, "eos_token")
     tensors = stored_weights(folder)
     _compare(folder, tensors, _expected(config), tied=config.tie_word_embeddings)
@@ -83,7 +86,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         bos=bos,
         eos=eos,
         end_of_turn=end_of_turn(folder, config, tokenizer, eos),
-        chat_template=chat_template(folder, words),
+        chat_template=template.source if template else None,
         tokenizer=tokenizer,
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
         fingerprint=fingerprint,

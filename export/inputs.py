@@ -12,6 +12,7 @@ from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.optimum_graph.description import Decoder
 from dualtune_edge.export.optimum_graph.read import read_folder
+from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.export.recipes import AUTO, RECIPES, candidates
 from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles import catalog
@@ -40,7 +41,7 @@ class AdapterSource:
     rank: int
     scale: float
     sha256: str
-    template: Path | None
+    template: TemplateText | None
     extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
     plain: bool  # LoRA and nothing else
 

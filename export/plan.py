@@ -88,9 +88,11 @@ def choose_template(
         TemplateError: it cannot be read, or is not a template.
 
     """
-    path = (adapter.template if adapter else None) or named
-    if path:
-        return ChatTemplate.read(path, bos=checkpoint.bos, eos=checkpoint.eos)
+    if adapter and adapter.template:
+        own = adapter.template
+        return ChatTemplate(own.source, where=own.where, bos=checkpoint.bos, eos=checkpoint.eos)
+    if named:
+        return ChatTemplate.read(named, bos=checkpoint.bos, eos=checkpoint.eos)
     source, where = checkpoint.chat_template, f"chat template of {checkpoint.name}"
     if source is None:
         file = resources.files("dualtune_edge.toolkit") / "templates" / f"{kind}.jinja"

@@ -84,13 +84,7 @@ class ChatTemplate:
             TemplateError: the file cannot be read as UTF-8, or is not a template.
 
         """
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TemplateError(
-                str(path), found=str(error), expected="a UTF-8 text file", fix="Check the path."
-            ) from None
-        return cls(source, where=str(path), bos=bos, eos=eos)
+        return cls(read_source(path), where=str(path), bos=bos, eos=eos)
 
     @property
     def sha256(self) -> str:
@@ -123,6 +117,19 @@ class ChatTemplate:
                 expected="a render of these messages and tools",
                 fix="Check the template with the messages that it was given.",
             ) from None
+
+
+def read_source(path: Path) -> str:
+    """The text of a template's file.
+
+    Raises:
+        TemplateError: the file cannot be read as UTF-8.
+
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(str(path), found=str(error), expected="a UTF-8 text file", fix="Check the path.") from None
 
 
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:

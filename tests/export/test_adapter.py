@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from dualtune_edge.export.adapter import BASE_FINGERPRINT, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.toolkit.errors import AdapterError
 from dualtune_edge.toolkit.manifest import Mode
 
@@ -56,13 +59,21 @@ def test_reads_pairs_rank_scale_and_what_lies_beside(tiny: Checkpoint, adapter: 
     (adapter / BASE_FINGERPRINT).write_text(tiny.fingerprint + "\n", encoding="utf-8")
     weights = read_adapter(adapter, tiny, "external")
     assert (weights.rank, weights.scale) == (4, 2.0)
-    assert weights.chat_template == adapter / "chat_template.jinja"
+    assert weights.chat_template == TemplateText(str(adapter / "chat_template.jinja"), "{{ messages }}")
     assert weights.base_model == "base"
     assert set(weights.pairs) == {
         f"model.layers.{layer}.{module}" for layer in (0, 1) for module in ("self_attn.q_proj", "mlp.up_proj")
     }
     pair = weights.pairs["model.layers.1.mlp.up_proj"]
     assert (pair.a.shape, pair.b.shape, pair.a.dtype, pair.scale) == ((4, 64), (128, 4), np.float32, 2.0)
+
+
+def test_what_trainers_save_beside_an_adapter_is_read(tiny: Checkpoint, adapter: Path) -> None:
+    """A tokenizer that was written again, and the template in its config, as transformers saved it before 4.51."""
+    tiny.tokenizer.save(str(adapter / "tokenizer.json"), pretty=False)
+    (adapter / "tokenizer_config.json").write_text('{"chat_template": "own"}', encoding="utf-8")
+    template = read_adapter(adapter, tiny, "external").chat_template
+    assert template == TemplateText(f"{adapter / 'tokenizer_config.json'}, chat_template", "own")
 
 
 def test_rslora_divides_by_the_root_of_the_rank(tiny: Checkpoint, adapter: Path) -> None:
@@ -172,6 +183,10 @@ def _stem(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"r": 4, "r": 8}', encoding="utf-8")
 
 
+def _tokenizer(folder: Path, vocabulary: dict[str, int]) -> None:
+    Tokenizer(BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))
+
+
 def _without(folder: Path, field: str) -> None:
     path = folder / "adapter_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
@@ -218,6 +233,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text for true": (lambda folder: edit(folder, use_rslora="false"), "use_rslora: found 'false'; expected bool"),
     "modules as text": (lambda folder: edit(folder, modules_to_save="lm_head"), "modules_to_save: found 'lm_head'"),
     "no alpha": (lambda folder: _without(folder, "lora_alpha"), "lora_alpha: found nothing"),
+    "other token numbers": (
+        lambda f: _tokenizer(f, {"a": 97, "b": 98}),
+        r"tokenizer\.json: found 2 tokens .*'a', 'b'",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json"),
     "another base": (lambda f: (f / BASE_FINGERPRINT).write_text("0" * 64), "an adapter of the base 000000000000"),
 }
 

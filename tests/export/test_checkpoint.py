@@ -47,15 +47,6 @@ def test_reads_what_the_folder_says(tiny: Checkpoint) -> None:
     assert tiny.chat_template is None
 
 
-def test_a_template_file_goes_before_the_tokenizers_own(base: Path) -> None:
-    edit(base / "tokenizer_config.json", chat_template=[{"name": "default", "template": "one of several"}])
-    assert read_checkpoint(base).chat_template == "one of several"
-    edit(base / "tokenizer_config.json", chat_template="own")
-    assert read_checkpoint(base).chat_template == "own"
-    (base / "chat_template.jinja").write_text("file", encoding="utf-8")
-    assert read_checkpoint(base).chat_template == "file"
-
-
 def test_the_generation_configs_ends_are_added_to_the_tokenizers(base: Path) -> None:
     edit(base / "generation_config.json", eos_token_id=[256, 258])
     assert read_checkpoint(base).end_of_turn == (258, 256)

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import AdapterSource, Inputs, ToolsetSource
+from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.export.plan import ROOM, plan_prompts
 from dualtune_edge.export.spec import TemplatesSpec
 from dualtune_edge.toolkit.errors import RequestError, TemplateError
@@ -61,9 +62,10 @@ CHECKPOINT = Checkpoint(
 
 
 def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterSource:
+    own = None if template is None else TemplateText(str(template), template.read_text(encoding="utf-8"))
     return AdapterSource(
         name="x", kind=kind, toolset="files", tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
-        sha256="0" * 64, template=template, extras=frozenset(), plain=True,
+        sha256="0" * 64, template=own, extras=frozenset(), plain=True,
     )  # fmt: skip
 
 
