@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from dualtune_edge.export import room
 from dualtune_edge.export.graphs import Placed, places
 from dualtune_edge.export.inputs import Inputs, quantizations_for
+from dualtune_edge.export.parity import torch_engine
 from dualtune_edge.export.parity.bundle import depth_of
 from dualtune_edge.export.parity.check import subjects
 from dualtune_edge.export.parity.first_layers import on_tables
@@ -28,6 +29,7 @@ from dualtune_edge.export.sizes import BaseShape, adapter_bytes, adapter_stored,
 from dualtune_edge.export.spec import ExportSpec, ParitySpec
 from dualtune_edge.export.work_folder import kept_bytes
 from dualtune_edge.profiles.detect import detect
+from dualtune_edge.runtime import ort_engine
 from dualtune_edge.toolkit.errors import RoomError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import Quantization
@@ -158,11 +160,15 @@ class _Base:
     before: int  # the graph in float32
     hidden: int
     intermediate: int
-    heads: int
+    scored: int  # heads whose scores are all held: none, unless they are capped
 
-    def activations(self, tokens: int) -> int:
-        """Of a forward of so many tokens: what the layers make of each, and attention of each to each."""
-        return 4 * tokens * (3 * self.intermediate + 12 * self.hidden) + 12 * self.heads * tokens * tokens
+    def activations(self, tokens: int, most: int) -> int:
+        """Of a prompt of so many tokens, `most` of them a forward.
+
+        What the layers make of each, the mask of each to each, and scores where they are held.
+        """
+        step = min(tokens, most)
+        return 4 * step * (3 * self.intermediate + 12 * self.hidden) + (8 + 12 * self.scored) * step * tokens
 
 
 class _Estimator:
@@ -177,7 +183,7 @@ class _Estimator:
             before=graph_bytes(shape, _WHOLE),
             hidden=shape.table[1],
             intermediate=max(max(pair) for pair in shape.linear),
-            heads=config.num_attention_heads,
+            scored=config.num_attention_heads if getattr(config, "attn_logit_softcapping", None) else 0,
         )
         once = {each.path: each for each in places(inputs)}.values()
         self._external = [each for each in once if each.source.mode == "external"]
@@ -220,7 +226,7 @@ class _Estimator:
                 "prefix states",
                 disk=size,
                 memory=self._opened(len(self._merged)) + _COMPARING + self._running(self._longest),
-                seconds=self._forward(sum(lengths) + self._answered(), _ORT * self._cores) + _OPENED * graphs,
+                seconds=self._forward([*lengths, *[1] * self._answered()], _ORT * self._cores) + _OPENED * graphs,
             )
         yield self._need("write manifest", disk=self._around(), seconds=_READ * graphs)
 
@@ -277,7 +283,7 @@ class _Estimator:
         return graph_bytes(shape, quantization, tied=False) if untied else self._base.graph
 
     def _running(self, tokens: int) -> int:
-        return self._base.activations(min(tokens, 1024)) + 3 * self._kv * tokens
+        return self._base.activations(tokens, ort_engine.CHUNK) + 3 * self._kv * tokens
 
     def _comparing(self, parity: ParitySpec) -> StageNeed:
         """Two passes, one behind the other: on the bundle's graphs or their first layers, and before quantization."""
@@ -292,7 +298,7 @@ class _Estimator:
         unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
         tokens = self._longest + parity.argument_tokens + 512  # a message, and what is written
         asked = subjects(self._plans, parity.prompts)
-        read = sum(len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in asked)
+        read = [len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in asked]
         share = (depth.compared + (again or 0)) / depth.layers
         calibration = 1 if parity.calibration is None else 3
         streamed = 0.0 if 4 * shape.weights <= LARGE else _READ * shape.stored * len(asked) * parity.prompts * 2
@@ -304,7 +310,7 @@ class _Estimator:
             + _COMPARING
             + self._held_adapters()
             + max(first, second, 0 if own and not again else self._building() - _LIBRARIES)
-            + self._base.activations(tokens)
+            + self._base.activations(tokens, torch_engine.CHUNK)
             + 3 * self._kv * tokens,
             seconds=calibration * share * (forwards + streamed)
             + _COMPARED * len(asked)
@@ -328,8 +334,10 @@ class _Estimator:
     def _adapter(self) -> int:
         return 2 * max(self._adapters, default=0)
 
-    def _forward(self, tokens: int, speed: float) -> float:
-        return 2 * tokens * sum(n * k for n, k in self._base.shape.linear) / speed
+    def _forward(self, prompts: Sequence[int], speed: float) -> float:
+        """Of prompts of so many tokens; each token attends to half of its prompt."""
+        linear, attention = sum(n * k for n, k in self._base.shape.linear), self._base.hidden * self._base.shape.layers
+        return sum(2 * tokens * (linear + attention * tokens) for tokens in prompts) / speed
 
     def _around(self) -> int:
         """Prompts, manifest, journal: texts of the tools, once a stage."""

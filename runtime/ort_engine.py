@@ -27,7 +27,7 @@ from dualtune_edge.runtime.providers import Graph
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
 
-_CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
+CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model, and 600 MB for 6,000 at once
 
 
 @dataclass
@@ -77,8 +77,13 @@ class OrtEngine(HeldSequence):
         super().use(adapter)
 
     def release(self, adapter: str | None) -> None:
-        """Unmap an adapter's file until its next use: of many large ones the pages read would pile up."""
+        """Unmap an adapter's file until its next use, and close a graph that no other one is bound to.
+
+        Of many large files the pages read would pile up; a merged adapter's graph is as large as the base's.
+        """
         self._bindings.pop(self._source.identity(adapter), None)
+        used = [binding.session for binding in self._bindings.values()]
+        self._graphs = {folder: graph for folder, graph in self._graphs.items() if graph.session in used}
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
@@ -93,9 +98,9 @@ class OrtEngine(HeldSequence):
         _check_rows(rows, count)
         self._reserve(held + count)
         logits, at, done = np.empty((len(rows), self.vocab_size), dtype=np.float32), np.asarray(rows, dtype=np.int64), 0
-        for start in range(0, count, _CHUNK):
-            chunk = ids[:, start : start + _CHUNK]
-            inside = at[(at >= start) & (at < start + _CHUNK)] - start
+        for start in range(0, count, CHUNK):
+            chunk = ids[:, start : start + CHUNK]
+            inside = at[(at >= start) & (at < start + CHUNK)] - start
             length = held + start + chunk.shape[1]
             if inside.size:
                 self._run(binding, chunk, length, inside, logits[done : done + len(inside)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from dualtune_edge.export.quiet import captured
 from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.toolkit.prompts import common_prefix
+
+CHUNK: Final = 4096  # tokens a forward: activations take 100 KB a token in a 0.5B model, and a prompt may have 31,000
 
 
 class TorchEngine(HeldSequence):
@@ -84,19 +86,29 @@ class TorchEngine(HeldSequence):
             self._cache = DynamicCache()
         elif held < len(self._read):
             self._cache.crop(held - len(self._read))  # a negative number: tokens to take off
-        ids = torch.tensor([goal[held:]])  # (1, tokens)
         with torch.inference_mode():
             if self.adapter is None and self._loaded:
                 with self._model.disable_adapter():
-                    output = self._forward(ids, len(goal) - len(wanted) + 1)
+                    logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
             else:
-                output = self._forward(ids, len(goal) - len(wanted) + 1)
-        self._cache, self._read = output.past_key_values, goal
-        rows: NDArray[np.float32] = output.logits[0].float().numpy()  # (len(goal) - len(wanted) + 1, vocabulary)
+                logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
+        self._read = goal
+        rows: NDArray[np.float32] = logits[0].float().numpy()  # (len(goal) - len(wanted) + 1, vocabulary)
         self._logits = {len(wanted) + index: row for index, row in enumerate(rows)}
 
-    def _forward(self, ids: torch.Tensor, keep: int) -> Any:
-        return self._model(input_ids=ids, past_key_values=self._cache, logits_to_keep=keep)
+    def _forward(self, tokens: Sequence[int], keep: int) -> torch.Tensor:
+        """Append tokens to the cache, and the logits after the last `keep` of them, (1, keep, vocabulary)."""
+        ids, start = torch.tensor([tokens]), 0  # (1, tokens)
+        while start + CHUNK < len(tokens) - keep:
+            self._append(ids[:, start : start + CHUNK], 1)
+            start += CHUNK
+        return self._append(ids[:, start:], keep)
+
+    def _append(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        output = self._model(input_ids=ids, past_key_values=self._cache, logits_to_keep=keep)
+        self._cache = output.past_key_values
+        logits: torch.Tensor = output.logits
+        return logits
 
     def _load(self, adapter: str) -> None:
         with captured():

@@ -84,11 +84,24 @@ def test_a_released_adapter_is_bound_again(int4: ModelSource) -> None:
         np.testing.assert_array_equal(run(engine), expected)
 
 
+def test_a_graph_that_nothing_is_bound_to_is_closed(int4: ModelSource) -> None:
+    with OrtEngine(int4, SETTINGS) as engine:
+        engine.use("wide")
+        expected = run(engine)
+        engine.release("wide")
+        assert engine._graphs  # "narrow" is bound
+        for adapter in int4.adapters:
+            engine.release(adapter.name)
+        assert not engine._graphs
+        engine.use("wide")
+        np.testing.assert_array_equal(run(engine), expected)
+
+
 def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypatch: Any) -> None:
     with OrtEngine(fp32, SETTINGS) as engine:
         whole = engine.forward(TOKENS)
         engine.rewind(0)
-        monkeypatch.setattr(ort_engine, "_CHUNK", 50)
+        monkeypatch.setattr(ort_engine, "CHUNK", 50)
         np.testing.assert_allclose(engine.forward(TOKENS), whole, atol=1e-4, rtol=0)
         assert engine.tokens == TOKENS
 
@@ -98,7 +111,7 @@ def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypa
 def test_rows_are_what_each_prefix_gives(
     fp32: ModelSource, monkeypatch: pytest.MonkeyPatch, chunk: int, rows: list[int]
 ) -> None:
-    monkeypatch.setattr(ort_engine, "_CHUNK", chunk)
+    monkeypatch.setattr(ort_engine, "CHUNK", chunk)
     with OrtEngine(fp32, SETTINGS) as engine:
         engine.use("wide")
         engine.forward(TOKENS[:30])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from dualtune_edge.export.parity import torch_engine
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 
@@ -84,6 +85,24 @@ def test_any_walk_gives_the_logits_of_a_fresh_pass(reference: TorchEngine, data:
         with torch.no_grad():
             expected = reference._model(torch.tensor([held])).logits[0, -1].numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_long_prompt_is_read_in_pieces(reference: TorchEngine, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    reference.use("a.wide")
+    whole = reference.forward(TOKENS)
+    reference.use("a.wide")
+    monkeypatch.setattr(torch_engine, "CHUNK", chunk)
+    lengths: list[int] = []
+    append = reference._append
+    monkeypatch.setattr(reference, "_append", lambda ids, keep: lengths.append(ids.shape[1]) or append(ids, keep))
+    reference.expect((*TOKENS, 8, 9))
+    np.testing.assert_allclose(reference.forward(TOKENS), whole, atol=1e-5)
+    assert max(lengths) <= chunk + 3
+    assert sum(lengths) == len(TOKENS) + 2
+    reference.rewind(4)
+    reference.forward((12,))
+    assert lengths[-1] == 1
 
 
 def test_snapshots_are_restored_under_their_adapter_only(reference: TorchEngine) -> None:
