@@ -4,7 +4,8 @@
 
     OUT/base, r8, r32, r32b     the checkpoint, and rsLoRA adapters on all seven modules
     OUT/tools14                 the filesystem server's 14 tools in full JSON; two external adapters, r=32
-    OUT/tools117                117 tools by name and first words, the same adapters
+    OUT/tools117                117 tools by name and first sentence, the same adapters
+    OUT/tools117_full           the same 117 in full JSON for the choice: 31,000 tokens
     OUT/decode                  external r=8, external r=32, and the latter merged: to compare their decoding
 
 Speed does not ask what weights say. The tokenizer does count, so it is a BPE of 2,048 tokens made from these tool
@@ -32,16 +33,22 @@ from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, To
 
 _SERVICES: Final = ("local", "drive", "vault", "archive", "mirror")  # each with the tools of both servers
 _TEMPLATES: Final = toolsets.HERE / "templates"
-_COMPACT: Final = TemplatesSpec(selection=_TEMPLATES / "selection.jinja", arguments=_TEMPLATES / "arguments.jinja")
+_ARGUMENTS: Final = _TEMPLATES / "arguments.jinja"  # shows the chosen tool alone
+_ABOUT: Final = "The {} of {} in the service {}, as that service lists it. What is not absolute begins at its root."
+_LISTS: Final = {
+    "tools14": TemplatesSpec(),
+    "tools117": TemplatesSpec(selection=Path(__file__).parent / "first_sentences.jinja", arguments=_ARGUMENTS),
+    "tools117_full": TemplatesSpec(arguments=_ARGUMENTS),
+}
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder that gets everything; nothing may be there yet.")],
     shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "qwen2.5-0.5b",
 ) -> None:
-    """Write a random checkpoint of a published shape, adapters for it, and three bundles."""
+    """Write a random checkpoint of a published shape, adapters for it, and four bundles."""
     out.mkdir(parents=True)
-    lists = {name: tools(name) for name in ("tools14", "tools117")}
+    lists = {name: tools(name) for name in _LISTS}
     for name, listed in lists.items():
         (out / f"{name}.json").write_text(json.dumps({"tools": listed}), encoding="utf-8")
     checkpoint(out / "base", shape, lists["tools14"] + tools("git"))
@@ -50,9 +57,8 @@ def main(
             r=rank, lora_alpha=2 * rank, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM"
         )
         write_adapter(out / name, out / "base", config, seed=seed)
-    for name in lists:
-        toolset = two_adapters(out, name, TemplatesSpec() if name == "tools14" else _COMPACT)
-        export(out, name, (toolset,))
+    for name, templates in _LISTS.items():
+        export(out, name, (two_adapters(out, name, templates),))
     rivals = (("external_r8", "r8", "external"), ("external_r32", "r32", "external"), ("merged_r32", "r32", "merged"))
     export(
         out,
@@ -70,12 +76,25 @@ def main(
 
 def tools(name: str) -> list[dict[str, Any]]:
     """A tool list as an MCP server tells it."""
-    if name != "tools117":
+    if name not in {"tools117", "tools117_full"}:
         server = "filesystem" if name == "tools14" else name
         listed: list[dict[str, Any]] = json.loads(toolsets.servers_file(server).read_text(encoding="utf-8"))["tools"]
         return listed
     both = tools("tools14") + tools("git")
-    return [{**tool, "name": f"{service}_{tool['name']}"} for service in _SERVICES for tool in both][:117]
+    named = [(service, tool) for service in _SERVICES for tool in both][:117]
+    if name == "tools117":
+        return [{**tool, "name": f"{service}_{tool['name']}"} for service, tool in named]
+    return [_described(service, tool) for service, tool in named]
+
+
+def _described(service: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """The tool with every argument described, as large lists have it: these two servers leave most to their names."""
+    schema = tool["inputSchema"]
+    about = {
+        name: {**value, "description": f"{value.get('description', '')} {_ABOUT.format(name, tool['name'], service)}"}
+        for name, value in schema.get("properties", {}).items()
+    }
+    return {**tool, "name": f"{service}_{tool['name']}", "inputSchema": {**schema, "properties": about}}
 
 
 def checkpoint(folder: Path, shape: str, listed: list[dict[str, Any]]) -> None:

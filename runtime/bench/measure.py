@@ -24,10 +24,12 @@ from dualtune_edge.runtime.bench.report import (
     summarize,
 )
 from dualtune_edge.runtime.bench.requests import Request, made_requests, read_requests
-from dualtune_edge.runtime.bench.scripts import Script
+from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bench.watched import Watched, watch
 from dualtune_edge.runtime.bundle import Bundle, open_bundle
 from dualtune_edge.runtime.engine import EngineKind, open_engine
+from dualtune_edge.runtime.kv_reuse import KvReuse
+from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.runtime.variants import Ways
 from dualtune_edge.toolkit.errors import RequestError
@@ -91,7 +93,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
             open_ms=OpenTimes(hash=hashing, bundle=unhashed, engine=engine_ms, first_call=first),
             memory_opened=memory,
             memory_used=used,
-            swap_ms=_swaps(watched, [script for each in requests for script in replay.scripts(each)]),
+            swap_ms=_swaps(bundle, watched, requests[0]),
             passes=passes,
         )
 
@@ -127,14 +129,18 @@ def _passes(
     return tuple(passes)
 
 
-def _swaps(engine: Watched, scripts: Sequence[Script]) -> SwapTimes | None:
-    """Of the stage with the longest prompt, coming from another adapter's."""
-    longest = max(scripts, key=lambda script: len(script.prompt))
-    other = next((script.adapter for script in scripts if script.adapter != longest.adapter), longest.adapter)
+def _swaps(bundle: Bundle, engine: Watched, request: Request) -> SwapTimes | None:
+    """Of the request's stage with the longest prompt, coming from another adapter's."""
+    writer, call = ScriptWriter(bundle), request.call
+    stages = [stage for _, stage in writer.stages(request.toolset, call.name if call else None)]
+    prompts = {stage: writer.prompt(stage, request.messages) for stage in stages}
+    longest = max(stages, key=lambda stage: len(prompts[stage]))
+    other = next((stage.adapter for stage in stages if stage.adapter != longest.adapter), longest.adapter)
     if other == longest.adapter:
         return None
-    engine.use(longest.adapter)
-    engine.forward(longest.prompt)
+    prompt, prefix = prompts[longest], bundle.plan(longest).prefix
+    held = KvReuse(engine, bundle, Levers(), budget=0).begin(longest, prefix, prompt)  # a tool list may take minutes
+    engine.forward(prompt[held:])
     state = engine.snapshot()
     swaps, restores = [], []
     for _ in range(_SWAPS + 1):
@@ -147,7 +153,7 @@ def _swaps(engine: Watched, scripts: Sequence[Script]) -> SwapTimes | None:
             engine.restore(state)
             restores.append(_ms(time.perf_counter() - swapped))
     restore = Spread.of(restores[1:]) if restores else None  # the first is a warm-up
-    return SwapTimes(swap=Spread.of(swaps[1:]), restore=restore, tokens=len(longest.prompt))
+    return SwapTimes(swap=Spread.of(swaps[1:]), restore=restore, tokens=len(prompt))
 
 
 def _where(resolution: Resolution, engine: EngineKind, placement: Placement) -> Where:
