@@ -25,6 +25,7 @@ from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import (
     AdapterEntry,
     BaseInfo,
+    CacheShape,
     FileEntry,
     Kind,
     KvType,
@@ -73,6 +74,7 @@ class Inspection(Frozen):
     tokenizer: TokenizerInfo
     quantization: Quantization
     profile: str | None
+    cache: CacheShape
     toolsets: tuple[Toolset, ...]
     adapters: tuple[AdapterSummary, ...]
     states: tuple[StateSummary, ...]
@@ -145,6 +147,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         quantization=manifest.quantization,
         profile=manifest.profile,
         toolsets=tuple(entry.toolset for entry in manifest.toolsets),
+        cache=manifest.cache,
         adapters=tuple(map(AdapterSummary.of, manifest.adapters)),
         states=tuple(_states(opened)),
         files=manifest.files,
@@ -220,7 +223,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
     rows = (
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
         f"weights         {quantization.line(layers)}, accuracy level {quantization.accuracy_level}",
-        f"context         {base.context_length:,} tokens",
+        f"context         {base.context_length:,} tokens, KV cache in {summary.cache.dtype}",
         f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",

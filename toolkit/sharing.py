@@ -7,7 +7,7 @@ from typing import Final
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.graph_form import GraphForm
-from dualtune_edge.toolkit.manifest import Manifest, ModelEntry, QdqQuantization, Quantization
+from dualtune_edge.toolkit.manifest import KvType, Manifest, ModelEntry, QdqQuantization, Quantization
 
 _TEXTS: Final = (".jinja", ".json", ".model", ".txt")  # tokenizer and configs, in a graph's folder
 
@@ -24,6 +24,7 @@ class VariantSize(Frozen):
     model: str
     graph: GraphForm
     quantization: Quantization | QdqQuantization
+    kv_type: KvType
     shares: tuple[str, ...]
     size_bytes: int
     added_bytes: int
@@ -45,6 +46,7 @@ def variant_sizes(manifest: Manifest) -> tuple[VariantSize, ...]:
                 model=variant.model,
                 graph=entry.graph,
                 quantization=entry.quantization,
+                kv_type=entry.cache.dtype,
                 shares=tuple(profile for profile in same if profile != variant.profile),
                 size_bytes=sum(sizes[path] for path in files),
                 added_bytes=sum(sizes[path] for path in files - others),
@@ -72,6 +74,7 @@ def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:
     """A line each: `variant openvino: a dynamic graph, the same as cpu-x64; 27.6 MB, 1.6 kB its alone`."""
     for each in variants:
         kind = f"a {each.graph.form} graph" if each.graph.form == "dynamic" else "static graphs"
+        kind += " with a KV cache in int8" if each.kv_type == "int8" else ""
         with_whom = f"{kind}, the same as {' and '.join(each.shares)}" if each.shares else kind
         sizes = f"{_told(each.size_bytes)}, {_told(each.added_bytes)} its alone"
         yield f"variant         {each.profile}: {with_whom}; {sizes}"

@@ -105,8 +105,8 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     assert run(["inspect", exported, "--json"]) == 0
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
-        "base", "tokenizer", "quantization", "profile", "toolsets", "adapters", "states", "files", "size_bytes",
-        "parity", "variants", "here",
+        "base", "tokenizer", "quantization", "cache", "profile", "toolsets", "adapters", "states", "files",
+        "size_bytes", "parity", "variants", "here",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
         {"name", "kind", "mode", "rank", "scale", "sha256"}
