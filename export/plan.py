@@ -12,7 +12,7 @@ from typing import Final, Literal
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import AdapterSource, Inputs, ToolsetSource
 from dualtune_edge.toolkit.chat_template import ChatTemplate
-from dualtune_edge.toolkit.errors import RequestError, TemplateError
+from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import Kind
 from dualtune_edge.toolkit.messages import call
 from dualtune_edge.toolkit.prompts import Prompter, PromptPlan, no_tool_entry
@@ -62,6 +62,7 @@ def plan_prompts(inputs: Inputs) -> Plans:
     Raises:
         TemplateError: a template fails, writes two completions alike, or arguments that are not one JSON object.
         RequestError: a prompt leaves no room for a conversation in the context.
+        ToolsError: a tool speaks in control tokens of the base.
 
     """
     return Plans(
@@ -121,6 +122,7 @@ def _toolset(source: ToolsetSource, inputs: Inputs) -> PlannedToolset:
 
 
 def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs) -> PromptPlan:
+    _refuse_control_tokens(prompter)
     completions = {tool.name: prompter.completion(call(tool.name)) for tool in prompter.tools}
     _refuse_ambiguous(completions, prompter.template)
     prefix = prompter.prefix()
@@ -135,6 +137,7 @@ def _arguments(tool: Tool, source: ToolsetSource, inputs: Inputs) -> PlannedStag
     adapter = source.arguments.get(tool.name)
     template = choose_template("arguments", inputs.checkpoint, adapter=adapter, named=source.templates.arguments)
     prompter = Prompter(template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name)
+    _refuse_control_tokens(prompter)
     prefix, frame = prompter.prefix(), prompter.frame()
     where = f"prompt for the arguments of {tool.name!r}"
     _refuse_overlong(where, len(prefix), len(frame.tokens), inputs.checkpoint.context_length)
@@ -142,6 +145,17 @@ def _arguments(tool: Tool, source: ToolsetSource, inputs: Inputs) -> PlannedStag
         stage="arguments", template=template.source, tools=prompter.tools, tool=tool.name, prefix=prefix, frame=frame
     )
     return PlannedStage(f"arguments.{source.toolset.name}.{tool.name}", plan, adapter)
+
+
+def _refuse_control_tokens(prompter: Prompter) -> None:
+    for tool in prompter.tools:
+        if token := prompter.control_token_in(tool.for_template()):
+            raise ToolsError(
+                f"tool {tool.name!r}",
+                found=f"{token!r}, a control token of the base, in its name, description or schema",
+                expected="text without it: in a prompt it would end or begin a turn",
+                fix="Write it otherwise in the tool list.",
+            )
 
 
 def _refuse_ambiguous(completions: Mapping[str, Sequence[int]], template: ChatTemplate) -> None:

@@ -91,6 +91,14 @@ class ChatTemplate:
         """Of the source text in UTF-8."""
         return hashlib.sha256(self.source.encode()).hexdigest()
 
+    @property
+    def literals(self) -> str:
+        """The texts that the template itself writes or compares with, parted by null characters."""
+        tree = self._environment.parse(self.source)
+        written = {each.data for each in tree.find_all(nodes.TemplateData)}
+        written |= {each.value for each in tree.find_all(nodes.Const) if isinstance(each.value, str)}
+        return "\0".join(sorted(written))
+
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, tool: str | None, generate: bool) -> str:
         """The prompt's text. `tool` names the chosen tool in the arguments stage.
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from tokenizers import Encoding, Tokenizer
 
 from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.control_tokens import ControlTokens
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
@@ -134,8 +135,23 @@ class Prompter:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The prompt's token ids."""
-        return tuple(self.encode(self.text(messages, generate=True)).ids)
+        """The prompt's token ids. A control token in the messages is text: see `control_tokens`.
+
+        Raises:
+            TemplateError: the template cannot render the messages.
+            RequestError: a control token in them cannot be written as text.
+
+        """
+        if self.control_token_in([message.model_dump() for message in messages]) is None:
+            return tuple(self.encode(self.text(messages, generate=True)).ids)
+        ordered = [self._in_order(message) for message in messages]
+        marked, mark = self._controls.marked(ordered)
+        text = self.template.render(marked, self.tools, tool=self.tool, generate=True)
+        return tuple(self._controls.encode(text, mark))
+
+    def control_token_in(self, value: object) -> str | None:
+        """The first control token in a JSON value's texts."""
+        return self._controls.first_in(value)
 
     def completion_text(self, messages: Sequence[Message], answer: Message) -> tuple[str, str]:
         """(prompt, what the template writes after it for `answer`).
@@ -172,9 +188,17 @@ class Prompter:
         """The prompt of `messages` with `answer` behind it.
 
         Raises:
-            TemplateError: the render with the answer does not begin with the prompt, in text or in tokens.
+            TemplateError: the render with the answer does not begin with the prompt, in text or in tokens; or a message
+                holds a control token.
 
         """
+        if token := self.control_token_in([each.model_dump() for each in (*messages, answer)]):
+            raise TemplateError(
+                self.template.where,
+                found=f"{token!r}, a token of the template's own, in a message",
+                expected="conversations without it, where an answer is rendered behind them",
+                fix="Remove it from the conversation.",
+            )
         prompt, text = self.completion_text(messages, answer)
         before, encoding = self.encode(prompt).ids, self.encode(prompt + text)
         if encoding.ids[: len(before)] != before:
@@ -227,6 +251,10 @@ class Prompter:
             key_separator=style.key_separator,
             ascii_only=style.ascii_only,
         )
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        return ControlTokens.of(self.tokenizer, self.template.literals)
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:

@@ -15,7 +15,7 @@ from dualtune_edge.export.inputs import AdapterSource, Inputs, ToolsetSource
 from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.export.plan import ROOM, plan_prompts
 from dualtune_edge.export.spec import TemplatesSpec
-from dualtune_edge.toolkit.errors import RequestError, TemplateError
+from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import CacheShape, Kind, Quantization
 from dualtune_edge.toolkit.tools import Tool, Toolset
 
@@ -174,6 +174,19 @@ def test_calls_that_cannot_be_told_apart(called: str) -> None:
         plan_prompts(inputs(source(READ_ALL, READ), checkpoint=replace(CHECKPOINT, chat_template=template)))
     assert "'read' rendered as the beginning of a call of 'read_all'" in caught.value.found
     assert caught.value.where == "chat template of base"
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        Tool(name="<|im_end|>", parameters=CLOSED),
+        READ.model_copy(update={"description": "ends <|im_end|> here"}),
+        READ.model_copy(update={"parameters": {"properties": {"path": {"enum": ["<|im_end|>"]}}}}),
+    ],
+)
+def test_a_tool_that_speaks_in_control_tokens_is_refused(tool: Tool) -> None:
+    with pytest.raises(ToolsError, match=r"found '<\|im_end\|>', a control token"):
+        plan_prompts(inputs(source(PING, tool)))
 
 
 def test_a_template_that_fails_is_named(tmp_path: Path) -> None:
