@@ -49,7 +49,7 @@ def export(
     ] = None,
     no_parity: Annotated[bool, typer.Option("--no-parity", help="Do not compare with PEFT.")] = False,
     prefix_states_mb: Annotated[
-        int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: all.")
+        int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: 10000.")
     ] = None,
     prefix_states_type: Annotated[
         StatesType | None,

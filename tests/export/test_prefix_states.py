@@ -21,7 +21,7 @@ from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.prefix_states import States, write_states
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
-from dualtune_edge.export.spec import StatesType, read_spec
+from dualtune_edge.export.spec import ExportSpec, StatesType, read_spec
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.runtime.engine import Snapshot
@@ -206,6 +206,15 @@ def test_twice_as_many_fit_into_a_budget_in_float16(write: Write) -> None:
     _, states = write(1, SPEC, "float16")
     assert len(states.entries) > len(write(1)[1].entries)
     assert sum(entry.nbytes for entry in {each.path: each for each in states.entries.values()}.values()) <= 1_000_000
+
+
+def test_states_are_capped_unless_the_spec_says_null(desk: Path) -> None:
+    path = desk / "capped.yaml"
+    path.write_text(SPEC.replace("prefix_states_mb: 0\n", ""), encoding="utf-8")
+    assert read_spec(path).prefix_states_mb == 10_000
+    path.write_text(SPEC.replace("states_mb: 0", "states_mb: null"), encoding="utf-8")
+    assert read_spec(path).prefix_states_mb is None
+    assert ExportSpec.from_flags(desk / "base", desk / "files.json").prefix_states_mb == 10_000
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "1.5"])
