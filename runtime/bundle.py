@@ -39,6 +39,7 @@ from dualtune_edge.toolkit.manifest import (
 from dualtune_edge.toolkit.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.prompts import PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest, validate
+from dualtune_edge.toolkit.verification import SIMULATED, Verification
 
 _TOKENIZER: Final = f"{MODEL_DIR}/tokenizer.json"
 _GENAI_CONFIG: Final = "genai_config.json"
@@ -104,6 +105,20 @@ class Bundle:
             return None
         path = self.root / name
         return validate(ParityReport, _read_json(path), where=str(path), error=BundleError)
+
+    @cached_property
+    def simulation(self) -> Verification | None:
+        """What `verify` found of the model, by simulation; None: it was not run.
+
+        Raises:
+            BundleError: the file is no such report.
+
+        """
+        name = f"{VARIANTS_DIR}/{self.chosen}/{SIMULATED}"
+        if all(file.path != name for file in self.manifest.files):
+            return None
+        path = self.root / name
+        return validate(Verification, _read_json(path), where=str(path), error=BundleError)
 
     def plan(self, stage: Stage) -> PromptPlan:
         """The prompt of a stage.

@@ -36,6 +36,7 @@ from dualtune_edge.toolkit.manifest import (
 from dualtune_edge.toolkit.parity import ParityReport
 from dualtune_edge.toolkit.sharing import VariantSize, variant_lines, variant_sizes
 from dualtune_edge.toolkit.tools import Toolset
+from dualtune_edge.toolkit.verification import Verification
 
 _COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
@@ -73,8 +74,8 @@ class Inspection(Frozen):
     base: BaseInfo
     tokenizer: TokenizerInfo
     quantization: Quantization
-    profile: str | None
     cache: CacheShape
+    profile: str | None
     toolsets: tuple[Toolset, ...]
     adapters: tuple[AdapterSummary, ...]
     states: tuple[StateSummary, ...]
@@ -83,6 +84,7 @@ class Inspection(Frozen):
     variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
     here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
     parity: ParityReport | None  # None: a bundle from before there was one
+    simulated: tuple[Verification, ...]  # of compiled variants, as `verify` left them
 
 
 def call(
@@ -145,9 +147,9 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         base=manifest.base,
         tokenizer=manifest.tokenizer,
         quantization=manifest.quantization,
+        cache=manifest.cache,
         profile=manifest.profile,
         toolsets=tuple(entry.toolset for entry in manifest.toolsets),
-        cache=manifest.cache,
         adapters=tuple(map(AdapterSummary.of, manifest.adapters)),
         states=tuple(_states(opened)),
         files=manifest.files,
@@ -155,8 +157,15 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         variants=variant_sizes(manifest),
         here=standings(opened),
         parity=opened.parity,
+        simulated=tuple(_simulated(opened)),
     )
     console.result(summary, _describe(opened, summary), as_json=as_json)
+
+
+def _simulated(bundle: Bundle) -> Iterator[Verification]:
+    for entry in bundle.manifest.models:
+        if found := bundle.on(entry.name).simulation:
+            yield found
 
 
 def _states(bundle: Bundle) -> Iterator[StateSummary]:
@@ -229,6 +238,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"profile         {summary.profile or 'the one that fits the device'}",
         *variant_lines(summary.variants),
         *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
+        *(f"simulated       {each.profile}: {each.line()}" for each in summary.simulated),
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
     table = console.table_lines(_COLUMNS, _stage_rows(bundle), left=set(_COLUMNS) - {"rank", "scale"})

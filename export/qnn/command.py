@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from dualtune_edge.export.amend import put, refuse_unwritable
 from dualtune_edge.export.qnn.verify import (
-    Case,
-    Verification,
+    Turn,
     Verifier,
-    heldout_cases,
+    calls,
+    heldout_turns,
     is_known,
-    made_up_cases,
+    made_up_turns,
     right,
+    whole,
 )
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import QnnOptions, SessionSettings
@@ -27,9 +30,10 @@ from dualtune_edge.runtime.qnn import by_simulation, compiler, find_htp
 from dualtune_edge.runtime.static_engine import StaticEngine
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.manifest import PRIMARY
+from dualtune_edge.toolkit.manifest import PRIMARY, VARIANTS_DIR
 from dualtune_edge.toolkit.trajectories import read_trajectories
 from dualtune_edge.toolkit.validation import listing, nearest
+from dualtune_edge.toolkit.verification import SIMULATED, Against, Verification
 
 
 def verify(
@@ -41,41 +45,45 @@ def verify(
         typer.Option(metavar="FILE", help="Conversations with right answers: JSON lines, as for fine-tuning."),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="The most prompts made from the tools, and the most held-out.")
+        int, typer.Option(min=1, help="The most prompts made from the tools, and the most turns of conversations.")
     ] = 12,
     as_json: console.AsJson = False,
 ) -> None:
     """Simulate the NPU and compare it with the CPU.
 
     The variant's graphs are compiled for its SoC and run in the simulation that comes with the compiler (Linux on
-    x86-64, package onnxruntime-qnn), seconds a forward. The same prompts go to the same graphs on the CPU provider, and
-    to the bundle's primary model. The report is also written beside the bundle: BUNDLE.verify-PROFILE.json.
+    x86-64, package onnxruntime-qnn): seconds a forward, of which a choice takes two or three and arguments ten to
+    thirty. After Ctrl-C the report is of what was simulated until then. The same prompts go to the same graphs on the
+    CPU provider, and to the bundle's primary model. The report goes into the bundle too, where `inspect` shows it.
 
     Example:
         dualtune-edge verify my-bundle --profile qnn-x-elite --heldout heldout.jsonl --limit 20
 
     """
     opened = open_bundle(bundle, verify="once")
-    seen = opened.on(_model(opened, profile))
-    cases = _spread(list(made_up_cases(seen, 2)), limit)
+    model = _model(opened, profile)
+    refuse_unwritable(opened)
+    seen = opened.on(model)
+    turns = _spread(list(made_up_turns(seen, 2)), limit)
     if heldout:
-        cases += _spread(list(heldout_cases(seen, read_trajectories(heldout))), limit)
-    cases.sort(key=lambda case: case.stage.prompt)
-    report = _verify(seen, opened, profile, cases)
-    beside = bundle.with_name(f"{bundle.name}.verify-{profile}.json")
-    beside.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
+        turns += _spread(list(heldout_turns(seen, read_trajectories(heldout))), limit)
+    Random(0).shuffle(turns)  # noqa: S311 - no secret: one that is stopped has seen some of everything
+    report = _verify(seen, opened, profile, turns)
     console.result(report, _text(report), as_json=as_json)
+    put(opened, f"{VARIANTS_DIR}/{model}/{SIMULATED}", (report.model_dump_json() + "\n").encode())
 
 
-def _verify(seen: Bundle, opened: Bundle, profile: str, cases: Sequence[Case]) -> Verification:
+def _verify(seen: Bundle, opened: Bundle, profile: str, turns: Sequence[Turn]) -> Verification:
     """`seen`: through the variant's model."""
-    context = seen.entry.contexts[0]
+    context, asked = seen.entry.contexts[0], sum(map(len, turns))
     settings = SessionSettings(detect().cpu.physical_cores, spinning=False)
     htp = find_htp(QnnOptions(soc_model=context.soc_model, htp_arch=context.htp_arch), simulate=True)
     with StaticEngine(seen.model, settings, by_simulation(htp, settings)) as simulated, _bar() as bar:
         verifier = Verifier(seen, simulated)
-        task = bar.add_task("simulate", total=len(cases))
-        answered = verifier.answer(cases, lambda: bar.advance(task))
+        task = bar.add_task("simulate", total=len(turns))
+        answered = verifier.answer(turns, lambda: bar.advance(task))
+        if len(answered) < asked:
+            console.warn(f"stopped: the report is of {len(answered)} of {asked} prompts")
         with open_engine(seen.model, settings) as same:
             against = [verifier.compare("the same graphs on the CPU provider", same, answered)]
         with open_engine(opened.on(PRIMARY).model, settings) as primary:
@@ -83,9 +91,12 @@ def _verify(seen: Bundle, opened: Bundle, profile: str, cases: Sequence[Case]) -
     return Verification(
         profile=profile,
         compiler=compiler(),
-        prompts=len(cases),
-        known=sum(map(is_known, cases)),
+        asked=asked,
+        prompts=len(answered),
+        known=sum(is_known(each.case) for each in answered),
         right=right(answered),
+        calls=len(calls(answered)),
+        whole=whole(answered),
         forwards=verifier.forwards,
         seconds=round(verifier.seconds, 3),
         against=tuple(against),
@@ -114,10 +125,10 @@ def _model(bundle: Bundle, profile: str) -> str:
     return compiled[profile]
 
 
-def _spread(cases: list[Case], limit: int) -> list[Case]:
+def _spread(turns: list[Turn], limit: int) -> list[Turn]:
     """At most so many, from all over the list."""
-    count = min(limit, len(cases))
-    return [cases[index * len(cases) // count] for index in range(count)]
+    count = min(limit, len(turns))
+    return [turns[index * len(turns) // count] for index in range(count)]
 
 
 def _text(report: Verification) -> str:
@@ -125,7 +136,7 @@ def _text(report: Verification) -> str:
         f"{report.profile} simulated: {report.prompts} prompts, {report.forwards} forwards, {report.seconds:.0f} s",
     ]
     if report.known:
-        lines.append(f"right answers: {report.right} of {report.known}")
+        lines.append(_known(report, report))
     for each in report.against:
         errors = max(stage.max_error for stage in each.stages)
         lines += [
@@ -135,5 +146,9 @@ def _text(report: Verification) -> str:
             f"  logits              within {errors:.3g}, KL up to {max(stage.max_kl for stage in each.stages):.2g}",
         ]
         if report.known:
-            lines.append(f"  its right answers   {each.right} of {report.known}")
+            lines.append(f"  {_known(each, report)}")
     return "\n".join(lines)
+
+
+def _known(found: Against | Verification, of: Verification) -> str:
+    return f"right answers: {found.right} of {of.known}, whole calls: {found.whole} of {of.calls}"

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
-from typing import Any
+from itertools import count, groupby
+from typing import Any, TypeAlias
 
 from dualtune_edge.export.parity.messages import request
 from dualtune_edge.export.parity.metrics import Comparison, distance, summary
 from dualtune_edge.export.parity.record import Question, Record, logits_after, record
 from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.bundle import Bundle
-from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.runtime.engine import Engine, Snapshot
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import Stage
 from dualtune_edge.toolkit.messages import Message, user
-from dualtune_edge.toolkit.parity import StageParity
 from dualtune_edge.toolkit.prompts import Prompter
 from dualtune_edge.toolkit.trajectories import Trajectory
 from dualtune_edge.toolkit.validation import listing
+from dualtune_edge.toolkit.verification import Against
 
 _ROOM = 96  # the most tokens of arguments
 
@@ -36,36 +35,15 @@ class Case:
     messages: tuple[Message, ...]
     tool: str | None = None  # the right choice
     arguments: Mapping[str, Any] | None = None  # the right ones
+    call: int | None = None  # number of the held-out call that it is part of
 
 
-class Against(Frozen):
-    """The simulation compared with one engine, the `reference` of each number."""
-
-    reference: str
-    stages: tuple[StageParity, ...]
-    choices: int
-    agreed: int  # choices that are the reference's
-    arguments: int
-    same: int  # arguments that are wholly the reference's
-    right: int  # of its own answers, those that are the held-out ones
-
-
-class Verification(Frozen):
-    """What `verify --json` prints. Seconds are of this machine, which simulates."""
-
-    profile: str
-    compiler: str  # whose simulation it was
-    prompts: int
-    known: int  # of these, those whose right answer is known: held-out turns
-    right: int  # answers of the simulation that are right
-    forwards: int
-    seconds: float
-    against: tuple[Against, ...]
+Turn: TypeAlias = tuple[Case, ...]  # a choice, and the arguments where it is known of which tool
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A case, what was asked, and what the simulation answered."""
+    """A case, what was asked, and what an engine answered."""
 
     case: Case
     question: Question
@@ -77,20 +55,20 @@ class Answered:
         return self.question.grammar is None
 
 
-def made_up_cases(bundle: Bundle, each: int) -> Iterator[Case]:
+def made_up_turns(bundle: Bundle, each: int) -> Iterator[Turn]:
     """For every stage of a toolset, so many requests made from its tools."""
     for entry in bundle.manifest.toolsets:
         tools = entry.toolset.tools
         for index in range(each):
             tool = tools[index * len(tools) // each % len(tools)]
-            yield Case(entry.selection, (user(request(tool, index)),))
+            yield (Case(entry.selection, (user(request(tool, index)),)),)
         for name, stage in entry.arguments.items():
             tool = next(tool for tool in tools if tool.name == name)
-            yield from (Case(stage, (user(request(tool, variant)),)) for variant in range(each))
+            yield from ((Case(stage, (user(request(tool, variant)),)),) for variant in range(each))
 
 
-def heldout_cases(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterator[Case]:
-    """The choice at every turn of the assistant's, and the arguments at those that call a tool which takes some.
+def heldout_turns(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterator[Turn]:
+    """The choice at every turn of the assistant's, with the arguments where it calls a tool which takes some.
 
     Raises:
         DataError: a conversation names no toolset of the bundle; with one toolset it need not name it.
@@ -98,6 +76,7 @@ def heldout_cases(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterat
     """
     entries = {entry.toolset.name: entry for entry in bundle.manifest.toolsets}
     only = next(iter(entries)) if len(entries) == 1 else ""
+    numbers = count()
     for conversation in conversations:
         name = conversation.toolset or only
         if name not in entries:
@@ -110,9 +89,13 @@ def heldout_cases(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterat
                 continue
             called = message.tool_calls[0].function if message.tool_calls else None
             before = conversation.messages[:index]
-            yield Case(entry.selection, before, called.name if called else bundle.manifest.no_tool)
-            if called and called.name in entry.arguments:
-                yield Case(entry.arguments[called.name], before, arguments=called.arguments)
+            if called is None:
+                yield (Case(entry.selection, before, bundle.manifest.no_tool),)
+                continue
+            call = next(numbers)
+            choice = Case(entry.selection, before, called.name, call=call)
+            stage = entry.arguments.get(called.name)
+            yield (choice, Case(stage, before, arguments=called.arguments, call=call)) if stage else (choice,)
 
 
 class Verifier:
@@ -126,38 +109,57 @@ class Verifier:
 
     def __init__(self, bundle: Bundle, simulated: Engine) -> None:
         self._bundle, self._simulated = bundle, simulated
+        self._prefixes: dict[str, Snapshot] = {}  # by the stage's prompt
         self.seconds, self.forwards = 0.0, 0
 
-    def answer(self, cases: Sequence[Case], tell: Callable[[], None]) -> list[Answered]:
-        """Simulate; cases of one stage should follow one another, then its prefix is read once.
+    def answer(self, turns: Iterable[Turn], tell: Callable[[], None]) -> list[Answered]:
+        """Simulate. Where the user interrupts it, what was answered until then is the answer.
 
         Args:
-            cases: what is asked.
+            turns: what is asked.
             tell: called after each.
 
+        Raises:
+            KeyboardInterrupt: before the first was answered.
+
         """
-        answered = []
-        for case in cases:
-            question = self._question(case)
-            self._use(self._simulated, case.stage.adapter)
-            start = time.perf_counter()
-            found = record(self._simulated, question)
-            self.seconds += time.perf_counter() - start
-            self.forwards += len(found.logits)
-            answered.append(Answered(case, question, found))
+        answered: list[Answered] = []
+        for turn in turns:
+            try:
+                answered += [self._answer(case) for case in turn]
+            except KeyboardInterrupt:
+                if not answered:
+                    raise
+                break
             tell()
         return answered
+
+    def _answer(self, case: Case) -> Answered:
+        question, engine, start = self._question(case), self._simulated, time.perf_counter()
+        if engine.adapter != case.stage.adapter:
+            engine.use(case.stage.adapter)
+        kept, prefix = self._prefixes.get(case.stage.prompt), self._bundle.plan(case.stage).prefix
+        if kept and engine.tokens[: len(prefix)] != prefix:
+            engine.restore(kept)
+        found = record(engine, question)
+        if not kept and engine.tokens[: len(prefix)] == prefix:
+            engine.rewind(len(prefix))
+            self._prefixes[case.stage.prompt] = engine.snapshot()
+        self.seconds += time.perf_counter() - start
+        self.forwards += len(found.logits)
+        return Answered(case, question, found)
 
     def compare(self, name: str, reference: Engine, answered: Sequence[Answered]) -> Against:
         """Have the reference read what the simulation read, and answer for itself."""
         stages, own = [], []
-        for stage, group in groupby(answered, key=lambda each: each.case.stage):
+        by_stage = sorted(answered, key=lambda each: each.case.stage.prompt)
+        for stage, group in groupby(by_stage, key=lambda each: each.case.stage):
             self._use(reference, stage.adapter)
             comparisons = []
             for each in group:
                 theirs = record(reference, each.question)
                 comparisons.append(_comparison(each, theirs, reference))
-                own.append(_is_right(each.case, theirs))
+                own.append(replace(each, record=theirs))
             stages.append(summary(stage.prompt, stage.adapter, comparisons))
         return Against(
             reference=name,
@@ -166,7 +168,8 @@ class Verifier:
             agreed=sum(stage.choices - stage.flips for stage in stages),
             arguments=sum(stage.arguments for stage in stages),
             same=sum(stage.exact for stage in stages),
-            right=sum(own),
+            right=right(own),
+            whole=whole(own),
         )
 
     @staticmethod
@@ -190,8 +193,18 @@ class Verifier:
 
 
 def right(answered: Iterable[Answered]) -> int:
-    """How many of the simulation's answers are known to be right."""
-    return sum(_is_right(each.case, each.record) for each in answered)
+    """How many answers are known to be right."""
+    return sum(_is_right(each) for each in answered)
+
+
+def whole(answered: Sequence[Answered]) -> int:
+    """How many held-out calls have the right tool and wholly the right arguments."""
+    return len(calls(answered) - calls(each for each in answered if not _is_right(each)))
+
+
+def calls(answered: Iterable[Answered]) -> frozenset[int]:
+    """Numbers of the held-out calls among them."""
+    return frozenset(each.case.call for each in answered if each.case.call is not None)
 
 
 def is_known(case: Case) -> bool:
@@ -216,7 +229,8 @@ def _comparison(each: Answered, theirs: Record, reference: Engine) -> Comparison
     return Comparison(distances, before=None, same=same, sure=sure, finished=finished)
 
 
-def _is_right(case: Case, found: Record) -> bool:
+def _is_right(each: Answered) -> bool:
+    case, found = each.case, each.record
     if case.tool is not None:
         return found.choice is not None and found.choice.winner == case.tool
     return case.arguments is not None and found.arguments == dict(case.arguments)

@@ -106,7 +106,7 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
         "base", "tokenizer", "quantization", "cache", "profile", "toolsets", "adapters", "states", "files",
-        "size_bytes", "parity", "variants", "here",
+        "size_bytes", "parity", "variants", "here", "simulated",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
         {"name", "kind", "mode", "rank", "scale", "sha256"}

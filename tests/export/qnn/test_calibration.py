@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,4 +12,4 @@ from dualtune_edge.export.qnn.calibration import _starts
 def test_chunks_are_all_of_a_prompt_and_nothing_beyond_it(length: int, tokens: int) -> None:
     starts = _starts(length, tokens)
     assert {start + index for start in starts for index in range(tokens)} == set(range(max(length, tokens)))
-    assert all(end - start <= tokens for start, end in zip(starts, starts[1:], strict=False))  # the KV cache has no gap
+    assert all(end - start <= tokens for start, end in pairwise(starts))  # the KV cache has no gap

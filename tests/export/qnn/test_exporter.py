@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from peft import LoraConfig
 from dualtune_edge.export import stages
 from dualtune_edge.export.qnn import command, exporter
 from dualtune_edge.export.qnn.compile import Compiled
-from dualtune_edge.export.qnn.verify import Verification
+from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
@@ -30,6 +31,7 @@ from dualtune_edge.toolkit.errors import (
     RequestError,
 )
 from dualtune_edge.toolkit.graph_form import StaticGraph
+from dualtune_edge.toolkit.verification import Verification
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"enum": ["a", "b"]}}}},
@@ -137,21 +139,50 @@ def test_without_an_npu_the_cpu_provider_runs_it_and_says_why(bundle: Bundle) ->
         assert QNN_PROVIDER in engine.placement.instead
 
 
-def test_verify_tells_right_answers_and_compares_twice(
+def test_verify_compares_twice_and_puts_its_report_into_the_bundle(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copytree(bundle.root, tmp_path / "bundle")
     (tmp_path / "heldout.jsonl").write_text(json.dumps(HELD_OUT), encoding="utf-8")
     flags = ["--profile", "soc", "--heldout", str(tmp_path / "heldout.jsonl"), "--limit", "3", "--json"]
-    main_ends(["verify", str(bundle.root), *flags])
-    report = Verification.model_validate_json(capsys.readouterr().out)
-    beside = bundle.root.with_name("bundle.verify-soc.json")
-    assert Verification.model_validate_json(beside.read_text(encoding="utf-8")) == report
-    assert (report.prompts, report.known) == (6, 3)
+    for _ in range(2):  # a second report takes the first one's place
+        main_ends(["verify", str(tmp_path / "bundle"), *flags])
+        report = Verification.model_validate_json(capsys.readouterr().out)
+    opened = open_bundle(tmp_path / "bundle")
+    assert opened.on("soc").simulation == report
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "heldout.jsonl"}
+    assert [each.path for each in opened.manifest.files if each not in bundle.manifest.files] == [
+        "variants/soc/simulated.json"
+    ]
+    assert (report.asked, report.prompts, report.known, report.calls) == (6, 6, 3, 1)
     same, primary = report.against
-    assert (same.agreed, same.same, same.right) == (same.choices, same.arguments, report.right)
+    assert (same.agreed, same.same) == (same.choices, same.arguments)
+    assert (same.right, same.whole) == (report.right, report.whole)
     assert max(stage.max_error for stage in same.stages) == 0
     assert max(stage.max_error for stage in primary.stages) > 0
     assert same.choices + same.arguments == report.prompts
+    main_ends(["inspect", str(tmp_path / "bundle")])
+    assert "simulated       soc: 6 prompts, " in capsys.readouterr().out
+
+
+def test_verify_that_is_interrupted_reports_what_it_has(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bundle.root, tmp_path / "bundle")
+    answer, answered = Verifier._answer, []
+
+    def interrupted(self: Verifier, case: Case) -> Answered:
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.append(answer(self, case))
+        return answered[-1]
+
+    monkeypatch.setattr(Verifier, "_answer", interrupted)
+    command.verify(tmp_path / "bundle", profile="soc", limit=3)
+    report = open_bundle(tmp_path / "bundle").on("soc").simulation
+    assert report is not None
+    assert (report.asked, report.prompts) == (3, 2)
+    assert "2 of 3 prompts" in capsys.readouterr().err
 
 
 def main_ends(arguments: list[str]) -> None:
