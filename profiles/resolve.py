@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dualtune_edge.profiles import catalog, plugins
 from dualtune_edge.profiles.plugins import PluginState
 from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine, SessionSettings
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ProfileError
 from dualtune_edge.toolkit.validation import listing
 
@@ -54,7 +55,7 @@ def resolve(
         state: how providers that come as packages stand here; asked only where `profile` names one.
 
     Raises:
-        ProfileError: no profile is for this architecture; or `threads` is not positive.
+        ProfileError: no profile is for this architecture; or `threads` is not from 1 to `limits.THREADS`.
 
     """
     warnings, instead = misfits(profile, machine) if profile else (), ""
@@ -222,9 +223,9 @@ def _uses_most(profile: HardwareProfile) -> str:
 
 def _threads(profile: HardwareProfile, machine: Machine, asked: int | None) -> tuple[int, str]:
     if asked is not None:
-        if asked < 1:
+        if not 1 <= asked <= limits.THREADS:
             fix = "Leave it out to use every physical core."
-            raise ProfileError("threads", found=str(asked), expected="1 or more", fix=fix)
+            raise ProfileError("threads", found=str(asked), expected=f"1 to {limits.THREADS}", fix=fix)
         return asked, "asked for"
     wish, cpu = profile.session.threads, machine.cpu
     if wish == "physical":

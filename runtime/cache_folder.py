@@ -20,14 +20,31 @@ _ABANDONED: Final = 3_600  # seconds: a stage that is older belongs to a process
 
 
 def cache_folder() -> Path:
-    """$DUALTUNE_EDGE_CACHE, or where this system keeps a user's caches."""
+    """$DUALTUNE_EDGE_CACHE, or where this system keeps a user's caches.
+
+    Raises:
+        ProfileError: the user has no home folder.
+
+    """
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "dualtune-edge" / "Cache"
+        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "dualtune-edge" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "dualtune-edge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dualtune-edge"
+        return _home() / "Library" / "Caches" / "dualtune-edge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "dualtune-edge"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no $HOME, and a user of whom the system knows none: containers have such
+        raise ProfileError(
+            "the cache folder",
+            found="no home folder of this user",
+            expected=f"one, or {CACHE_VARIABLE}",
+            fix=f"Set {CACHE_VARIABLE} to a folder that only this user can write to.",
+        ) from None
 
 
 def cache_budget() -> int:

@@ -206,13 +206,17 @@ def _request(text: str | None, messages: Path | None) -> str | list[Any]:
         return text or ""
     where = "stdin" if str(messages) == "-" else str(messages)
     try:
-        value = strict_json.loads(sys.stdin.buffer.read() if where == "stdin" else messages.read_bytes())
+        value = strict_json.loads(_stdin() if where == "stdin" else messages.read_bytes())
     except (OSError, strict_json.JsonError) as error:
         raise RequestError(where, found=str(error), expected="a JSON list of messages", fix="Check the file.") from None
     if not isinstance(value, list):
         found = f"a JSON {type(value).__name__}"
         raise RequestError(where, found=found, expected="a JSON list of messages", fix="Put them into [ ].")
     return value
+
+
+def _stdin() -> bytes:
+    return sys.stdin.buffer.read() if sys.stdin else b""  # None: the process was started without one
 
 
 def _line(answer: CallResult) -> str:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 from pydantic import BaseModel
 
+from dualtune_edge.toolkit.files import unwritable
+
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def result(value: BaseModel, text: str, *, as_json: bool) -> None:
-    """Write a command's one result on stdout: `value` as JSON in one line, or `text` for a reader."""
-    typer.echo(value.model_dump_json() if as_json else text)
+    """Write a command's one result on stdout: `value` as JSON in one line, or `text` for a reader.
+
+    Raises:
+        OutputError: it cannot be written, as to a file on a full disk.
+
+    """
+    try:
+        typer.echo(value.model_dump_json() if as_json else text)
+    except BrokenPipeError:  # its reader went away
+        raise
+    except OSError as error:
+        sys.stdout = sys.stderr  # for the error; and what could not be written is not tried again at the end
+        raise unwritable(Path("stdout"), error) from None
 
 
 def warn(text: str) -> None:
@@ -31,7 +47,6 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
         table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    printer = Console(width=160, no_color=True, highlight=False, markup=False, emoji=False)
-    with printer.capture() as capture:
-        printer.print(table)
-    return [line.rstrip() for line in capture.get().splitlines()]
+    text = io.StringIO()  # `capture` would write to stdout too, if nothing
+    Console(file=text, width=160, no_color=True, highlight=False, markup=False, emoji=False).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines()]

@@ -17,5 +17,6 @@ RENDER_SECONDS: Final = 5.0  # seconds for one render, checked between its piece
 MESSAGES: Final = 4_096  # messages of one conversation
 BUNDLE_FILES: Final = 10_000  # files of one bundle
 ARGUMENT_TOKENS: Final = 8_192  # tokens of one call's arguments; a model caught in a loop ends here
+THREADS: Final = 1_024  # threads of a model's session, all started as it opens
 SNAPSHOT_BYTES: Final = 512 * 1024**2  # bytes of KV state kept for the next call (a 0.5B model: 24 KB a token)
 CACHE_BYTES: Final = 8 * 1000**3  # bytes of all that is kept in the cache folder; DUALTUNE_EDGE_CACHE_MB beats it

@@ -119,7 +119,7 @@ def _model(bundle: Bundle, profile: str) -> str:
         raise BundleError(
             f"{bundle.root}, variant {profile!r}",
             found="no compiled variant of this name",
-            expected=listing(compiled) or "one for an NPU",
+            expected=listing(compiled) if compiled else "one for an NPU",
             fix=nearest(profile, compiled) if compiled else "Export with a profile for an NPU, as qnn-x-elite.",
         )
     return compiled[profile]

@@ -129,6 +129,19 @@ def fill(size: int) -> Callable[[Path], None]:
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_a_user_without_a_home_is_told(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (CACHE_VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(ProfileError, match=f"Set {CACHE_VARIABLE}"):
+        cache_folder()
+
+
 def test_a_folder_is_filled_once() -> None:
     entry = cached_folder("a", fill(3))
     inode = (entry / "data").stat().st_ino
