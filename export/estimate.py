@@ -201,6 +201,8 @@ class _Estimator:
         read = base.shape.stored + sum(adapter_stored(each.source.folder) for each in (*self._external, *self._merged))
         count = len(self._external) + len(self._merged)
         yield self._need("read and check", memory=_LIBRARIES, seconds=_START + _READ * read + _ADAPTER * count)
+        if self._inputs.kv_type == "int8":
+            yield self._measuring()
         yield self._need(
             "build the base graph",
             disk=base.graph,
@@ -233,9 +235,25 @@ class _Estimator:
     def _answered(self) -> int:
         """Tokens that are read behind rounded and exact states."""
         parity = self._spec.parity
-        if parity is None or self._spec.prefix_states_type == "float32":
+        as_they_are = self._spec.prefix_states_type == "float32" or self._inputs.kv_type == "int8"
+        if parity is None or as_they_are:
             return 0
         return 3 * len(subjects(self._plans, parity.prompts)) * parity.prompts * (parity.argument_tokens + 64)
+
+    def _measuring(self) -> StageNeed:
+        """The reference reads two prompts of each stage, the second from the tool list on."""
+        shape, tokens = self._base.shape, self._longest + 512
+        lengths = [len(stage.plan.prefix) + 256 for stage in self._plans.stages]
+        streamed = 0.0 if 4 * shape.weights <= LARGE else _READ * shape.stored * 2 * len(lengths)
+        return self._need(
+            "measure keys and values",
+            memory=_LIBRARIES
+            + _COMPARING
+            + self._reference(shape)
+            + self._base.activations(tokens, torch_engine.CHUNK)
+            + 5 * self._kv * tokens,  # besides the cache itself what is made of it: stacked, and by pairs
+            seconds=self._forward(lengths, _TORCH * self._cores) + streamed,
+        )
 
     def _need(self, name: str, *, disk: int = 0, scratch: int = 0, memory: int = 0, seconds: float = 0.0) -> StageNeed:
         return StageNeed(

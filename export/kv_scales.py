@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.calibration_prompts import calibration_prompts
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.reference import open_reference
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.export.plan import Plans
-from dualtune_edge.export.qnn.prompts import calibration_prompts
 
 KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and tokens that it reads
 _LARGEST: Final = 127  # of int8; -128 is left unused, so that both signs reach as far

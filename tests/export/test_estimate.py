@@ -4,6 +4,7 @@ import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,22 @@ def test_more_asked_for_is_more_needed(spec: ExportSpec, tmp_path: Path) -> None
     assert bare.disk < whole.disk
     assert bare.memory < whole.memory
     assert bare.seconds < whole.seconds
+
+
+def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
+    spec: ExportSpec, tmp_path: Path
+) -> None:
+    text = (resources.files("dualtune_edge.profiles") / "data" / "cpu-x64.toml").read_text(encoding="utf-8")
+    profile = tmp_path / "long.toml"
+    profile.write_text(text.replace('"cpu-x64"', '"long"').replace('"float32"', '"int8"'), encoding="utf-8")
+    whole, half, quarter = (
+        {stage.name: stage for stage in stages.preflight(spec.model_copy(update=update), tmp_path / "bundle").stages}
+        for update in ({}, {"prefix_states_type": "float16"}, {"profiles": (str(profile),)})
+    )
+    sizes = [each["prefix states"].disk for each in (whole, half, quarter)]
+    assert sizes == [4 * sizes[2], 2 * sizes[2], sizes[2]]
+    assert whole.keys() == half.keys() == quarter.keys() - {"measure keys and values"}
+    assert quarter["measure keys and values"].memory > quarter["read and check"].memory
 
 
 @pytest.mark.parametrize(("lacking", "words"), [("free_disk", "--no-parity"), ("free_memory", "--force")])

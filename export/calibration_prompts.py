@@ -1,4 +1,4 @@
-"""Prompts like those that a model will read, made from the tools: ranges of activations are taken from them."""
+"""Prompts like those that a model will read, made from the tools: ranges of values in integers are taken from them."""
 
 from __future__ import annotations
 
