@@ -106,9 +106,13 @@ def test_an_unknown_architecture_is_refused() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])
-def test_no_threads_are_refused_and_too_many(threads: int) -> None:
+def test_as_many_threads_are_refused(threads: int) -> None:
     with pytest.raises(ProfileError, match="1 to 1024"):
         resolve(None, machine("x86_64", *AVX2), threads=threads)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_settings_have_threads(threads: int) -> None:
     with pytest.raises(ValueError, match="onnxruntime"):
         SessionSettings(intra_op_threads=threads)
 
