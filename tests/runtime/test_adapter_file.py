@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def write(path: Path, tensors: dict[str, NDArray[np.generic]]) -> bytes:
         max_size=5,
     )
 )
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_reads_what_onnxruntime_writes(tmp_path: Path, tensors: dict[str, NDArray[np.generic]]) -> None:
     write(tmp_path / "a", tensors)
     found = map_adapter(tmp_path / "a")
@@ -82,3 +83,17 @@ def test_what_is_no_adapter_file_is_refused(tmp_path: Path, content: bytes | Non
         (tmp_path / "a").write_bytes(content)
     with pytest.raises(EngineError, match=r"expected an \.onnx_adapter file"):
         map_adapter(tmp_path / "a")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what is resident of a mapped file")
+def test_what_is_mapped_takes_memory_when_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "a", {f"{number}": np.ones((64, 1024), np.float32) for number in range(8)})
+
+    def resident() -> int:
+        _, _, found = Path("/proc/self/smaps").read_text(encoding="utf-8").partition(str(tmp_path / "a"))
+        return int(found.partition("Rss:")[2].split()[0])  # KB
+
+    tensors = map_adapter(tmp_path / "a")
+    assert resident() == 0
+    assert sum(float(array.sum()) for array in tensors.values()) == 8 * 64 * 1024
+    assert resident() >= 8 * 256
