@@ -40,7 +40,7 @@ def write_prompts(plans: Plans, folder: Path) -> None:
     """One canonical JSON file a stage."""
     (folder / PROMPTS_DIR).mkdir()
     for stage in plans.stages:
-        (folder / _prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
+        (folder / prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
 
 
 def write_parity(report: ParityReport, path: Path) -> None:
@@ -76,7 +76,7 @@ def model_entry(
         cache=cache,
         adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
         states=tuple({entry.path: entry for entry in states.values()}.values()),
-        stage_states={_prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
+        stage_states={prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
     )
 
 
@@ -141,13 +141,14 @@ def write_manifest(
 
 def _stage(planned: PlannedStage, states: Mapping[str, str]) -> Stage:
     return Stage(
-        prompt=_prompt_path(planned),
+        prompt=prompt_path(planned),
         adapter=planned.adapter.name if planned.adapter else None,
-        state=states.get(_prompt_path(planned)),
+        state=states.get(prompt_path(planned)),
     )
 
 
-def _prompt_path(stage: PlannedStage) -> str:
+def prompt_path(stage: PlannedStage) -> str:
+    """Of a stage's prompt, in the bundle."""
     return f"{PROMPTS_DIR}/{safe_name(stage.name)}.json"
 
 

@@ -65,16 +65,17 @@ class ModelMaker:
         made: list[Made] = []
         for model in models:
             with self.stages.of("" if model.name == PRIMARY else model.name):
-                if is_static(model):
-                    made.append(self._static(model))
-                else:
-                    made.append(self._dynamic(model, sum(state_bytes(each.entry) for each in made)))
+                build = self._static if is_static(model) else self._dynamic
+                made.append(build(model, sum(state_bytes(each.entry) for each in made)))
         return tuple(made)
 
-    def _static(self, model: ModelPlan) -> Made:
+    def _static(self, model: ModelPlan, written: int) -> Made:
+        """`written`: bytes of prefix states that earlier models have."""
         (profile,) = model.profiles
-        entry = EXPORTERS[profile.provider].export(model, self.plans, self.work, self.stages)
-        return Made(entry, model.inputs.place.parity, ParityReport(skipped="static graphs are not compared here"))
+        exporter = EXPORTERS[profile.provider]
+        entry, warnings = exporter.export(model, self.plans, self.work, self.stages, states_mb=self._left(written))
+        parity = ParityReport(skipped="static graphs are not compared here")
+        return Made(entry, model.inputs.place.parity, parity, warnings)
 
     def _dynamic(self, model: ModelPlan, written: int) -> Made:
         """`written`: bytes of prefix states that earlier models have."""

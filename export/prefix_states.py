@@ -79,10 +79,10 @@ def write_states(
         ParityError: a state cannot be stored as the spec asks.
 
     """
-    model = _model(inputs, work.folder, graphs.paths, graphs.cache)
-    prefixes = _prefixes(plans, model, inputs.place.states)
+    model = source_of(inputs, work.folder, graphs.paths, graphs.cache)
+    prefixes = prefixes_of(plans, model, inputs.place.states)
     rounding = _Rounding(inputs, plans, spec, calibration)
-    kept = list(_within(prefixes, model, rounding.widest, budget))
+    kept = list(affordable(prefixes, model, rounding.widest, budget))
     entries: dict[str, StateEntry] = {}
     judged: list[StateParity] = []
     if kept:
@@ -107,15 +107,15 @@ def write_states(
                 entries |= dict.fromkeys(prefix.names, found.entry)
                 judged += [found.parity] if found.parity else []
                 progress.advance()
-    left_out = _left_out(prefixes[len(kept) :], model, rounding.widest)
+    left_out = tell_left_out(prefixes[len(kept) :], model, rounding.widest)
     return States(entries, tuple(judged), (*left_out, *_exact(judged)))
 
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
     """Tokens of each state that will be written, and the most bytes that all of them take."""
-    model = _model(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
+    model = source_of(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
     widest = _Rounding(inputs, plans, spec, ()).widest
-    kept = list(_within(_prefixes(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
+    kept = list(affordable(prefixes_of(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
     return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
 
 
@@ -172,7 +172,8 @@ def _is_merged(model: ModelSource, adapter: str | None) -> bool:
     return adapter is not None and model.adapter(adapter).mode == "merged"
 
 
-def _left_out(prefixes: list[_Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
+def tell_left_out(prefixes: list[Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
+    """A warning where stages have no state."""
     if prefixes:
         stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, widest) for each in prefixes)
         yield (
@@ -189,7 +190,7 @@ def _exact(judged: Sequence[StateParity]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Prefix:
+class Prefix:
     """One prefix under one adapter, and the stages that begin with it."""
 
     adapter: str | None
@@ -199,13 +200,16 @@ class _Prefix:
 
     @property
     def path(self) -> str:
+        """Of its state, in the bundle."""
         return f"{self.folder}/{safe_name(self.stages[0].name)}.kv"
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of its stages."""
         return tuple(stage.name for stage in self.stages)
 
     def size(self, model: ModelSource, dtype: KvType) -> int:
+        """Bytes of its state."""
         return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(dtype).itemsize
 
 
@@ -219,7 +223,7 @@ class _Writer:
     rounder: Rounder | None
     hashes: dict[str, str] = field(default_factory=dict)  # path → SHA-256: the base graph is read for every adapter
 
-    def write(self, prefix: _Prefix) -> _Kept:
+    def write(self, prefix: Prefix) -> _Kept:
         self.engine.use(prefix.adapter)
         self.engine.forward(prefix.tokens)
         exact = self.engine.snapshot()
@@ -239,7 +243,8 @@ class _Writer:
         return _Kept(entry=entry, parity=judged)
 
 
-def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
+def source_of(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
+    """What an engine opens of a model in the making; `paths`: adapter → its file or folder in the bundle."""
     checkpoint = inputs.checkpoint
     adapters = tuple(
         AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
@@ -254,18 +259,18 @@ def _model(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheS
     )
 
 
-def _prefixes(plans: Plans, model: ModelSource, folder: str) -> list[_Prefix]:
+def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
     """Those of the choices, then those of the arguments; each once."""
-    found: dict[tuple[str, tuple[int, ...]], _Prefix] = {}
+    found: dict[tuple[str, tuple[int, ...]], Prefix] = {}
     for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
         adapter = stage.adapter.name if stage.adapter else None
         key = (model.identity(adapter), stage.plan.prefix)
         if stage.plan.prefix:
-            found.setdefault(key, _Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)
+            found.setdefault(key, Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)
     return list(found.values())
 
 
-def _within(prefixes: list[_Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[_Prefix]:
+def affordable(prefixes: list[Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[Prefix]:
     """The first of them, as far as the budget (MB) goes."""
     total = 0
     for prefix in prefixes:

@@ -52,8 +52,12 @@ class StaticExporter(Protocol):
 
         """
 
-    def export(self, model: ModelPlan, plans: Plans, work: Work, stages: Stages) -> ModelEntry:
-        """Build below `model.inputs.place` in the work folder, and tell what came of it.
+    def export(
+        self, model: ModelPlan, plans: Plans, work: Work, stages: Stages, *, states_mb: int | None
+    ) -> tuple[ModelEntry, tuple[str, ...]]:
+        """Build below `model.inputs.place` in the work folder, and tell what came of it, and warnings.
+
+        `states_mb`: the most MB of prefix states; None: all.
 
         Raises:
             EdgeError: what cannot be built, and why.

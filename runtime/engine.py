@@ -19,6 +19,8 @@ from dualtune_edge.toolkit.errors import EngineError
 EngineKind = Literal["ort", "genai"]
 
 ORT_KV_FORMAT: Final = "ort/1"  # GroupQueryAttention's: keys rotated; a new number where the same model's would differ
+# Integers on the graph's ranges, by whichever provider: those of an NPU and the CPU are roundings of the same values.
+STATIC_KV_FORMAT: Final = "static/1"
 
 _ENGINES: Final[dict[EngineKind, tuple[str, str]]] = {  # imported when opened: one needs only its own library
     "ort": ("dualtune_edge.runtime.ort_engine", "OrtEngine"),

@@ -18,9 +18,11 @@ from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.bundle_checks import damaged
 from dualtune_edge.runtime.engine import Snapshot
 from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.toolkit.graph_form import GraphForm, StaticGraph
 from dualtune_edge.toolkit.manifest import MODEL_DIR, CacheShape, Stage, StateEntry, StateKey
 
 _GRAPH_FILES: Final = ("model.onnx", "model.onnx.data")
+_BESIDE_STATIC: Final = ("weights.data", "hidden.npy", "cos.npy", "sin.npy")
 _TOKEN: Final = np.dtype("<i8")
 _WORDS: Final = {
     "identity": "another base or adapter",
@@ -65,7 +67,7 @@ class PrefixStates:
     def _key(self, stage: Stage, prefix: Sequence[int]) -> StateKey:
         adapter = None if stage.adapter is None else self._model.adapter(stage.adapter)
         own = None if adapter is None else adapter.path.relative_to(self._bundle.root).as_posix()
-        paths = graph_paths(adapter, own, folder=self._bundle.entry.folder)
+        paths = graph_paths(adapter, own, folder=self._bundle.entry.folder, form=self._bundle.entry.graph)
         digest = graph_digest([self._hashes[path] for path in paths])
         return state_key(self._model, stage.adapter, prefix, graph=digest, kv_format=self._kv_format)
 
@@ -98,14 +100,17 @@ def state_shape(cache: CacheShape, tokens: int) -> tuple[int, int, int, int, int
     return cache.layers, 2, cache.heads, tokens, cache.head_dim
 
 
-def graph_paths(adapter: AdapterSource | None, path: str | None, *, folder: str = MODEL_DIR) -> tuple[str, ...]:
+def graph_paths(
+    adapter: AdapterSource | None, path: str | None, *, folder: str = MODEL_DIR, form: GraphForm | None = None
+) -> tuple[str, ...]:
     """The files of a bundle that a forward under an adapter reads.
 
-    `path` is the adapter's own in the bundle, `folder` that of the base's graph.
+    `path` is the adapter's own in the bundle, `folder` that of the base's graph; `form`: by default dynamic.
     """
+    names = (*form.files, *_BESIDE_STATIC) if isinstance(form, StaticGraph) else _GRAPH_FILES
     if adapter is not None and adapter.mode == "merged":
-        return tuple(f"{path}/{name}" for name in _GRAPH_FILES)
-    base = tuple(f"{folder}/{name}" for name in _GRAPH_FILES)
+        return tuple(f"{path}/{name}" for name in names)
+    base = tuple(f"{folder}/{name}" for name in names)
     return base if path is None else (*base, path)
 
 

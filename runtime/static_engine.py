@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
-from dualtune_edge.runtime.engine import Snapshot
+from dualtune_edge.runtime.engine import STATIC_KV_FORMAT, Snapshot
 from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_graph import failed, ortvalue
@@ -56,8 +56,8 @@ class StaticEngine(HeldSequence):
 
     @property
     def kv_format(self) -> str:
-        """How KV values lie, and which provider computed them."""
-        return f"static/1/{self.placement.provider}"
+        """How KV values lie, whoever computed them."""
+        return STATIC_KV_FORMAT
 
     @property
     def placement(self) -> Placement:

@@ -14,6 +14,7 @@ from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.export.qnn.shape import decoder_shape
+from dualtune_edge.export.qnn.states import with_states
 from dualtune_edge.export.steps import Steps
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
@@ -83,8 +84,10 @@ class QnnExporter:
                     fix="Split the toolset, shorten its descriptions, or write a profile with a longer kv_length.",
                 )
 
-    def export(self, model: ModelPlan, plans: Plans, work: Work, stages: Stages) -> ModelEntry:
-        """Build, calibrate and compile the graphs of the base and of each adapter.
+    def export(
+        self, model: ModelPlan, plans: Plans, work: Work, stages: Stages, *, states_mb: int | None
+    ) -> tuple[ModelEntry, tuple[str, ...]]:
+        """Build, calibrate and compile the graphs of the base and of each adapter, and compute their prefix states.
 
         Raises:
             GraphError: a graph does not compile, or leaves an operator to the CPU.
@@ -104,7 +107,7 @@ class QnnExporter:
                 made = build.make(path, sharing)
                 contexts += [made.model_copy(update={"adapter": each.name}) for each in sharing]
                 stage.advance()
-        return ModelEntry(
+        entry = ModelEntry(
             name=model.name,
             folder=inputs.place.model,
             graph=form,
@@ -113,6 +116,7 @@ class QnnExporter:
             adapters=tuple(_entry(each, paths[each.name]) for each in inputs.adapters),
             contexts=tuple(contexts),
         )
+        return with_states(entry, inputs, plans, work, made_of=build.keys, budget=states_mb, stages=stages)
 
 
 class _Build:
@@ -120,6 +124,7 @@ class _Build:
         self._inputs, self._plans, self._work, self._profile = inputs, plans, work, profile
         self._steps = Steps(inputs)
         self._htp: Htp | None = None
+        self.keys: dict[str | None, str] = {}  # adapter (None: the base) → key of the step that made its graphs
 
     def make(self, path: str, adapters: Sequence[AdapterSource]) -> ContextBinary:
         """The graphs and the context of the base, or of adapters that are one in content."""
@@ -128,6 +133,7 @@ class _Build:
         stages = [each for each in self._plans.stages if (each.adapter and each.adapter.name) in names]
         prompts = calibration_prompts(self._inputs.checkpoint, self._plans, stages or self._first())
         step = self._steps.static(path, adapters[0] if adapters else None, self._profile, prompts, compiler())
+        self.keys |= dict.fromkeys(names, step.key)
         folder = self._work.folder / path
         if not self._work.has(step):
             self._work.clear(folder)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from peft import LoraConfig
 
@@ -18,6 +19,9 @@ from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
+from dualtune_edge.runtime.engine import STATIC_KV_FORMAT
+from dualtune_edge.runtime.levers import Levers
+from dualtune_edge.runtime.prefix_states import PrefixStates
 from dualtune_edge.runtime.static_engine import StaticEngine
 from dualtune_edge.runtime.static_graph import by_cpu
 from dualtune_edge.toolkit.cli import main
@@ -41,7 +45,6 @@ SPEC = """\
 base: base
 toolsets: [{name: files, tools: files.json, selection: one, arguments: {read: two}}]
 profile: [cpu-x64, soc.toml]
-prefix_states_mb: 0
 """
 PROFILE = """\
 name = "soc"
@@ -57,6 +60,7 @@ qdq = {weight_bits = 4, activation_bits = 16, block_size = 32}
 session = {threads = 1, spinning = false}
 """
 CPU = SessionSettings(1, spinning=False)
+NONE = Levers(states=False, reuse=False)
 HELD_OUT = {
     "toolset": "files",
     "messages": [
@@ -121,12 +125,37 @@ def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:
     assert {(each.soc_model, each.htp_arch, each.compiler) for each in entry.contexts} == {(60, 73, "a stand-in")}
 
 
-def test_the_cpu_provider_runs_it(bundle: Bundle) -> None:
+def test_the_cpu_provider_runs_it_and_reads_no_prefix(bundle: Bundle) -> None:
     seen = bundle.on("soc")
-    with Agent(seen, open_engine(seen.model, CPU)) as agent:
-        answer = agent.call("read a")
+    with Agent(seen, open_engine(seen.model, CPU)) as agent, Agent(seen, open_engine(seen.model, CPU), NONE) as plain:
+        answer, computed = agent.call("read a"), plain.call("read a")
     assert isinstance(agent._engine, StaticEngine)
-    assert answer.tool in {"read", "roots", None}
+    assert (answer.tool, answer.arguments, answer.probability) == (
+        computed.tool, computed.arguments, computed.probability,
+    )  # fmt: skip
+    assert answer.notes == ()
+    prefix = seen.plan(seen.manifest.toolsets[0].selection).prefix
+    assert answer.tokens.reused >= len(prefix) > computed.tokens.reused
+
+
+def test_states_are_what_the_engine_computes(bundle: Bundle) -> None:
+    seen = bundle.on("soc")
+    states = PrefixStates(seen, STATIC_KV_FORMAT)
+    with open_engine(seen.model, CPU) as engine:
+        for stage in seen.manifest.stages:
+            prefix = seen.plan(stage).prefix
+            engine.use(stage.adapter)
+            engine.forward(prefix)
+            found = states.snapshot(stage, prefix)
+            assert found is not None
+            np.testing.assert_array_equal(found.state, engine.snapshot().state)
+
+
+def test_states_that_would_take_too_much_are_left_out_aloud(bundle: Bundle, desk: Path) -> None:
+    with_none = spec(desk).model_copy(update={"prefix_states_mb": 0})
+    report = stages.run(with_none, desk / "none", reuse=bundle.root)
+    assert len([each for each in report.warnings if "prefix states: 2 stages have none" in each]) == 2  # of both models
+    assert not any(file.path.endswith(".kv") for file in open_bundle(desk / "none").manifest.files)
 
 
 def test_without_an_npu_the_cpu_provider_runs_it_and_says_why(bundle: Bundle) -> None:

@@ -1,0 +1,91 @@
+"""KV states of the static prefixes for static graphs: computed by the CPU provider on the graphs that are compiled.
+
+The NPU's own are a few steps from these (docs/profiles.md, "Qualcomm's NPU"): both are roundings of the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from dualtune_edge.export.assemble import prompt_path
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.plan import Plans
+from dualtune_edge.export.prefix_states import Prefix, affordable, prefixes_of, source_of, tell_left_out
+from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.steps import Steps
+from dualtune_edge.export.work_folder import Work
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime.engine import STATIC_KV_FORMAT
+from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key
+from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.toolkit.files import sha256_file
+from dualtune_edge.toolkit.manifest import ModelEntry, StateEntry
+
+
+def with_states(
+    entry: ModelEntry,
+    inputs: Inputs,
+    plans: Plans,
+    work: Work,
+    *,
+    made_of: Mapping[str | None, str],
+    budget: int | None,
+    stages: Stages,
+) -> tuple[ModelEntry, tuple[str, ...]]:
+    """Compute and write the states that are not there yet; the model with them, and warnings.
+
+    Args:
+        entry: the model, its graphs built.
+        inputs: what it is made of.
+        plans: the stages.
+        work: the bundle.
+        made_of: adapter (None: the base) → key of the step that made its graphs.
+        budget: the most MB to write; None: all. The choices come first.
+        stages: shows the progress.
+
+    Raises:
+        EngineError: a graph fails.
+
+    """
+    paths = {each.name: each.path for each in entry.adapters}
+    model = replace(source_of(inputs, work.folder, paths, entry.cache), graph=entry.graph)
+    prefixes, dtype = prefixes_of(plans, model, inputs.place.states), entry.cache.dtype
+    kept = list(affordable(prefixes, model, dtype, budget))
+    found: dict[str, StateEntry] = {}  # by the stage's prompt
+    if kept:
+        (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
+        with stages.stage("prefix states", len(kept)) as progress:
+            for prefix in kept:
+                step = Steps(inputs).state(prefix.path, [made_of[prefix.adapter]], prefix.tokens, dtype)
+                if not work.has(step):
+                    work.clear(work.folder / prefix.path)
+                    state = _write(prefix, model, entry, work)
+                    work.keep(step, work.folder / prefix.path, value=state.model_dump_json())
+                state = StateEntry.model_validate_json(work.value(step))
+                found |= {prompt_path(stage): state for stage in prefix.stages}
+                progress.advance()
+    states = tuple({each.path: each for each in found.values()}.values())
+    entry = entry.model_copy(
+        update={"states": states, "stage_states": {prompt: each.path for prompt, each in found.items()}}
+    )
+    return entry, tuple(tell_left_out(prefixes[len(kept) :], model, dtype))
+
+
+def _write(prefix: Prefix, model: ModelSource, entry: ModelEntry, work: Work) -> StateEntry:
+    """By an engine of its own, which has the graphs of one adapter open."""
+    with StaticEngine(model, SessionSettings(detect().cpu.physical_cores)) as engine:
+        engine.use(prefix.adapter)
+        engine.forward(prefix.tokens)
+        values = np.asarray(engine.snapshot().state)
+    (work.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
+    adapter = None if prefix.adapter is None else model.adapter(prefix.adapter)
+    own = adapter.path.relative_to(work.folder).as_posix() if adapter else None
+    read = graph_paths(adapter, own, folder=entry.folder, form=entry.graph)
+    graph = graph_digest([sha256_file(work.folder / each) for each in read])
+    key = state_key(model, prefix.adapter, prefix.tokens, graph=graph, kv_format=STATIC_KV_FORMAT)
+    return StateEntry(path=prefix.path, key=key)
