@@ -126,10 +126,10 @@ class ParitySpec(Frozen):
     without it all, but of a large base only so many. `calibration` holds conversations of the user's own.
     """
 
-    prompts: int = Field(default=2, ge=1, le=64)
-    argument_tokens: int = Field(default=32, ge=1, le=limits.ARGUMENT_TOKENS)
+    prompts: int = Field(default=2, ge=1, le=64, strict=True)
+    argument_tokens: int = Field(default=32, ge=1, le=limits.ARGUMENT_TOKENS, strict=True)
     before_quantization: bool = True
-    layers: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1, strict=True)
     calibration: LocalPath | None = None
     limits: ParityLimits = ParityLimits()
 
@@ -162,7 +162,9 @@ class ExportSpec(Frozen):
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
-    prefix_states_mb: Annotated[int, Field(ge=0)] | None = 10_000  # 117 adapters with 31,000 tokens of tools: 89 GB
+    prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
+        10_000  # 117 adapters with 31,000 tokens of tools: 89 GB
+    )
     prefix_states_type: StatesType = "float32"
     parity: Annotated[ParitySpec | None, BeforeValidator(_off)] = ParitySpec()  # None: nothing is compared
 
@@ -185,6 +187,8 @@ class ExportSpec(Frozen):
             SpecError: a path leads nowhere, or the file's name cannot be a toolset's.
 
         """
+        if not _is_there(tools, folder_wanted=False):
+            raise _nowhere("--tools", tools, folder_wanted=False)
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
         value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": list(profiles)}
         value |= {"graph": graph} | ({} if prefix_states_mb is None else {"prefix_states_mb": prefix_states_mb})
@@ -213,7 +217,7 @@ def _validate(value: dict[str, Any], folder: Path, where: Callable[[Location], s
     )
     _refuse_double_toolsets(spec, where)
     for location, path, folder_wanted in _paths(spec):
-        if not (path.is_dir() if folder_wanted else path.is_file()):
+        if not _is_there(path, folder_wanted=folder_wanted):
             raise _nowhere(where(location), path, folder_wanted=folder_wanted)
     return spec
 
@@ -266,11 +270,21 @@ def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
                 yield (*here, "templates", stage), template, False
 
 
+def _is_there(path: Path, *, folder_wanted: bool) -> bool:
+    try:
+        return path.is_dir() if folder_wanted else path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
+
+
 def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
     kind = "folder" if folder_wanted else "file"
-    if path.exists():
-        return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
-    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        if path.exists():
+            return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
+        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError as error:
+        return SpecError(where, found=str(error), expected=f"a {kind}", fix="Check the path.")
     near = difflib.get_close_matches(path.name, siblings, n=1)
     fix = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
     return SpecError(where, found=f"{path}, which does not exist", expected=f"a {kind}", fix=fix)

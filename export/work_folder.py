@@ -68,8 +68,17 @@ def partial(output: Path) -> Path:
 
 
 def kept_bytes(output: Path) -> int:
-    """Bytes of what an export to `output` has finished and kept."""
-    return sum(file.size for part in _read(partial(output) / _BUNDLE / JOURNAL).values() for file in part.files)
+    """Bytes of what an export to `output` has finished and kept.
+
+    Raises:
+        OutputError: nothing can be kept there: it is below a file, or its name is too long.
+
+    """
+    try:
+        parts = _read(partial(output) / _BUNDLE / JOURNAL)
+    except OSError as error:
+        raise unwritable(output, error) from None
+    return sum(file.size for part in parts.values() for file in part.files)
 
 
 class Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,6 +15,7 @@ from dualtune_edge.toolkit.errors import SpecError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_OTHER_BASES: Final = re.compile(r"[-+]?0[0-7_]+|.*:.*")  # 010 would be 8, 1:30 would be 90
 _NODES: Final = 100_000  # values of one file; aliases can repeat each other into billions
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -82,7 +84,11 @@ class _Reader:
             return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
-        return self._loader.construct_object(node)
+        value = self._loader.construct_object(node)
+        if isinstance(value, (int, float)) and _OTHER_BASES.fullmatch(node.value):
+            found = f"{node.value}, which YAML 1.1 reads as {value}"
+            raise _refusal(self._where(node), found, "a number in decimal digits", "Write it so; a text in quotes.")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}

@@ -82,8 +82,12 @@ def sync(path: Path) -> None:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise `OutputError` if something is there already (a broken link too)."""
-    if target.exists() or target.is_symlink():
+    """Raise `OutputError` if something is there already (a broken link too), or nothing can be."""
+    try:
+        there = target.exists() or target.is_symlink()
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise unwritable(target, error) from None
+    if there:
         raise OutputError(
             str(target),
             found="something already there",

@@ -17,10 +17,12 @@ SURE: Final = 0.9  # probability from which on a choice of the reference counts 
 class ParityLimits(Frozen):
     """What a stage of the bundle may differ by. The shares of 0 enforce nothing: a near tie may fall either way."""
 
-    max_kl: float = Field(default=1.0, ge=0)  # nats, mean over a stage's positions
-    max_sure_flips: float = Field(default=0.0, ge=0, le=1)  # share of the choices of which the reference is sure
-    min_top1: float = Field(default=0.0, ge=0, le=1)  # share of the positions
-    min_exact: float = Field(default=0.0, ge=0, le=1)  # share of the arguments
+    max_kl: float = Field(default=1.0, ge=0, strict=True)  # nats, mean over a stage's positions
+    max_sure_flips: float = Field(
+        default=0.0, ge=0, le=1, strict=True
+    )  # share of the choices of which the reference is sure
+    min_top1: float = Field(default=0.0, ge=0, le=1, strict=True)  # share of the positions
+    min_exact: float = Field(default=0.0, ge=0, le=1, strict=True)  # share of the arguments
 
 
 class StageParity(Frozen):

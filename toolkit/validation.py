@@ -71,6 +71,8 @@ def listing(names: Iterable[str]) -> str:
 
 def _sentence(message: str) -> str:
     """Pydantic's message as what was expected: 'Input should be a valid integer' → 'a valid integer'."""
+    if message.startswith("Input is not a valid path"):
+        return "a path"
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
     return message

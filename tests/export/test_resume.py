@@ -15,7 +15,7 @@ from dualtune_edge.export import graphs, models, stages, steps
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
-from dualtune_edge.export.work_folder import JOURNAL, Step, Work, partial
+from dualtune_edge.export.work_folder import JOURNAL, Step, Work, kept_bytes, partial
 from dualtune_edge.toolkit.errors import OutputError, ParityError, SpecError
 from dualtune_edge.toolkit.manifest import Quantization
 
@@ -290,6 +290,13 @@ def test_a_second_export_to_the_same_place_is_refused(desk: Path, whole: Path, r
     assert caught.value.where == str(ready)
     run(desk, ready)  # the other one has ended
     assert contents(ready) == contents(whole)
+
+
+@pytest.mark.parametrize("name", ["file/bundle", "n" * 250])
+def test_where_nothing_can_be_kept_it_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError, match="a place to write"):
+        kept_bytes(tmp_path / name)
 
 
 def test_another_place_is_free(tmp_path: Path) -> None:

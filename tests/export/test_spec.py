@@ -113,6 +113,14 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         (("arguments: writers", "arguments: [a]"), "line 7, toolsets[0].arguments", "['a']", "folder of adapter"),
         (("selection: chooser", "selection: 3"), "line 6, toolsets[0].selection", "3", "adapter's folder"),
         (("base: base\n", ""), "base", "nothing", "a value"),
+        (("base: base", "base: null"), "line 1, base", "None", "a path"),
+        (("base: base", "base: base\nprefix_states_mb: yes"), "line 2, prefix_states_mb", "True", "integer"),
+        (
+            ("base: base", "base: base\nparity: {limits: {max_kl: yes}}"),
+            "line 2, parity.limits.max_kl",
+            "True",
+            "number",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_place(
@@ -130,6 +138,8 @@ def test_a_wrong_value_is_refused_by_its_place(
         (SPEC + "base: other\n", 8, "`base` twice"),
         (SPEC.replace("    tools:", "    name: b\n    tools:"), 5, "`toolsets[0].name` twice"),
         (SPEC.replace("name: fs", "yes: fs"), 3, "the key True"),  # YAML 1.1
+        (SPEC + "prefix_states_mb: 010\n", 8, "010, which YAML 1.1 reads as 8"),
+        (SPEC + "prefix_states_mb: 1:30\n", 8, "1:30, which YAML 1.1 reads as 90"),
         ("base: [\n", 2, "expected the node content"),
         ("base: !!python/name:os.system\n", 1, "could not determine a constructor"),
     ],
@@ -171,6 +181,7 @@ def test_two_toolsets_of_one_name(desk: Path) -> None:
     [
         ("base: base", "base: bases", "line 1, base", "bases, which does not exist"),
         ("base: base", "base: tools.json", "line 1, base", "tools.json, which is no folder"),
+        ("base: base", f"base: {'b' * 300}", "line 1, base", "name too long"),
         ("tools: tools.json", "tools: base", "toolsets[0].tools", "base, which is no file"),
         ("selection: chooser", "selection: choser", "toolsets[0].selection", "choser, which does not exist"),
         ("arguments: writers", "arguments: writer", "toolsets[0].arguments", "writer, which does not exist"),
@@ -204,6 +215,8 @@ def test_a_wrong_flag_is_named(desk: Path) -> None:
         with pytest.raises(SpecError) as caught:
             ExportSpec.from_flags(*arguments)
         assert caught.value.where == flag
+    with pytest.raises(SpecError, match="which is no file"):
+        ExportSpec.from_flags(desk / "base", Path())
     with pytest.raises(SpecError) as caught:
         ExportSpec.from_flags(desk / "base", desk / "tools.json", selection=desk / "nothing")
     assert caught.value.where == "--selection"

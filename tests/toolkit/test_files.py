@@ -83,5 +83,6 @@ def test_a_target_that_appears_meanwhile_wins(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(OutputError, match="a place to write"), staged_folder(tmp_path / "file" / "bundle"):
-        pytest.fail("the block ran")
+    for target in (tmp_path / "file" / "bundle", tmp_path / ("n" * 300)):
+        with pytest.raises(OutputError, match="a place to write"), staged_folder(target):
+            pytest.fail("the block ran")
