@@ -21,7 +21,6 @@ from dualtune_edge.export.calibration_prompts import calibration_prompts
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.reference import open_reference
-from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.export.plan import Plans
 
 KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and tokens that it reads
@@ -72,16 +71,11 @@ def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], N
             if reference.adapter != adapter:
                 reference.forget_adapters()
                 reference.use(adapter)
-            _read(reference, tokens)
+            reference.rewind(0)  # what the prompt has in common with the one before it is not read again
+            reference.forward(tokens)
             np.maximum(largest, _reach(reference.keys_and_values(), pairs), out=largest)
             advance()
     return KvScales(largest / np.float32(_LARGEST))
-
-
-def _read(reference: TorchEngine, tokens: Sequence[int]) -> None:
-    """What the prompt has in common with the one before it is there already."""
-    reference.rewind(0)
-    reference.forward(tokens)
 
 
 def _reach(state: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
