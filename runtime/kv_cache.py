@@ -37,7 +37,7 @@ class KvBuffers:
         """Make room for `length` tokens, keeping the first `held`; whether the memory moved."""
         if length <= self.capacity:
             return False
-        wanted = max(length, 2 * self.capacity)
+        wanted = max(length + length // 8, 2 * self.capacity)  # words and an answer follow a restored tool list
         grown = self._allocate(min(-(-wanted // _STEP) * _STEP, self._limit))
         grown[..., :held, :] = self.values[..., :held, :]
         self.values = grown

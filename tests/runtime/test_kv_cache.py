@@ -43,6 +43,12 @@ def test_room_that_is_there_is_not_moved() -> None:
     assert not buffers.reserve(buffers.capacity, held=10)
 
 
+def test_what_follows_a_long_prefix_does_not_move_it() -> None:
+    buffers = KvBuffers(SHAPE, limit=40_000)
+    buffers.reserve(31_000, held=0)
+    assert not buffers.reserve(31_500, held=31_000)
+
+
 def test_a_copy_is_compact_and_independent() -> None:
     buffers = KvBuffers(SHAPE, LIMIT)
     buffers.reserve(10, held=0)
