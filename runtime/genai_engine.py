@@ -27,6 +27,7 @@ from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
 
 _SMALLEST: Final = 512  # tokens of the shortest generator
+_CHUNK: Final = 1024  # tokens a run: activations take 100 KB a token in a 0.5B model
 
 
 @dataclass
@@ -68,8 +69,7 @@ class GenaiEngine(HeldSequence):
         ids = self._appendable(tokens)
         try:
             generator = self._with_room(len(self._tokens) + len(tokens))
-            generator.append_tokens(ids[0].astype(np.int32))
-            logits: NDArray[np.float32] = np.asarray(generator.get_logits(), dtype=np.float32).reshape(-1)
+            logits = _append(generator, ids[0])
         except Exception as error:
             self._generator = None  # how much of it was appended is unknown
             raise _failed("forward", error) from error
@@ -95,7 +95,7 @@ class GenaiEngine(HeldSequence):
             self._capacity = min(max(2 * length, _SMALLEST), self.context_length)
             self._generator = self._new_generator(self._adapter, self._capacity)
             if self._tokens:
-                self._generator.append_tokens(np.asarray(self._tokens, dtype=np.int32))
+                _append(self._generator, np.asarray(self._tokens))
         return self._generator
 
     def _new_generator(self, adapter: str | None, length: int) -> onnxruntime_genai.Generator:
@@ -159,6 +159,14 @@ class GenaiEngine(HeldSequence):
             return {"session_options": options}
         self._placement = self._placement.model_copy(update={"weights": "mapped"})
         return {"filename": filename, "session_options": {**options, "graph_optimization_level": "ORT_DISABLE_ALL"}}
+
+
+def _append(generator: onnxruntime_genai.Generator, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Append tokens, one or more, in pieces; the logits after the last. Without asking for them no piece may follow."""
+    for start in range(0, len(ids), _CHUNK):
+        generator.append_tokens(ids[start : start + _CHUNK].astype(np.int32))
+        logits = generator.get_logits()
+    return np.asarray(logits, dtype=np.float32).reshape(-1)
 
 
 def _session_options(settings: SessionSettings) -> dict[str, int | str]:

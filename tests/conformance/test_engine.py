@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime import genai_engine, ort_engine
 from dualtune_edge.runtime.engine import Engine, EngineKind, RowsEngine, Snapshot, StateEngine, open_engine
 from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.errors import EngineError, RequestError
@@ -47,6 +48,20 @@ def test_pieces_give_what_the_whole_gives(engine: Engine, noise: float, sizes: l
         start += size
     assert engine.tokens == TOKENS
     np.testing.assert_allclose(logits, whole, atol=noise, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 299])
+def test_a_prompt_longer_than_a_chunk_gives_the_same(
+    engine: Engine, noise: float, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    whole = engine.forward(TOKENS)
+    engine.use("wide")
+    engine.use(None)
+    monkeypatch.setattr(ort_engine, "CHUNK", chunk)
+    monkeypatch.setattr(genai_engine, "_CHUNK", chunk)
+    np.testing.assert_allclose(engine.forward(TOKENS), whole, atol=noise, rtol=0)
+    engine.rewind(120)
+    np.testing.assert_allclose(engine.forward(TOKENS[120:]), whole, atol=noise, rtol=0)
 
 
 def test_a_rewound_engine_has_forgotten(engine: Engine, noise: float) -> None:
