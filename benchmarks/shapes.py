@@ -34,7 +34,9 @@ from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, To
 _SERVICES: Final = ("local", "drive", "vault", "archive", "mirror")  # each with the tools of both servers
 _TEMPLATES: Final = toolsets.HERE / "templates"
 _ARGUMENTS: Final = _TEMPLATES / "arguments.jinja"  # shows the chosen tool alone
-_ABOUT: Final = "The {} of {} in the service {}, as that service lists it. What is not absolute begins at its root."
+_ABOUT: Final = (
+    "The {} of {} in the service {}, written as that service itself lists it. What is not absolute begins at its root."
+)
 _LISTS: Final = {
     "tools14": TemplatesSpec(),
     "tools117": TemplatesSpec(selection=Path(__file__).parent / "first_sentences.jinja", arguments=_ARGUMENTS),
