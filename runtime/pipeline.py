@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class _Count:
 
 
 class Agent:
-    """Answers conversations with tool calls, one at a time.
+    """Answers conversations with tool calls, one at a time: calls of other threads wait.
 
         with Agent.open("bundle") as agent:
             print(agent.call("what changed since yesterday?"))
@@ -88,6 +89,7 @@ class Agent:
     ) -> None:
         """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
         self._tokenizers = tokenizers or TokenizersAhead(bundle)
+        self._calling = threading.Lock()  # one engine: calls of several threads wait for each other
         self._variant = variant
         self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
@@ -142,8 +144,9 @@ class Agent:
 
     def close(self) -> None:
         """Release the model."""
-        self._tokenizers.close()
-        self._engine.close()
+        with self._calling:
+            self._tokenizers.close()
+            self._engine.close()
 
     def call(self, request: str | Sequence[Message | Mapping[str, Any]], *, toolset: str | None = None) -> CallResult:
         """The tool call that the conversation needs next, or that it needs none.
@@ -160,7 +163,12 @@ class Agent:
             EngineError: the model fails.
 
         """
-        messages, count = read_messages(request), _Count()
+        messages = read_messages(request)
+        with self._calling:
+            return self._answer(messages, toolset)
+
+    def _answer(self, messages: Sequence[Message], toolset: str | None) -> CallResult:
+        count = _Count()
         routed = self._routed(messages, toolset, count)
         entry = self._toolset(routed.winner if routed else toolset)
         after_toolset = count.elapsed()

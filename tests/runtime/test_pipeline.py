@@ -1,5 +1,8 @@
+import itertools
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,6 +121,24 @@ def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str,
     assert set(printed["tokens"]) == {
         "prompt", "reused", "forced", "decided", "drafted", "accepted", "forwards",
     }  # fmt: skip
+
+
+def test_calls_of_several_threads_wait_for_each_other(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    shared = agent(LOG)
+    engine = shared._engine
+    inside: list[int] = []
+    forward = engine.forward
+
+    def watched(tokens: Sequence[int]) -> NDArray[np.float32]:
+        inside.append(threading.get_ident())
+        return forward(tokens)
+
+    engine.forward = watched
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: shared.call(f"{QUESTION} {number}"), range(8)))
+    assert {(answer.tool, str(answer.arguments)) for answer in answers} == {("log", "{'count': 3}")}
+    turns = [thread for thread, _ in itertools.groupby(inside)]
+    assert len(turns) <= len(answers)  # no call's forwards have another's between them
 
 
 def test_no_tool_is_an_outcome(agent: Callable[[Mapping[str, str]], Agent]) -> None:
