@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +28,12 @@ from dualtune_edge.runtime.bundle_checks import is_plain
 from dualtune_edge.toolkit.errors import OutputError, RoomError, SpecError
 from dualtune_edge.toolkit.files import publish, refuse_existing, sha256_file, sync, unwritable
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.lock import exclusive
+from dualtune_edge.toolkit.lock import held_folder
 from dualtune_edge.toolkit.manifest import FileEntry
 
 JOURNAL: Final = "export.json"
 SCRATCH: Final = "scratch"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_LOCK: Final = "lock"
 _BUNDLE: Final = "bundle"
 
 
@@ -113,7 +111,7 @@ class Work:
         refuse_existing(self._output)
         self._stack = contextlib.ExitStack()
         try:
-            self._stack.enter_context(exclusive(self._root / _LOCK))
+            self._stack.enter_context(held_folder(self._root))
         except BlockingIOError:
             raise OutputError(
                 str(self._output),
@@ -136,12 +134,8 @@ class Work:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         done = self._published or not self._parts
         if done:
-            self._remove()
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()
-        if done and sys.platform == "win32":  # it does not remove what is open; nor now, if someone else opened it
-            with contextlib.suppress(OSError):
-                (self._root / _LOCK).unlink()
-                self._root.rmdir()
         if not done:
             self._tell_kept(self._root, sum(file.size for part in self._parts.values() for file in part.files))
         cause = error
@@ -285,14 +279,6 @@ class Work:
                     path.rmdir()  # if it is empty
             elif path not in claimed:
                 path.unlink()
-
-    def _remove(self) -> None:
-        """The lock last: while it is there, nobody else begins."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                (self._root / _LOCK).unlink()
-                self._root.rmdir()
 
 
 def _lacks_room(error: BaseException) -> bool:

@@ -6,17 +6,16 @@ import contextlib
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.files import aside, remove_abandoned
 
 CACHE_VARIABLE: Final = "DUALTUNE_EDGE_CACHE"
 BUDGET_VARIABLE: Final = "DUALTUNE_EDGE_CACHE_MB"
 _ENTRY_NAME: Final = 64  # characters: a SHA-256
-_ABANDONED: Final = 3_600  # seconds: a stage that is older belongs to a process that was killed
 
 
 def cache_folder() -> Path:
@@ -89,8 +88,8 @@ def evict(kept: Path) -> None:
     entries: list[tuple[float, int, Path]] = []
     for path in cache_folder().iterdir():
         with contextlib.suppress(OSError):  # another process may be dropping it
-            if path.name.endswith(".partial") and path.stat().st_mtime < time.time() - _ABANDONED:
-                shutil.rmtree(path, ignore_errors=True)
+            if path.name.endswith(".partial"):
+                remove_abandoned(path)
             if len(path.name) == _ENTRY_NAME and path.is_dir():
                 size = sum(file.stat().st_size for file in path.iterdir())
                 entries.append((path.stat().st_mtime, size, path))
@@ -105,7 +104,5 @@ def evict(kept: Path) -> None:
 
 def drop(entry: Path) -> None:
     """Remove an entry. Under its name it is gone at once, so that nobody finds half of one."""
-    gone = entry.with_name(f".{entry.name}.{os.getpid()}.partial")
-    with contextlib.suppress(OSError):  # Windows: another process has it open, so it stays
+    with contextlib.suppress(OSError), aside(entry) as gone:  # Windows: where another process has it open it stays
         entry.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)

@@ -9,9 +9,7 @@ damaged file pass. docs/limits.md says so, and how to have everything hashed aga
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection
 from hashlib import sha256
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 
 from dualtune_edge.runtime.cache_folder import cache_folder
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.files import aside
 from dualtune_edge.toolkit.frozen import Frozen
 
 _FOLDER: Final = "verified"
@@ -102,10 +101,6 @@ def _write(record: _Record) -> None:
             with contextlib.suppress(ValidationError):
                 if not Path(_Record.model_validate_json(other.read_bytes()).root).is_dir():
                     other.unlink()
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(record.model_dump_json())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with aside(path) as stage:
+            stage.write_text(record.model_dump_json(), encoding="utf-8")
+            stage.replace(path)

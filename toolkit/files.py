@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.lock import held_folder
 
+_STAGE: Final = "stage"  # in the folder that is held for it
 _CHUNK: Final = 1 << 20  # bytes read at a time
 _PLAIN: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,98}[a-z0-9_])?")  # no upper case: Windows and macOS fold it
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # device names of Windows
@@ -45,17 +47,51 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     """
     refuse_existing(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    except OSError as error:
-        raise unwritable(target, error) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stage = stack.enter_context(aside(target))
+            stage.mkdir()
+        except OSError as error:
+            raise unwritable(target, error) from None
         yield stage
-        stage.chmod(0o755)  # mkdtemp's own mode keeps other users out
         publish(stage, target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A path on the disk of `target` where nothing is; what is there at the end is removed.
+
+    It lies in `.NAME.0.partial`, or the next number where another process holds that. What a killed one left there is
+    cleared by the next one.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    with contextlib.ExitStack() as stack:
+        for number in itertools.count():
+            folder = target.parent / f".{target.name}.{number}.partial"
+            with contextlib.suppress(BlockingIOError):
+                stack.enter_context(held_folder(folder))
+                break
+        stage = folder / _STAGE
+        _remove(stage)
+        stack.callback(_remove, stage)
+        yield stage
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove a `.NAME.N.partial` (`aside`) that a killed process left; one at work keeps it."""
+    with contextlib.suppress(OSError), held_folder(folder):
+        _remove(folder / _STAGE)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there, as far as the system lets it go."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def publish(stage: Path, target: Path) -> None:

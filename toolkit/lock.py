@@ -7,12 +7,42 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+_NAME: Final = "lock"  # of the file in a held folder
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is not there, by the file `lock` in it; at the end both go if nothing else is left.
+
+    Raises:
+        BlockingIOError: another process, or another part of this one, holds it.
+        OSError: it cannot be written.
+
+    """
+    try:
+        with exclusive(folder / _NAME):
+            try:
+                yield
+            finally:
+                if sys.platform != "win32":
+                    _remove_empty(folder)
+    finally:
+        if sys.platform == "win32":  # it does not remove what is open; nor now, if someone else opened it
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [_NAME]:
+            (folder / _NAME).unlink()
+            folder.rmdir()
 
 
 @contextlib.contextmanager

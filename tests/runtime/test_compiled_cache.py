@@ -11,6 +11,7 @@ import pytest
 from dualtune_edge.runtime.cache_folder import BUDGET_VARIABLE, CACHE_VARIABLE, cache_budget, cache_folder, no_room
 from dualtune_edge.runtime.compiled_cache import cached_folder, open_cached
 from dualtune_edge.toolkit.errors import OutputError, ProfileError
+from dualtune_edge.toolkit.files import aside
 
 
 class Provider:
@@ -190,11 +191,13 @@ def test_those_not_used_for_longest_leave_first(cache: Path, monkeypatch: pytest
 
 
 def test_what_a_killed_process_left_goes(cache: Path) -> None:
-    for name, time in (("old", 1), ("new", None)):
-        (cache / f".{name}.partial").mkdir(parents=True)
-        os.utime(cache / f".{name}.partial", time and (time, time))
-    cached_folder("a", fill(1))
-    assert [path.name for path in cache.iterdir() if path.name.endswith(".partial")] == [".new.partial"]
+    killed = cache / ".killed.0.partial"
+    (killed / "stage").mkdir(parents=True)
+    (killed / "lock").touch()
+    with aside(cache / "working") as stage:
+        stage.mkdir()
+        cached_folder("a", fill(1))
+        assert [path for path in cache.iterdir() if path.name.endswith(".partial")] == [stage.parent]
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "much", "１"])

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,33 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         (stage / "file").write_text("x", encoding="utf-8")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    killed = f"""
+import os, pathlib
+from dualtune_edge.toolkit.files import staged_folder
+
+with staged_folder(pathlib.Path({str(target)!r})) as stage:
+    (stage / "half").write_text("x", encoding="utf-8")
+    os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    assert list(tmp_path.rglob("half"))
+    with staged_folder(target) as stage:
+        (stage / "whole").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["bundle", "bundle/whole"]
+
+
+def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "bundle") as stage:
+        (stage / "first").touch()
+        with pytest.raises(ZeroDivisionError), staged_folder(tmp_path / "bundle") as other:  # noqa: PT012
+            assert list(other.iterdir()) == []
+            raise ZeroDivisionError
+        assert [path.name for path in stage.iterdir()] == ["first"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["bundle", "bundle/first"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "broken link"])
