@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.plan import Plans
-from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
 
 
 def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -1,36 +1,25 @@
 """Arguments as greedy JSON under a tool's schema: the model decides only where the schema leaves a choice.
 
-The grammar is the frame's `pending` text, the schema's JSON as the template would write it, and the frame's `tail`;
-tokens may straddle these borders. What the grammar forces is never computed by itself: it rides along in the next
-forward. What the grammar cannot hold of a schema (`Grammar.unenforced`) is checked when the arguments are written.
+What the grammar forces is never computed by itself: it rides along in the next forward. What the grammar cannot hold of
+a schema (`Grammar.unenforced`) is checked when the arguments are written.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Final
+from typing import Any
 
-import jsonschema
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 from numpy.typing import NDArray
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from dualtune_edge.runtime.draft_tokens import FIRST_DRAFT, LONGEST_DRAFT, NO_DRAFT, Draft, continuation, follow
 from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, RowsEngine
-from dualtune_edge.toolkit import limits, strict_json
-from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
-from dualtune_edge.toolkit.prompts import Frame
-from dualtune_edge.toolkit.tools import Tool
-
-_MESSAGE: Final = 200  # characters of a fault that are told
-_GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
-_STATE: Final = "\n<state>"  # or this
+from dualtune_edge.runtime.grammar import Grammar
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 
 @dataclass(frozen=True)
@@ -43,99 +32,6 @@ class Arguments:
     forwards: int  # runs of the model
     drafted: int = 0  # tokens that a drafter proposed
     accepted: int = 0  # of these, those that the model decided
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """The constraint on one tool's arguments. `unenforced`: what of the schema is left to the check afterwards."""
-
-    tool: Tool
-    frame: Frame
-    tokenizer: LLTokenizer
-    source: str  # llguidance's form
-    unenforced: tuple[str, ...] = ()
-
-    def matcher(self) -> LLMatcher:
-        """A matcher before the first character."""
-        return LLMatcher(self.tokenizer, self.source, log_level=0)
-
-    def parse(self, text: str) -> dict[str, Any]:
-        """The arguments in a whole text (pending + JSON + tail).
-
-        Raises:
-            RequestError: no JSON object as RFC 8259 has it, or not one that fits the schema.
-
-        """
-        written = text.removeprefix(self.frame.pending).removesuffix(self.frame.tail)
-        try:
-            value = strict_json.loads(written)
-        except strict_json.JsonError as error:
-            raise self._refusal(str(error)) from None
-        if not isinstance(value, dict):
-            raise self._refusal(f"{type(value).__name__} {written[:80]!r}")
-        fault = _fault(value, self.tool)
-        if fault:
-            raise self._refusal(fault)
-        return value
-
-    def _refusal(self, found: str) -> RequestError:
-        return RequestError(
-            f"arguments of {self.tool.name!r}",
-            found=found,
-            expected="a JSON object that fits the tool's schema",
-            fix="Say more plainly what the values are; if it comes again, train the tool's adapter further.",
-        )
-
-
-def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequence[int]) -> LLTokenizer:
-    """A tokenizer as llguidance sees it; a second's work for 150,000 tokens.
-
-    Args:
-        tokenizer_json: the text of tokenizer.json.
-        vocab_size: width of the logits, which may exceed the tokenizer's own vocabulary.
-        end_of_turn: tokens that end the assistant's turn.
-
-    Raises:
-        CheckpointError: llguidance cannot read it.
-
-    """
-    try:
-        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
-    except ValueError as error:
-        raise CheckpointError(
-            "tokenizer.json",
-            found=str(error),
-            expected="a byte-level or byte-fallback tokenizer with an end-of-turn token",
-            fix="Take a base whose tokenizer is one.",
-        ) from None
-
-
-def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar:
-    """The constraint for one tool; milliseconds for ordinary schemas.
-
-    Raises:
-        ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
-
-    """
-    source, unenforced = _source(tool, frame, lenient=False), list[str]()
-    failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
-    if failed:
-        source = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
-        failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
-        unenforced = messages
-    if not failed:
-        grammar = Grammar(tool, frame, tokenizer, source, tuple(map(_reason, unenforced)))
-        matcher = grammar.matcher()
-        matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
-        if not matcher.is_error():
-            return grammar
-        messages = [matcher.get_error()]
-    raise ToolsError(
-        f"schema of {tool.name!r}",
-        found=_reason(messages[0]),
-        expected="a schema that can be enforced while the arguments are written",
-        fix="Simplify it; docs/limits.md lists what can be enforced.",
-    )
 
 
 def write_arguments(
@@ -164,7 +60,7 @@ def write_arguments(
     count = _Count()
     while True:
         forced = matcher.compute_ff_tokens()
-        _consume(matcher, forced, grammar)
+        grammar.consume(matcher, forced)
         queue += forced
         written += forced
         if matcher.is_accepting():  # only at the very end: an object is never complete before its brace
@@ -213,7 +109,7 @@ def _decide(
     count.drafted += len(draft.rows) - 1
     for index, row in enumerate(draft.rows):
         token = _greedy(logits[index], matcher)
-        _consume(matcher, [token], grammar)
+        grammar.consume(matcher, [token])
         added = [*draft.tokens[:row], token]
         count.decided += 1
         whole = index + 1 == len(draft.rows)
@@ -222,7 +118,7 @@ def _decide(
             count.longest = min(2 * count.longest, LONGEST_DRAFT) if whole else FIRST_DRAFT
             break
         count.accepted += 1
-        _consume(matcher, list(draft.tokens[row + 1 : draft.rows[index + 1]]), grammar)  # forced behind it
+        grammar.consume(matcher, list(draft.tokens[row + 1 : draft.rows[index + 1]]))  # forced behind it
     return added
 
 
@@ -276,16 +172,6 @@ def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> int:
     return int(np.where(allowed, logits, -np.inf).argmax())
 
 
-def _consume(matcher: LLMatcher, tokens: list[int], grammar: Grammar) -> None:
-    if not matcher.consume_tokens(tokens) or matcher.is_error():
-        raise ToolsError(
-            f"schema of {grammar.tool.name!r}",
-            found=_reason(matcher.get_error()) or "no token that the constraint allows",
-            expected="a schema that can be followed token by token",
-            fix="Simplify the schema: shorter patterns, fewer alternatives.",
-        )
-
-
 def _refuse_endless(engine: Engine, queue: Sequence[int], written: Sequence[int], grammar: Grammar) -> None:
     """Where a forward would go beyond the context once arguments were begun, say that it is they that do not end."""
     if len(written) <= limits.ARGUMENT_TOKENS:
@@ -298,50 +184,3 @@ def _refuse_endless(engine: Engine, queue: Sequence[int], written: Sequence[int]
         expected=f"an end within {limits.ARGUMENT_TOKENS:,} tokens and the model's context",
         fix="Ask for shorter values, or shorten the conversation.",
     )
-
-
-def _source(tool: Tool, frame: Frame, *, lenient: bool) -> str:
-    guidance = {
-        "whitespace_flexible": False,
-        "item_separator": frame.item_separator,  # a regex to llguidance; the dialects' separators mean themselves
-        "key_separator": frame.key_separator,
-        "json_allow_general_unicode_escapes": frame.ascii_only,
-        "lenient": lenient,
-    }
-    schema = json.dumps({**tool.parameters, "x-guidance": guidance})
-    pending, tail = json.dumps(frame.pending), json.dumps(frame.tail)
-    source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\narguments: %json {schema}\n")
-    return source
-
-
-def _fault(value: dict[str, Any], tool: Tool) -> str | None:
-    """Why the schema refuses the value; None if it does not."""
-    schema = tool.parameters
-    validator_class = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    exact = jsonschema.validators.extend(validator_class, {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
-    validator = exact(schema, registry=Registry())  # an empty registry: nothing is fetched
-    try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-    except Unresolvable as unresolvable:
-        return f"a reference that leads nowhere: {unresolvable}"
-    if error is None:
-        return None
-    message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
-    return f"{message} (at {error.json_path})"
-
-
-def _multiple_of(
-    validator: Any,
-    factor: float,
-    value: object,
-    schema: object,  # noqa: ARG001 - jsonschema passes it
-) -> Iterator[jsonschema.ValidationError]:
-    """In decimals, as both are written: jsonschema divides floats, by which 19.99 is no multiple of 0.01."""
-    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
-        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {factor!r}")
-
-
-def _reason(message: str) -> str:
-    """The reason that llguidance gives, without the place in our grammar and the copy of it."""
-    reason = message.partition(_GRAMMAR)[0].partition(_STATE)[0].rpartition("JSON schema: ")[2]
-    return " ".join(reason.split())

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, write_arguments
+from dualtune_edge.runtime.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.bundle import Bundle, Verify, open_bundle
 from dualtune_edge.runtime.choice import Choice, choose_behind
 from dualtune_edge.runtime.conversation import read_messages
 from dualtune_edge.runtime.drafts import Drafter
 from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
+from dualtune_edge.runtime.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.kv_reuse import KvReuse
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from llguidance import LLTokenizer
 from tokenizers import Tokenizer
 
-from dualtune_edge.runtime.arguments import open_tokenizer
 from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.grammar import open_tokenizer
 
 
 class TokenizersAhead:

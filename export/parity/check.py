@@ -17,7 +17,7 @@ from dualtune_edge.export.parity.reference import open_reference
 from dualtune_edge.export.parity.remembered import Memory, Remembering
 from dualtune_edge.export.parity.sides import Graphs, Side
 from dualtune_edge.export.plan import PlannedStage, Plans
-from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.parity import StageParity
 from dualtune_edge.toolkit.prompts import Prompter

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtune_edge.runtime.arguments import Grammar, write_arguments
+from dualtune_edge.runtime.arguments import write_arguments
 from dualtune_edge.runtime.choice import Choice, choose
 from dualtune_edge.runtime.engine import Engine
+from dualtune_edge.runtime.grammar import Grammar
 from dualtune_edge.runtime.held_sequence import HeldSequence
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts import common_prefix

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from dualtune_edge.export.parity.messages import request
 from dualtune_edge.export.parity.metrics import Comparison, distance, summary
 from dualtune_edge.export.parity.record import Question, Record, logits_after, record
-from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.runtime.engine import Engine, Snapshot
+from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.manifest import Stage

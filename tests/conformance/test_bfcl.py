@@ -15,8 +15,8 @@ from llguidance import LLMatcher
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.choice import choose
+from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.messages import call
 from dualtune_edge.toolkit.ordering import in_schema_order

@@ -11,9 +11,10 @@ from llguidance import LLTokenizer
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.runtime.arguments import Arguments, Grammar, compile_grammar, open_tokenizer, write_arguments
+from dualtune_edge.runtime.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.drafts import Drafter
+from dualtune_edge.runtime.grammar import Grammar, compile_grammar, open_tokenizer
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
 from dualtune_edge.toolkit.messages import user

@@ -18,8 +18,8 @@ from dualtune_edge.export.parity.compare import compare, compare_before
 from dualtune_edge.export.parity.record import Question, record
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.arguments import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.engine import Engine, open_engine
+from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.manifest import Quantization
