@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -76,33 +77,10 @@ def export(
             --selection adapters/selection --arguments adapters/arguments -o bundle
 
     """
-    flags: dict[str, object] = {"--base": base, "--tools": tools, "--selection": selection, "--arguments": arguments}
-    flags |= {"--graph": graph, "--mode": mode, "--prefix-states-mb": prefix_states_mb}
-    given = ", ".join(flag for flag, value in flags.items() if value is not None)
-    if spec and not given:
-        asked = read_spec(spec)
-        asked = asked.model_copy(update={"profiles": tuple(profile)}) if profile else asked
-    elif base and tools and not spec:
-        asked = ExportSpec.from_flags(
-            base,
-            tools,
-            graph=graph,
-            selection=selection,
-            arguments=arguments,
-            mode=mode,
-            profiles=profile or (),
-            prefix_states_mb=prefix_states_mb,
-        )
-    else:
-        raise SpecError(
-            "the command line",
-            found=f"{spec} together with {given}" if spec else given or "neither a spec nor flags",
-            expected="either a SPEC.yaml, or --base and --tools at least",
-            fix="Say in the spec what the flags say.",
-        )
-    asked = asked.model_copy(update={"quantization": quantization}) if quantization else asked
-    asked = asked.model_copy(update={"prefix_states_type": prefix_states_type}) if prefix_states_type else asked
-    asked = _checked(asked, calibration, no_parity=no_parity)
+    asked = _asked(spec, _Flags(base, graph, tools, selection, arguments, mode, prefix_states_mb))
+    instead = {"profiles": tuple(profile or ()), "quantization": quantization, "prefix_states_type": prefix_states_type}
+    asked = asked.model_copy(update={name: value for name, value in instead.items() if value})
+    asked = _compared(asked, calibration, no_parity=no_parity)
     if dry_run:
         needed = preflight(asked, output)
         console.result(needed, needs(needed), as_json=as_json)
@@ -113,7 +91,47 @@ def export(
     console.result(report, _text(report), as_json=as_json)
 
 
-def _checked(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) -> ExportSpec:
+@dataclass(frozen=True)
+class _Flags:
+    """Those that stand instead of a spec; None where one is not given."""
+
+    base: Path | None
+    graph: Path | None
+    tools: Path | None
+    selection: Path | None
+    arguments: Path | None
+    mode: Mode | None
+    prefix_states_mb: int | None
+
+    @property
+    def given(self) -> str:
+        """The names of those given."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _asked(spec: Path | None, flags: _Flags) -> ExportSpec:
+    if spec and not flags.given:
+        return read_spec(spec)
+    if flags.base and flags.tools and not spec:
+        return ExportSpec.from_flags(
+            flags.base,
+            flags.tools,
+            graph=flags.graph,
+            selection=flags.selection,
+            arguments=flags.arguments,
+            mode=flags.mode,
+            prefix_states_mb=flags.prefix_states_mb,
+        )
+    raise SpecError(
+        "the command line",
+        found=f"{spec} together with {flags.given}" if spec else flags.given or "neither a spec nor flags",
+        expected="either a SPEC.yaml, or --base and --tools at least",
+        fix="Say in the spec what the flags say.",
+    )
+
+
+def _compared(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) -> ExportSpec:
     """The spec with what the flags say of the comparison."""
     if calibration and (no_parity or spec.parity is None):
         raise SpecError(

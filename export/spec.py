@@ -7,7 +7,7 @@ file that names them. docs/guide.md shows a whole file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -178,7 +178,6 @@ class ExportSpec(Frozen):
         selection: Path | None = None,
         arguments: Path | None = None,
         mode: Mode | None = None,
-        profiles: Sequence[str] = (),
         prefix_states_mb: int | None = None,
     ) -> ExportSpec:
         """One toolset, named after its tool list's file.
@@ -190,8 +189,8 @@ class ExportSpec(Frozen):
         if not _is_there(tools, folder_wanted=False):
             raise _nowhere("--tools", tools, folder_wanted=False)
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
-        value = {"base": base, "toolsets": [toolset], "mode": mode, "profile": list(profiles)}
-        value |= {"graph": graph} | ({} if prefix_states_mb is None else {"prefix_states_mb": prefix_states_mb})
+        value = {"base": base, "toolsets": [toolset], "mode": mode, "graph": graph}
+        value |= {} if prefix_states_mb is None else {"prefix_states_mb": prefix_states_mb}
         return _validate(value, Path(), _flag)
 
 

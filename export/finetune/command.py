@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -69,37 +69,8 @@ def finetune(
         dualtune-edge finetune --stage selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
 
     """
-    values: dict[str, Any] = {
-        "stage": stage,
-        "base": base,
-        "tools": tools,
-        "data": data,
-        "output": output,
-        "tool": tool,
-        "toolset": toolset,
-        "template": template,
-        "keep": dict(map(_share, keep or ())),
-        "too_long": too_long,
-        "max_length": max_length,
-        "rank": rank,
-        "alpha": alpha,
-        "rslora": rslora,
-        "targets": tuple(target or TARGETS),
-        "dropout": dropout,
-        "dtype": dtype,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "max_steps": max_steps,
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "warm_up_steps": warm_up_steps,
-        "weight_decay": weight_decay,
-        "autocast": autocast,
-        "seed": seed,
-        "threads": threads,
-        "checkpoint_every": checkpoint_every,
-        "resume": resume,
-    }
+    values = locals() | {"keep": dict(map(_share, keep or ())), "targets": tuple(target or TARGETS)}
+    del values["target"], values["as_json"]  # the other options have the names of the settings
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks an old question
     logging.disable_progress_bar()
     settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
