@@ -69,6 +69,17 @@ def untied(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return read_checkpoint(folder)
 
 
+@pytest.fixture(scope="module")
+def base_and_adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the module's own with a small `base` and two adapters for it, `one` and `two`."""
+    folder = tmp_path_factory.mktemp("desk")
+    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
+    config = LoraConfig(r=4, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    for seed, name in enumerate(("one", "two")):
+        write_adapter(folder / name, folder / "base", config, seed=seed)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def float_graph(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """Of `tiny`, not quantized."""

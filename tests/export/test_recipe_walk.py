@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig
 
 from dualtune_edge.export import graphs, recipes, stages
 from dualtune_edge.export.inputs import read_inputs
 from dualtune_edge.export.parity.torch_engine import TorchEngine
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
 from dualtune_edge.export.steps import Steps
@@ -42,12 +40,8 @@ BETWEEN = 1e-3  # nats: on random weights int4 is above, int8 below, each by a f
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("desk")
-    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
-    config = LoraConfig(r=4, target_modules=list(MODULES), task_type="CAUSAL_LM")
-    for seed, name in enumerate(("one", "two")):
-        write_adapter(folder / name, folder / "base", config, seed=seed)
+def desk(base_and_adapters: Path) -> Path:
+    folder = base_and_adapters
     (folder / "files.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
     return folder
 

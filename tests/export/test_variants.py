@@ -10,7 +10,6 @@ from dualtune_edge.export import budget, stages
 from dualtune_edge.export import variants as export_variants
 from dualtune_edge.export.budget import planned_weights, refuse_built_over_budget
 from dualtune_edge.export.inputs import Place, read_inputs
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.export.variants import plan_models
@@ -34,14 +33,8 @@ profile: [cpu-x64, openvino, merged.toml, coarse.toml]
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from peft import LoraConfig
-
-    folder = tmp_path_factory.mktemp("desk")
-    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
-    config = LoraConfig(r=4, target_modules=list(MODULES), task_type="CAUSAL_LM")
-    for seed, name in enumerate(("one", "two")):
-        write_adapter(folder / name, folder / "base", config, seed=seed)
+def desk(base_and_adapters: Path) -> Path:
+    folder = base_and_adapters
     (folder / "files.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
     (folder / "dualtune.yaml").write_text(SPEC, encoding="utf-8")
     data = resources.files("dualtune_edge.profiles") / "data" / "cpu-x64.toml"

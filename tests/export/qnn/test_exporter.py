@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peft import LoraConfig
 
 from dualtune_edge.export import stages
 from dualtune_edge.export.qnn import command, exporter
 from dualtune_edge.export.qnn.compile import Compiled
 from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
@@ -93,12 +91,8 @@ def compiler() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("desk")
-    write_checkpoint(folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
-    config = LoraConfig(r=4, target_modules=list(MODULES), task_type="CAUSAL_LM")
-    for seed, name in enumerate(("one", "two")):
-        write_adapter(folder / name, folder / "base", config, seed=seed)
+def desk(base_and_adapters: Path) -> Path:
+    folder = base_and_adapters
     (folder / "files.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
     (folder / "dualtune.yaml").write_text(SPEC, encoding="utf-8")
     (folder / "soc.toml").write_text(PROFILE, encoding="utf-8")
