@@ -7,8 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.plan import PlannedStage, Plans
+from dualtune_edge.export.toolset_inputs import AdapterSource
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.graph_form import DynamicGraph
 from dualtune_edge.toolkit.manifest import (

@@ -19,7 +19,7 @@ from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
-from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.modules import Extra
@@ -27,6 +27,7 @@ from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.steps import Steps
+from dualtune_edge.export.toolset_inputs import AdapterSource
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Step, Work, files_in

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dualtune_edge.export.checkpoint import Checkpoint
-from dualtune_edge.export.inputs import AdapterSource, Inputs, ToolsetSource
+from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.toolset_inputs import AdapterSource, ToolsetSource
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import Kind

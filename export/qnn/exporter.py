@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dualtune_edge.export.calibration_prompts import calibration_prompts
-from dualtune_edge.export.inputs import AdapterSource, Inputs
+from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.plan import ROOM, PlannedStage, Plans
 from dualtune_edge.export.progress import Stages
@@ -16,6 +16,7 @@ from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.states import with_states
 from dualtune_edge.export.steps import Steps
+from dualtune_edge.export.toolset_inputs import AdapterSource
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
 from dualtune_edge.runtime.qnn import Htp, compiler, find_htp

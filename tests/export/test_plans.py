@@ -11,10 +11,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from dualtune_edge.export.checkpoint import Checkpoint
-from dualtune_edge.export.inputs import AdapterSource, Inputs, ToolsetSource
+from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.export.plan import ROOM, plan_prompts
 from dualtune_edge.export.spec import TemplatesSpec
+from dualtune_edge.export.toolset_inputs import AdapterSource, ToolsetSource
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import CacheShape, Kind, Quantization
 from dualtune_edge.toolkit.tools import Tool, Toolset
