@@ -9,7 +9,7 @@ from typing import Final
 
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.plan import PlannedStage, Plans
-from dualtune_edge.export.toolset_inputs import AdapterSource
+from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.graph_form import DynamicGraph
 from dualtune_edge.toolkit.manifest import (
@@ -157,7 +157,7 @@ def _prompt_bytes(plan: PromptPlan) -> bytes:
     return (plan.model_dump_json() + "\n").encode()
 
 
-def _adapter(source: AdapterSource, path: str) -> AdapterEntry:
+def _adapter(source: AdapterInput, path: str) -> AdapterEntry:
     return AdapterEntry(
         name=source.name,
         kind=source.kind,

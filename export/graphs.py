@@ -27,7 +27,7 @@ from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.toolset_inputs import AdapterSource
+from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Step, Work, files_in
@@ -44,7 +44,7 @@ _SLOTS: Final = TypeAdapter(SlotMap)
 class Placed:
     """An adapter and where in the bundle it goes. Stages with one adapter share its file."""
 
-    source: AdapterSource
+    source: AdapterInput
     path: str
 
 

@@ -11,7 +11,7 @@ from dualtune_edge.export.optimum_graph.description import Decoder
 from dualtune_edge.export.optimum_graph.read import read_folder
 from dualtune_edge.export.recipes import AUTO, RECIPES, candidates
 from dualtune_edge.export.spec import ExportSpec
-from dualtune_edge.export.toolset_inputs import AdapterSource, ToolsetSource, read_toolsets, toolset_warnings
+from dualtune_edge.export.toolset_inputs import AdapterInput, ToolsetInput, read_toolsets, toolset_warnings
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
 from dualtune_edge.toolkit.errors import SpecError
@@ -43,7 +43,7 @@ class Inputs:
     """
 
     checkpoint: Checkpoint
-    toolsets: tuple[ToolsetSource, ...]
+    toolsets: tuple[ToolsetInput, ...]
     quantization: Quantization
     profile: HardwareProfile | None  # the first with a dynamic graph: the primary model is built for it
     profiles: tuple[HardwareProfile, ...]
@@ -55,7 +55,7 @@ class Inputs:
     place: Place = Place()
 
     @property
-    def adapters(self) -> tuple[AdapterSource, ...]:
+    def adapters(self) -> tuple[AdapterInput, ...]:
         """Every adapter, a toolset's selection first."""
         return tuple(
             adapter

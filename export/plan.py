@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.inputs import Inputs
-from dualtune_edge.export.toolset_inputs import AdapterSource, ToolsetSource
+from dualtune_edge.export.toolset_inputs import AdapterInput, ToolsetInput
 from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import Kind
@@ -28,7 +28,7 @@ class PlannedStage:
 
     name: str
     plan: PromptPlan
-    adapter: AdapterSource | None = None
+    adapter: AdapterInput | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def toolset_entry(toolset: Toolset) -> Tool:
 
 
 def choose_template(
-    kind: Kind, checkpoint: Checkpoint, *, adapter: AdapterSource | None, named: Path | None
+    kind: Kind, checkpoint: Checkpoint, *, adapter: AdapterInput | None, named: Path | None
 ) -> ChatTemplate:
     """The adapter's own template, else the spec's, else the base's, else the built-in one.
 
@@ -110,7 +110,7 @@ def _toolset_choice(inputs: Inputs) -> PlannedStage:
     )
 
 
-def _toolset(source: ToolsetSource, inputs: Inputs) -> PlannedToolset:
+def _toolset(source: ToolsetInput, inputs: Inputs) -> PlannedToolset:
     checkpoint, tools = inputs.checkpoint, source.toolset.tools
     template = choose_template("selection", checkpoint, adapter=source.selection, named=source.templates.selection)
     prompter = Prompter(template, checkpoint.tokenizer, (*tools, no_tool_entry(inputs.no_tool)))
@@ -134,7 +134,7 @@ def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inp
     )
 
 
-def _arguments(tool: Tool, source: ToolsetSource, inputs: Inputs) -> PlannedStage:
+def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs) -> PlannedStage:
     adapter = source.arguments.get(tool.name)
     template = choose_template("arguments", inputs.checkpoint, adapter=adapter, named=source.templates.arguments)
     prompter = Prompter(template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name)

@@ -21,7 +21,7 @@ from dualtune_edge.export.assemble import PACKAGES
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.parity.check import Subject
-from dualtune_edge.export.toolset_inputs import AdapterSource
+from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.work_folder import Step
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import HardwareProfile
@@ -53,18 +53,18 @@ class Steps:
         """model/model.onnx; its value is the slots."""
         return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed, *self._kv)
 
-    def external(self, source: AdapterSource, path: str, slots: str) -> Step:
+    def external(self, source: AdapterInput, path: str, slots: str) -> Step:
         """An adapter's file; `slots`: those of the graph, as JSON."""
         return _step(path, slots, source.sha256)
 
-    def merged(self, source: AdapterSource, path: str) -> Step:
+    def merged(self, source: AdapterInput, path: str) -> Step:
         """A merged adapter's graph."""
         return _step(path, self.weights.key, source.sha256, _machine(), *self._kv)
 
     def static(
         self,
         path: str,
-        source: AdapterSource | None,
+        source: AdapterInput | None,
         profile: HardwareProfile,
         prompts: Sequence[Sequence[int]],
         compiler: str,
@@ -78,7 +78,7 @@ class Steps:
         asked = [list(prompt) for prompt in prompts]
         return _step(path, self.weights.key, source and source.sha256, about, asked, compiler, _machine())
 
-    def made_of(self, source: AdapterSource | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
+    def made_of(self, source: AdapterInput | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
         """What a forward under an adapter (None: the base) reads. It can be told before anything is built."""
         if source and source.mode == "merged":
             return (self.merged(source, path).key,)

@@ -20,7 +20,7 @@ from dualtune_edge.toolkit.tools import Tool, Toolset
 
 
 @dataclass(frozen=True)
-class AdapterSource:
+class AdapterInput:
     """An adapter that was read and found good. Its tensors are read again when they are written.
 
     Holding the tensors of forty adapters would take the memory of another base model.
@@ -58,16 +58,16 @@ class AdapterSource:
 
 
 @dataclass(frozen=True)
-class ToolsetSource:
+class ToolsetInput:
     """A toolset with its adapters; `arguments` holds those of the tools that have one."""
 
     toolset: Toolset
-    selection: AdapterSource | None
-    arguments: Mapping[str, AdapterSource]
+    selection: AdapterInput | None
+    arguments: Mapping[str, AdapterInput]
     templates: TemplatesSpec
 
 
-def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetSource, ...]:
+def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetInput, ...]:
     """Every toolset of the spec; adapters that say nothing of their mode are held in the `default` one.
 
     Raises:
@@ -154,11 +154,11 @@ def _read_toolset(
     checkpoint: Checkpoint,
     *,
     default: Mode,
-) -> ToolsetSource:
-    def read(kind: Kind, tool: str | None, adapter: AdapterSpec) -> AdapterSource:
+) -> ToolsetInput:
+    def read(kind: Kind, tool: str | None, adapter: AdapterSpec) -> AdapterInput:
         mode = adapter.mode or default
         weights = read_adapter(adapter.path, checkpoint, mode)
-        return AdapterSource(
+        return AdapterInput(
             name=".".join((kind, toolset.name, *([tool] if tool else []))),
             kind=kind,
             toolset=toolset.name,
@@ -180,7 +180,7 @@ def _read_toolset(
             expected="another name for one of them",
             fix="Set `no_tool:` to a name that no tool has.",
         )
-    return ToolsetSource(
+    return ToolsetInput(
         toolset=Toolset(name=toolset.name, description=toolset.description, tools=tools),
         selection=read("selection", None, toolset.selection) if toolset.selection else None,
         arguments={tool: read("arguments", tool, adapter) for tool, adapter in folders.items()},
@@ -188,7 +188,7 @@ def _read_toolset(
     )
 
 
-def toolset_warnings(toolsets: tuple[ToolsetSource, ...]) -> Iterable[str]:
+def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
     """What one might not expect of them."""
     for source in toolsets:
         name = source.toolset.name
@@ -202,7 +202,7 @@ def toolset_warnings(toolsets: tuple[ToolsetSource, ...]) -> Iterable[str]:
     yield from _shared(toolsets)
 
 
-def _shared(toolsets: tuple[ToolsetSource, ...]) -> Iterable[str]:
+def _shared(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
     users: dict[str, list[str]] = {}
     for source in toolsets:
         for adapter in (source.selection, *source.arguments.values()):

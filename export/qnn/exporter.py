@@ -16,7 +16,7 @@ from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.states import with_states
 from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.toolset_inputs import AdapterSource
+from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
 from dualtune_edge.runtime.qnn import Htp, compiler, find_htp
@@ -127,7 +127,7 @@ class _Build:
         self._htp: Htp | None = None
         self.keys: dict[str | None, str] = {}  # adapter (None: the base) → key of the step that made its graphs
 
-    def make(self, path: str, adapters: Sequence[AdapterSource]) -> ContextBinary:
+    def make(self, path: str, adapters: Sequence[AdapterInput]) -> ContextBinary:
         """The graphs and the context of the base, or of adapters that are one in content."""
         form, _, target = _parts(self._profile)
         names: set[str | None] = {each.name for each in adapters} or {None}
@@ -155,7 +155,7 @@ class _Build:
         """Where no stage is answered by the base, its ranges are taken from the first stage's prompts."""
         return [next(self._plans.stages)]
 
-    def _build(self, folder: Path, adapter: AdapterSource | None, prompts: Sequence[Sequence[int]]) -> None:
+    def _build(self, folder: Path, adapter: AdapterInput | None, prompts: Sequence[Sequence[int]]) -> None:
         base = self._inputs.checkpoint
         form, quantization, _ = _parts(self._profile)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def _paths(inputs: Inputs) -> dict[str, str]:
     }
 
 
-def _entry(source: AdapterSource, path: str) -> AdapterEntry:
+def _entry(source: AdapterInput, path: str) -> AdapterEntry:
     return AdapterEntry(
         name=source.name,
         kind=source.kind,

@@ -15,7 +15,7 @@ from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.own_template import TemplateText
 from dualtune_edge.export.plan import ROOM, plan_prompts
 from dualtune_edge.export.spec import TemplatesSpec
-from dualtune_edge.export.toolset_inputs import AdapterSource, ToolsetSource
+from dualtune_edge.export.toolset_inputs import AdapterInput, ToolsetInput
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.manifest import CacheShape, Kind, Quantization
 from dualtune_edge.toolkit.tools import Tool, Toolset
@@ -62,20 +62,20 @@ CHECKPOINT = Checkpoint(
 )
 
 
-def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterSource:
+def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterInput:
     own = None if template is None else TemplateText(str(template), template.read_text(encoding="utf-8"))
-    return AdapterSource(
+    return AdapterInput(
         name="x", kind=kind, toolset="files", tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
         sha256="0" * 64, template=own, extras=frozenset(), plain=True,
     )  # fmt: skip
 
 
-def source(*tools: Tool, name: str = "files") -> ToolsetSource:
+def source(*tools: Tool, name: str = "files") -> ToolsetInput:
     toolset = Toolset(name=name, description=f"About {name}", tools=tools)
-    return ToolsetSource(toolset=toolset, selection=None, arguments={}, templates=TemplatesSpec())
+    return ToolsetInput(toolset=toolset, selection=None, arguments={}, templates=TemplatesSpec())
 
 
-def inputs(*toolsets: ToolsetSource, checkpoint: Checkpoint = CHECKPOINT) -> Inputs:
+def inputs(*toolsets: ToolsetInput, checkpoint: Checkpoint = CHECKPOINT) -> Inputs:
     return Inputs(
         checkpoint=checkpoint, toolsets=toolsets, quantization=Quantization(), profile=None, profiles=(),
         profile_files=(), no_tool="summarize", toolset_template=None, warnings=(),
