@@ -20,6 +20,7 @@ from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.journal import Step
 from dualtune_edge.export.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.modules import Extra
@@ -30,7 +31,7 @@ from dualtune_edge.export.steps import Steps
 from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
-from dualtune_edge.export.work_folder import Step, Work, files_in
+from dualtune_edge.export.work_folder import Work, files_in
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import CacheShape, Mode, Quantization
 from dualtune_edge.toolkit.prompts import PromptPlan

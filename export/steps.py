@@ -19,10 +19,10 @@ import torch
 
 from dualtune_edge.export.assemble import PACKAGES
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.journal import Step
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.parity.check import Subject
 from dualtune_edge.export.toolset_inputs import AdapterInput
-from dualtune_edge.export.work_folder import Step
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.files import sha256_file

@@ -18,46 +18,18 @@ import contextlib
 import errno
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import ValidationError
-
-from dualtune_edge.runtime.bundle_checks import is_plain
-from dualtune_edge.toolkit.errors import OutputError, RoomError, SpecError
+from dualtune_edge.export.journal import JOURNAL, Part, Step, parts_of, read_parts, write_parts
+from dualtune_edge.toolkit.errors import OutputError, RoomError
 from dualtune_edge.toolkit.files import publish, refuse_existing, sha256_file, sync, unwritable
-from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.lock import held_folder
 from dualtune_edge.toolkit.manifest import FileEntry
 
-JOURNAL: Final = "export.json"
 SCRATCH: Final = "scratch"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _BUNDLE: Final = "bundle"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part by its name and by the SHA-256 of all that it is made of."""
-
-    name: str
-    key: str
-
-
-class Part(Frozen):
-    """A finished part. `value`: what was found out, where that is no file."""
-
-    name: str
-    key: str
-    files: tuple[FileEntry, ...] = ()
-    value: str = ""
-
-
-class Journal(Frozen):
-    """The whole of `export.json`."""
-
-    parts: tuple[Part, ...] = ()
 
 
 def partial(output: Path) -> Path:
@@ -73,10 +45,10 @@ def kept_bytes(output: Path) -> int:
 
     """
     try:
-        parts = _read(partial(output) / _BUNDLE / JOURNAL)
+        parts = read_parts(partial(output) / _BUNDLE)
     except OSError as error:
         raise unwritable(output, error) from None
-    return sum(file.size for part in parts.values() for file in part.files)
+    return sum(part.size for part in parts.values())
 
 
 class Work:
@@ -102,7 +74,7 @@ class Work:
         self._output, self._root = output, partial(output)
         self.folder = self._root / _BUNDLE
         self._reuse, self._tell_kept = reuse, tell_kept
-        self._others = _journal_of(reuse) if reuse else {}
+        self._others = parts_of(reuse) if reuse else {}
         self._used: dict[str, bool] = {}  # key → whether the part was there already
         self._aside: set[str] = set()  # keys among them that the bundle goes without
         self._published = False
@@ -124,7 +96,7 @@ class Work:
         try:
             refuse_existing(self._output)  # the other one may have been done a moment ago
             self.folder.mkdir(exist_ok=True)
-            self._parts = _read(self.folder / JOURNAL)
+            self._parts = read_parts(self.folder)
             self._remove_unclaimed()
         except BaseException:
             self._stack.close()
@@ -137,7 +109,7 @@ class Work:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()
         if not done:
-            self._tell_kept(self._root, sum(file.size for part in self._parts.values() for file in part.files))
+            self._tell_kept(self._root, sum(part.size for part in self._parts.values()))
         cause = error
         while cause and not _lacks_room(cause):
             cause = cause.__cause__
@@ -162,7 +134,7 @@ class Work:
         if step.key in self._used:
             return True
         part = self._parts.get(step.key)
-        if part and not self._whole(part):
+        if part and not part.is_whole(self.folder):
             self._drop(part)
             part = None
         if part is None:
@@ -196,7 +168,7 @@ class Work:
         self._parts[step.key] = Part(name=step.name, key=step.key, files=tuple(entries), value=value)
         self._used[step.key] = False
         self._aside.discard(step.key)
-        self._write()
+        write_parts(self.folder, self._parts.values())
 
     def mark(self) -> frozenset[str]:
         """What is used so far, for `set_aside`."""
@@ -209,7 +181,7 @@ class Work:
     def seal(self) -> None:
         """Leave in the folder what this export needs, and nothing else."""
         self._parts = {key: _without_scratch(self._parts[key]) for key in self._wanted()}
-        self._write()
+        write_parts(self.folder, self._parts.values())
         self._remove_unclaimed()
 
     def publish(self) -> None:
@@ -234,9 +206,6 @@ class Work:
             fix="Make room, then export again: what was finished is used again.",
         )
 
-    def _whole(self, part: Part) -> bool:
-        return all(_is(self.folder / file.path, file) for file in part.files)
-
     def _copied(self, step: Step) -> Part | None:
         part = self._others.get(step.key)
         if part is None or self._reuse is None:
@@ -258,16 +227,9 @@ class Work:
         """Forget a part before its files go: the journal never names what is not there."""
         del self._parts[part.key]
         self._used.pop(part.key, None)
-        self._write()
+        write_parts(self.folder, self._parts.values())
         for file in part.files:
             (self.folder / file.path).unlink(missing_ok=True)
-
-    def _write(self) -> None:
-        parts = tuple(sorted(self._parts.values(), key=lambda part: (part.name, part.key)))
-        stage = self.folder / f"{JOURNAL}.partial"
-        stage.write_bytes((Journal(parts=parts).model_dump_json() + "\n").encode())
-        sync(stage)
-        stage.replace(self.folder / JOURNAL)
 
     def _remove_unclaimed(self) -> None:
         claimed = {self.folder / JOURNAL} | {
@@ -285,37 +247,9 @@ def _lacks_room(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
 
 
-def _read(path: Path) -> dict[str, Part]:
-    """Parts by key; none where the journal is missing, damaged, or another version's."""
-    try:
-        journal = Journal.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return {}
-    return {part.key: part for part in journal.parts if all(is_plain(file.path) for file in part.files)}
-
-
-def _journal_of(bundle: Path) -> dict[str, Part]:
-    parts = _read(bundle / JOURNAL)
-    if not parts:
-        raise SpecError(
-            str(bundle),
-            found=f"no {JOURNAL} that names finished parts",
-            expected="a bundle that `export` wrote",
-            fix="Name another bundle, or export without --reuse.",
-        )
-    return parts
-
-
 def _without_scratch(part: Part) -> Part:
     files = tuple(file for file in part.files if not file.path.startswith(f"{SCRATCH}/"))
     return part.model_copy(update={"files": files})
-
-
-def _is(path: Path, entry: FileEntry) -> bool:
-    try:
-        return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
-    except OSError:
-        return False
 
 
 def files_in(folder: Path) -> Iterator[Path]:

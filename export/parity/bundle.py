@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.journal import Step
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, compare_stages
 from dualtune_edge.export.parity.first_layers import enough_layers, first_layers
@@ -17,7 +18,7 @@ from dualtune_edge.export.parity.remembered import Memory
 from dualtune_edge.export.parity.sides import Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
-from dualtune_edge.export.work_folder import Step, Work
+from dualtune_edge.export.work_folder import Work
 from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.manifest import Quantization
 from dualtune_edge.toolkit.parity import Depth, ParityReport, StageParity

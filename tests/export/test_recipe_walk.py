@@ -11,11 +11,12 @@ import pytest
 
 from dualtune_edge.export import graphs, recipes, stages
 from dualtune_edge.export.inputs import read_inputs
+from dualtune_edge.export.journal import Step
 from dualtune_edge.export.parity.torch_engine import TorchEngine
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
 from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.work_folder import Step, Work
+from dualtune_edge.export.work_folder import Work
 from dualtune_edge.runtime.bundle import open_bundle
 from dualtune_edge.runtime.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent

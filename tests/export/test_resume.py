@@ -12,10 +12,11 @@ import pytest
 from peft import LoraConfig
 
 from dualtune_edge.export import graphs, models, stages, steps
+from dualtune_edge.export.journal import JOURNAL, Step
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.report import ExportReport
 from dualtune_edge.export.spec import read_spec
-from dualtune_edge.export.work_folder import JOURNAL, Step, Work, kept_bytes, partial
+from dualtune_edge.export.work_folder import Work, kept_bytes, partial
 from dualtune_edge.toolkit.errors import OutputError, ParityError, SpecError
 from dualtune_edge.toolkit.manifest import Quantization
 
