@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Work, files_in
+from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import CacheShape, Mode, Quantization
 from dualtune_edge.toolkit.prompts import PromptPlan
@@ -78,6 +79,11 @@ class BundleGraphs:
     def paths(self) -> dict[str, str]:
         """Adapter's name → its file or folder in the bundle."""
         return {each.source.name: each.path for each in self.placed}
+
+    @property
+    def source(self) -> ModelSource:
+        """What an engine opens, once the graphs are built."""
+        return model_source(self._inputs, self._work.folder, self.paths, self.cache)
 
     def build(self) -> None:
         """The base graph with its slots, the external adapters, and a graph for each merged one.
@@ -281,6 +287,21 @@ def places(inputs: Inputs) -> Iterator[Placed]:
         place = inputs.place
         own = f"{place.merged}/{name}" if source.mode == "merged" else f"{place.adapters}/{name}.onnx_adapter"
         yield Placed(source, by_content.setdefault((source.sha256, source.mode), own))
+
+
+def model_source(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
+    """What an engine opens of a model whose bundle grows in `folder`; `paths`: adapter → its file or folder there."""
+    checkpoint = inputs.checkpoint
+    return ModelSource(
+        folder=folder / inputs.place.model,
+        fingerprint=checkpoint.fingerprint,
+        cache=cache,
+        vocab_size=checkpoint.vocab_size,
+        context_length=checkpoint.context_length,
+        adapters=tuple(
+            AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
+        ),
+    )
 
 
 def _once(placed: tuple[Placed, ...], mode: Mode) -> list[Placed]:

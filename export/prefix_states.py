@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from dualtune_edge.export.graphs import BundleGraphs
+from dualtune_edge.export.graphs import BundleGraphs, model_source
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, subjects
@@ -24,12 +24,12 @@ from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engine import ORT_KV_FORMAT
-from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.runtime.ort_engine import OrtEngine
 from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.manifest import CacheShape, KvType, StateEntry
+from dualtune_edge.toolkit.manifest import KvType, StateEntry
 from dualtune_edge.toolkit.parity import StateParity
 
 _MB: Final = 1_000_000
@@ -79,7 +79,7 @@ def write_states(
         ParityError: a state cannot be stored as the spec asks.
 
     """
-    model = source_of(inputs, work.folder, graphs.paths, graphs.cache)
+    model = graphs.source
     prefixes = prefixes_of(plans, model, inputs.place.states)
     rounding = _Rounding(inputs, plans, spec, calibration)
     kept = list(affordable(prefixes, model, rounding.widest, budget))
@@ -113,7 +113,7 @@ def write_states(
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
     """Tokens of each state that will be written, and the most bytes that all of them take."""
-    model = source_of(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
+    model = model_source(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
     widest = _Rounding(inputs, plans, spec, ()).widest
     kept = list(affordable(prefixes_of(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
     return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
@@ -241,22 +241,6 @@ class _Writer:
         key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
         entry = StateEntry(path=prefix.path, key=key, stored=None if state is exact else "float16")
         return _Kept(entry=entry, parity=judged)
-
-
-def source_of(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
-    """What an engine opens of a model in the making; `paths`: adapter → its file or folder in the bundle."""
-    checkpoint = inputs.checkpoint
-    adapters = tuple(
-        AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
-    )
-    return ModelSource(
-        folder=folder / inputs.place.model,
-        fingerprint=checkpoint.fingerprint,
-        cache=cache,
-        vocab_size=checkpoint.vocab_size,
-        context_length=checkpoint.context_length,
-        adapters=adapters,
-    )
 
 
 def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:

@@ -19,7 +19,7 @@ from dualtune_edge.export.parity.sides import Graphs
 from dualtune_edge.export.parity.streamed import LARGE, float32_bytes
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.export.work_folder import Work
-from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.manifest import Quantization
 from dualtune_edge.toolkit.parity import Depth, ParityReport, StageParity
 
@@ -76,7 +76,7 @@ def compare_bundle(
 
     if missing:
         with _Bases(inputs, work.scratch) as bases:
-            source = _source(inputs, work, graphs)
+            source = graphs.source
             count = None if whole or earlier else depth.before_quantization
             compare_stages(
                 inputs,
@@ -134,20 +134,6 @@ def _steps(
     if calibration:
         settings += [own, [graphs.compared(each, ()).key for each in subjects]]
     return {each.stage.name: graphs.compared(each, settings) for each in subjects}
-
-
-def _source(inputs: Inputs, work: Work, graphs: BundleGraphs) -> ModelSource:
-    checkpoint, paths = inputs.checkpoint, graphs.paths
-    return ModelSource(
-        folder=work.folder / inputs.place.model,
-        fingerprint=checkpoint.fingerprint,
-        cache=graphs.cache,
-        vocab_size=checkpoint.vocab_size,
-        context_length=checkpoint.context_length,
-        adapters=tuple(
-            AdapterSource(each.name, each.mode, work.folder / paths[each.name], each.sha256) for each in inputs.adapters
-        ),
-    )
 
 
 def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
