@@ -102,7 +102,10 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     _check_copies(tensors, expected, checkpoint)
     scales = {place.path: place.scale for place in expected.places}
     own = [tensor for name, tensor in tensors.items() if name in expected.shapes]
-    sha256, wrong = digest(own, {"scales": scales, "config": mathematics(config)})
+    try:
+        sha256, wrong = digest(own, {"scales": scales, "config": mathematics(config)})
+    except (OSError, SafetensorError) as error:
+        raise _incomplete(folder / WEIGHTS, error) from None
     if wrong:
         raise AdapterError(
             f"{folder / WEIGHTS}, {wrong[0]}",
@@ -173,9 +176,13 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
             fix="Save it again with a present PEFT: model.save_pretrained(…).",
         ) from None
     except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            str(path), found=str(error), expected="a complete safetensors file", fix="Copy or save the adapter again."
-        ) from None
+        raise _incomplete(path, error) from None
+
+
+def _incomplete(path: Path, error: Exception) -> AdapterError:
+    return AdapterError(
+        str(path), found=str(error), expected="a complete safetensors file", fix="Copy or save the adapter again."
+    )
 
 
 def _compare(tensors: dict[str, StoredTensor], expected: Expected, *, optional: frozenset[str]) -> None:

@@ -164,12 +164,13 @@ def _stored(path: Path) -> dict[str, StoredTensor]:
     try:
         return stored_tensors(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            str(path),
-            found=str(error),
-            expected="a complete safetensors file",
-            fix="Download or save the base again.",
-        ) from None
+        raise _incomplete(path, error) from None
+
+
+def _incomplete(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        str(path), found=str(error), expected="complete safetensors files", fix="Download or save the base again."
+    )
 
 
 def _expected(config: transformers.PretrainedConfig) -> dict[str, tuple[int, ...]]:
@@ -209,7 +210,10 @@ def _compare(
 
 def _fingerprint(folder: Path, tensors: dict[str, StoredTensor], values: dict[str, Any]) -> str:
     about = {key: value for key, value in values.items() if key not in _SAYS_NOTHING}
-    fingerprint, wrong = digest(tensors.values(), about)
+    try:
+        fingerprint, wrong = digest(tensors.values(), about)
+    except (OSError, SafetensorError) as error:
+        raise _incomplete(folder, error) from None
     if wrong:
         raise CheckpointError(
             f"{folder}, {wrong[0]}",

@@ -37,12 +37,19 @@ class StoredTensor:
     size: int  # bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, a piece at a time."""
+        """Its bytes, a piece at a time.
+
+        Raises:
+            SafetensorError: the file has become shorter since its header was read.
+
+        """
         with self.path.open("rb") as file:
             file.seek(self.offset)
             left = self.size
             while left:
                 chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    raise SafetensorError(f"{self.name} ends {left:,} bytes early: the file was cut off meanwhile")
                 left -= len(chunk)
                 yield chunk
 
@@ -84,6 +91,9 @@ def digest(tensors: Iterable[StoredTensor], about: object) -> tuple[str, list[st
 
     Returns:
         The digest in hex, and the names of the tensors that hold an infinity or NaN.
+
+    Raises:
+        SafetensorError: a file has become shorter since its header was read.
 
     """
     sha256 = hashlib.sha256(json.dumps(about, sort_keys=True, separators=(",", ":")).encode() + b"\n")
