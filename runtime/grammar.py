@@ -7,22 +7,18 @@ tokens may straddle these borders.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final
 
-import jsonschema
 from llguidance import LLMatcher, LLTokenizer
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts import Frame
+from dualtune_edge.toolkit.schema_faults import fault
 from dualtune_edge.toolkit.tools import Tool
 
-_MESSAGE: Final = 200  # characters of a fault that are told
 _GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
 _STATE: Final = "\n<state>"  # or this
 
@@ -70,9 +66,8 @@ class Grammar:
             raise self._refusal(str(error)) from None
         if not isinstance(value, dict):
             raise self._refusal(f"{type(value).__name__} {written[:80]!r}")
-        fault = _fault(value, self.tool)
-        if fault:
-            raise self._refusal(fault)
+        if refused := fault(value, self.tool.parameters):
+            raise self._refusal(refused)
         return value
 
     def _refusal(self, found: str) -> RequestError:
@@ -147,33 +142,6 @@ def _source(tool: Tool, frame: Frame, *, lenient: bool) -> str:
     pending, tail = json.dumps(frame.pending), json.dumps(frame.tail)
     source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\narguments: %json {schema}\n")
     return source
-
-
-def _fault(value: dict[str, Any], tool: Tool) -> str | None:
-    """Why the schema refuses the value; None if it does not."""
-    schema = tool.parameters
-    validator_class = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    exact = jsonschema.validators.extend(validator_class, {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
-    validator = exact(schema, registry=Registry())  # an empty registry: nothing is fetched
-    try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-    except Unresolvable as unresolvable:
-        return f"a reference that leads nowhere: {unresolvable}"
-    if error is None:
-        return None
-    message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
-    return f"{message} (at {error.json_path})"
-
-
-def _multiple_of(
-    validator: Any,
-    factor: float,
-    value: object,
-    schema: object,  # noqa: ARG001 - jsonschema passes it
-) -> Iterator[jsonschema.ValidationError]:
-    """In decimals, as both are written: jsonschema divides floats, by which 19.99 is no multiple of 0.01."""
-    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
-        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {factor!r}")
 
 
 def _reason(message: str) -> str:

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-import jsonschema
-
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 from dualtune_edge.toolkit.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
+from dualtune_edge.toolkit.schema_faults import fault
 from dualtune_edge.toolkit.tools import Tool
 from dualtune_edge.toolkit.trajectories import Trajectory, read_trajectories
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -113,7 +112,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
 
 def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: Iterable[Trajectory]) -> Iterator[_Turn]:
     """The stage's targets: every assistant's turn, or those that call the arguments' tool."""
-    schemas = {tool.name: _Schema(tool) for tool in tools if tool.name != settings.no_tool}
+    known = {tool.name: tool for tool in tools if tool.name != settings.no_tool}
     for trajectory in trajectories:
         for index, message in enumerate(trajectory.messages):
             if message.role != "assistant":
@@ -122,28 +121,18 @@ def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: It
             answer = FunctionCall(name=settings.no_tool)
             if message.tool_calls:
                 answer = message.tool_calls[0].function
-                _check_call(answer, schemas, where)
+                _check_call(answer, known, where)
             if settings.tool in (None, answer.name):
                 yield _Turn(where, trajectory.messages[:index], answer)
 
 
-class _Schema:
-    """One tool's compiled schema."""
-
-    def __init__(self, tool: Tool) -> None:
-        validator = jsonschema.validators.validator_for(tool.parameters, jsonschema.Draft202012Validator)
-        self.validator = validator(tool.parameters)
-
-
-def _check_call(answer: FunctionCall, schemas: dict[str, _Schema], where: str) -> None:
-    if answer.name not in schemas:
-        raise _unusable(where, f"a call of {answer.name!r}", listing(schemas), nearest(answer.name, schemas))
-    error = next(schemas[answer.name].validator.iter_errors(answer.arguments), None)
-    if error is not None:
-        place = ".".join(map(str, error.absolute_path)) or "the arguments"
+def _check_call(answer: FunctionCall, tools: dict[str, Tool], where: str) -> None:
+    if answer.name not in tools:
+        raise _unusable(where, f"a call of {answer.name!r}", listing(tools), nearest(answer.name, tools))
+    if refused := fault(answer.arguments, tools[answer.name].parameters):
         raise _unusable(
             where,
-            f"{error.message} (in {place} of {answer.name!r})",
+            f"a call of {answer.name!r}: {refused}",
             "arguments that fit the tool's schema",
             "Mend the call; wrong calls would be learnt.",
         )

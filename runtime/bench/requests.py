@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jsonschema
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.manifest import Manifest
 from dualtune_edge.toolkit.messages import FunctionCall, Message, user
+from dualtune_edge.toolkit.schema_faults import fault
 from dualtune_edge.toolkit.tools import Tool
 from dualtune_edge.toolkit.trajectories import read_trajectories
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -78,7 +75,7 @@ def fitting(tool: Tool, number: int) -> dict[str, Any] | None:
     properties = tool.parameters.get("properties", {})
     for names in (list(properties), [name for name in properties if name in required]):
         arguments = {name: _value(name, properties[name], number) for name in names}
-        if _fits(arguments, tool.parameters):
+        if fault(arguments, tool.parameters) is None:
             return arguments
     return None
 
@@ -141,11 +138,3 @@ def _value(name: str, schema: object, number: int) -> Any:
     if kind == "array":
         return [_value(name, schema.get("items", {}), number)]
     return values.get(kind, f"{name}-{number}"[: schema.get("maxLength")])
-
-
-def _fits(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
-    validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    try:
-        return bool(validator(schema, registry=Registry()).is_valid(arguments))  # an empty registry: nothing is fetched
-    except Unresolvable:
-        return False

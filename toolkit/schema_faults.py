@@ -1,0 +1,44 @@
+"""Whether a value is what a JSON Schema allows: the same answer at the desk and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from typing import Any, Final
+
+import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+_MESSAGE: Final = 200  # characters of a fault that are told
+
+
+def fault(value: object, schema: dict[str, Any]) -> str | None:
+    """Why the schema refuses the value; None if it does not."""
+    validator_class = _exact(jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator))
+    validator = validator_class(schema, registry=Registry())  # an empty registry: nothing is fetched
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    except Unresolvable as unresolvable:
+        return f"a reference that leads nowhere: {unresolvable}"
+    if error is None:
+        return None
+    message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
+    return f"{message} (at {error.json_path})"
+
+
+@cache
+def _exact(validator_class: Any) -> Any:
+    return jsonschema.validators.extend(validator_class, {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
+
+
+def _multiple_of(
+    validator: Any,
+    factor: float,
+    value: object,
+    schema: object,  # noqa: ARG001 - jsonschema passes it
+) -> Iterator[jsonschema.ValidationError]:
+    """In decimals, as both are written: jsonschema divides floats, by which 19.99 is no multiple of 0.01."""
+    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
+        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {factor!r}")
