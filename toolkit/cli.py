@@ -23,6 +23,7 @@ import typer
 from dualtune_edge.toolkit.errors import EdgeError, MissingExtraError
 
 PROGRAM: Final = "dualtune-edge"
+_INTERRUPTED: Final = 130  # by convention 128 and the number of SIGINT
 
 
 class Row(NamedTuple):
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except EdgeError as error:
         _tell(error, as_json="--json" in arguments)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:  # while a command's packages are imported; later it is the shell's
+        raise SystemExit(_INTERRUPTED) from None
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _BUILD_SIDE:

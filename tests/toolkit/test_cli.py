@@ -92,6 +92,14 @@ def test_a_missing_build_side_package_names_the_extra(
     assert "pip install 'dualtune-edge[export]'" in capsys.readouterr().err
 
 
+def test_an_interrupt_while_packages_are_imported_has_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "application", interrupted)
+    assert run("call") == 130
+
+
 def test_another_missing_package_is_a_defect(failing: types.ModuleType) -> None:
     failing.error = ModuleNotFoundError("No module named 'spam'", name="spam")
     with pytest.raises(ModuleNotFoundError):
