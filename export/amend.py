@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from dualtune_edge.runtime.bundle import Bundle
 from dualtune_edge.toolkit.errors import OutputError
-from dualtune_edge.toolkit.files import sync, unwritable
+from dualtune_edge.toolkit.files import aside, sync, unwritable
 from dualtune_edge.toolkit.manifest import MANIFEST, SEAL, FileEntry
 
 
@@ -49,22 +48,17 @@ def put(bundle: Bundle, path: str, data: bytes) -> None:
     others = [each for each in manifest.files if each.path != path]
     amended = manifest.model_copy(update={"files": tuple(sorted((*others, entry), key=lambda each: each.path))})
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
+        with aside(root) as stage:
+            for each in others:
+                _link(root / each.path, stage / each.path)
+            for name, content in ((path, data), (MANIFEST, amended.to_bytes()), (SEAL, amended.seal())):
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                (stage / name).write_bytes(content)
+                sync(stage / name)
+            stage.chmod(root.stat().st_mode)
+            _replace(root, stage)
     except OSError as error:
         raise unwritable(root, error) from None
-    try:
-        for each in others:
-            _link(root / each.path, stage / each.path)
-        for name, content in ((path, data), (MANIFEST, amended.to_bytes()), (SEAL, amended.seal())):
-            (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            (stage / name).write_bytes(content)
-            sync(stage / name)
-        stage.chmod(root.stat().st_mode)
-        _replace(root, stage)
-    except OSError as error:
-        raise unwritable(root, error) from None
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:

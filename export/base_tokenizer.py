@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import transformers
 from tokenizers import Tokenizer
 
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError
+
+_SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})
+
+
+def small_files(folder: Path) -> tuple[Path, ...]:
+    """What a checkpoint has beside its weights, by name: configs, tokenizer and templates."""
+    return tuple(path for path in sorted(folder.iterdir()) if path.suffix in _SMALL and path.is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from dualtune_edge.export import modules
 from dualtune_edge.export.adapter import WEIGHTS
 from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.base_tokenizer import small_files
 from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.safetensors_file import stored_tensors
 from dualtune_edge.toolkit.manifest import Quantization
@@ -25,7 +26,6 @@ _NODES: Final = 24_000  # bytes of model.onnx for a layer's nodes, slots include
 _TENSOR: Final = 128  # bytes around a tensor of an .onnx_adapter
 _SMALL: Final = 100_000  # bytes: configs, a graph without layers
 _LAYERS: Final = "model.layers."
-_TEXTS: Final = frozenset({".jinja", ".json", ".model", ".txt"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def base_shape(checkpoint: Checkpoint) -> BaseShape:
         vectors=sum(math.prod(shape) for shape in named.values() if len(shape) == 1),
         rope=tables * config.max_position_embeddings * checkpoint.cache.head_dim * _FLOAT,  # half cosines, half sines
         stored=sum(each.size for each in stored.values()),
-        texts=sum(path.stat().st_size for path in checkpoint.folder.iterdir() if path.suffix in _TEXTS),
+        texts=sum(path.stat().st_size for path in small_files(checkpoint.folder)),
     )
 
 

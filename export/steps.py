@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 import torch
 
 from dualtune_edge.export.assemble import PACKAGES
+from dualtune_edge.export.base_tokenizer import small_files
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.journal import Step
 from dualtune_edge.export.modules import Extra
@@ -30,7 +31,6 @@ from dualtune_edge.toolkit.files import sha256_file
 # Beside those that the manifest names: what quantizes, computes, or writes a file.
 _PACKAGES: Final = (*PACKAGES, "accelerate", "jinja2", "llguidance", "numpy", "pydantic", "safetensors", "tokenizers")
 _WINGS: Final = ("toolkit", "profiles", "runtime", "export")
-_SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})  # what a checkpoint has beside its weights
 
 
 class Steps:
@@ -39,7 +39,7 @@ class Steps:
     def __init__(self, inputs: Inputs, kv_prompts: Sequence[object] = ()) -> None:
         """`kv_prompts`: what scales of a KV cache in int8 are measured on."""
         base = inputs.checkpoint
-        files = [(path.name, sha256_file(path)) for path in _small_files(base.folder)]
+        files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         # model/, its model.onnx in the scratch folder: that is without slots.
         self._model = inputs.place.model
@@ -107,10 +107,6 @@ class Steps:
 def _step(name: str, *about: object) -> Step:
     text = json.dumps([name, about, _tools()], sort_keys=True, separators=(",", ":"))
     return Step(name, hashlib.sha256(text.encode()).hexdigest())
-
-
-def _small_files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix in _SMALL and path.is_file())
 
 
 @functools.cache

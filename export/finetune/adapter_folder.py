@@ -9,11 +9,10 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from dualtune_edge.export.adapter import BASE_FINGERPRINT
+from dualtune_edge.export.adapter import BASE_FINGERPRINT, WEIGHTS
+from dualtune_edge.export.adapter_config import CONFIG
 from dualtune_edge.export.finetune.report import RECORD, Record
 from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE, ChatTemplate
-
-_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
 
 
 def write_adapter_folder(
@@ -23,12 +22,12 @@ def write_adapter_folder(
     tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     save_file(
         {name: tensor.to(dtype).contiguous() for name, tensor in sorted(tensors.items())},
-        folder / _WEIGHTS,
+        folder / WEIGHTS,
         metadata={"format": "pt"},
     )
     config = adapted.peft_config["default"].to_dict() | {"inference_mode": True}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    _write(folder / _CONFIG, json.dumps(plain, indent=2, sort_keys=True))
+    _write(folder / CONFIG, json.dumps(plain, indent=2, sort_keys=True))
     _write(folder / CHAT_TEMPLATE, template.source, end="")
     _write(folder / RECORD, record.model_dump_json(indent=1))
     _write(folder / BASE_FINGERPRINT, record.base_fingerprint)
