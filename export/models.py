@@ -11,7 +11,7 @@ from dualtune_edge.export.assemble import model_entry, write_parity
 from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs, quantizations_for
 from dualtune_edge.export.kv_scales import kv_prompts
-from dualtune_edge.export.parity.bundle import compare_bundle, is_compared
+from dualtune_edge.export.parity.bundle import BundleComparison, compare_bundle
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import subjects
 from dualtune_edge.export.parity.verdict import first_breach, refuse_beyond
@@ -121,34 +121,29 @@ class ModelMaker:
         self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
     ) -> ParityReport | None:
         """What an interrupted export found of a recipe that is not within the limits: it is not built once more."""
-        asked = self.spec.parity
-        if asked is None or earlier is None:
-            return None
-        compared = subjects(self.plans, asked.prompts)
-        if not is_compared(
-            inputs, compared, asked, self.work, graphs=graphs, calibration=self.calibration, earlier=earlier
-        ):
+        comparison = self._comparison(inputs, graphs, earlier)
+        if comparison is None or earlier is None or comparison.missing():
             return None
         found = self._compare(inputs, graphs, earlier)
         return found if first_breach(found.stages, found.limits) else None
 
     def _compare(self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None) -> ParityReport:
         """Every stage against PEFT in float32, if it is not switched off."""
+        comparison = self._comparison(inputs, graphs, earlier)
+        if comparison is None:
+            return ParityReport(skipped="it was switched off")
+        with self.stages.stage("compare with PEFT", len(comparison.subjects)) as stage:
+            return compare_bundle(comparison, stage.advance)
+
+    def _comparison(
+        self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
+    ) -> BundleComparison | None:
+        """None: it is switched off."""
         asked = self.spec.parity
         if asked is None:
-            return ParityReport(skipped="it was switched off")
+            return None
         compared = subjects(self.plans, asked.prompts)
-        with self.stages.stage("compare with PEFT", len(compared)) as stage:
-            return compare_bundle(
-                inputs,
-                compared,
-                asked,
-                self.work,
-                graphs=graphs,
-                calibration=self.calibration,
-                advance=stage.advance,
-                earlier=earlier,
-            )
+        return BundleComparison(inputs, compared, asked, self.work, graphs, self.calibration, earlier)
 
 
 def state_bytes(entry: ModelEntry) -> int:

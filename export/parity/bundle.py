@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
@@ -28,18 +29,9 @@ _LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even t
 _REFERENCE: Final = "reference"  # in the scratch folder
 
 
-def compare_bundle(
-    inputs: Inputs,
-    subjects: Sequence[Subject],
-    spec: ParitySpec,
-    work: Work,
-    *,
-    graphs: BundleGraphs,
-    calibration: Sequence[Case],
-    advance: Callable[[], None],
-    earlier: Sequence[ParityReport] | None = None,
-) -> ParityReport:
-    """Compare every stage; nothing is refused here.
+@dataclass(frozen=True)
+class BundleComparison:
+    """What is compared with what.
 
     Args:
         inputs: what the bundle was made of.
@@ -48,92 +40,103 @@ def compare_bundle(
         work: the bundle with its graphs and adapters; stages that were compared before are taken from there.
         graphs: say where they are, and build others in float32.
         calibration: the user's own conversations.
-        advance: called after each stage.
         earlier: comparisons of the same, otherwise quantized, in this work folder; None: there will be no other. What
             the reference read for one it does not read again, and the graph before quantization is the first one's.
+
+    """
+
+    inputs: Inputs
+    subjects: Sequence[Subject]
+    spec: ParitySpec
+    work: Work
+    graphs: BundleGraphs
+    calibration: Sequence[Case]
+    earlier: Sequence[ParityReport] | None = None
+
+    @cached_property
+    def depth(self) -> Depth:
+        """How much of the base is compared."""
+        return depth_of(self.inputs, self.spec)
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """By stage."""
+        cases = [
+            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            for case in self.calibration
+        ]
+        settings: list[object] = [self.spec.argument_tokens, self.depth.model_dump()]
+        settings += [len(self.earlier)] if self.earlier else []
+        if self.calibration:
+            settings += [cases, [self.graphs.compared(each, ()).key for each in self.subjects]]
+        return {each.stage.name: self.graphs.compared(each, settings) for each in self.subjects}
+
+    def missing(self) -> Sequence[Subject]:
+        """The stages that are still to be compared."""
+        found = [subject for subject in self.subjects if not self.work.has(self.steps[subject.stage.name])]
+        # Where a conversation leads to, the stages before decide.
+        return self.subjects if found and self.calibration else found
+
+
+def compare_bundle(comparison: BundleComparison, advance: Callable[[], None]) -> ParityReport:
+    """Compare every stage; nothing is refused here. `advance` is called after each.
 
     Raises:
         RequestError: a conversation is longer than the context.
         TemplateError: a template cannot render one.
 
     """
-    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
-    depth = depth_of(inputs, spec)
-    reference = work.scratch / f"{_REFERENCE}-{graphs.reference(depth.compared).key[:16]}"
-    memory = None if earlier is None else Memory(reference, len(earlier))
-    steps = _steps(subjects, spec, graphs, calibration, depth, earlier=len(earlier or ()))
-    missing = [subject for subject in subjects if not work.has(steps[subject.stage.name])]
-    if missing and calibration:
-        missing = list(subjects)  # where a conversation leads to, the stages before decide
-    for _ in range(len(subjects) - len(missing)):
+    spec, work, earlier = comparison.spec, comparison.work, comparison.earlier
+    missing = comparison.missing()
+    for _ in range(len(comparison.subjects) - len(missing)):
         advance()
-
-    def keep(stage: StageParity) -> None:
-        if whole:
-            stage = stage.model_copy(update={"before_quantization": stage.max_error})
-        work.keep(steps[stage.stage], *([memory.file(stage.stage)] if memory else ()), value=stage.model_dump_json())
-        advance()
-
     if missing:
-        with _Bases(inputs, work.scratch) as bases:
-            source = graphs.source
-            count = None if whole or earlier else depth.before_quantization
-            compare_stages(
-                inputs,
-                missing,
-                bases.graphs(source, graphs, depth.compared, inputs.quantization),
-                bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
-                room=spec.argument_tokens,
-                calibration=calibration,
-                memory=memory,
-                keep=keep,
-            )
-    found = tuple(StageParity.model_validate_json(work.value(steps[subject.stage.name])) for subject in subjects)
+        _compare(comparison, missing, advance)
+    steps = [comparison.steps[subject.stage.name] for subject in comparison.subjects]
+    found = tuple(StageParity.model_validate_json(work.value(step)) for step in steps)
     if earlier:
         found = tuple(
             stage.model_copy(update={"before_quantization": first.before_quantization})
             for stage, first in zip(found, earlier[0].stages, strict=True)
         )
+    depth = comparison.depth
     return ParityReport(
         before_quantization_skipped="the spec says so" if depth.before_quantization is None else None,
         depth=depth,
         prompts=spec.prompts,
-        calibration=len(calibration),
+        calibration=len(comparison.calibration),
         limits=spec.limits,
         stages=found,
     )
 
 
-def is_compared(
-    inputs: Inputs,
-    subjects: Sequence[Subject],
-    spec: ParitySpec,
-    work: Work,
-    *,
-    graphs: BundleGraphs,
-    calibration: Sequence[Case],
-    earlier: Sequence[ParityReport] | None,
-) -> bool:
-    """Whether `compare_bundle` has been through with it, so that it needs no graph; its arguments."""
-    steps = _steps(subjects, spec, graphs, calibration, depth_of(inputs, spec), earlier=len(earlier or ()))
-    return all(work.has(step) for step in steps.values())
+def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: Callable[[], None]) -> None:
+    """Compare stages, and keep each one's outcome in the work folder."""
+    inputs, graphs, depth, work = comparison.inputs, comparison.graphs, comparison.depth, comparison.work
+    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
+    reference = work.scratch / f"{_REFERENCE}-{graphs.reference(depth.compared).key[:16]}"
+    memory = None if comparison.earlier is None else Memory(reference, len(comparison.earlier))
 
+    def keep(stage: StageParity) -> None:
+        if whole:
+            stage = stage.model_copy(update={"before_quantization": stage.max_error})
+        read = [memory.file(stage.stage)] if memory else []
+        work.keep(comparison.steps[stage.stage], *read, value=stage.model_dump_json())
+        advance()
 
-def _steps(
-    subjects: Sequence[Subject],
-    spec: ParitySpec,
-    graphs: BundleGraphs,
-    calibration: Sequence[Case],
-    depth: Depth,
-    *,
-    earlier: int,
-) -> dict[str, Step]:
-    """By stage."""
-    own = [([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool) for case in calibration]
-    settings: list[object] = [spec.argument_tokens, depth.model_dump(), *([earlier] if earlier else ())]
-    if calibration:
-        settings += [own, [graphs.compared(each, ()).key for each in subjects]]
-    return {each.stage.name: graphs.compared(each, settings) for each in subjects}
+    with _Bases(inputs, work.scratch) as bases:
+        source = graphs.source
+        count = None if whole or comparison.earlier else depth.before_quantization
+        compare_stages(
+            inputs,
+            missing,
+            bases.graphs(source, graphs, depth.compared, inputs.quantization),
+            bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
+            room=comparison.spec.argument_tokens,
+            calibration=comparison.calibration,
+            memory=memory,
+            keep=keep,
+        )
 
 
 def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
