@@ -57,7 +57,8 @@ class Trial:
             raise self._refusal(f"{adapter.name if adapter else 'a forward'}: {error}".splitlines()[0]) from None
         last: Logits = np.asarray(logits, dtype=np.float32).reshape(-1, logits.shape[-1])[-1]
         if not np.isfinite(last).all():
-            raise self._refusal(f"{int((~np.isfinite(last)).sum())} logits that are NaN or infinite")
+            under = f" under {adapter.name}" if adapter else ""
+            raise self._refusal(f"{int((~np.isfinite(last)).sum())} logits that are NaN or infinite{under}")
         return last
 
     def _feeds(self, tokens: Sequence[int]) -> dict[str, NDArray[np.generic]]:
@@ -72,7 +73,7 @@ class Trial:
             str(self._folder),
             found=found,
             expected="a graph that opens in onnxruntime and gives finite logits",
-            fix="See whether the checkpoint's own logits are finite; if so, report it with its config.json.",
+            fix="See whether PEFT's logits of the checkpoint, and of the adapter on it, are; if so, report it.",
         )
 
 

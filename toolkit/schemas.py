@@ -93,6 +93,8 @@ def _map_type(schema: dict[str, Any]) -> None:
 
 
 def _refuse_remote(schema: dict[str, Any], where: str) -> None:
+    if not isinstance(schema.get("$schema", ""), str):
+        raise _refuse(where, f"$schema {schema['$schema']!r}", "a dialect's URI", "Leave it out.")
     for key in ("$ref", "$dynamicRef", "$recursiveRef"):
         reference = schema.get(key, "#")
         if not (isinstance(reference, str) and reference.startswith("#")):

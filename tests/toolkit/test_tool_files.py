@@ -94,6 +94,7 @@ def test_a_tool_with_free_arguments_takes_them() -> None:
         ([{"name": "read", "description": "Reads.", "input_schema": SCHEMA}], r"\(read\).*'input_schema'"),
         ([{"type": "function", "function": {"name": "read", "inputSchema": SCHEMA}}], r"\(read\).*'inputSchema'"),
         ([mcp(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}})], r"'text' .*properties/a/type"),
+        ([mcp(inputSchema={"$schema": 5})], r"\$schema 5"),
         ([mcp(inputSchema={"properties": {"a": {"$ref": "https://example.com/a"}}})], r"\$ref"),
     ],
 )
