@@ -75,31 +75,41 @@ class Killed(BaseException):
     """Not one that anything catches."""
 
 
-def test_killed_after_each_part_in_turn(
+def test_what_a_kill_leaves_at_each_part(
     desk: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each run finishes one part more and dies: half the times before the journal says so, so that part is lost."""
-    finished: list[str] = []
+    """The work folder as it is when a part's files are there, and when the journal says so: for each part of an export.
+
+    The next export finds all that is finished in it, and nothing else; some of them are carried to the end.
+    """
+    finished: list[Step] = []
+    left: list[tuple[Path, list[Step]]] = []  # outputs, and what is finished of them
+
+    def leave(work: Work) -> None:
+        left.append((tmp_path / f"left {len(left)}", [*finished]))
+        shutil.copytree(work.folder, kept(left[-1][0]))
 
     def keep(work: Work, step: Step, *files: Path, value: str = "") -> None:
-        if lose.pop():
-            raise Killed  # its files are there
+        leave(work)
         real(work, step, *files, value=value)
-        finished.append(step.name)
-        raise Killed
+        finished.append(step)
+        leave(work)
 
-    real, lose, output = Work.keep, [], tmp_path / "out" / "bundle"
-    monkeypatch.setattr(Work, "keep", keep)
-    for _ in ALL:
-        for lost in (True, False):
-            lose[:] = [lost]
-            with pytest.raises(Killed):
-                run(desk, output)
-    assert sorted(finished) == sorted(ALL)  # each once: none was made again
-    report = run(desk, output)
-    assert sorted(report.reused) == sorted(ALL)
-    assert contents(output) == contents(whole)
-    assert list(output.parent.iterdir()) == [output]
+    real = Work.keep
+    with monkeypatch.context() as patched:
+        patched.setattr(Work, "keep", keep)
+        run(desk, tmp_path / "bundle")
+    assert sorted(step.name for step in finished) == sorted(ALL)
+    for output, there in left:
+        with Work(output) as work:
+            assert [step for step in finished if work.has(step)] == there
+            journal = json.loads((work.folder / JOURNAL).read_bytes()) if there else {"parts": []}
+            claimed = {file["path"] for part in journal["parts"] for file in part["files"]}
+            assert contents(work.folder).keys() == claimed | ({JOURNAL} if there else set())
+    for output, there in left[::5]:
+        assert sorted(run(desk, output).reused) == sorted(step.name for step in there)
+        assert contents(output) == contents(whole)
+    assert not partial(left[0][0]).exists()
 
 
 def test_killed_by_the_system(desk: Path, whole: Path, tmp_path: Path) -> None:
