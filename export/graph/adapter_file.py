@@ -27,6 +27,7 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
     Raises:
         AdapterError: a module of the adapter has no slot, or another shape than its slot.
         GraphError: what was written is not what the slots need.
+        OSError: it cannot be written.
 
     """
     if strange := sorted(weights.pairs.keys() - slots.modules):
@@ -47,7 +48,11 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
     file.set_model_version(_VERSION)
     file.set_parameters(parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file.export_adapter(str(path))
+    try:
+        file.export_adapter(str(path))
+    except RuntimeError:  # onnxruntime does not tell what the system said: as much is written again, which does
+        path.write_bytes(bytes(sum(value.tensor_size_in_bytes() for value in parameters.values())))
+        raise
     check_adapter(path, slots)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +11,9 @@ import numpy as np
 import onnxruntime_genai
 import pytest
 from numpy.typing import NDArray
+
+if sys.platform != "win32":
+    import resource
 
 from dualtune_edge.export.adapter import AdapterWeights, LoraPair, read_adapter
 from dualtune_edge.export.checkpoint import Checkpoint
@@ -107,6 +111,21 @@ def test_same_adapter_same_bytes(tiny: Checkpoint, float_graph: Any, make_adapte
     for name in "ab":
         write_adapter(read_adapter(folder, tiny, "external"), float_graph.slots, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_a_file_that_the_system_does_not_take_is_its_error(
+    tiny: Checkpoint, float_graph: Any, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """Not onnxruntime's, by which a full disk could not be told from a defect."""
+    weights = read_adapter(make_adapter(tiny), tiny, "external")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_adapter(weights, float_graph.slots, tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_pair_without_a_slot_is_refused(
