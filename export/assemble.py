@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.places import places
 from dualtune_edge.export.plan import PlannedStage, Plans
-from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.graph_form import DynamicGraph
 from dualtune_edge.toolkit.manifest import (
     MANIFEST,
     PROMPTS_DIR,
     SEAL,
-    AdapterEntry,
     BaseInfo,
     CacheShape,
     FileEntry,
@@ -50,13 +49,7 @@ def write_parity(report: ParityReport, path: Path) -> None:
 
 
 def model_entry(
-    name: str,
-    inputs: Inputs,
-    plans: Plans,
-    *,
-    cache: CacheShape,
-    paths: Mapping[str, str],
-    states: Mapping[str, StateEntry],
+    name: str, inputs: Inputs, plans: Plans, *, cache: CacheShape, states: Mapping[str, StateEntry]
 ) -> ModelEntry:
     """A model with a dynamic graph.
 
@@ -65,7 +58,6 @@ def model_entry(
         inputs: what it is made of.
         plans: the stages.
         cache: its graphs' KV cache.
-        paths: adapter name → its file or folder in the bundle.
         states: stage's name → the state of its prefix.
 
     """
@@ -75,7 +67,7 @@ def model_entry(
         graph=DynamicGraph(),
         quantization=inputs.quantization,
         cache=cache,
-        adapters=tuple(_adapter(adapter, paths[adapter.name]) for adapter in inputs.adapters),
+        adapters=tuple(each.entry for each in places(inputs)),
         states=tuple({entry.path: entry for entry in states.values()}.values()),
         stage_states={prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
     )
@@ -155,20 +147,6 @@ def prompt_path(stage: PlannedStage) -> str:
 
 def _prompt_bytes(plan: PromptPlan) -> bytes:
     return (plan.model_dump_json() + "\n").encode()
-
-
-def _adapter(source: AdapterInput, path: str) -> AdapterEntry:
-    return AdapterEntry(
-        name=source.name,
-        kind=source.kind,
-        toolset=source.toolset,
-        tool=source.tool,
-        mode=source.mode,
-        rank=source.rank,
-        scale=source.scale,
-        sha256=source.sha256,
-        path=path,
-    )
 
 
 def _files(folder: Path) -> list[FileEntry]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualtune_edge.export.graphs import places
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.places import places
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.variants import ModelPlan, is_static
 from dualtune_edge.profiles.budget import over_budget

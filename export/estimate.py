@@ -16,13 +16,13 @@ from typing import Final
 from transformers import AutoConfig
 
 from dualtune_edge.export import room
-from dualtune_edge.export.graphs import Placed, places
 from dualtune_edge.export.inputs import Inputs, quantizations_for
 from dualtune_edge.export.parity import torch_engine
 from dualtune_edge.export.parity.bundle import depth_of
 from dualtune_edge.export.parity.check import subjects
 from dualtune_edge.export.parity.first_layers import on_tables
 from dualtune_edge.export.parity.streamed import LARGE
+from dualtune_edge.export.places import Placed, places
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.prefix_states import planned as planned_states
 from dualtune_edge.export.sizes import BaseShape, adapter_bytes, adapter_stored, base_shape, graph_bytes

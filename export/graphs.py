@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -25,14 +25,14 @@ from dualtune_edge.export.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.merge import merged_weights
 from dualtune_edge.export.modules import Extra
 from dualtune_edge.export.parity.check import Subject
+from dualtune_edge.export.places import Placed, model_source, places
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.toolset_inputs import AdapterInput
 from dualtune_edge.export.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.work_folder import Work, files_in
-from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.model_source import ModelSource
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.manifest import CacheShape, Mode, Quantization
 from dualtune_edge.toolkit.prompts import PromptPlan
@@ -40,14 +40,6 @@ from dualtune_edge.toolkit.prompts import PromptPlan
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
 _TRIAL_TOKENS: Final = 16  # of a stage's own prompt: enough for every layer to attend to something
 _SLOTS: Final = TypeAdapter(SlotMap)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """An adapter and where in the bundle it goes. Stages with one adapter share its file."""
-
-    source: AdapterInput
-    path: str
 
 
 class BundleGraphs:
@@ -83,7 +75,7 @@ class BundleGraphs:
     @property
     def source(self) -> ModelSource:
         """What an engine opens, once the graphs are built."""
-        return model_source(self._inputs, self._work.folder, self.paths, self.cache)
+        return model_source(self._inputs, self._work.folder, self.cache)
 
     def build(self) -> None:
         """The base graph with its slots, the external adapters, and a graph for each merged one.
@@ -277,31 +269,6 @@ class BundleGraphs:
 
     def _trial(self, path: str) -> Trial:
         return Trial(self._work.folder / path, self.cache)
-
-
-def places(inputs: Inputs) -> Iterator[Placed]:
-    """Every adapter with its place; equal ones share one."""
-    by_content: dict[tuple[str, Mode], str] = {}
-    for source in inputs.adapters:
-        name = safe_name(source.name)
-        place = inputs.place
-        own = f"{place.merged}/{name}" if source.mode == "merged" else f"{place.adapters}/{name}.onnx_adapter"
-        yield Placed(source, by_content.setdefault((source.sha256, source.mode), own))
-
-
-def model_source(inputs: Inputs, folder: Path, paths: Mapping[str, str], cache: CacheShape) -> ModelSource:
-    """What an engine opens of a model whose bundle grows in `folder`; `paths`: adapter → its file or folder there."""
-    checkpoint = inputs.checkpoint
-    return ModelSource(
-        folder=folder / inputs.place.model,
-        fingerprint=checkpoint.fingerprint,
-        cache=cache,
-        vocab_size=checkpoint.vocab_size,
-        context_length=checkpoint.context_length,
-        adapters=tuple(
-            AdapterSource(each.name, each.mode, folder / paths[each.name], each.sha256) for each in inputs.adapters
-        ),
-    )
 
 
 def _once(placed: tuple[Placed, ...], mode: Mode) -> list[Placed]:

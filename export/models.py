@@ -95,9 +95,7 @@ class ModelMaker:
             stages=self.stages,
         )
         parity = parity.model_copy(update={"states": states.parity})
-        entry = model_entry(
-            model.name, inputs, self.plans, cache=graphs.cache, paths=graphs.paths, states=states.entries
-        )
+        entry = model_entry(model.name, inputs, self.plans, cache=graphs.cache, states=states.entries)
         return Made(entry, inputs.place.parity, parity, states.warnings)
 
     def _left(self, written: int) -> int | None:

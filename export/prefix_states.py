@@ -12,11 +12,12 @@ from typing import Final, Literal
 
 import numpy as np
 
-from dualtune_edge.export.graphs import BundleGraphs, model_source
+from dualtune_edge.export.graphs import BundleGraphs
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Subject, subjects
 from dualtune_edge.export.parity.rounded_states import Rounder
+from dualtune_edge.export.places import model_source
 from dualtune_edge.export.plan import PlannedStage, Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.spec import ExportSpec, StatesType
@@ -113,7 +114,7 @@ def write_states(
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
     """Tokens of each state that will be written, and the most bytes that all of them take."""
-    model = model_source(inputs, Path(), {each.name: "" for each in inputs.adapters}, inputs.checkpoint.cache)
+    model = model_source(inputs, Path(), inputs.checkpoint.cache)
     widest = _Rounding(inputs, plans, spec, ()).widest
     kept = list(affordable(prefixes_of(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
     return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.files import aside
 
 
 @dataclass
@@ -26,9 +26,9 @@ class RunState:
 
     def save(self, path: Path) -> None:
         """Write the state beside `path` first, so that a broken write leaves the old one."""
-        partial = path.with_name(f"{path.name}.partial")
-        torch.save(asdict(self), partial)
-        os.replace(partial, path)  # noqa: PTH105 - replaces on Windows too
+        with aside(path) as partial:
+            torch.save(asdict(self), partial)
+            partial.replace(path)
 
 
 def state_path(output: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dualtune_edge.export.calibration_prompts import calibration_prompts
 from dualtune_edge.export.inputs import Inputs
 from dualtune_edge.export.merge import merged_weights
+from dualtune_edge.export.places import places
 from dualtune_edge.export.plan import ROOM, PlannedStage, Plans
 from dualtune_edge.export.progress import Stages
 from dualtune_edge.export.qnn.build import build_static
@@ -21,9 +22,8 @@ from dualtune_edge.export.work_folder import Work
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
 from dualtune_edge.runtime.qnn import Htp, compiler, find_htp
 from dualtune_edge.toolkit.errors import AdapterError, CheckpointError, RequestError
-from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import AdapterEntry, ContextBinary, ModelEntry, QdqQuantization
+from dualtune_edge.toolkit.manifest import ContextBinary, ModelEntry, QdqQuantization
 
 if TYPE_CHECKING:
     from dualtune_edge.export.variants import ModelPlan
@@ -98,7 +98,8 @@ class QnnExporter:
         (profile,) = model.profiles
         form, quantization, _ = _parts(profile)
         inputs = model.inputs
-        paths = _paths(inputs)
+        placed = tuple(places(inputs))
+        paths = {each.source.name: each.path for each in placed}
         build = _Build(inputs, plans, work, profile)
         with stages.stage("compile for HTP", 1 + len(set(paths.values()))) as stage:
             contexts = [build.make(inputs.place.model, ())]
@@ -114,7 +115,7 @@ class QnnExporter:
             graph=form,
             quantization=quantization,
             cache=inputs.checkpoint.cache.model_copy(update={"dtype": "int16"}),
-            adapters=tuple(_entry(each, paths[each.name]) for each in inputs.adapters),
+            adapters=tuple(each.entry for each in placed),
             contexts=tuple(contexts),
         )
         return with_states(entry, inputs, plans, work, made_of=build.keys, budget=states_mb, stages=stages)
@@ -172,26 +173,3 @@ def _parts(profile: HardwareProfile) -> tuple[StaticGraph, QdqQuantization, QnnO
     assert profile.qdq  # noqa: S101
     assert profile.qnn  # noqa: S101
     return profile.graph, profile.qdq, profile.qnn
-
-
-def _paths(inputs: Inputs) -> dict[str, str]:
-    """Adapter → its folder; those that are one in content share it."""
-    by_content: dict[str, str] = {}
-    merged = inputs.place.merged
-    return {
-        each.name: by_content.setdefault(each.sha256, f"{merged}/{safe_name(each.name)}") for each in inputs.adapters
-    }
-
-
-def _entry(source: AdapterInput, path: str) -> AdapterEntry:
-    return AdapterEntry(
-        name=source.name,
-        kind=source.kind,
-        toolset=source.toolset,
-        tool=source.tool,
-        mode="merged",
-        rank=source.rank,
-        scale=source.scale,
-        sha256=source.sha256,
-        path=path,
-    )

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from dualtune_edge.export.assemble import prompt_path
-from dualtune_edge.export.graphs import model_source
 from dualtune_edge.export.inputs import Inputs
+from dualtune_edge.export.places import model_source
 from dualtune_edge.export.plan import Plans
 from dualtune_edge.export.prefix_states import Prefix, affordable, prefixes_of, tell_left_out
 from dualtune_edge.export.progress import Stages
@@ -53,8 +53,7 @@ def with_states(
         EngineError: a graph fails.
 
     """
-    paths = {each.name: each.path for each in entry.adapters}
-    model = replace(model_source(inputs, work.folder, paths, entry.cache), graph=entry.graph)
+    model = replace(model_source(inputs, work.folder, entry.cache), graph=entry.graph)
     prefixes, dtype = prefixes_of(plans, model, inputs.place.states), entry.cache.dtype
     kept = list(affordable(prefixes, model, dtype, budget))
     found: dict[str, StateEntry] = {}  # by the stage's prompt
