@@ -38,19 +38,24 @@ def compare(question: Question, bundle: Engine, reference: Remembering) -> Outco
     """
     exported = record(bundle, question)
     reference.expect(exported.path)
-    read = {path: logits_after(reference, path) for path in exported.logits}
+    ends: dict[Path, Logits] = dict.fromkeys((min(exported.logits, key=len), exported.path), np.empty(0, np.float32))
+    distances = []
+    for path, logits in exported.logits.items():
+        own = logits_after(reference, path)
+        distances.append(distance(own, logits))
+        if path in ends:  # of the others no second copy is kept
+            ends[path] = own
     choice = record(reference, question).choice if exported.choice else None
     same = (
         choice.winner == exported.choice.winner if choice and exported.choice else _same(exported, reference, question)
     )
     comparison = Comparison(
-        distances=tuple(distance(logits, exported.logits[path]) for path, logits in read.items()),
+        distances=tuple(distances),
         before=None,
         same=same,
         sure=choice.probability if choice else None,
         finished=exported.choice is not None or exported.arguments is not None,
     )
-    ends = {path: read[path] for path in (min(read, key=len), exported.path)}
     return Outcome(comparison, choice.winner if choice else "", ends)
 
 

@@ -12,8 +12,9 @@ from typing import Self, TypeAlias
 from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, open_engine
+from dualtune_edge.runtime.engine import Engine
 from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.ort_engine import OrtEngine
 
 Build: TypeAlias = Callable[[Path, str | None], None]  # (new folder, merged adapter or None: the base with its slots)
 
@@ -35,41 +36,59 @@ class Graphs:
 
 
 class Side:
-    """Opens the graphs. A merged one is as large as the base, so only one of them is open at a time."""
+    """Opens the graphs, one at a time: a merged one is as large as the base. What was built is kept, but for those."""
 
     def __init__(self, graphs: Graphs) -> None:
         self._graphs = graphs
         threads = detect().cpu.physical_cores  # PyTorch takes turns with it, hence no spinning
         self._settings = SessionSettings(threads, spinning=False, packing=graphs.packing)
-        self._open = contextlib.ExitStack()
-        external = tuple(adapter for adapter in graphs.source.adapters if adapter.mode == "external")
-        folder = self._open.enter_context(self._folder(graphs.source.folder, None))
-        source = replace(graphs.source, folder=folder, adapters=external)
-        self._base = self._open.enter_context(open_engine(source, self._settings))
+        self._folders, self._open = contextlib.ExitStack(), contextlib.ExitStack()
+        self._folder_of_base: Path | None = None
+        self._base: OrtEngine | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._close_base()
+        self._folders.close()
 
     @contextlib.contextmanager
     def under(self, adapter: str | None) -> Iterator[Engine]:
         """The engine with the adapter in use and nothing read yet."""
         found = None if adapter is None else self._graphs.source.adapter(adapter)
         if found and found.mode == "merged":
+            self._close_base()
             with self._merged(found) as engine:
                 engine.use(adapter)
                 yield engine
             return
-        self._base.use(adapter)
-        yield self._base
+        base = self._opened_base()
+        base.use(adapter)
+        yield base
+        if adapter:
+            base.release(adapter)
+
+    def _opened_base(self) -> OrtEngine:
+        if self._folder_of_base is None:
+            self._folder_of_base = self._folders.enter_context(self._folder(self._graphs.source.folder, None))
+        if self._base is None:
+            source = self._graphs.source
+            external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
+            source = replace(source, folder=self._folder_of_base, adapters=external)
+            self._base = self._open.enter_context(OrtEngine(source, self._settings))
+            self._base.use(None)  # so the graph stays open when each adapter is released
+        return self._base
+
+    def _close_base(self) -> None:
+        self._open.close()
+        self._base = None
 
     @contextlib.contextmanager
     def _merged(self, adapter: AdapterSource) -> Iterator[Engine]:
         with self._folder(adapter.path, adapter.name) as folder:
             source = replace(self._graphs.source, adapters=(replace(adapter, path=folder),))
-            with open_engine(source, self._settings) as engine:
+            with OrtEngine(source, self._settings) as engine:
                 yield engine
 
     @contextlib.contextmanager
