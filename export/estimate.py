@@ -35,19 +35,25 @@ from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.manifest import Quantization
 
 COMPARE: Final = "compare with PEFT"
+_STATES: Final = "prefix states"
 _WHOLE: Final = Quantization(bits=32)
 _MB: Final = 1_000_000
 # Resident memory, in bytes. Measured: see docs/performance.md.
 _LIBRARIES: Final = 520 * _MB  # PyTorch, transformers, PEFT, onnxruntime, the builder
 _COMPARING: Final = 150 * _MB  # besides: the model's code, tokenizers and grammars
 _BUILDING: Final = 80 * _MB  # besides: the builder
+_HEAD_PIECE: Final = (
+    1 << 24
+)  # numbers of the head that the reference reads at a time, 2 bytes as stored and 4 in float32
 _PIECE: Final = 1 << 22  # numbers of a weight that are quantized at a time,
 _QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110}  # in so many bytes each
-_A_NUMBER: Final = 3.0  # bytes for each number of the largest matrix, while its quantized pieces are joined
+_A_NUMBER: Final = 4.5  # bytes for each number of the largest matrix, while its quantized pieces are joined
 _A_TEXT: Final = 30  # bytes for each byte of tokenizer.json, as tokenizer and grammars hold it
-_PACKED: Final = 2.1  # onnxruntime holds a graph's weights twice: as they are and packed for its kernels
+# onnxruntime packs quantized weights for its kernels, one by one, and gives back what the file holds of each. Bytes for
+# one of the file: int4 with a scale for 32 1.43, for 64 1.22, for 128 1.06; int8 1.23; computed in float32 less.
+_PACKED: Final = 1.45
+_LOOKED_UP: Final = 1 << 16  # bytes that Linux maps around each row that is looked up in a table
 _CHOICES: Final = 8  # forwards of a choice, and those in which the reference goes another way
-_ADAPTERS: Final = 1 << 30  # bytes of external adapters, beside the one in use, that are counted: they are mapped
 # Seconds on one core of a machine that hashes _HASHED bytes a second.
 _HASHED: Final = 1.8e9
 _START: Final = 3.0
@@ -85,11 +91,13 @@ class Estimate(Frozen):
 def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, others: Sequence[Inputs] = ()) -> Estimate:
     """Of an export to `output` that has nothing to go on from; what an earlier one left there counts as free disk.
 
-    `others`: of the further models of a bundle for several profiles; what they share with another counts twice. With
-    `quantization: auto` each stage is that of the recipe which needs most; time is that of one recipe.
+    `others`: of the further models of a bundle for several profiles. With `quantization: auto` each stage is that of
+    the recipe which needs most; time is that of one recipe.
     """
-    further = (stage for each in others for stage in _Estimator(spec, each, plans).stages())
-    stages = (*_of_recipes(spec, inputs, plans), *further)
+    stages, made = tuple(_of_recipes(spec, inputs, plans)), _paths(inputs)
+    for each in others:
+        stages += tuple(_Estimator(_with_states_left(spec, stages), each, plans, made).stages())
+        made |= _paths(each)
     most = accumulate((stage.memory for stage in stages), max)  # what a stage frees is not all given back
     stages = tuple(stage.model_copy(update={"memory": memory}) for stage, memory in zip(stages, most, strict=True))
     grown, disk = 0, 0
@@ -105,6 +113,19 @@ def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, other
         memory_free=room.free_memory() + room.resident(),
         seconds=sum(stage.seconds for stage in stages),
     )
+
+
+def _paths(inputs: Inputs) -> frozenset[str]:
+    """What a model has in the bundle that another one may share."""
+    return frozenset({inputs.place.model, *(each.path for each in places(inputs))})
+
+
+def _with_states_left(spec: ExportSpec, stages: Sequence[StageNeed]) -> ExportSpec:
+    """The spec with what earlier models' prefix states leave of the bytes for them."""
+    if spec.prefix_states_mb is None:
+        return spec
+    written = sum(stage.disk for stage in stages if stage.name == _STATES)
+    return spec.model_copy(update={"prefix_states_mb": max(0, spec.prefix_states_mb - -(-written // _MB))})
 
 
 def _of_recipes(spec: ExportSpec, inputs: Inputs, plans: Plans) -> Iterator[StageNeed]:
@@ -157,7 +178,6 @@ class _Base:
 
     shape: BaseShape
     graph: int
-    before: int  # the graph in float32
     hidden: int
     intermediate: int
     scored: int  # heads whose scores are all held: none, unless they are capped
@@ -172,15 +192,16 @@ class _Base:
 
 
 class _Estimator:
-    def __init__(self, spec: ExportSpec, inputs: Inputs, plans: Plans) -> None:
-        self._spec, self._inputs, self._plans = spec, inputs, plans
+    """Of one model; `made`: paths of what earlier models have made."""
+
+    def __init__(self, spec: ExportSpec, inputs: Inputs, plans: Plans, made: frozenset[str] = frozenset()) -> None:
+        self._spec, self._inputs, self._plans, self._made = spec, inputs, plans, made
         checkpoint = inputs.checkpoint
         shape = base_shape(checkpoint)
         config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         self._base = _Base(
             shape=shape,
             graph=graph_bytes(shape, inputs.quantization),
-            before=graph_bytes(shape, _WHOLE),
             hidden=shape.table[1],
             intermediate=max(max(pair) for pair in shape.linear),
             scored=config.num_attention_heads if getattr(config, "attn_logit_softcapping", None) else 0,
@@ -189,6 +210,9 @@ class _Estimator:
         self._external = [each for each in once if each.source.mode == "external"]
         self._merged = [each for each in once if each.source.mode == "merged"]
         self._adapters = [adapter_bytes(each.source.folder, checkpoint, shape) for each in self._external]
+        self._written = [
+            size for size, each in zip(self._adapters, self._external, strict=True) if each.path not in made
+        ]
         self._speed = room.hash_speed() / _HASHED
         self._cores = detect().cpu.physical_cores
         cache = checkpoint.cache
@@ -203,31 +227,32 @@ class _Estimator:
         yield self._need("read and check", memory=_LIBRARIES, seconds=_START + _READ * read + _ADAPTER * count)
         if self._inputs.kv_type == "int8":
             yield self._measuring()
-        yield self._need(
-            "build the base graph",
-            disk=base.graph,
-            memory=self._building(),
-            seconds=_QUANTIZED * base.shape.weights,
-        )
-        if self._adapters:
+        if self._inputs.place.model not in self._made:
+            yield self._need(
+                "build the base graph",
+                disk=base.graph,
+                memory=self._building(),
+                seconds=_QUANTIZED * base.shape.weights,
+            )
+        if self._written:
             yield self._need(
                 "write adapters",
-                disk=sum(self._adapters),
-                memory=_LIBRARIES + 3 * max(self._adapters),
-                seconds=_WRITTEN * sum(self._adapters) + _ADAPTER * len(self._adapters),
+                disk=sum(self._written),
+                memory=_LIBRARIES + 3 * max(self._written),
+                seconds=_WRITTEN * sum(self._written) + _ADAPTER * len(self._written),
             )
-        if self._merged:
-            yield self._merging()
+        if merged := [each for each in self._merged if each.path not in self._made]:
+            yield self._merging(merged)
         graphs = base.graph * (1 + len(self._merged))
-        yield self._need("try out", memory=self._opened(), seconds=_OPENED * graphs)
+        yield self._need("try out", memory=self._opened() + self._adapter(), seconds=_OPENED * graphs)
         if self._spec.parity:
             yield self._comparing(self._spec.parity)
         lengths, size = planned_states(self._inputs, self._plans, self._spec)
         if lengths:
             yield self._need(
-                "prefix states",
+                _STATES,
                 disk=size,
-                memory=self._opened(len(self._merged)) + _COMPARING + self._running(self._longest),
+                memory=self._opened() + _COMPARING + self._running(self._longest),
                 seconds=self._forward([*lengths, *[1] * self._answered()], _ORT * self._cores) + _OPENED * graphs,
             )
         yield self._need("write manifest", disk=self._around(), seconds=_READ * graphs)
@@ -270,35 +295,46 @@ class _Estimator:
         piece = _QUANTIZING[self._inputs.quantization.algorithm] * min(largest, _PIECE)
         return _LIBRARIES + _BUILDING + piece + int(_A_NUMBER * largest)
 
-    def _merging(self) -> StageNeed:
+    def _merging(self, merged: Sequence[Placed]) -> StageNeed:
         shape, quantization = self._base.shape, self._inputs.quantization
-        whole = [each for each in self._merged if not each.source.plain]
+        whole = [each for each in merged if not each.source.plain]
         largest = max(n * k for n, k in shape.linear)
         folding = 12 * (max(n * k for n, k in (*shape.linear, shape.table)) if whole else largest)
         by_peft = 4 * 4 * shape.weights if whole else 0  # the model in float32, and what safe_merge copies
         return self._need(
             "merge adapters",
-            disk=sum(graph_bytes(shape, quantization, tied=self._stays_tied(each)) for each in self._merged),
+            disk=sum(graph_bytes(shape, quantization, tied=self._stays_tied(each)) for each in merged),
             scratch=2 * 4 * shape.weights if whole else 0,
             memory=max(self._building() + folding, _LIBRARIES + by_peft),
-            seconds=len(self._merged) * _QUANTIZED * shape.weights,
+            seconds=len(merged) * _QUANTIZED * shape.weights,
         )
 
     def _stays_tied(self, each: Placed) -> bool:
         return each.source.plain and not each.source.extras & {"head", "embedding"} and self._base.shape.tied
 
-    def _opened(self, others: int = 0) -> int:
-        """With a graph open, or several, and its adapters."""
-        return _LIBRARIES + int(_PACKED * self._largest_graph) * (1 + others) + self._held_adapters()
+    def _opened(self) -> int:
+        """With one graph of the bundle open, as it always is, and one adapter in use: the others are not read."""
+        held = self._packed(self._base.shape, tied=self._one_table)
+        return _LIBRARIES + held + max(self._adapters, default=0)
 
-    def _held_adapters(self) -> int:
-        return min(sum(self._adapters), _ADAPTERS + max(self._adapters, default=0))
+    def _packed(self, shape: BaseShape, *, tied: bool) -> int:
+        """Of an open graph, quantized as the bundle's: what is packed, and the rows of a table that are looked up."""
+        quantization = self._inputs.quantization
+        whole, table = graph_bytes(shape, quantization, tied=tied), 4 * shape.table[0] * shape.table[1]
+        if quantization.bits == 32:
+            return whole + (2 * table if tied else 0)  # packed by no more; the builder's table is turned twice
+        of_table = 0 if tied and quantization.bits != 8 else table
+        return int(_PACKED * (whole - of_table)) + min(of_table, self._rows)
 
     @property
-    def _largest_graph(self) -> int:
-        shape, quantization = self._base.shape, self._inputs.quantization
-        untied = not all(map(self._stays_tied, self._merged))
-        return graph_bytes(shape, quantization, tied=False) if untied else self._base.graph
+    def _rows(self) -> int:
+        """Of a table in float32, what a prompt looks up."""
+        return self._longest * (_LOOKED_UP + 4 * self._base.hidden)
+
+    @property
+    def _one_table(self) -> bool:
+        """Whether embedding and head are one in every graph."""
+        return self._base.shape.tied and all(map(self._stays_tied, self._merged))
 
     def _running(self, tokens: int) -> int:
         return self._base.activations(tokens, ort_engine.CHUNK) + 3 * self._kv * tokens
@@ -308,13 +344,18 @@ class _Estimator:
         shape, depth = self._base.shape, depth_of(self._inputs, parity)
         compared, before = shape.first(depth.compared), shape.first(depth.before_quantization or 0)
         own = depth.compared == depth.layers
-        again = depth.before_quantization if self._inputs.quantization.bits != 32 else None
-        held = 1 + bool(self._merged)  # graphs: the base's and a merged one
-        cut, whole = graph_bytes(compared, self._inputs.quantization), graph_bytes(before, _WHOLE, tied=False)
-        first = held * int(_PACKED * (self._largest_graph if own else cut)) + self._reference(compared)
-        second = held * self._in_float32(before, whole) + self._reference(before) if again else 0
-        unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
         tokens = self._longest + parity.argument_tokens + 512  # a message, and what is written
+        again = depth.before_quantization if self._inputs.quantization.bits != 32 else None
+        kept = 1 + bool(self._merged)  # graphs on the disk: the base's and a merged one
+        cut = graph_bytes(compared, self._inputs.quantization)
+        whole = graph_bytes(before, _WHOLE, tied=self._one_table)
+        reference = self._reference(compared) + self._base.activations(tokens, torch_engine.CHUNK)
+        first = self._packed(compared, tied=self._one_table) + reference
+        second = 0
+        if again:  # its weights are mapped as they are; the reference reads once more where depths differ
+            second = min(whole, graph_bytes(before, _WHOLE, tied=True) + self._rows) + self._adapter()
+            second += reference if again != depth.compared or 4 * shape.weights <= LARGE else 0
+        unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
         asked = subjects(self._plans, parity.prompts)
         read = [len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in asked]
         share = (depth.compared + (again or 0)) / depth.layers
@@ -323,13 +364,12 @@ class _Estimator:
         forwards = self._forward(read, _ORT * self._cores) + self._forward(read, _TORCH * self._cores)
         return self._need(
             COMPARE,
-            scratch=max(0 if own else held * cut, held * whole if again else 0) + (unlike if again or not own else 0),
+            scratch=max(0 if own else kept * cut, kept * whole if again else 0) + (unlike if again or not own else 0),
             memory=_LIBRARIES
             + _COMPARING
-            + self._held_adapters()
+            + max(self._adapters, default=0)
             + max(first, second, 0 if own and not again else self._building() - _LIBRARIES)
-            + self._base.activations(tokens, torch_engine.CHUNK)
-            + 3 * self._kv * tokens,
+            + self._running(tokens),
             seconds=calibration * share * (forwards + streamed)
             + _COMPARED * len(asked)
             + (0 if own else _QUANTIZED * compared.weights)
@@ -341,15 +381,11 @@ class _Estimator:
         if 4 * self._base.shape.weights <= LARGE:
             return 2 * 4 * shape.weights + self._adapter()
         tables = any(on_tables(each.source.folder) for each in (*self._external, *self._merged))
-        pieces = 4 * 4 * _PIECE * 2 if not tables else 2 * 4 * shape.table[0] * shape.table[1]
-        return 3 * 4 * shape.layer + pieces + self._adapter()
-
-    def _in_float32(self, shape: BaseShape, graph: int) -> int:
-        """A graph that is open: the embedding is looked up as it is, all else is packed besides."""
-        table = 4 * shape.table[0] * shape.table[1]  # a table of its own, also where the base's is tied
-        return table + int(_PACKED * (graph - table))
+        pieces = 2 * 6 * _HEAD_PIECE if not tables else 2 * 4 * shape.table[0] * shape.table[1]
+        return 2 * 4 * shape.layer + pieces + self._adapter()
 
     def _adapter(self) -> int:
+        """As PEFT, or onnxruntime, reads one: the file and a copy."""
         return 2 * max(self._adapters, default=0)
 
     def _forward(self, prompts: Sequence[int], speed: float) -> float:

@@ -17,6 +17,8 @@ from dualtune_edge.export.estimate import Estimate, StageNeed
 from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.inputs import Place, read_inputs
+from dualtune_edge.export.plan import plan_prompts
 from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.spec import ExportSpec
@@ -144,6 +146,18 @@ def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
     assert sizes == [4 * sizes[2], 2 * sizes[2], sizes[2]]
     assert whole.keys() == half.keys() == quarter.keys() - {"measure keys and values"}
     assert quarter["measure keys and values"].memory > quarter["read and check"].memory
+
+
+def test_what_variants_share_counts_once(spec: ExportSpec, tmp_path: Path) -> None:
+    inputs = read_inputs(spec)
+    plans = plan_prompts(inputs)
+    alone = estimate.estimate(spec, inputs, plans, tmp_path / "bundle")
+    both = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [inputs])
+    own = sum(stage.disk for stage in alone.stages if stage.name in {"prefix states", "write manifest"})
+    assert both.bundle == alone.bundle + own
+    elsewhere = replace(inputs, place=Place.below("variants/other"))
+    apart = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [elsewhere])
+    assert apart.bundle == 2 * alone.bundle
 
 
 @pytest.mark.parametrize(("lacking", "words"), [("free_disk", "--no-parity"), ("free_memory", "--force")])
