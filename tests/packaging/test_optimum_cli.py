@@ -22,6 +22,7 @@ def test_its_help_is_the_commands_own() -> None:
 
 
 def test_flags_and_errors_go_through(tmp_path: Path) -> None:
+    (tmp_path / "t.json").touch()
     asked = ("--base", str(tmp_path / "none"), "--tools", str(tmp_path / "t.json"), "-o", str(tmp_path / "b"), "--json")
     result = optimum_cli("dualtune-edge", *asked)
     assert result.returncode == 3
