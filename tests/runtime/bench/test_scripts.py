@@ -54,8 +54,8 @@ def test_every_row_of_the_table_is_filled_from_a_report(
     table = script("table")
     report = table.BenchReport.model_validate_json(capsys.readouterr().out)
     speeds = {"selection.merged_r32": 40.0, "selection.external_r8": 38.0, "selection.external_r32": 30.0}
-    rows = [*table.whole_calls(report, report, {}), *table.decoding(speeds), *table.costs(report, report)]
-    assert len(rows) == 13
+    rows = [*table.whole_calls(report, report, report, {}), *table.decoding(speeds), *table.costs(report, report)]
+    assert len(rows) == 14
     peers_only = {row.what for row in rows if not row.found} - {"anonymous memory against the int4 file"}
     assert all("llama.cpp" in what for what in peers_only)
     assert [row.found for row in rows if row.what.startswith("decode, external")] == ["0.95", "0.75"]
