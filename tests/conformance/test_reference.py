@@ -18,6 +18,13 @@ TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 288,
 ADAPTERS = (None, "wide", "narrow", "merged")
 
 
+@pytest.fixture(scope="session", params=["ort", "genai", "static"])
+def driver(request: pytest.FixtureRequest) -> str:
+    """Those whose KV cache holds what the reference's does: tests/export/test_kv_scales.py compares one in int8."""
+    driver: str = request.param
+    return driver
+
+
 @pytest.fixture(scope="module")
 def reference(root: Path) -> dict[str | None, NDArray[np.float32]]:
     """Logits after each of TOKENS, in float32; `merged` is `wide`, whose mathematics it has."""
