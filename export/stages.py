@@ -14,7 +14,6 @@ from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_bu
 from dualtune_edge.export.constraints import check_constraints
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.inputs import Inputs, read_inputs
-from dualtune_edge.export.memory import map_large_blocks
 from dualtune_edge.export.models import ModelMaker, TellParity
 from dualtune_edge.export.parity.calibration import Case, read_calibration
 from dualtune_edge.export.plan import Plans, plan_prompts
@@ -66,7 +65,6 @@ def run(
 
     """
     start = time.perf_counter()
-    map_large_blocks()
     refuse_existing(output)
     with Stages(console) as stages:
         read = _read(spec, stages)
