@@ -16,13 +16,8 @@ from dualtune_edge.runtime.model_source import ModelSource
 SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 288, 120))
 ADAPTERS = (None, "wide", "narrow", "merged")
-
-
-@pytest.fixture(scope="session", params=["ort", "genai", "static"])
-def driver(request: pytest.FixtureRequest) -> str:
-    """Those whose KV cache holds what the reference's does: tests/export/test_kv_scales.py compares one in int8."""
-    driver: str = request.param
-    return driver
+# Whose KV cache holds what the reference's does: tests/export/test_kv_scales.py compares one in int8.
+in_full = pytest.mark.parametrize("driver", ["ort", "genai", "static"], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +41,7 @@ def reference(root: Path) -> dict[str | None, NDArray[np.float32]]:
     return {**found, "merged": found["wide"]}
 
 
+@in_full
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_fp32_graph_computes_what_peft_does(
     engine: Engine, reference: dict[str | None, NDArray[np.float32]], name: str | None
@@ -54,6 +50,7 @@ def test_the_fp32_graph_computes_what_peft_does(
     np.testing.assert_allclose(engine.forward(TOKENS), reference[name][-1], atol=1e-3, rtol=0)
 
 
+@in_full
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_int4_graph_is_nearest_to_its_own_adapter(
     int4_engine: Engine, reference: dict[str | None, NDArray[np.float32]], name: str | None
@@ -83,6 +80,7 @@ def test_engines_agree(int4: ModelSource, name: str | None) -> None:
     np.testing.assert_allclose(*answers, atol=1e-4, rtol=0)
 
 
+@in_full
 def test_empty_slots_add_nothing(engine: Engine, root: Path, fp32: ModelSource) -> None:
     with open_engine(replace(fp32, folder=root / "fp32-plain", adapters=()), SETTINGS) as plain:
         np.testing.assert_allclose(engine.forward(TOKENS), plain.forward(TOKENS), atol=1e-5, rtol=0)
