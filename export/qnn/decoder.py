@@ -87,7 +87,7 @@ class _Decoder:
             hidden = self._layer(layer, hidden, mask, rotations)
         if tokens > 1:
             at = emit.input("logits_at", (1,), ir.DataType.INT64)
-            hidden = emit.move("Gather", [hidden, at], "last", axis=1)
+            hidden = emit.move("Gather", [hidden, at], "last", {"axis": 1})
         logits = self._linear(HEAD, self._norm(NORM, hidden))
         emit.output(logits, "logits", (1, 1, shape.vocabulary), ir.DataType.FLOAT)
         return emit
@@ -95,9 +95,9 @@ class _Decoder:
     def _mask(self) -> ir.Value:
         """Once for each head of a group: queries of a group are rows of one product."""
         mask = self.emit.activation("mask", (1, 1, self.chunk.tokens, self.chunk.kv_length), Range(-self._depth, 0.0))
-        return (
-            self.emit.move("Concat", [mask] * self.shape.group, "mask.group", axis=2) if self.shape.group > 1 else mask
-        )
+        if self.shape.group == 1:
+            return mask
+        return self.emit.move("Concat", [mask] * self.shape.group, "mask.group", {"axis": 2})
 
     @property
     def _depth(self) -> float:
@@ -127,18 +127,18 @@ class _Decoder:
         keys = self._rotated(f"{path}.k", self._heads(path, "k", hidden, kv), rotations)
         values = self._heads(path, "v", hidden, kv)
         # (1, tokens, heads, dim) → (1, kv, group · tokens, dim)
-        queries = emit.move("Transpose", [queries], f"{path}.q.heads", perm=(0, 2, 1, 3))
+        queries = emit.move("Transpose", [queries], f"{path}.q.heads", {"perm": (0, 2, 1, 3)})
         queries = emit.reshape(queries, f"{path}.q.grouped", 1, kv, shape.group * tokens, dim)
         keys = self._behind_past(layer, "key", keys, f"{path}.k.rotated")
         values = self._behind_past(layer, "value", values, f"{path}.v_proj")
-        keys = emit.move("Transpose", [keys], f"{path}.k.heads", perm=(0, 2, 3, 1))  # (1, kv, dim, length)
-        values = emit.move("Transpose", [values], f"{path}.v.heads", perm=(0, 2, 1, 3))  # (1, kv, length, dim)
+        keys = emit.move("Transpose", [keys], f"{path}.k.heads", {"perm": (0, 2, 3, 1)})  # (1, kv, dim, length)
+        values = emit.move("Transpose", [values], f"{path}.v.heads", {"perm": (0, 2, 1, 3)})  # (1, kv, length, dim)
         scores = emit.compute("MatMul", [queries, keys], f"{path}.scores")  # (1, kv, group · tokens, length)
         masked = emit.compute("Add", [scores, mask], f"{path}.masked", within=self._masked(f"{path}.scores"))
         shares = emit.compute("Softmax", [masked], f"{path}.shares", within=_SHARE, attributes={"axis": -1})
         mixed = emit.compute("MatMul", [shares, values], f"{path}.mixed")  # (1, kv, group · tokens, dim)
         mixed = emit.reshape(mixed, f"{path}.mixed.heads", 1, shape.heads, tokens, dim)
-        mixed = emit.move("Transpose", [mixed], f"{path}.mixed.tokens", perm=(0, 2, 1, 3))
+        mixed = emit.move("Transpose", [mixed], f"{path}.mixed.tokens", {"perm": (0, 2, 1, 3)})
         return self._linear(f"{path}.o_proj", emit.reshape(mixed, f"{path}.mixed.rows", 1, tokens, shape.heads * dim))
 
     def _masked(self, scores: str) -> Range:
@@ -174,7 +174,7 @@ class _Decoder:
         heads = (self.shape.kv_heads, self.shape.head_dim)
         past = emit.activation(f"past.{layer}.{half}", (1, chunk.past, *heads), grid)
         emit.output(new, f"present.{layer}.{half}", (1, chunk.tokens, *heads), emit.activations)
-        return emit.move("Concat", [past, new], f"{half}.{layer}", axis=1)
+        return emit.move("Concat", [past, new], f"{half}.{layer}", {"axis": 1})
 
     def _norm(self, name: str, value: ir.Value) -> ir.Value:
         weight = self.parameters.vector(f"{name}.weight")

@@ -8,6 +8,7 @@ moves values keeps the range of what it moves. Weights are integers in both form
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -18,7 +19,8 @@ from dualtune_edge.export.qnn.integers import IntegerWeight, Range
 
 OPSET: Final = 23  # the first that has RMSNormalization
 _IR_VERSION: Final = 10
-_Attribute: TypeAlias = int | float | Sequence[int]
+_Attributes: TypeAlias = Mapping[str, int | float | Sequence[int]]
+_NONE: Final[_Attributes] = MappingProxyType({})
 
 
 class Emitter:
@@ -90,7 +92,7 @@ class Emitter:
             self.constant(f"{name}.scale", scales),
             self.constant(f"{name}.zero", np.zeros(scales.shape, dtype=weight.values.dtype), kind),
         ]
-        return self.raw("DequantizeLinear", inputs, f"{name}.float", **axes)
+        return self.raw("DequantizeLinear", inputs, f"{name}.float", axes)
 
     def compute(
         self,
@@ -99,22 +101,22 @@ class Emitter:
         name: str,
         *,
         within: Range | None = None,
-        attributes: Mapping[str, _Attribute] | None = None,
+        attributes: _Attributes = _NONE,
     ) -> ir.Value:
         """An operator whose result has a range of its own: `within`, or the one that is calibrated as `name`."""
-        result = self.raw(kind, inputs, name, **(attributes or {}))
+        result = self.raw(kind, inputs, name, attributes)
         if self._ranges is not None:
             return self._quantized(result, within or self._range(name))
         if within is None:
             self.observed[name] = result
         return result
 
-    def move(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: _Attribute) -> ir.Value:
+    def move(self, kind: str, inputs: Sequence[ir.Value], name: str, attributes: _Attributes = _NONE) -> ir.Value:
         """An operator that only moves values, which are on the range of the first input."""
-        result = self.raw(kind, inputs, name, **attributes)
+        result = self.raw(kind, inputs, name, attributes)
         return result if self._ranges is None else self._quantized(result, self._grids[inputs[0]])
 
-    def raw(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: _Attribute) -> ir.Value:
+    def raw(self, kind: str, inputs: Sequence[ir.Value], name: str, attributes: _Attributes = _NONE) -> ir.Value:
         """An operator as it is."""
         node = ir.node(kind, inputs, attributes=attributes, name=f"/{name}")
         node.outputs[0].name = name
