@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -150,6 +150,11 @@ class SessionSettings:
     def __post_init__(self) -> None:
         if self.intra_op_threads < 1:
             raise ValueError(f"{self.intra_op_threads} threads: onnxruntime reads 0 as a choice of its own")
+
+    def without_provider(self, why: str) -> SessionSettings:
+        """By the CPU provider, since the other one fails on the bundle."""
+        instead = f"{self.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {why}"
+        return replace(self, provider=CPU_PROVIDER, device="CPU", openvino=None, instead=instead)
 
 
 @dataclass(frozen=True)

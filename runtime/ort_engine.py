@@ -218,9 +218,7 @@ class OrtEngine(HeldSequence):
 
     def _fall_back(self, error: EngineError) -> None:
         """Let the CPU provider run every graph from now on: the other one fails on this bundle."""
-        instead = f"{self._settings.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {error.found}"
-        asked = self._settings
-        self._settings = SessionSettings(asked.intra_op_threads, asked.spinning, instead=instead, weights=asked.weights)
+        self._settings = self._settings.without_provider(error.found)
         self._bindings.clear()
         self._graphs.clear()
 

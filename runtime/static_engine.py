@@ -171,8 +171,7 @@ class StaticEngine(HeldSequence):
 
     def _fall_back(self, error: EdgeError) -> None:
         """Let the CPU provider run the graphs themselves from now on: the other one fails on this bundle."""
-        instead = f"{self._settings.provider} fails on this bundle, so {CPU_PROVIDER} runs it: {error.found}"
-        self._settings = SessionSettings(self._settings.intra_op_threads, self._settings.spinning, instead=instead)
+        self._settings = self._settings.without_provider(error.found)
         self._open_sessions = by_cpu(self._settings)
         self._models.clear()
         self._tokens = ()

@@ -54,7 +54,7 @@ def compare(question: Question, bundle: Engine, reference: Remembering) -> Outco
         before=None,
         same=same,
         sure=choice.probability if choice else None,
-        finished=exported.choice is not None or exported.arguments is not None,
+        finished=exported.finished,
     )
     return Outcome(comparison, choice.winner if choice else "", ends)
 

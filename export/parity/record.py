@@ -54,6 +54,16 @@ class Record:
         """The longest token sequence that was read."""
         return max(self.logits, key=len)
 
+    @property
+    def answer(self) -> object:
+        """What compares equal where answers do: the winner, or the arguments and the tokens that spell them."""
+        return self.choice.winner if self.choice else (self.arguments, self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is an answer."""
+        return self.choice is not None or self.arguments is not None
+
 
 def record(engine: Engine, question: Question, *, along: Collection[Path] | None = None) -> Record:
     """Answer on an engine that has the right adapter. What it holds of the prompt already is not computed again.

@@ -12,7 +12,7 @@ from dualtune_edge.export.checkpoint import Checkpoint
 from dualtune_edge.export.parity.calibration import Case
 from dualtune_edge.export.parity.check import Asker, Subject, Walker
 from dualtune_edge.export.parity.metrics import Comparison, distance, summary
-from dualtune_edge.export.parity.record import Question, Record, logits_after, record
+from dualtune_edge.export.parity.record import Question, logits_after, record
 from dualtune_edge.export.parity.verdict import first_breach
 from dualtune_edge.export.spec import ParitySpec
 from dualtune_edge.runtime.engine import Engine, Snapshot
@@ -120,11 +120,7 @@ def _compare(engine: Engine, question: Question, exact: Snapshot, rounded: Snaps
     return Comparison(
         distances=tuple(distance(logits, found.logits[path]) for path, logits in read.items()),
         before=None,
-        same=_answer(own) == _answer(found),
+        same=own.answer == found.answer,
         sure=own.choice.probability if own.choice else None,
-        finished=found.choice is not None or found.arguments is not None,
+        finished=found.finished,
     )
-
-
-def _answer(given: Record) -> object:
-    return given.choice.winner if given.choice else (given.arguments, given.path)

@@ -219,14 +219,8 @@ def _comparison(each: Answered, theirs: Record, reference: Engine) -> Comparison
         distance(theirs.logits[path] if path in theirs.logits else logits_after(reference, path), logits)
         for path, logits in ours.logits.items()
     )
-    same = (
-        ours.choice.winner == theirs.choice.winner
-        if ours.choice and theirs.choice
-        else ours.arguments == theirs.arguments and ours.path == theirs.path
-    )
     sure = theirs.choice.probability if theirs.choice else None
-    finished = ours.choice is not None or ours.arguments is not None
-    return Comparison(distances, before=None, same=same, sure=sure, finished=finished)
+    return Comparison(distances, before=None, same=ours.answer == theirs.answer, sure=sure, finished=ours.finished)
 
 
 def _is_right(each: Answered) -> bool:
