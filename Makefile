@@ -18,21 +18,32 @@ test: .venv/installed .types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
-	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py
 	$(BIN)/python docs/adapter_matrix.py
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml kit/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nGive another interpreter: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]' --editable ./kit
 	@touch $@
 
 # mypy sees no editable install; these links give it the same names.
 .types: Makefile
 	@mkdir -p .types/dualtune_edge
 	@for wing in $(WINGS); do ln -sfn ../../$$wing .types/dualtune_edge/$$wing; done
+	@for file in __init__ __main__ cli; do ln -sfn ../../dualtune_edge/$$file.py .types/dualtune_edge/$$file.py; done
+	@ln -sfn ../kit/dualtune_edge_kit .types/dualtune_edge_kit
 	@touch .types
+
+# import-linter follows no links, so it gets a copy of the tree as it is once installed.
+.PHONY: imports
+imports: .venv/installed
+	@rm -rf .imports && mkdir -p .imports/dualtune_edge
+	@find $(WINGS) -name '*.py' | tar -cT - | tar -xC .imports/dualtune_edge
+	@cp dualtune_edge/*.py .imports/dualtune_edge
+	@cd kit && find dualtune_edge_kit -name '*.py' | tar -cT - | tar -xC ../.imports
+	@cd .imports && ../$(BIN)/lint-imports --no-cache --config ../pyproject.toml

@@ -16,7 +16,7 @@ import onnxruntime_genai as og  # noqa: E402
 from answered import Answered  # noqa: E402
 
 from dualtune_edge.runtime.bench.scripts import Script  # noqa: E402
-from dualtune_edge.runtime.bundle import Bundle  # noqa: E402
+from dualtune_edge.runtime.bundle.folder import Bundle  # noqa: E402
 
 Way = Literal["fed", "guided", "guided, forwarding"]
 WAYS: tuple[Way, ...] = ("fed", "guided", "guided, forwarding")

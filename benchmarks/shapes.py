@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from dualtune_edge_kit import FOLDER
+from dualtune_edge_kit.random_checkpoint import CHATML, MODULES, SHAPES, write_adapter, write_checkpoint
+from dualtune_edge_kit.training import toolsets
 from peft import LoraConfig
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -26,13 +29,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from dualtune_edge.export import stages
-from dualtune_edge.export.demo import toolsets
-from dualtune_edge.export.random_checkpoint import CHATML, MODULES, SHAPES, write_adapter, write_checkpoint
-from dualtune_edge.export.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.export import run
+from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 
 _SERVICES: Final = ("local", "drive", "vault", "archive", "mirror")  # each with the tools of both servers
-_TEMPLATES: Final = toolsets.HERE / "templates"
+_TEMPLATES: Final = FOLDER / "templates"
 _ARGUMENTS: Final = _TEMPLATES / "arguments.jinja"  # shows the chosen tool alone
 _ABOUT: Final = (
     "The {} of {} in the service {}, written as that service itself lists it. What is not absolute begins at its root."
@@ -134,7 +135,7 @@ def two_adapters(out: Path, name: str, templates: TemplatesSpec) -> ToolsetSpec:
 def export(out: Path, name: str, toolset: tuple[ToolsetSpec, ...]) -> None:
     """A bundle, not compared with PEFT: random weights prove nothing about accuracy."""
     spec = ExportSpec.model_validate({"base": out / "base", "toolsets": toolset, "parity": "off"})
-    stages.run(spec, out / name)
+    run.run(spec, out / name)
 
 
 if __name__ == "__main__":

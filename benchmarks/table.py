@@ -70,7 +70,7 @@ def main(
 
 def bench(bundle: Path, calls: int, threads: int, *more: str) -> BenchReport:
     """`dualtune-edge bench` in a process of its own."""
-    code = "from dualtune_edge.toolkit.cli import main; main()"
+    code = "from dualtune_edge.cli import main; main()"
     words = ["bench", str(bundle), "--calls", str(calls), "--threads", str(threads), "--json", *more]
     done = subprocess.run([sys.executable, "-c", code, *words], check=True, stdout=subprocess.PIPE)  # noqa: S603
     return BenchReport.model_validate_json(done.stdout)

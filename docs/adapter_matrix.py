@@ -21,20 +21,20 @@ from typing import Any, Final, get_args
 import numpy as np
 import onnxruntime
 import torch
+from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from dualtune_edge.export.adapter import AdapterWeights, read_adapter
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.adapter.merge import merged_weights
+from dualtune_edge.export.adapter.read import AdapterWeights, read_adapter
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.merge import merged_weights
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
+from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
 from dualtune_edge.toolkit.errors import AdapterError
-from dualtune_edge.toolkit.manifest import Mode, Quantization
 
 PAGE: Final = Path(__file__).with_name("adapter-matrix.md")
 TOLERANCE: Final = 1e-3  # of a logit, before quantization

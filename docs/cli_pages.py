@@ -10,7 +10,8 @@ from pathlib import Path
 
 import typer.main
 
-from dualtune_edge.toolkit import cli
+from dualtune_edge import cli
+from dualtune_edge.toolkit import shell
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """# The command line
@@ -23,14 +24,14 @@ Errors and their exit codes: [errors.md](errors.md). This page is made from the 
 def page() -> str:
     """The whole page."""
     os.environ["COLUMNS"] = "100"  # the help wraps at the terminal's width
-    sections = (f"## {' '.join((cli.PROGRAM, *words))}\n\n```text\n{help_of(words)}```\n" for words in paths())
+    sections = (f"## {' '.join((shell.PROGRAM, *words))}\n\n```text\n{help_of(words)}```\n" for words in paths())
     return "\n".join((INTRODUCTION, *sections))
 
 
 def paths() -> Iterator[tuple[str, ...]]:
     """Every command by the words that call it."""
     yield ()
-    root = typer.main.get_command(cli.application(list(cli.COMMANDS)))
+    root = typer.main.get_command(shell.application(cli.COMMANDS, list(cli.COMMANDS)))
     for name in cli.COMMANDS:
         yield (name,)
         for inner in getattr(root.commands[name], "commands", {}):  # type: ignore[attr-defined]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualtune_edge.export.inputs import Inputs
-from dualtune_edge.export.places import places
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.places import places
+from dualtune_edge.export.plan.variants import ModelPlan, is_static
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
-from dualtune_edge.export.variants import ModelPlan, is_static
 from dualtune_edge.profiles.budget import over_budget
 from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit.bundle.manifest import Manifest
+from dualtune_edge.toolkit.bundle.sharing import weight_bytes
 from dualtune_edge.toolkit.errors import ProfileError
-from dualtune_edge.toolkit.manifest import Manifest
-from dualtune_edge.toolkit.sharing import weight_bytes
 
 
 def refuse_over_budget(plans: Sequence[ModelPlan]) -> None:

@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
+from dualtune_edge.export.compare.table import table
 from dualtune_edge.export.estimate import gigabytes
 from dualtune_edge.export.estimate_table import needs
-from dualtune_edge.export.parity.table import table
-from dualtune_edge.export.recipes import Recipe
-from dualtune_edge.export.report import ExportReport
-from dualtune_edge.export.spec import ExportSpec, StatesType, read_spec
-from dualtune_edge.export.stages import preflight, run
+from dualtune_edge.export.plan.recipes import Recipe
+from dualtune_edge.export.plan.spec import ExportSpec, StatesType, read_spec
+from dualtune_edge.export.publish.report import ExportReport
+from dualtune_edge.export.run import preflight, run
 from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Mode
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.sharing import variant_lines
 from dualtune_edge.toolkit.errors import SpecError
-from dualtune_edge.toolkit.manifest import PRIMARY, Mode
-from dualtune_edge.toolkit.parity import ParityReport
-from dualtune_edge.toolkit.sharing import variant_lines
 
 
 def export(

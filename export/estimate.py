@@ -15,24 +15,24 @@ from typing import Final
 
 from transformers import AutoConfig
 
-from dualtune_edge.export import room
-from dualtune_edge.export.inputs import Inputs, quantizations_for
-from dualtune_edge.export.parity import torch_engine
-from dualtune_edge.export.parity.bundle import depth_of
-from dualtune_edge.export.parity.check import subjects
-from dualtune_edge.export.parity.first_layers import on_tables
-from dualtune_edge.export.parity.streamed import LARGE
-from dualtune_edge.export.places import Placed, places
-from dualtune_edge.export.plan import Plans
-from dualtune_edge.export.prefix_states import planned as planned_states
+from dualtune_edge.export.compare.bundle import depth_of
+from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
+from dualtune_edge.export.plan.places import Placed, places
+from dualtune_edge.export.plan.prompts import Plans
+from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec
+from dualtune_edge.export.plan.subjects import subjects
+from dualtune_edge.export.reference import torch_engine
+from dualtune_edge.export.reference.first_layers import on_tables
+from dualtune_edge.export.reference.streamed import LARGE
 from dualtune_edge.export.sizes import BaseShape, adapter_bytes, adapter_stored, base_shape, graph_bytes
-from dualtune_edge.export.spec import ExportSpec, ParitySpec
-from dualtune_edge.export.work_folder import kept_bytes
+from dualtune_edge.export.states.write import planned as planned_states
+from dualtune_edge.export.work import room
+from dualtune_edge.export.work.folder import kept_bytes
 from dualtune_edge.profiles.detect import detect
-from dualtune_edge.runtime import ort_engine
+from dualtune_edge.runtime.engines import ort_engine
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import RoomError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.manifest import Quantization
 
 COMPARE: Final = "compare with PEFT"
 _STATES: Final = "prefix states"

@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dualtune_edge.export.assemble import model_entry, write_parity
-from dualtune_edge.export.graphs import BundleGraphs
-from dualtune_edge.export.inputs import Inputs, quantizations_for
-from dualtune_edge.export.kv_scales import kv_prompts
-from dualtune_edge.export.parity.bundle import BundleComparison, compare_bundle
-from dualtune_edge.export.parity.calibration import Case
-from dualtune_edge.export.parity.check import subjects
-from dualtune_edge.export.parity.verdict import first_breach, refuse_beyond
-from dualtune_edge.export.plan import Plans
-from dualtune_edge.export.prefix_states import write_states
-from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.build.kv_scales import kv_prompts
+from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
+from dualtune_edge.export.compare.calibration import Case
+from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
+from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
+from dualtune_edge.export.plan.prompts import Plans
+from dualtune_edge.export.plan.recipes import name_of
+from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.plan.subjects import subjects
+from dualtune_edge.export.plan.variants import Exporters, ModelPlan, is_static
+from dualtune_edge.export.publish.manifest import model_entry, write_parity
 from dualtune_edge.export.recipe_walk import Attempt, first_within
-from dualtune_edge.export.recipes import name_of
-from dualtune_edge.export.spec import ExportSpec
-from dualtune_edge.export.variants import EXPORTERS, ModelPlan, is_static
-from dualtune_edge.export.work_folder import Work
-from dualtune_edge.toolkit.manifest import PRIMARY, ModelEntry, Quantization
-from dualtune_edge.toolkit.parity import ParityReport
+from dualtune_edge.export.states.write import write_states
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, ModelEntry, Quantization
+from dualtune_edge.toolkit.bundle.parity import ParityReport
 
 TellParity = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
 
@@ -54,6 +54,7 @@ class ModelMaker:
     work: Work
     stages: Stages
     tell_parity: TellParity
+    exporters: Exporters
 
     def make(self, models: Sequence[ModelPlan]) -> tuple[Made, ...]:
         """Make each, the primary first.
@@ -72,7 +73,7 @@ class ModelMaker:
     def _static(self, model: ModelPlan, written: int) -> Made:
         """`written`: bytes of prefix states that earlier models have."""
         (profile,) = model.profiles
-        exporter = EXPORTERS[profile.provider]
+        exporter = self.exporters[profile.provider]
         entry, warnings = exporter.export(model, self.plans, self.work, self.stages, states_mb=self._left(written))
         parity = ParityReport(skipped="static graphs are not compared here")
         return Made(entry, model.inputs.place.parity, parity, warnings)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from dualtune_edge.export.graphs import BundleGraphs
-from dualtune_edge.export.inputs import Inputs
-from dualtune_edge.export.parity.verdict import Breach, first_breach, inexact
-from dualtune_edge.export.recipes import name_of
-from dualtune_edge.export.work_folder import Work
-from dualtune_edge.toolkit.manifest import Quantization
-from dualtune_edge.toolkit.parity import ParityReport, RefusedRecipe
+from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.compare.verdict import Breach, first_breach, inexact
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.recipes import name_of
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.parity import ParityReport, RefusedRecipe
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Final
 
 from transformers import AutoConfig
 
-from dualtune_edge.export import modules
-from dualtune_edge.export.adapter import WEIGHTS
-from dualtune_edge.export.architectures import rope_parameters
-from dualtune_edge.export.base_tokenizer import small_files
-from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
-from dualtune_edge.export.safetensors_file import stored_tensors
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.export.adapter.read import WEIGHTS
+from dualtune_edge.export.base import modules
+from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.safetensors_file import stored_tensors
+from dualtune_edge.export.base.tokenizer import small_files
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 _FLOAT: Final = 4  # bytes of a float32
 _NODES: Final = 24_000  # bytes of model.onnx for a layer's nodes, slots included; measured: 8,000 to 16,000

@@ -13,8 +13,8 @@ from dualtune_edge.profiles.plugins import PluginState
 from dualtune_edge.profiles.resolve import Candidate, Reason, Resolution, candidates, resolve
 from dualtune_edge.profiles.schema import EpDevice, HardwareProfile, Machine
 from dualtune_edge.toolkit import console
-from dualtune_edge.toolkit.cli import group
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.shell import group
 
 
 class ProfileList(Frozen):

@@ -7,9 +7,9 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
+from dualtune_edge.toolkit.bundle.manifest import Mode, QdqQuantization, Quantization
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.graph_form import DynamicGraph, GraphForm
-from dualtune_edge.toolkit.manifest import Mode, QdqQuantization, Quantization
 from dualtune_edge.toolkit.validation import nearest
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
@@ -134,8 +134,8 @@ class SessionSettings:
 
     `intra_op_threads` → `SessionOptions.intra_op_num_threads`; `spinning` → the config entry
     `session.intra_op.allow_spinning` ("1" or "0"). `device` and `openvino` are for a provider that comes as a package;
-    `instead` says why the provider is not the one that was asked for. `weights`: runtime/mapped_weights.py. `packing`:
-    whether the CPU provider packs weights anew as it opens a graph; without, int4 products are computed in float32.
+    `instead` says why the provider is not the one that was asked for. `weights`: see
+    runtime/engines/mapped_weights.py. `packing`: whether the CPU provider packs weights anew as it opens a graph; without, int4 products are computed in float32.
     """
 
     intra_op_threads: int

@@ -10,13 +10,13 @@ from dualtune_edge.toolkit import telemetry
 
 telemetry.disable()  # before anything below imports an engine
 
-from dualtune_edge.runtime.bundle import Bundle, open_bundle  # noqa: E402
-from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine  # noqa: E402
-from dualtune_edge.runtime.model_source import ModelSource  # noqa: E402
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle  # noqa: E402
+from dualtune_edge.runtime.bundle.model_source import ModelSource  # noqa: E402
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine  # noqa: E402
 from dualtune_edge.runtime.pipeline import Agent  # noqa: E402
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens  # noqa: E402
 from dualtune_edge.runtime.variants import open_best, ways  # noqa: E402
-from dualtune_edge.toolkit.messages import Message  # noqa: E402
+from dualtune_edge.toolkit.prompts.messages import Message  # noqa: E402
 
 __all__ = [
     "Agent",

@@ -11,18 +11,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import ORT_KV_FORMAT, EngineKind
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.cache.verified_files import forget
+from dualtune_edge.runtime.decode.prefix_states import PrefixStates
+from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
+from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.runtime.prefix_states import PrefixStates
 from dualtune_edge.runtime.result import CallResult, VariantStanding
-from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.variants import open_best, standings, ways
-from dualtune_edge.runtime.verified_files import forget
 from dualtune_edge.toolkit import console, strict_json
-from dualtune_edge.toolkit.errors import RequestError
-from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.manifest import (
+from dualtune_edge.toolkit.bundle.manifest import (
     AdapterEntry,
     BaseInfo,
     CacheShape,
@@ -33,10 +31,12 @@ from dualtune_edge.toolkit.manifest import (
     Quantization,
     TokenizerInfo,
 )
-from dualtune_edge.toolkit.parity import ParityReport
-from dualtune_edge.toolkit.sharing import VariantSize, variant_lines, variant_sizes
-from dualtune_edge.toolkit.tools import Toolset
-from dualtune_edge.toolkit.verification import Verification
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.sharing import VariantSize, variant_lines, variant_sizes
+from dualtune_edge.toolkit.bundle.verification import Verification
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.tools.toolset import Toolset
 
 _COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]

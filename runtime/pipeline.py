@@ -11,24 +11,24 @@ from types import TracebackType
 from typing import Any, Self
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.arguments import Arguments, write_arguments
-from dualtune_edge.runtime.bundle import Bundle, Verify, open_bundle
-from dualtune_edge.runtime.choice import Choice, choose_behind
-from dualtune_edge.runtime.conversation import read_messages
-from dualtune_edge.runtime.drafts import Drafter
-from dualtune_edge.runtime.engine import Engine, EngineKind, PlacedEngine, open_engine
-from dualtune_edge.runtime.grammar import Grammar, compile_grammar
-from dualtune_edge.runtime.kv_reuse import KvReuse
+from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
+from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
+from dualtune_edge.runtime.decode.choice import Choice, choose_behind
+from dualtune_edge.runtime.decode.conversation import read_messages
+from dualtune_edge.runtime.decode.drafts import Drafter
+from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar
+from dualtune_edge.runtime.decode.kv_reuse import KvReuse
+from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice
-from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.toolkit.bundle.manifest import Stage, ToolsetEntry
 from dualtune_edge.toolkit.errors import BundleError, RequestError
-from dualtune_edge.toolkit.manifest import Stage, ToolsetEntry
-from dualtune_edge.toolkit.messages import Message
-from dualtune_edge.toolkit.prompts import Frame, Prompter, PromptPlan
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter, PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest
 
 

@@ -13,12 +13,12 @@ from dualtune_edge.profiles.budget import over_budget
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import Candidate, Resolution, passed_over, rank, resolve
 from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine
-from dualtune_edge.runtime.bundle import Bundle
-from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
 from dualtune_edge.runtime.result import VariantChoice, VariantStanding
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Variant
+from dualtune_edge.toolkit.bundle.sharing import weight_bytes
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
-from dualtune_edge.toolkit.manifest import PRIMARY, Variant
-from dualtune_edge.toolkit.sharing import weight_bytes
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from dualtune_edge.export import stages
-from dualtune_edge.export.demo import specs
+from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.run import run
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.sharing import VariantSize, variant_lines
+from dualtune_edge.toolkit.errors import MissingExtraError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.sharing import VariantSize, variant_lines
 
+_KIT: Final = "dualtune_edge_kit"
 # None of these sentences, nor any value in them, was in the training.
 REQUESTS: Final = (
     "The file /vol/lagoon/almond.rst should be renamed to /vol/lagoon/walnut.rst",
@@ -73,10 +76,10 @@ def demo(
 
 
 def _run(bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> DemoReport:
-    spec = specs.spec("decoupled", "external")
+    spec = read_spec(_kit() / "dualtune.yaml")
     if profiles:
         spec = spec.model_copy(update={"profiles": profiles, "mode": None})  # each profile's own mode
-    exported = stages.run(spec, bundle)
+    exported = run(spec, bundle)
     with Agent.open(bundle) as agent:
         calls = tuple(Call(request=request, result=agent.call(request)) for request in REQUESTS)
     return DemoReport(
@@ -86,6 +89,24 @@ def _run(bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> DemoReport:
         variants=exported.variants,
         calls=calls,
     )
+
+
+def _kit() -> Path:
+    """The folder of the distribution `dualtune-edge-kit`, of which nothing is imported.
+
+    Raises:
+        MissingExtraError: it is not installed.
+
+    """
+    found = importlib.util.find_spec(_KIT)
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtraError(
+            "dualtune-edge demo",
+            found="no package dualtune-edge-kit",
+            expected="the kit: a base model and its adapters",
+            fix="Run: pip install ./kit, in a checkout of the repository.",
+        )
+    return Path(found.submodule_search_locations[0])
 
 
 def _text(report: DemoReport) -> str:

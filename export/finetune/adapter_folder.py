@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from dualtune_edge.export.adapter import BASE_FINGERPRINT, WEIGHTS
-from dualtune_edge.export.adapter_config import CONFIG
+from dualtune_edge.export.adapter.config import CONFIG
+from dualtune_edge.export.adapter.read import BASE_FINGERPRINT, WEIGHTS
 from dualtune_edge.export.finetune.report import RECORD, Record
-from dualtune_edge.toolkit.chat_template import CHAT_TEMPLATE, ChatTemplate
+from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
 
 
 def write_adapter_folder(

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import SpecError
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from dualtune_edge.export.finetune.masks import Sample
-from dualtune_edge.toolkit.prompts import common_prefix
+from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 _POOL: Final = 16  # batches whose samples are sorted by length together
 _UNLEARNT: Final = -100  # cross_entropy's default

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 
 from dualtune_edge.export.finetune.settings import Stage
 from dualtune_edge.toolkit.errors import TemplateError
-from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
-from dualtune_edge.toolkit.prompts import Completion, Prompter, common_prefix
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.prompter import Completion, Prompter, common_prefix
 
 _OTHER_NAMES: Final = ("A0", "b1")  # they begin and end differently, so at each end one differs from any name
 

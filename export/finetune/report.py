@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 
 RECORD: Final = "training.json"
 _OF_THIS_MACHINE: Final = {"base", "data", "tools", "output", "template", "threads", "checkpoint_every", "resume"}

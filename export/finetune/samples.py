@@ -9,11 +9,11 @@ from random import Random
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
-from dualtune_edge.toolkit.messages import FunctionCall, Message
-from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
-from dualtune_edge.toolkit.schema_faults import fault
-from dualtune_edge.toolkit.tools import Tool
-from dualtune_edge.toolkit.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
+from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.tools.schema_faults import fault
+from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
 

@@ -22,11 +22,11 @@ from dualtune_edge.export.finetune.report import FinetuneReport, Record, Step, f
 from dualtune_edge.export.finetune.run_state import RunState, load_state, state_path
 from dualtune_edge.export.finetune.samples import make_samples, prompt_tools
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Stage
-from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing, staged_folder
-from dualtune_edge.toolkit.prompts import Prompter
-from dualtune_edge.toolkit.tool_files import read_tools
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.prompter import Prompter
+from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 # The ordinary adapter writes whole calls, in the layout of the arguments' stage.
 _TEMPLATES: Final[dict[Stage, str]] = {"selection": "selection", "arguments": "arguments", "joint": "arguments"}

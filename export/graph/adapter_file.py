@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dualtune_edge.export.adapter import AdapterWeights, LoraPair
+from dualtune_edge.export.adapter.read import AdapterWeights, LoraPair
 from dualtune_edge.export.graph.checks import check_adapter
 from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
 from dualtune_edge.toolkit.errors import AdapterError

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.weights import StoredWeights, Weights
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.builder import run_builder
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.logits import add_logits_rows
-from dualtune_edge.export.optimum_graph.description import Decoder
-from dualtune_edge.export.weights import StoredWeights, Weights
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.export.optimum.description import Decoder
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 
 def build_graph(

@@ -12,17 +12,17 @@ from typing import Any, Final
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.weights import UntiedWeights, Weights
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.deferred import deferred
 from dualtune_edge.export.graph.head_rows import keep_rows
 from dualtune_edge.export.graph.streaming import GraphWriter
-from dualtune_edge.export.optimum_graph.description import Decoder
-from dualtune_edge.export.optimum_graph.lower import lower
-from dualtune_edge.export.quiet import captured
-from dualtune_edge.export.weights import UntiedWeights, Weights
+from dualtune_edge.export.optimum.description import Decoder
+from dualtune_edge.export.optimum.lower import lower
+from dualtune_edge.export.work.quiet import captured
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import GraphError
-from dualtune_edge.toolkit.manifest import Quantization
 
 _PRECISIONS: Final = {4: "int4", 8: "int8", 32: "fp32"}
 _QUANTIZER: Final = "onnxruntime.quantization"  # logs a line a node

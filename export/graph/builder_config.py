@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from dualtune_edge.export.architectures import rope_parameters
+from dualtune_edge.export.base.architectures import rope_parameters
 from dualtune_edge.export.graph.checks import MODEL
 from dualtune_edge.toolkit.errors import GraphError
 

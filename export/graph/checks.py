@@ -18,8 +18,8 @@ import onnxruntime
 
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.slot_map import Slot, SlotMap
+from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
 from dualtune_edge.toolkit.errors import GraphError
-from dualtune_edge.toolkit.manifest import Quantization, sensitive_layers
 
 MODEL: Final = "model.onnx"
 DATA: Final = "model.onnx.data"

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from dualtune_edge.export.weights import Weights
+from dualtune_edge.export.base.weights import Weights
 
 _aten = torch.ops.aten
 _SAME: Final = (_aten.detach.default, _aten.alias.default)

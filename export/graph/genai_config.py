@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.errors import GraphError
 
 GENAI_CONFIG: Final = "genai_config.json"

@@ -24,11 +24,11 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dualtune_edge.export import modules
+from dualtune_edge.export.base import modules
+from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.graph.checks import MODEL, check_slots
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
-from dualtune_edge.export.modules import Extra
 from dualtune_edge.toolkit.errors import GraphError
 
 PACKED: Final = "qkv_proj"

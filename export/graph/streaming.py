@@ -17,11 +17,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.checks import DATA, MODEL
 from dualtune_edge.export.graph.data_file import DataFile
 from dualtune_edge.export.graph.deferred import columns, names, rows
-from dualtune_edge.export.weights import Weights
 
 _SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
 _PIECE: Final = 1 << 22  # weights in memory at a time; k_quant takes about 100 bytes for each

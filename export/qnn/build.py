@@ -11,16 +11,16 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import external_data
 
-from dualtune_edge.export.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.weights import StoredWeights, Weights
 from dualtune_edge.export.qnn.calibration import calibrate, products
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
 from dualtune_edge.export.qnn.parameters import ModelParameters
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.tables import lookup_tables
-from dualtune_edge.export.weights import StoredWeights, Weights
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 
 WEIGHTS: Final = "weights.data"
 _INLINE: Final = 1024  # bytes: smaller constants stay in the graphs

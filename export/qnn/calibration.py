@@ -17,7 +17,7 @@ from dualtune_edge.export.qnn.parameters import ModelParameters
 from dualtune_edge.export.qnn.rounding import Moments, moments
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.qnn.tables import lookup_tables
-from dualtune_edge.runtime.static_graph import mask_of
+from dualtune_edge.runtime.engines.static_graph import mask_of
 
 _ROOM: Final = 4.0  # of what was seen, for what other prompts may need: two bits of sixteen. With 1.5 some were clipped
 

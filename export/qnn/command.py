@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from dualtune_edge.export.amend import put, refuse_unwritable
+from dualtune_edge.export.publish.amend import put, refuse_unwritable
 from dualtune_edge.export.qnn.verify import (
     Turn,
     Verifier,
@@ -24,16 +24,16 @@ from dualtune_edge.export.qnn.verify import (
 )
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import QnnOptions, SessionSettings
-from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import open_engine
-from dualtune_edge.runtime.qnn import by_simulation, compiler, find_htp
-from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.engines.engine import open_engine
+from dualtune_edge.runtime.engines.qnn import by_simulation, compiler, find_htp
+from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, VARIANTS_DIR
+from dualtune_edge.toolkit.bundle.verification import SIMULATED, Against, Verification
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.manifest import PRIMARY, VARIANTS_DIR
-from dualtune_edge.toolkit.trajectories import read_trajectories
+from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 from dualtune_edge.toolkit.validation import listing, nearest
-from dualtune_edge.toolkit.verification import SIMULATED, Against, Verification
 
 
 def verify(

@@ -9,10 +9,10 @@ from pathlib import Path
 import onnxruntime
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.qnn import Htp, left_behind, share
-from dualtune_edge.runtime.static_graph import static_options
+from dualtune_edge.runtime.engines.qnn import Htp, left_behind, share
+from dualtune_edge.runtime.engines.static_graph import static_options
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
 from dualtune_edge.toolkit.errors import GraphError
-from dualtune_edge.toolkit.graph_form import StaticGraph
 
 
 @dataclass(frozen=True)

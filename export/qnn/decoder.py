@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dualtune_edge.export.modules import HEAD
+from dualtune_edge.export.base.modules import HEAD
 from dualtune_edge.export.qnn.emitter import Emitter
 from dualtune_edge.export.qnn.integers import IntegerWeight, Range
 from dualtune_edge.export.qnn.shape import DecoderShape

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from dualtune_edge.export.calibration_prompts import calibration_prompts
-from dualtune_edge.export.inputs import Inputs
-from dualtune_edge.export.merge import merged_weights
-from dualtune_edge.export.places import places
-from dualtune_edge.export.plan import ROOM, PlannedStage, Plans
-from dualtune_edge.export.progress import Stages
+from dualtune_edge.export.adapter.merge import merged_weights
+from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.places import places
+from dualtune_edge.export.plan.prompts import ROOM, PlannedStage, Plans
+from dualtune_edge.export.plan.steps import Steps
+from dualtune_edge.export.plan.toolsets import AdapterInput
+from dualtune_edge.export.plan.variants import ModelPlan
 from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.states import with_states
-from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.toolset_inputs import AdapterInput
-from dualtune_edge.export.work_folder import Work
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.progress import Stages
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
-from dualtune_edge.runtime.qnn import Htp, compiler, find_htp
+from dualtune_edge.runtime.engines.qnn import Htp, compiler, find_htp
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import ContextBinary, ModelEntry, QdqQuantization
 from dualtune_edge.toolkit.errors import AdapterError, CheckpointError, RequestError
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import ContextBinary, ModelEntry, QdqQuantization
-
-if TYPE_CHECKING:
-    from dualtune_edge.export.variants import ModelPlan
 
 CONTEXTS: Final = "htp"  # folder beside the graphs
 

@@ -10,12 +10,12 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtune_edge.export.modules import EMBEDDING, HEAD
+from dualtune_edge.export.base.modules import EMBEDDING, HEAD
+from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.qnn.integers import IntegerWeight, quantize_weight
 from dualtune_edge.export.qnn.rounding import Moments, round_by
 from dualtune_edge.export.qnn.shape import DecoderShape
-from dualtune_edge.export.weights import Weights
-from dualtune_edge.toolkit.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 
 
 class ModelParameters:

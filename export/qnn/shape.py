@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import transformers
 
-from dualtune_edge.export.architectures import rope_parameters
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.errors import CheckpointError
 
 ARCHITECTURES: Final = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")

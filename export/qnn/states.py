@@ -10,22 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from dualtune_edge.export.assemble import prompt_path
-from dualtune_edge.export.inputs import Inputs
-from dualtune_edge.export.places import model_source
-from dualtune_edge.export.plan import Plans
-from dualtune_edge.export.prefix_states import Prefix, affordable, prefixes_of, tell_left_out
-from dualtune_edge.export.progress import Stages
-from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.work_folder import Work
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.places import model_source
+from dualtune_edge.export.plan.prompts import Plans, prompt_path
+from dualtune_edge.export.plan.steps import Steps
+from dualtune_edge.export.states.write import Prefix, affordable, prefixes_of, tell_left_out
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.progress import Stages
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import STATIC_KV_FORMAT
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.runtime.prefix_states import graph_digest, graph_paths, state_key
-from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key
+from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
+from dualtune_edge.runtime.engines.static_engine import StaticEngine
+from dualtune_edge.toolkit.bundle.manifest import ModelEntry, StateEntry
 from dualtune_edge.toolkit.files import sha256_file
-from dualtune_edge.toolkit.manifest import ModelEntry, StateEntry
 
 
 def with_states(

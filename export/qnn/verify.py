@@ -9,20 +9,20 @@ from functools import cached_property
 from itertools import count, groupby
 from typing import Any, TypeAlias
 
-from dualtune_edge.export.parity.messages import request
-from dualtune_edge.export.parity.metrics import Comparison, distance, summary
-from dualtune_edge.export.parity.record import Question, Record, logits_after, record
-from dualtune_edge.runtime.bundle import Bundle
-from dualtune_edge.runtime.engine import Engine, Snapshot
-from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
-from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.export.compare.metrics import Comparison, distance, summary
+from dualtune_edge.export.compare.record import Question, Record, logits_after, record
+from dualtune_edge.export.plan.messages import request
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.engines.engine import Engine, Snapshot
+from dualtune_edge.toolkit.bundle.manifest import Stage
+from dualtune_edge.toolkit.bundle.verification import Against
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.manifest import Stage
-from dualtune_edge.toolkit.messages import Message, user
-from dualtune_edge.toolkit.prompts import Prompter
-from dualtune_edge.toolkit.trajectories import Trajectory
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import Message, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 from dualtune_edge.toolkit.validation import listing
-from dualtune_edge.toolkit.verification import Against
 
 _ROOM = 96  # the most tokens of arguments
 

@@ -12,9 +12,9 @@ from dualtune_edge.runtime.bench.measure import Wanted
 from dualtune_edge.runtime.bench.measure import bench as measure
 from dualtune_edge.runtime.bench.text import describe
 from dualtune_edge.runtime.bench.waterfall import write_waterfall
-from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.command import BundleFolder
-from dualtune_edge.runtime.engine import EngineKind
+from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.variants import Ways, ways
 from dualtune_edge.toolkit import console
 

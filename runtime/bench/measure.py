@@ -26,9 +26,9 @@ from dualtune_edge.runtime.bench.report import (
 from dualtune_edge.runtime.bench.requests import Request, made_requests, read_requests
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bench.watched import Watched, watch
-from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import EngineKind, open_engine
-from dualtune_edge.runtime.kv_reuse import KvReuse
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.decode.kv_reuse import KvReuse
+from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.runtime.variants import Ways

@@ -12,13 +12,13 @@ from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
 from dualtune_edge.runtime.bench.requests import Request
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, StageName
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched
-from dualtune_edge.runtime.bundle import Bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.levers import NAIVE
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
-from dualtune_edge.runtime.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.messages import FunctionCall, user
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, user
 
 _OTHER_WORDS: Final = (user("Something else, in other words, that was asked before."),)
 

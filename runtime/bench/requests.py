@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.manifest import Manifest
-from dualtune_edge.toolkit.messages import FunctionCall, Message, user
-from dualtune_edge.toolkit.schema_faults import fault
-from dualtune_edge.toolkit.tools import Tool
-from dualtune_edge.toolkit.trajectories import read_trajectories
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
+from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
+from dualtune_edge.toolkit.tools.schema_faults import fault
+from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
 Item = TypeVar("Item")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dualtune_edge.runtime.bench.requests import Request
-from dualtune_edge.runtime.bundle import Bundle
-from dualtune_edge.toolkit.chat_template import ChatTemplate
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.manifest import Stage
-from dualtune_edge.toolkit.messages import FunctionCall, Message, call
-from dualtune_edge.toolkit.ordering import in_schema_order
-from dualtune_edge.toolkit.prompts import Prompter, PromptPlan, common_prefix
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
+from dualtune_edge.toolkit.prompts.ordering import in_schema_order
+from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan, common_prefix
 
 StageName = Literal["toolset", "selection", "arguments"]
 

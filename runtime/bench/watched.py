@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.bench.scripts import Script
-from dualtune_edge.runtime.engine import Engine, PlacedEngine, RowsEngine, Snapshot, StateEngine
+from dualtune_edge.runtime.engines.engine import Engine, PlacedEngine, RowsEngine, Snapshot, StateEngine
 from dualtune_edge.runtime.result import Placement
 
 EventKind = Literal["forward", "use", "restore", "snapshot"]

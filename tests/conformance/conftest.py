@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
-from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import QdqQuantization, Quantization
+from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import QdqQuantization, Quantization
 
 if TYPE_CHECKING:
-    from dualtune_edge.export.checkpoint import Checkpoint
+    from dualtune_edge.export.base.checkpoint import Checkpoint
 
 Driver = Literal["ort", "genai", "static", "ort int8 cache", "genai int8 cache"]
 _PREFIXES: Final = {"static": "static_"}  # of the fixtures that make a driver's graphs
@@ -30,9 +30,8 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model, and two adapters: `wide` (rsLoRA r=8, all modules) and `narrow` (r=4, attention only)."""
+    from dualtune_edge_kit.random_checkpoint import MODULES, SHAPES, write_adapter, write_checkpoint
     from peft import LoraConfig
-
-    from dualtune_edge.export.random_checkpoint import MODULES, SHAPES, write_adapter, write_checkpoint
 
     root = tmp_path_factory.mktemp("tiny")
     write_checkpoint(root / "base", SHAPES["tiny"])
@@ -56,13 +55,13 @@ def int4(root: Path) -> ModelSource:
 
 def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
     """Folder `name`; beside it `name`-plain, the graph without slots."""
-    from dualtune_edge.export.adapter import read_adapter
-    from dualtune_edge.export.checkpoint import read_checkpoint
+    from dualtune_edge.export.adapter.merge import merge
+    from dualtune_edge.export.adapter.read import read_adapter
+    from dualtune_edge.export.base.checkpoint import read_checkpoint
+    from dualtune_edge.export.base.weights import StoredWeights
     from dualtune_edge.export.graph.adapter_file import write_adapter
     from dualtune_edge.export.graph.build import build_graph
     from dualtune_edge.export.graph.slots import add_slots
-    from dualtune_edge.export.merge import merge
-    from dualtune_edge.export.weights import StoredWeights
 
     checkpoint = read_checkpoint(root / "base")
     quantization = Quantization(bits=bits)
@@ -128,9 +127,9 @@ def static_int4(root: Path) -> ModelSource:
 def _export_static(root: Path, name: str, quantization: QdqQuantization | None) -> ModelSource:
     import numpy as np
 
-    from dualtune_edge.export.adapter import read_adapter
-    from dualtune_edge.export.checkpoint import read_checkpoint
-    from dualtune_edge.export.merge import merged_weights
+    from dualtune_edge.export.adapter.merge import merged_weights
+    from dualtune_edge.export.adapter.read import read_adapter
+    from dualtune_edge.export.base.checkpoint import read_checkpoint
     from dualtune_edge.export.qnn.build import build_static
 
     checkpoint = read_checkpoint(root / "base")

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import EngineKind, open_engine
-from dualtune_edge.runtime.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.toolkit.errors import EngineError
 
 SETTINGS = SessionSettings(intra_op_threads=1)
@@ -138,8 +138,8 @@ def test_a_graph_of_another_cache_is_refused(fp32: ModelSource, field: str) -> N
 
 def test_the_layout_is_the_graphs(fp32: ModelSource, root: Path, kind: EngineKind, tmp_path: Path) -> None:
     """Not transposed, as for arm64 and in earlier bundles, A and B give the same; a file of the other is refused."""
-    from dualtune_edge.export.adapter import read_adapter
-    from dualtune_edge.export.checkpoint import read_checkpoint
+    from dualtune_edge.export.adapter.read import read_adapter
+    from dualtune_edge.export.base.checkpoint import read_checkpoint
     from dualtune_edge.export.graph.adapter_file import write_adapter
     from dualtune_edge.export.graph.slots import add_slots
 

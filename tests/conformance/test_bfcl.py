@@ -15,14 +15,14 @@ from llguidance import LLMatcher
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dualtune_edge.runtime.choice import choose
-from dualtune_edge.runtime.grammar import compile_grammar, open_tokenizer
-from dualtune_edge.toolkit.chat_template import ChatTemplate
-from dualtune_edge.toolkit.messages import call
-from dualtune_edge.toolkit.ordering import in_schema_order
-from dualtune_edge.toolkit.prompts import Frame, Prompter
-from dualtune_edge.toolkit.tool_files import parse_tools
-from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.runtime.decode.choice import choose
+from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import call
+from dualtune_edge.toolkit.prompts.ordering import in_schema_order
+from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter
+from dualtune_edge.toolkit.tools.tool_files import parse_tools
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bfcl"
 FILES = ("BFCL_v4_simple_python.json", "BFCL_v4_multiple.json")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime import genai_engine, ort_engine
-from dualtune_edge.runtime.engine import Engine, EngineKind, RowsEngine, Snapshot, StateEngine, open_engine
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines import genai_engine, ort_engine
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, RowsEngine, Snapshot, StateEngine, open_engine
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 
 SETTINGS = SessionSettings(intra_op_threads=1)

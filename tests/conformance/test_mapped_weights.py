@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles import detect
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime import compiled_cache, mapped_weights
-from dualtune_edge.runtime.cache_folder import BUDGET_VARIABLE, CACHE_VARIABLE
-from dualtune_edge.runtime.engine import EngineKind, PlacedEngine, open_engine
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.cache import compiled as compiled_cache
+from dualtune_edge.runtime.cache.folder import BUDGET_VARIABLE, CACHE_VARIABLE
+from dualtune_edge.runtime.engines import mapped_weights
+from dualtune_edge.runtime.engines.engine import EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.result import Placement
 
 PLAIN = SessionSettings(intra_op_threads=1)
@@ -175,9 +176,9 @@ PROCESS = """\
 import hashlib, sys
 from pathlib import Path
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import open_engine
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.toolkit.manifest import CacheShape
+from dualtune_edge.runtime.engines.engine import open_engine
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.toolkit.bundle.manifest import CacheShape
 folder, layers, heads, head_dim, vocab = sys.argv[1], *map(int, sys.argv[2:])
 cache = CacheShape(layers=layers, heads=heads, head_dim=head_dim, dtype="float32")
 source = ModelSource(Path(folder), "base", cache, vocab, 2048)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.plugins import OPENVINO
 from dualtune_edge.profiles.schema import OpenVinoOptions, SessionSettings
-from dualtune_edge.runtime.cache_folder import CACHE_VARIABLE
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.runtime.ort_engine import OrtEngine
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.cache.folder import CACHE_VARIABLE
+from dualtune_edge.runtime.engines.ort_engine import OrtEngine
 from dualtune_edge.runtime.result import Placement
 
 pytestmark = pytest.mark.skipif(

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, open_engine
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.engine import Engine, open_engine
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 288, 120))

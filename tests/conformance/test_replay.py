@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import Engine, EngineKind, Snapshot, open_engine
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, Snapshot, open_engine
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 ADAPTERS = (None, "wide", "narrow", "merged")

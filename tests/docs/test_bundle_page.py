@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from dualtune_edge.toolkit.manifest import Manifest
-from dualtune_edge.toolkit.parity import ParityReport
-from dualtune_edge.toolkit.prompts import PromptPlan
+from dualtune_edge.toolkit.bundle.manifest import Manifest
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.prompts.prompter import PromptPlan
 
 PAGE = Path(__file__).parents[2] / "docs" / "bundle-format.md"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -11,16 +11,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import MODULES, SHAPES, Shape, write_adapter, write_checkpoint
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.random_checkpoint import MODULES, SHAPES, Shape, write_adapter, write_checkpoint
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.export.reference.torch_engine import TorchEngine
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)  # a prompt: any ids will do
 
@@ -128,3 +129,27 @@ def peft_logits() -> Callable[[Path, Path | None], Logits]:
             return model.eval()(torch.tensor([TOKENS])).logits[0, -1].numpy()
 
     return logits
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = tmp_path_factory.mktemp("desk") / "base"
+    write_checkpoint(folder, SHAPES["tiny"])
+    return read_checkpoint(folder)
+
+
+@pytest.fixture(scope="session")
+def adapters(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Two, of different ranks and targets."""
+    desk = checkpoint.folder.parent
+    wide = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    narrow = LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    write_adapter(desk / "wide", checkpoint.folder, wide, seed=1)
+    write_adapter(desk / "narrow", checkpoint.folder, narrow, seed=2)
+    return {"a.wide": desk / "wide", "a.narrow": desk / "narrow"}
+
+
+@pytest.fixture
+def reference(checkpoint: Checkpoint, adapters: dict[str, Path]) -> Iterator[TorchEngine]:
+    with TorchEngine(checkpoint.folder, adapters) as engine:
+        yield engine

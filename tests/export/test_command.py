@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.export import command
-from dualtune_edge.export.report import ExportReport, Sizes, StageReport
-from dualtune_edge.export.spec import ExportSpec, ParitySpec, read_spec
-from dualtune_edge.toolkit import cli
+from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
+from dualtune_edge.export.publish.report import ExportReport, Sizes
+from dualtune_edge.export.work.progress import StageReport
+from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import OutputError, SpecError
-from dualtune_edge.toolkit.parity import ParityReport
 
 REPORT = ExportReport(
     path="bundle",

@@ -8,23 +8,25 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from peft import LoraConfig
 
-from dualtune_edge.export import command, estimate, graphs, models, room, stages
-from dualtune_edge.export.adapter import read_adapter
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge import cli
+from dualtune_edge.export import command, estimate, models, run
+from dualtune_edge.export.adapter.read import read_adapter
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.build import graphs
 from dualtune_edge.export.estimate import Estimate, StageNeed
 from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.inputs import Place, read_inputs
-from dualtune_edge.export.plan import plan_prompts
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
+from dualtune_edge.export.plan.inputs import Place, read_inputs
+from dualtune_edge.export.plan.prompts import plan_prompts
+from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
-from dualtune_edge.export.spec import ExportSpec
-from dualtune_edge.toolkit import cli
+from dualtune_edge.export.work import room
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import RoomError
-from dualtune_edge.toolkit.manifest import Quantization
 
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 WIDE = Shape(256, 512, 2, 4, 2, 8192, 2048)
@@ -101,7 +103,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ExportSpec:
 def test_nothing_is_written_and_the_truth_is_below(
     spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = stages.preflight(spec, tmp_path / "bundle")
+    said = run.preflight(spec, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
     largest = [0]
 
@@ -115,7 +117,7 @@ def test_nothing_is_written_and_the_truth_is_below(
 
     for module, name in ((graphs, "build_graph"), (graphs, "add_slots"), (models, "write_states")):
         monkeypatch.setattr(module, name, looking(getattr(module, name)))
-    report = stages.run(spec, tmp_path / "bundle")
+    report = run.run(spec, tmp_path / "bundle")
     assert report.sizes.total <= said.bundle <= 1.15 * report.sizes.total
     assert max(largest) > report.sizes.total  # the graphs in float32
     assert max(largest) <= said.disk
@@ -124,8 +126,8 @@ def test_nothing_is_written_and_the_truth_is_below(
 
 
 def test_more_asked_for_is_more_needed(spec: ExportSpec, tmp_path: Path) -> None:
-    whole = stages.preflight(spec, tmp_path / "bundle")
-    bare = stages.preflight(spec.model_copy(update={"parity": None, "prefix_states_mb": 0}), tmp_path / "bundle")
+    whole = run.preflight(spec, tmp_path / "bundle")
+    bare = run.preflight(spec.model_copy(update={"parity": None, "prefix_states_mb": 0}), tmp_path / "bundle")
     assert bare.bundle < whole.bundle
     assert bare.disk < whole.disk
     assert bare.memory < whole.memory
@@ -139,7 +141,7 @@ def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
     profile = tmp_path / "long.toml"
     profile.write_text(text.replace('"cpu-x64"', '"long"').replace('"float32"', '"int8"'), encoding="utf-8")
     whole, half, quarter = (
-        {stage.name: stage for stage in stages.preflight(spec.model_copy(update=update), tmp_path / "bundle").stages}
+        {stage.name: stage for stage in run.preflight(spec.model_copy(update=update), tmp_path / "bundle").stages}
         for update in ({}, {"prefix_states_type": "float16"}, {"profiles": (str(profile),)})
     )
     sizes = [each["prefix states"].disk for each in (whole, half, quarter)]
@@ -171,7 +173,7 @@ def test_without_the_room_it_does_not_begin(
     monkeypatch.setattr(room, lacking, lambda *_: 1_000_000)
     monkeypatch.setattr(room, "resident", lambda: 0)
     with pytest.raises(RoomError, match=r"1\.0 MB free") as caught:
-        stages.run(spec, tmp_path / "bundle")
+        run.run(spec, tmp_path / "bundle")
     assert words in caught.value.fix
     assert list(tmp_path.iterdir()) == []
 
@@ -183,7 +185,7 @@ def test_force_begins_all_the_same(spec: ExportSpec, tmp_path: Path, monkeypatch
     monkeypatch.setattr(graphs, "build_graph", build_graph)
     monkeypatch.setattr(room, "free_disk", lambda _: 0)
     with pytest.raises(KeyboardInterrupt):
-        stages.run(spec, tmp_path / "bundle", force=True)
+        run.run(spec, tmp_path / "bundle", force=True)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()], ids=repr)
@@ -196,7 +198,7 @@ def test_room_that_ends_meanwhile_is_told_by_name(
     kept: list[Path] = []
     monkeypatch.setattr(graphs, "write_adapter", write_adapter)
     with pytest.raises(RoomError, match="--dry-run"):
-        stages.run(spec, tmp_path / "bundle", tell_kept=lambda folder, _: kept.append(folder))
+        run.run(spec, tmp_path / "bundle", tell_kept=lambda folder, _: kept.append(folder))
     assert list(tmp_path.iterdir()) == kept == [tmp_path / ".bundle.partial"]
 
 

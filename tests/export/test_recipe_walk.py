@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.export import graphs, recipes, stages
-from dualtune_edge.export.inputs import read_inputs
-from dualtune_edge.export.journal import Step
-from dualtune_edge.export.parity.torch_engine import TorchEngine
-from dualtune_edge.export.report import ExportReport
-from dualtune_edge.export.spec import read_spec
-from dualtune_edge.export.steps import Steps
-from dualtune_edge.export.work_folder import Work
-from dualtune_edge.runtime.bundle import open_bundle
-from dualtune_edge.runtime.engine import EngineKind
+from dualtune_edge import cli
+from dualtune_edge.export import run
+from dualtune_edge.export.build import graphs
+from dualtune_edge.export.plan import recipes
+from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.plan.steps import Steps
+from dualtune_edge.export.publish.report import ExportReport
+from dualtune_edge.export.reference.torch_engine import TorchEngine
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.journal import Step
+from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.toolkit import cli
+from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import ParityError, SpecError
-from dualtune_edge.toolkit.manifest import Quantization
-from dualtune_edge.toolkit.parity import ParityReport
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"type": "string"}}}},
@@ -67,7 +69,7 @@ def export(
 ) -> ExportReport:
     path = desk / "dualtune.yaml"
     path.write_text(SPEC % (quantization, max_kl), encoding="utf-8")
-    return stages.run(read_spec(path), output, tell_parity=tell)
+    return run.run(read_spec(path), output, tell_parity=tell)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_where_none_is_within_the_limits_the_best_ones_figures_are_told(desk: Pa
 def test_a_graph_that_is_not_the_model_ends_it_at_once(
     desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualtune_edge.export.parity import verdict
+    from dualtune_edge.export.compare import verdict
 
     monkeypatch.setattr(verdict, "EXACT", 1e-12)
     told: list[ParityReport] = []
@@ -235,7 +237,7 @@ def test_auto_for_profiles_that_need_several_models_is_refused(desk: Path, tmp_p
         files[-1].write_text(text, encoding="utf-8")
     spec = read_spec(desk / "dualtune.yaml").model_copy(update={"profiles": tuple(map(str, files))})
     with pytest.raises(SpecError, match=r"`auto`, and profiles for which \d models are built"):
-        stages.run(spec, tmp_path / "bundle")
+        run.run(spec, tmp_path / "bundle")
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
 from peft import LoraConfig
 
-from dualtune_edge.export import graphs, models, stages, steps
-from dualtune_edge.export.journal import JOURNAL, Step
-from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
-from dualtune_edge.export.report import ExportReport
-from dualtune_edge.export.spec import read_spec
-from dualtune_edge.export.work_folder import Work, kept_bytes, partial
+from dualtune_edge.export import models, run
+from dualtune_edge.export.build import graphs
+from dualtune_edge.export.plan import steps
+from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.publish.report import ExportReport
+from dualtune_edge.export.work.folder import Work, kept_bytes, partial
+from dualtune_edge.export.work.journal import JOURNAL, Step
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import OutputError, ParityError, SpecError
-from dualtune_edge.toolkit.manifest import Quantization
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"type": "string"}}}},
@@ -53,14 +55,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(desk: Path) -> Path:
     """Exported without an interruption."""
-    assert run(desk, desk / "whole").reused == ()
+    assert export(desk, desk / "whole").reused == ()
     return desk / "whole"
 
 
-def run(desk: Path, output: Path, *, reuse: Path | None = None, spec: str = SPEC) -> ExportReport:
+def export(desk: Path, output: Path, *, reuse: Path | None = None, spec: str = SPEC) -> ExportReport:
     path = desk / f"{output.name}.yaml"
     path.write_text(spec, encoding="utf-8")
-    return stages.run(read_spec(path), output, reuse=reuse)
+    return run.run(read_spec(path), output, reuse=reuse)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -98,7 +100,7 @@ def test_what_a_kill_leaves_at_each_part(
     real = Work.keep
     with monkeypatch.context() as patched:
         patched.setattr(Work, "keep", keep)
-        run(desk, tmp_path / "bundle")
+        export(desk, tmp_path / "bundle")
     assert sorted(step.name for step in finished) == sorted(ALL)
     for output, there in left:
         with Work(output) as work:
@@ -107,7 +109,7 @@ def test_what_a_kill_leaves_at_each_part(
             claimed = {file["path"] for part in journal["parts"] for file in part["files"]}
             assert contents(work.folder).keys() == claimed | ({JOURNAL} if there else set())
     for output, there in left[::5]:
-        assert sorted(run(desk, output).reused) == sorted(step.name for step in there)
+        assert sorted(export(desk, output).reused) == sorted(step.name for step in there)
         assert contents(output) == contents(whole)
     assert not partial(left[0][0]).exists()
 
@@ -117,13 +119,14 @@ def test_killed_by_the_system(desk: Path, whole: Path, tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from dualtune_edge.export import stages, work_folder
-from dualtune_edge.export.spec import read_spec
+from dualtune_edge.export import run
+from dualtune_edge.export.work import folder as work_folder
+from dualtune_edge.export.plan.spec import read_spec
 def sync(path):
     if path.name.endswith(".onnx_adapter"):
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 work_folder.sync = sync
-stages.run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
+run.run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
 """
     (desk / "killed.yaml").write_text(SPEC, encoding="utf-8")
     output = tmp_path / "bundle"
@@ -132,7 +135,7 @@ stages.run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
     )
     assert abs(died.returncode) in {signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)}
     assert {"lock", "bundle"} == {path.name for path in partial(output).iterdir()}
-    assert run(desk, output).reused == ("model", "model/model.onnx")
+    assert export(desk, output).reused == ("model", "model/model.onnx")
     assert contents(output) == contents(whole)
     assert {path.name for path in tmp_path.iterdir()} == {"bundle"}
 
@@ -153,7 +156,7 @@ def test_a_damaged_file_is_made_again(desk: Path, whole: Path, ready: Path) -> N
     }
     for path, damage in damages.items():
         (kept(ready) / path).write_bytes(damage((kept(ready) / path).read_bytes()))
-    report = run(desk, ready)
+    report = export(desk, ready)
     remade = {"model", "model/model.onnx", "states/selection.files.kv", "merged/arguments.files.read"}
     assert {*ALL} - {*report.reused} == remade  # the graph without slots is not in a bundle
     assert contents(ready) == contents(whole)
@@ -161,7 +164,7 @@ def test_a_damaged_file_is_made_again(desk: Path, whole: Path, ready: Path) -> N
 
 def test_a_missing_file_is_made_again(desk: Path, whole: Path, ready: Path) -> None:
     (kept(ready) / "adapters" / "selection.files.onnx_adapter").unlink()
-    assert {*ALL} - {*run(desk, ready).reused} == {"adapters/selection.files.onnx_adapter"}
+    assert {*ALL} - {*export(desk, ready).reused} == {"adapters/selection.files.onnx_adapter"}
     assert contents(ready) == contents(whole)
 
 
@@ -189,7 +192,7 @@ def test_what_else_lies_there_is_removed(desk: Path, whole: Path, ready: Path) -
     (kept(ready) / "scratch" / "old").mkdir(parents=True)
     (kept(ready) / "scratch" / "old" / "half").write_text("x", encoding="utf-8")
     (kept(ready) / "model" / "half.partial").write_text("x", encoding="utf-8")
-    run(desk, ready)
+    export(desk, ready)
     assert contents(ready) == contents(whole)
 
 
@@ -197,7 +200,7 @@ def test_what_else_lies_there_is_removed(desk: Path, whole: Path, ready: Path) -
 
 
 def remade(desk: Path, output: Path, spec: str, **to: Path) -> set[str]:
-    report = run(desk, output, spec=spec, **to)
+    report = export(desk, output, spec=spec, **to)
     names = {part["name"] for part in json.loads((output / JOURNAL).read_bytes())["parts"]}
     return names - {*report.reused}
 
@@ -207,14 +210,14 @@ def test_another_adapter_leaves_what_does_not_depend_on_it(desk: Path, ready: Pa
     own = "adapters/selection.files.onnx_adapter"
     mine = {own, f"{own}, tried out", "selection.files, compared", "states/selection.files.kv"}
     assert remade(desk, ready, spec) == mine
-    run(desk, tmp_path / "anew", spec=spec)
+    export(desk, tmp_path / "anew", spec=spec)
     assert contents(ready) == contents(tmp_path / "anew")
 
 
 def test_another_quantization_makes_all_graphs_again(desk: Path, ready: Path, tmp_path: Path) -> None:
     spec = SPEC + "quantization: {block_size: 64}\n"
     assert remade(desk, ready, spec) == {*ALL} - {"adapters/selection.files.onnx_adapter"}
-    run(desk, tmp_path / "anew", spec=spec)
+    export(desk, tmp_path / "anew", spec=spec)
     assert contents(ready) == contents(tmp_path / "anew")
 
 
@@ -222,7 +225,7 @@ def test_other_limits_make_nothing_again(desk: Path, tmp_path: Path) -> None:
     """What an export that failed has finished is kept too."""
     output = tmp_path / "bundle"
     with pytest.raises(ParityError):
-        run(desk, output, spec=SPEC.replace("prompts: 1", "prompts: 1, limits: {max_kl: 0}"))
+        export(desk, output, spec=SPEC.replace("prompts: 1", "prompts: 1, limits: {max_kl: 0}"))
     assert not output.exists()
     assert {name for name in ALL if "states/" in name} == remade(desk, output, SPEC)
 
@@ -242,10 +245,10 @@ def test_a_refused_recipe_is_not_built_again(desk: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(graphs, "build_graph", build_graph)
     spec = SPEC.replace("prompts: 1", "prompts: 1, limits: {max_kl: 0}").replace(", mode: merged", "")
     with pytest.raises(Killed):
-        run(desk, tmp_path / "bundle", spec=spec)
+        export(desk, tmp_path / "bundle", spec=spec)
     assert built == [recipes[0], Quantization(bits=32), recipes[1]]
     with pytest.raises(ParityError):
-        run(desk, tmp_path / "bundle", spec=spec)
+        export(desk, tmp_path / "bundle", spec=spec)
     assert built[3:] == [recipes[1]]
 
 
@@ -256,7 +259,7 @@ def test_other_tools_make_everything_again(desk: Path, ready: Path, monkeypatch:
 
 def test_what_is_no_longer_asked_for_goes(desk: Path, ready: Path) -> None:
     spec = SPEC.replace(", arguments: {read: {path: two, mode: merged}}", "")
-    run(desk, ready, spec=spec)
+    export(desk, ready, spec=spec)
     assert not (ready / "merged").exists()
     assert b"merged" not in (ready / JOURNAL).read_bytes()
 
@@ -271,7 +274,7 @@ def test_a_further_merged_adapter_reuses_the_rest(desk: Path, whole: Path, tmp_p
     before = contents(whole)
     assert remade(desk, output, spec, reuse=whole) - {"base, compared"} == mine
     assert contents(whole) == before
-    run(desk, tmp_path / "anew", spec=spec)
+    export(desk, tmp_path / "anew", spec=spec)
     assert contents(output) == contents(tmp_path / "anew")
 
 
@@ -288,7 +291,7 @@ def test_a_damaged_bundle_lends_what_is_whole(desk: Path, whole: Path, tmp_path:
 
 def test_a_folder_without_a_journal_lends_nothing(desk: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=JOURNAL):
-        run(desk, tmp_path / "out" / "bundle", reuse=desk / "base")
+        export(desk, tmp_path / "out" / "bundle", reuse=desk / "base")
     assert not (tmp_path / "out").exists()
 
 
@@ -297,9 +300,9 @@ def test_a_folder_without_a_journal_lends_nothing(desk: Path, tmp_path: Path) ->
 
 def test_a_second_export_to_the_same_place_is_refused(desk: Path, whole: Path, ready: Path) -> None:
     with Work(ready), pytest.raises(OutputError, match="another export") as caught:
-        run(desk, ready)
+        export(desk, ready)
     assert caught.value.where == str(ready)
-    run(desk, ready)  # the other one has ended
+    export(desk, ready)  # the other one has ended
     assert contents(ready) == contents(whole)
 
 

@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for folder in WINGS:
+    for folder in ("dualtune_edge", *WINGS):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, copy]
     subprocess.run(command, check=True)
@@ -28,12 +28,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 
 def test_it_holds_every_file_of_the_wings_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    ours = {
-        f"dualtune_edge/{path.relative_to(ROOT).as_posix()}"
-        for wing in WINGS
-        for path in (ROOT / wing).rglob("*")
-        if path.is_file() and not {"__pycache__", "optimum_command"} & set(path.parts)
-    }
+    command = ROOT / "export" / "optimum" / "command"
+    wings = [path for wing in WINGS for path in (ROOT / wing).rglob("*") if path.is_file() and command != path.parent]
+    ours = {f"dualtune_edge/{path.relative_to(ROOT).as_posix()}" for path in wings if "__pycache__" not in path.parts}
+    ours |= {f"dualtune_edge/{path.name}" for path in (ROOT / "dualtune_edge").iterdir() if path.is_file()}
     ours.add("optimum/commands/register/register_dualtune_edge.py")
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == ours
@@ -44,6 +42,6 @@ def test_its_metadata(wheel: zipfile.ZipFile) -> None:
     metadata = message_from_bytes(wheel.read(names["METADATA"]))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert b"Apache License" in wheel.read(names["LICENSE"])
-    assert b"dualtune-edge = dualtune_edge.toolkit.cli:main" in wheel.read(names["entry_points.txt"])
+    assert b"dualtune-edge = dualtune_edge.cli:main" in wheel.read(names["entry_points.txt"])
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not any(line.startswith(("torch", "transformers", "peft", "optimum", "onnx>", "onnx-ir")) for line in base)

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.profiles import catalog, plugins
-from dualtune_edge.toolkit import cli
 
 
 def run(*arguments: str) -> int:

@@ -57,11 +57,11 @@ toolsets:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's folder; tests that change it take `bundle`."""
+    from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
     from peft import LoraConfig
 
-    from dualtune_edge.export import stages
-    from dualtune_edge.export.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
-    from dualtune_edge.export.spec import read_spec
+    from dualtune_edge.export import run
+    from dualtune_edge.export.plan.spec import read_spec
 
     desk = tmp_path_factory.mktemp("desk")
     write_checkpoint(desk / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (desk / "files.json").write_text(json.dumps({"tools": FILES}), encoding="utf-8")
     (desk / "git.json").write_text(json.dumps({"tools": GIT}), encoding="utf-8")
     (desk / "dualtune.yaml").write_text(SPEC, encoding="utf-8")
-    stages.run(read_spec(desk / "dualtune.yaml"), desk / "bundle")
+    run.run(read_spec(desk / "dualtune.yaml"), desk / "bundle")
     return desk / "bundle"
 
 

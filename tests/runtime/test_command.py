@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.runtime import CallResult, open_bundle
-from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError
 
 SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}

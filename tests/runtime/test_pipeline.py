@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, open_bundle
-from dualtune_edge.runtime.engine import Snapshot
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.toolkit.errors import BundleError, EngineError, RequestError, TemplateError
-from dualtune_edge.toolkit.messages import Message, call, user
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
 
 ONE_THREAD = SessionSettings(intra_op_threads=1)
 ASSISTANT = "<|im_start|>assistant\n"

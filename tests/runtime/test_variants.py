@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import misfits
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, CallResult, open_bundle, variants
-from dualtune_edge.runtime.engine import Engine, EngineKind, open_engine
-from dualtune_edge.runtime.model_source import ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
 from dualtune_edge.runtime.variants import open_best, ways
-from dualtune_edge.toolkit import cli
+from dualtune_edge.toolkit.bundle.sharing import weight_bytes
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
-from dualtune_edge.toolkit.sharing import weight_bytes
 
 QUESTION = "read it"
 Change = Callable[[Callable[[dict[str, Any]], object]], None]

@@ -7,7 +7,7 @@ import pytest
 
 from dualtune_edge.toolkit.console import result, table_lines
 from dualtune_edge.toolkit.errors import OutputError
-from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 
 def test_names_that_look_like_markup_stand_as_they_are() -> None:

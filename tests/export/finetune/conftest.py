@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
 
 from dualtune_edge.export.finetune import Base, FinetuneSettings
-from dualtune_edge.export.random_checkpoint import SHAPES, write_checkpoint
 
 MakeSettings: TypeAlias = Callable[..., FinetuneSettings]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.export.finetune.command import sparkline
-from dualtune_edge.toolkit import cli
 
 
 def flags(run: Any) -> list[str]:

@@ -11,11 +11,11 @@ from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import Stage
-from dualtune_edge.toolkit.chat_template import ChatTemplate
 from dualtune_edge.toolkit.errors import TemplateError
-from dualtune_edge.toolkit.messages import FunctionCall, Message, call, user
-from dualtune_edge.toolkit.prompts import Prompter, no_tool_entry
-from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 TEMPLATES = Path(__file__).parents[3] / "toolkit" / "templates"
 PATHS = {"type": "object", "properties": {"path": {"type": "string"}, "head": {"type": "integer"}}}

@@ -11,8 +11,8 @@ from dualtune_edge.export.finetune import Base, FinetuneSettings
 from dualtune_edge.export.finetune.samples import Samples, make_samples, prompt_tools
 from dualtune_edge.export.finetune.train import _template
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
-from dualtune_edge.toolkit.prompts import Prompter
-from dualtune_edge.toolkit.tool_files import read_tools
+from dualtune_edge.toolkit.prompts.prompter import Prompter
+from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 
 def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> Samples:

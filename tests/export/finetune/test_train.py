@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from dualtune_edge.export.adapter import read_adapter
+from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.finetune import Base, FinetuneSettings, Step, finetune
 from dualtune_edge.export.finetune.batches import batches, learning_rate, shared_prefix, summed_loss
 from dualtune_edge.export.finetune.masks import Sample

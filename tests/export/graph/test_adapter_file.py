@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 if sys.platform != "win32":
     import resource
 
-from dualtune_edge.export.adapter import AdapterWeights, LoraPair, read_adapter
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.adapter.read import AdapterWeights, LoraPair, read_adapter
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.toolkit.errors import AdapterError
 

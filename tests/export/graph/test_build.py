@@ -10,13 +10,13 @@ from typing import Any, get_args
 import onnxruntime_genai
 import pytest
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.weights import StoredWeights
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import GraphError
-from dualtune_edge.toolkit.manifest import Quantization
 
 ALGORITHMS = get_args(Quantization.model_fields["algorithm"].annotation)
 

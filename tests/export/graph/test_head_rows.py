@@ -11,12 +11,12 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from dualtune_edge.export.adapter import read_adapter
+from dualtune_edge.export.adapter.read import read_adapter
+from dualtune_edge.export.base.weights import StoredWeights, UntiedWeights
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.weights import StoredWeights, UntiedWeights
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 MakeAdapter: TypeAlias = Callable[..., Path]
 PeftLogits: TypeAlias = Callable[[Path, Path | None], NDArray[np.float32]]

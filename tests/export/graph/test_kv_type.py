@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from dualtune_edge.export.graph.kv_type import check_kv_in_int8, store_kv_in_int8
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.engine import open_engine
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.runtime.ort_engine import OrtEngine
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.engine import open_engine
+from dualtune_edge.runtime.engines.ort_engine import OrtEngine
 from dualtune_edge.toolkit.errors import EngineError, GraphError
 
 SETTINGS = SessionSettings(intra_op_threads=1)

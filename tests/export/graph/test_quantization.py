@@ -11,14 +11,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from numpy.typing import NDArray
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.build import build_graph
-from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
-from dualtune_edge.export.weights import StoredWeights
-from dualtune_edge.toolkit.manifest import Quantization, sensitive_layers
+from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
 
 RECIPES = (
     Quantization(block_size=128, accuracy_level=0),

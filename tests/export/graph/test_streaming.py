@@ -9,18 +9,19 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 
-from dualtune_edge.export.adapter import read_adapter
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.adapter.merge import merge
+from dualtune_edge.export.adapter.merged_weights import MergedWeights
+from dualtune_edge.export.adapter.read import read_adapter
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph import builder_config, streaming
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.builder import options, run_builder
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.merge import merge
-from dualtune_edge.export.quiet import captured
-from dualtune_edge.export.random_checkpoint import Shape, write_checkpoint
-from dualtune_edge.export.weights import MergedWeights, StoredWeights
-from dualtune_edge.toolkit.manifest import Quantization
+from dualtune_edge.export.work.quiet import captured
+from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 RECIPES = (
     Quantization(),

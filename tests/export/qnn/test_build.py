@@ -10,17 +10,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import SHAPES, Shape, write_checkpoint
 from transformers import AutoModelForCausalLM
 
-from dualtune_edge.export.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.qnn.build import build_static
-from dualtune_edge.export.random_checkpoint import SHAPES, Shape, write_checkpoint
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.runtime.static_engine import StaticEngine
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.static_engine import StaticEngine
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 from dualtune_edge.toolkit.errors import CheckpointError
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import QdqQuantization
 
 FORM = StaticGraph(chunks=(1, 16), kv_length=64)
 INTEGERS = QdqQuantization(weight_bits=4, activation_bits=16, block_size=32)

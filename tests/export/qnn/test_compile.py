@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualtune_edge.export.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.profiles import plugins
 from dualtune_edge.profiles.schema import QNN_PROVIDER, QnnOptions, SessionSettings
-from dualtune_edge.runtime.model_source import ModelSource
-from dualtune_edge.runtime.qnn import by_simulation, find_htp
-from dualtune_edge.runtime.static_engine import StaticEngine
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.manifest import QdqQuantization
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.engines.qnn import by_simulation, find_htp
+from dualtune_edge.runtime.engines.static_engine import StaticEngine
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 
 pytestmark = pytest.mark.skipif(
     "CPU" not in {device.kind for device in plugins.state(QNN_PROVIDER).devices},

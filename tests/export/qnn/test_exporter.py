@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualtune_edge.export import stages
+from dualtune_edge.cli import main
+from dualtune_edge.export import run
+from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.qnn import command, exporter
 from dualtune_edge.export.qnn.compile import Compiled
 from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
-from dualtune_edge.export.spec import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
-from dualtune_edge.runtime.engine import STATIC_KV_FORMAT
+from dualtune_edge.runtime.decode.prefix_states import PrefixStates
+from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
+from dualtune_edge.runtime.engines.static_engine import StaticEngine
+from dualtune_edge.runtime.engines.static_graph import by_cpu
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.prefix_states import PrefixStates
-from dualtune_edge.runtime.static_engine import StaticEngine
-from dualtune_edge.runtime.static_graph import by_cpu
-from dualtune_edge.toolkit.cli import main
+from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
+from dualtune_edge.toolkit.bundle.verification import Verification
 from dualtune_edge.toolkit.errors import (
     AdapterError,
     BundleError,
@@ -32,8 +34,6 @@ from dualtune_edge.toolkit.errors import (
     ProfileError,
     RequestError,
 )
-from dualtune_edge.toolkit.graph_form import StaticGraph
-from dualtune_edge.toolkit.verification import Verification
 
 TOOLS = [
     {"name": "read", "description": "Read a file", "inputSchema": {"properties": {"path": {"enum": ["a", "b"]}}}},
@@ -101,7 +101,7 @@ def desk(base_and_adapters: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(desk: Path) -> Bundle:
-    stages.run(spec(desk), desk / "bundle")
+    run.run(spec(desk), desk / "bundle")
     return open_bundle(desk / "bundle")
 
 
@@ -147,7 +147,7 @@ def test_states_are_what_the_engine_computes(bundle: Bundle) -> None:
 
 def test_states_that_would_take_too_much_are_left_out_aloud(bundle: Bundle, desk: Path) -> None:
     with_none = spec(desk).model_copy(update={"prefix_states_mb": 0})
-    report = stages.run(with_none, desk / "none", reuse=bundle.root)
+    report = run.run(with_none, desk / "none", reuse=bundle.root)
     assert len([each for each in report.warnings if "prefix states: 2 stages have none" in each]) == 2  # of both models
     assert not any(file.path.endswith(".kv") for file in open_bundle(desk / "none").manifest.files)
 
@@ -241,15 +241,15 @@ def test_what_cannot_be_built_is_refused_by_name_before_anything_is(
     for name in ("base", "one", "two", "files.json"):
         (tmp_path / name).symlink_to(desk / name)
     with pytest.raises(error, match=named):
-        stages.preflight(spec(tmp_path), tmp_path / "bundle")  # what `run` would refuse before it begins
+        run.preflight(spec(tmp_path), tmp_path / "bundle")  # what `run` would refuse before it begins
 
 
 def test_without_the_compiler_the_package_is_named(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dualtune_edge.profiles import plugins
-    from dualtune_edge.runtime.qnn import find_htp
+    from dualtune_edge.runtime.engines.qnn import find_htp
 
     lacking = plugins.PluginState(QNN_PROVIDER, problem="not installed", fix="Run: pip install onnxruntime-qnn")
     monkeypatch.setattr(plugins, "state", lambda _provider: lacking)
     monkeypatch.setattr(exporter, "find_htp", find_htp)
     with pytest.raises(ProfileError, match="pip install onnxruntime-qnn"):
-        stages.run(spec(desk), desk / "other")
+        run.run(spec(desk), desk / "other")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.runtime.bench import machine
 from dualtune_edge.runtime.bench.report import BenchReport
-from dualtune_edge.toolkit import cli
 from dualtune_edge.toolkit.errors import BundleError, DataError
 
 

@@ -12,12 +12,12 @@ from dualtune_edge.runtime.bench.report import CallRun
 from dualtune_edge.runtime.bench.requests import Request, made_requests
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, branchings
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched, watch
-from dualtune_edge.runtime.bundle import Bundle, open_bundle
-from dualtune_edge.runtime.engine import EngineKind, RowsEngine, StateEngine, open_engine
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.engines.engine import EngineKind, RowsEngine, StateEngine, open_engine
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.messages import FunctionCall, user
-from dualtune_edge.toolkit.prompts import common_prefix
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, user
+from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
 

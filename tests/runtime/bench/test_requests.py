@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.runtime.bench.requests import fitting, made_requests, read_requests, spread
-from dualtune_edge.runtime.bundle import open_bundle
+from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.manifest import Manifest
-from dualtune_edge.toolkit.tools import Tool
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "log", "arguments": {"count": 3}}}]}
 TURNS = [

@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from dualtune_edge import cli
 from dualtune_edge.runtime.bench import machine
 from dualtune_edge.runtime.bench.requests import made_requests
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
-from dualtune_edge.runtime.bundle import open_bundle
-from dualtune_edge.toolkit import cli
+from dualtune_edge.runtime.bundle.folder import open_bundle
 
 SCRIPTS = Path(__file__).parents[3] / "benchmarks"
 

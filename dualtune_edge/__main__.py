@@ -1,0 +1,5 @@
+"""`python -m dualtune_edge` is `dualtune-edge`."""
+
+from dualtune_edge.cli import main
+
+main()

@@ -1,0 +1,30 @@
+"""`dualtune-edge`: every command, and the module that holds it. A command is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from dualtune_edge.toolkit import shell
+from dualtune_edge.toolkit.shell import Row
+
+COMMANDS: Final = {
+    "export": Row(
+        "dualtune_edge.export.command", "export", "Compile a base model and its LoRA adapters into a bundle."
+    ),
+    "trace": Row(
+        "dualtune_edge.export.optimum.trace", "trace", "Export a base's graph by Optimum, for `export --graph`."
+    ),
+    "call": Row("dualtune_edge.runtime.command", "call", "Answer a message with a tool call."),
+    "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
+    "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
+    "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
+    "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
+    "verify": Row("dualtune_edge.export.qnn.command", "verify", "Simulate the NPU and compare it with the CPU."),
+    "demo": Row("dualtune_edge.export.demo.command", "demo", "Export the built-in kit and make calls with it."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command. Ends in `SystemExit`: 0, 2 for wrong flags, or the error's own code (docs/errors.md)."""
+    shell.run(COMMANDS, argv)

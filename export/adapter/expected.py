@@ -1,0 +1,111 @@
+"""What PEFT would load for an adapter: its tensors' names and shapes, the modules it is on, and their scales.
+
+PEFT is asked, not imitated: the adapter is injected into the base on the meta device, where tensors have shapes and no
+bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Embedding, Linear, LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dualtune_edge.export.adapter.config import CONFIG
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.toolkit.errors import AdapterError
+
+_ADAPTER = "default"  # PEFT's name for an adapter that was given none
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module with LoRA."""
+
+    path: str  # in the base: model.layers.0.self_attn.q_proj
+    scale: float
+    pair: tuple[str, str, str | None] | None  # names of A, B and B's bias; None: not plain LoRA
+    biased: bool  # B has a bias
+    base_biased: bool  # the module has one
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What PEFT would load."""
+
+    shapes: Mapping[str, tuple[int, ...]]  # of every tensor that must be there
+    places: tuple[Place, ...]
+
+
+def expect(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> Expected:
+    """Ask PEFT.
+
+    Raises:
+        AdapterError: PEFT cannot put the adapter on this base.
+
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of untied embeddings and the like: checked by other means
+            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder))
+            model = get_peft_model(base, _undrawn(config))
+            # Without copies of the base's embeddings, for which PEFT would ask the hub. It renames what it is given,
+            # so that a parameter tells the name under which it is saved.
+            saved = get_peft_model_state_dict(
+                model, state_dict=dict(_state(model)), save_embedding_layers=False, adapter_name=_ADAPTER
+            )
+    except Exception as error:  # noqa: BLE001 - PEFT raises ValueError, TypeError, NotImplementedError, …
+        raise AdapterError(
+            str(folder / CONFIG),
+            found=f"{type(error).__name__}: {error}",
+            expected=f"an adapter that PEFT can put on {checkpoint.name}",
+            fix="Export it with the base that it was trained on.",
+        ) from None
+    names = {id(tensor): name for name, tensor in saved.items()}
+    return Expected(
+        shapes={name: tuple(tensor.shape) for name, tensor in saved.items()},
+        places=tuple(_places(model, names)),
+    )
+
+
+def _undrawn(config: LoraConfig) -> LoraConfig:
+    """A copy, since PEFT writes the base's name into its config; nothing is drawn: the weights come from the file."""
+    own = copy.deepcopy(config)
+    own.init_lora_weights = False
+    return own
+
+
+def _state(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """`state_dict`, with the very tensors of the model where it gives views of them."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in model.state_dict().items():
+        yield name, named.get(name, tensor)
+
+
+def _places(model: PeftModel, names: Mapping[int, str]) -> Iterator[Place]:
+    for path, layer in model.base_model.model.named_modules():
+        if isinstance(layer, LoraLayer):
+            yield Place(
+                path=path,
+                scale=float(layer.scaling[_ADAPTER]),
+                pair=_pair(layer, names),
+                biased=bool(layer.lora_bias[_ADAPTER]),
+                base_biased=getattr(layer.get_base_layer(), "bias", None) is not None,
+            )
+
+
+def _pair(layer: LoraLayer, names: Mapping[int, str]) -> tuple[str, str, str | None] | None:
+    if _ADAPTER in layer.lora_variant:  # DoRA and the like
+        return None
+    if isinstance(layer, Linear):
+        a, b = layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]
+        return names[id(a.weight)], names[id(b.weight)], None if b.bias is None else names[id(b.bias)]
+    if isinstance(layer, Embedding):
+        return names[id(layer.lora_embedding_A[_ADAPTER])], names[id(layer.lora_embedding_B[_ADAPTER])], None
+    return None

@@ -1,0 +1,102 @@
+"""Scales of a KV cache in int8: the largest keys and values that the model has on prompts made from the tools.
+
+They are read off the reference in float32, so that they are the same however the weights are quantized. One set serves
+all adapters, for these share the base's graph.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.reference.open import open_reference
+from dualtune_edge.export.plan.prompts import Plans
+
+KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and tokens that it reads
+_LARGEST: Final = 127  # of int8; -128 is left unused, so that both signs reach as far
+_SMALLEST: Final = 1e-8  # a channel that is always 0
+
+
+@dataclass(frozen=True, eq=False)
+class KvScales:
+    """What 1 stands for: `values` (layers, 2, heads, head_dim), for keys and values."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def sha256(self) -> str:
+        """Names them in the manifest."""
+        return hashlib.sha256(self.values.astype("<f4").tobytes()).hexdigest()
+
+    def to_text(self) -> str:
+        """For the journal."""
+        return base64.b64encode(self.values.astype("<f4").tobytes()).decode()
+
+    @classmethod
+    def from_text(cls, text: str, checkpoint: Checkpoint) -> KvScales:
+        """What `to_text` wrote."""
+        cache = checkpoint.cache
+        values = np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
+        return cls(values.reshape(cache.layers, 2, cache.heads, cache.head_dim))
+
+
+def kv_prompts(inputs: Inputs, plans: Plans) -> tuple[KvPrompt, ...]:
+    """Two of each stage, with what begins an answer behind them; none for a cache that is not in int8."""
+    if inputs.kv_type != "int8":
+        return ()
+    return tuple(
+        (stage.adapter.name if stage.adapter else None, tokens)
+        for stage in plans.stages
+        for tokens in calibration_prompts(inputs.checkpoint, plans, [stage])
+    )
+
+
+def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], None]) -> KvScales:
+    """Read every prompt, and take the largest of each channel; `advance` is called after each."""
+    cache, pairs = inputs.checkpoint.cache, _pairs(inputs.checkpoint)
+    largest = np.full((cache.layers, 2, cache.heads, cache.head_dim), _SMALLEST, dtype=np.float32)
+    with open_reference(inputs, inputs.checkpoint) as reference:
+        for adapter, tokens in prompts:
+            if reference.adapter != adapter:
+                reference.forget_adapters()
+                reference.use(adapter)
+            reference.rewind(0)  # what the prompt has in common with the one before it is not read again
+            reference.forward(tokens)
+            np.maximum(largest, _reach(reference.keys_and_values(), pairs), out=largest)
+            advance()
+    return KvScales(largest / np.float32(_LARGEST))
+
+
+def _reach(state: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How far each channel goes, (layers, 2, heads, head_dim), of a state (layers, 2, heads, tokens, head_dim).
+
+    A key's channels are turned in pairs, further with each position: either may come to hold the length of both.
+    """
+    keys = state[:, 0]
+    turned: NDArray[np.float32] = np.hypot(keys, np.where(pairs >= 0, keys[..., pairs], np.float32(0)))
+    return np.stack([turned.max(axis=-2), np.abs(state[:, 1]).max(axis=-2)], axis=1)
+
+
+def _pairs(checkpoint: Checkpoint) -> NDArray[np.int64]:
+    """The channel with which each is turned, (head_dim,); -1: it is not."""
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    size = checkpoint.cache.head_dim
+    parameters = rope_parameters(config)[0]
+    turned = int(size * parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None) or 1.0))
+    pairs, channels = np.full(size, -1, dtype=np.int64), np.arange(turned)
+    if config.model_type == "ernie4_5":  # neighbours
+        pairs[:turned] = channels ^ 1
+    else:
+        pairs[:turned] = (channels + turned // 2) % turned
+    return pairs

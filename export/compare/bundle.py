@@ -1,0 +1,187 @@
+"""A bundle that is not published yet, compared with what it was made of."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.compare.calibration import Case
+from dualtune_edge.export.compare.remembered import Memory
+from dualtune_edge.export.compare.sides import Graphs
+from dualtune_edge.export.compare.stages import compare_stages
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.spec import ParitySpec
+from dualtune_edge.export.plan.subjects import Subject
+from dualtune_edge.export.reference.first_layers import enough_layers, first_layers
+from dualtune_edge.export.reference.streamed import LARGE, float32_bytes
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.journal import Step
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.parity import Depth, ParityReport, StageParity
+
+_LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even the bundle's graphs are compared whole
+
+_REFERENCE: Final = "reference"  # in the scratch folder
+
+
+@dataclass(frozen=True)
+class BundleComparison:
+    """What is compared with what.
+
+    Args:
+        inputs: what the bundle was made of.
+        subjects: its stages.
+        spec: how much is compared.
+        work: the bundle with its graphs and adapters; stages that were compared before are taken from there.
+        graphs: say where they are, and build others in float32.
+        calibration: the user's own conversations.
+        earlier: comparisons of the same, otherwise quantized, in this work folder; None: there will be no other. What
+            the reference read for one it does not read again, and the graph before quantization is the first one's.
+
+    """
+
+    inputs: Inputs
+    subjects: Sequence[Subject]
+    spec: ParitySpec
+    work: Work
+    graphs: BundleGraphs
+    calibration: Sequence[Case]
+    earlier: Sequence[ParityReport] | None = None
+
+    @cached_property
+    def depth(self) -> Depth:
+        """How much of the base is compared."""
+        return depth_of(self.inputs, self.spec)
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """By stage."""
+        cases = [
+            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            for case in self.calibration
+        ]
+        settings: list[object] = [self.spec.argument_tokens, self.depth.model_dump()]
+        settings += [len(self.earlier)] if self.earlier else []
+        if self.calibration:
+            settings += [cases, [self.graphs.compared(each, ()).key for each in self.subjects]]
+        return {each.stage.name: self.graphs.compared(each, settings) for each in self.subjects}
+
+    def missing(self) -> Sequence[Subject]:
+        """The stages that are still to be compared."""
+        found = [subject for subject in self.subjects if not self.work.has(self.steps[subject.stage.name])]
+        # Where a conversation leads to, the stages before decide.
+        return self.subjects if found and self.calibration else found
+
+
+def compare_bundle(comparison: BundleComparison, advance: Callable[[], None]) -> ParityReport:
+    """Compare every stage; nothing is refused here. `advance` is called after each.
+
+    Raises:
+        RequestError: a conversation is longer than the context.
+        TemplateError: a template cannot render one.
+
+    """
+    spec, work, earlier = comparison.spec, comparison.work, comparison.earlier
+    missing = comparison.missing()
+    for _ in range(len(comparison.subjects) - len(missing)):
+        advance()
+    if missing:
+        _compare(comparison, missing, advance)
+    steps = [comparison.steps[subject.stage.name] for subject in comparison.subjects]
+    found = tuple(StageParity.model_validate_json(work.value(step)) for step in steps)
+    if earlier:
+        found = tuple(
+            stage.model_copy(update={"before_quantization": first.before_quantization})
+            for stage, first in zip(found, earlier[0].stages, strict=True)
+        )
+    depth = comparison.depth
+    return ParityReport(
+        before_quantization_skipped="the spec says so" if depth.before_quantization is None else None,
+        depth=depth,
+        prompts=spec.prompts,
+        calibration=len(comparison.calibration),
+        limits=spec.limits,
+        stages=found,
+    )
+
+
+def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: Callable[[], None]) -> None:
+    """Compare stages, and keep each one's outcome in the work folder."""
+    inputs, graphs, depth, work = comparison.inputs, comparison.graphs, comparison.depth, comparison.work
+    whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
+    reference = work.scratch / f"{_REFERENCE}-{graphs.reference(depth.compared).key[:16]}"
+    memory = None if comparison.earlier is None else Memory(reference, len(comparison.earlier))
+
+    def keep(stage: StageParity) -> None:
+        if whole:
+            stage = stage.model_copy(update={"before_quantization": stage.max_error})
+        read = [memory.file(stage.stage)] if memory else []
+        work.keep(comparison.steps[stage.stage], *read, value=stage.model_dump_json())
+        advance()
+
+    with _Bases(inputs, work.scratch) as bases:
+        source = graphs.source
+        count = None if whole or comparison.earlier else depth.before_quantization
+        compare_stages(
+            inputs,
+            missing,
+            bases.graphs(source, graphs, depth.compared, inputs.quantization),
+            bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
+            room=comparison.spec.argument_tokens,
+            calibration=comparison.calibration,
+            memory=memory,
+            keep=keep,
+        )
+
+
+def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
+    """How much of the base is compared: all of a small one, of a large one its first layers."""
+    layers, size = inputs.checkpoint.cache.layers, float32_bytes(inputs.checkpoint)
+    few = enough_layers(inputs.checkpoint, [each.folder for each in inputs.adapters])
+    asked = min(layers, max(few, spec.layers)) if spec.layers else None
+    compared = asked or (layers if size <= _LARGE else few)
+    before = (asked or (layers if size <= LARGE else few)) if spec.before_quantization else None
+    if inputs.quantization.bits == 32:
+        before = compared
+    return Depth(layers=layers, compared=compared, before_quantization=before)
+
+
+class _Bases:
+    """The checkpoint and its first layers; these live as long as the context."""
+
+    def __init__(self, inputs: Inputs, scratch: Path) -> None:
+        self._inputs, self._scratch = inputs, scratch
+        self._folder = tempfile.TemporaryDirectory(prefix=".layers.", dir=scratch)
+        self._made = {inputs.checkpoint.cache.layers: inputs.checkpoint}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def graphs(self, source: ModelSource, built: BundleGraphs, layers: int, quantization: Quantization) -> Graphs:
+        """Of the first layers: the bundle's own where these are all, and it is quantized so."""
+        if layers not in self._made:
+            self._made[layers] = first_layers(self._inputs.checkpoint, layers, Path(self._folder.name) / str(layers))
+        base = self._made[layers]
+
+        def build(out: Path, merged: str | None) -> None:
+            built.build_compared(out, base, quantization, merged)
+
+        alike = quantization == self._inputs.quantization
+        own = base is self._inputs.checkpoint and alike
+        cache = source.cache.model_copy(update={"layers": layers}) if alike else base.cache
+        return Graphs(
+            base,
+            replace(source, cache=cache),
+            None if own else build,
+            self._scratch,
+            packing=own or quantization.bits != 32,
+        )

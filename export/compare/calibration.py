@@ -1,0 +1,111 @@
+"""Conversations of the user's own to compare on: JSON lines, each a request, a list of messages, or a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from dualtune_edge.runtime.decode.conversation import read_messages
+from dualtune_edge.toolkit import limits, strict_json
+from dualtune_edge.toolkit.errors import DataError, RequestError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.tools.toolset import Toolset
+from dualtune_edge.toolkit.validation import listing, nearest, validate
+
+_FORMS = 'a text, a list of OpenAI-style messages, or {"messages": […], "toolset": optional name}'
+
+
+class _Conversation(Frozen):
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=limits.MESSAGES)
+    toolset: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversation that waits for the assistant. What is not said (None) is what the reference chooses."""
+
+    messages: tuple[Message, ...]
+    toolset: str | None
+    tool: str | None
+
+
+def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> tuple[Case, ...]:
+    """The cases of a file: one a line, or where the assistant speaks in it, one for each of its turns.
+
+    Args:
+        path: JSON lines in UTF-8.
+        toolsets: of the export; with one, lines need not name it.
+        no_tool: stands for the turns that call no tool.
+
+    Raises:
+        DataError: the file cannot be read or holds nothing, or a line is none of the three forms, or names a toolset
+            or tool that is not exported; it names the line.
+
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refusal(str(path), str(error), "a UTF-8 file of JSON lines", "Check the path.") from None
+    cases = [
+        case
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+        for case in _cases(line, f"{path}, line {number}", {each.name: each for each in toolsets}, no_tool)
+    ]
+    if not cases:
+        raise _refusal(str(path), "no line", _FORMS, "Add what users say, or leave the file out.")
+    return tuple(cases)
+
+
+def _cases(line: str, where: str, toolsets: Mapping[str, Toolset], no_tool: str) -> Iterator[Case]:
+    conversation = _conversation(line, where)
+    toolset = conversation.toolset or (next(iter(toolsets)) if len(toolsets) == 1 else None)
+    if toolset is not None and toolset not in toolsets:
+        raise _refusal(where, f"the toolset {toolset!r}", listing(toolsets), nearest(toolset, toolsets))
+    messages = conversation.messages
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            tool = message.tool_calls[0].function.name if message.tool_calls else no_tool
+            _check_tool(tool, where, [toolsets[toolset]] if toolset else toolsets.values(), no_tool)
+            yield Case(_waiting(messages[:index], where), toolset, tool)
+    if messages[-1].role != "assistant":
+        yield Case(_waiting(messages, where), toolset, None)
+
+
+def _conversation(line: str, where: str) -> _Conversation:
+    try:
+        value = strict_json.loads(line)
+    except strict_json.JsonError as error:
+        raise _refusal(where, str(error), _FORMS, "Mend the line.") from None
+    asked: dict[str, Any]
+    if isinstance(value, dict):
+        asked = value
+    elif isinstance(value, list):
+        asked = {"messages": value}
+    elif isinstance(value, str):
+        asked = {"messages": [{"role": "user", "content": value}]}
+    else:
+        raise _refusal(where, f"a JSON {type(value).__name__}", _FORMS, "Mend the line.")
+    return validate(_Conversation, asked, where=where, error=DataError)
+
+
+def _waiting(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+    try:
+        return read_messages(messages)
+    except RequestError as error:
+        raise _refusal(f"{where}, {error.where}", error.found, error.expected, error.fix) from None
+
+
+def _check_tool(tool: str, where: str, toolsets: Iterable[Toolset], no_tool: str) -> None:
+    known = [no_tool, *(each.name for toolset in toolsets for each in toolset.tools)]
+    if tool not in known:
+        raise _refusal(where, f"a call of {tool!r}", listing(known), nearest(tool, known))
+
+
+def _refusal(where: str, found: str, expected: str, fix: str) -> DataError:
+    return DataError(where, found=found, expected=expected, fix=fix)

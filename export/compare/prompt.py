@@ -1,0 +1,86 @@
+"""One prompt on the bundle's graph, on the graph before quantization, and on the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dualtune_edge.export.compare.metrics import Comparison, distance
+from dualtune_edge.export.compare.record import Logits, PartedError, Path, Question, Record, logits_after, record
+from dualtune_edge.export.compare.remembered import Remembering
+from dualtune_edge.export.reference.torch_engine import TorchEngine
+from dualtune_edge.runtime.engines.engine import Engine
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One prompt's comparison, and what the comparison before quantization needs of it.
+
+    `chosen` is the reference's choice, "" for arguments. `ends` are its logits after the first and the last tokens that
+    the bundle read: a graph before quantization differs by rounding, or everywhere.
+    """
+
+    comparison: Comparison
+    chosen: str
+    ends: Mapping[Path, Logits]
+
+
+def compare(question: Question, bundle: Engine, reference: Remembering) -> Outcome:
+    """Let the bundle's graph answer, have the reference read the same tokens, and let it answer for itself.
+
+    Both engines have the stage's adapter. The reference reads all that the bundle read in one forward.
+
+    Raises:
+        RequestError: the prompt is longer than the context.
+
+    """
+    exported = record(bundle, question)
+    reference.expect(exported.path)
+    ends: dict[Path, Logits] = dict.fromkeys((min(exported.logits, key=len), exported.path), np.empty(0, np.float32))
+    distances = []
+    for path, logits in exported.logits.items():
+        own = logits_after(reference, path)
+        distances.append(distance(own, logits))
+        if path in ends:  # of the others no second copy is kept
+            ends[path] = own
+    choice = record(reference, question).choice if exported.choice else None
+    same = (
+        choice.winner == exported.choice.winner if choice and exported.choice else _same(exported, reference, question)
+    )
+    comparison = Comparison(
+        distances=tuple(distances),
+        before=None,
+        same=same,
+        sure=choice.probability if choice else None,
+        finished=exported.finished,
+    )
+    return Outcome(comparison, choice.winner if choice else "", ends)
+
+
+def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | None) -> Comparison:
+    """Compare a graph before quantization at both ends.
+
+    Args:
+        outcome: the comparison after quantization.
+        before: has the stage's adapter.
+        reference: has it too; None: the one that the outcome is of.
+
+    """
+    if reference:
+        reference.expect(max(outcome.ends, key=len))
+    errors = [
+        np.abs(logits_after(before, path) - (logits_after(reference, path) if reference else logits)).max()
+        for path, logits in outcome.ends.items()
+    ]
+    return replace(outcome.comparison, before=float(np.max(errors)))
+
+
+def _same(exported: Record, reference: Remembering, question: Question) -> bool:
+    """Whether the reference writes the same arguments: it is let go as far as it goes the same way."""
+    try:
+        own = record(reference, question, along=exported.logits)
+    except PartedError:
+        return False
+    return own.arguments == exported.arguments and own.path == exported.path

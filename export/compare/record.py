@@ -1,0 +1,125 @@
+"""What a model did at one prompt: the logits of every forward, and the answer that the device's code made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.runtime.decode.arguments import write_arguments
+from dualtune_edge.runtime.decode.choice import Choice, choose
+from dualtune_edge.runtime.decode.grammar import Grammar
+from dualtune_edge.runtime.engines.engine import Engine
+from dualtune_edge.runtime.engines.held_sequence import HeldSequence
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.prompts.prompter import common_prefix
+
+Logits: TypeAlias = NDArray[np.float32]  # (vocabulary,)
+Path: TypeAlias = tuple[int, ...]  # tokens from the first on
+
+
+class PartedError(Exception):
+    """The engine was asked to read what the other one did not: the answers differ."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt and what is to be made of it: a choice among `completions`, or arguments under `grammar`.
+
+    `room`: the most tokens of arguments; a model that was never trained may write on and on.
+    """
+
+    tokens: Path
+    completions: Mapping[str, Path]
+    grammar: Grammar | None
+    room: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """`logits` by the tokens that they come after, and the answer: a choice, or arguments.
+
+    Arguments are None where they did not end within the room, or their schema refused them.
+    """
+
+    logits: Mapping[Path, Logits]
+    choice: Choice | None
+    arguments: dict[str, Any] | None
+
+    @property
+    def path(self) -> Path:
+        """The longest token sequence that was read."""
+        return max(self.logits, key=len)
+
+    @property
+    def answer(self) -> object:
+        """What compares equal where answers do: the winner, or the arguments and the tokens that spell them."""
+        return self.choice.winner if self.choice else (self.arguments, self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is an answer."""
+        return self.choice is not None or self.arguments is not None
+
+
+def record(engine: Engine, question: Question, *, along: Collection[Path] | None = None) -> Record:
+    """Answer on an engine that has the right adapter. What it holds of the prompt already is not computed again.
+
+    Args:
+        engine: afterwards it holds the prompt, or more.
+        question: the prompt.
+        along: for arguments, all that may be read.
+
+    Raises:
+        PartedError: something else would have been read.
+        RequestError: the prompt is longer than the context.
+
+    """
+    rest = _rewound(engine, question.tokens)
+    if question.grammar is None:
+        choosing = _Recorder(engine, engine.context_length)
+        choice = choose(choosing, choosing.forward(rest), question.completions)
+        return Record(choosing.seen, choice, None)
+    frame = question.grammar.frame.tokens
+    end = len(question.tokens) + len(frame) + question.room
+    writing = _Recorder(engine, min(engine.context_length, end), along)
+    try:
+        arguments = write_arguments(writing, (*rest, *frame), question.grammar).value
+    except RequestError:
+        if not writing.seen:  # the prompt itself is too long
+            raise
+        arguments = None
+    return Record(writing.seen, None, arguments)
+
+
+def logits_after(engine: Engine, path: Path) -> Logits:
+    """The logits after exactly these tokens, under the adapter in use."""
+    return engine.forward(_rewound(engine, path))
+
+
+def _rewound(engine: Engine, tokens: Path) -> Path:
+    """Rewind to what the engine holds of the tokens, all but the last at most; returns the others."""
+    engine.rewind(len(common_prefix([engine.tokens, tokens[:-1]])))
+    return tokens[len(engine.tokens) :]
+
+
+class _Recorder(HeldSequence):
+    """An engine that keeps the logits of every forward of another one; its context may end early."""
+
+    def __init__(self, engine: Engine, context_length: int, along: Collection[Path] | None = None) -> None:
+        super().__init__(engine.vocab_size, context_length, lambda _: engine.identity)
+        self._engine, self._along = engine, along
+        self._adapter, self._tokens = engine.adapter, engine.tokens
+        self.seen: dict[Path, Logits] = {}
+
+    def forward(self, tokens: Sequence[int]) -> Logits:
+        self._appendable(tokens)
+        path = (*self.tokens, *tokens)
+        if self._along is not None and path not in self._along:
+            raise PartedError
+        self.seen[path] = logits_after(self._engine, path)
+        self._tokens = path
+        return self.seen[path]

@@ -1,0 +1,121 @@
+"""The reference, asked by several comparisons of the same stages: what it has read once it does not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Self
+
+import numpy as np
+
+from dualtune_edge.export.compare.record import Logits, Path, logits_after
+from dualtune_edge.export.reference.torch_engine import TorchEngine, identify
+from dualtune_edge.runtime.engines.held_sequence import HeldSequence
+from dualtune_edge.toolkit.files import safe_name
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Logits by the tokens that they come after: a file for each stage and comparison, 4 bytes a logit.
+
+    `index` is this comparison's, from 0; those before it are read, its own is written.
+    """
+
+    folder: File
+    index: int
+
+    def file(self, stage: str) -> File:
+        """Of this comparison."""
+        return self._file(stage, self.index)
+
+    def recall(self, stage: str) -> dict[Path, Logits]:
+        """What earlier comparisons of the stage had read."""
+        rows: dict[Path, Logits] = {}
+        for index in range(self.index):
+            file = self._file(stage, index)
+            if file.is_file():
+                with np.load(file) as held:
+                    rows |= {tuple(held[f"tokens {n}"].tolist()): held[f"logits {n}"] for n in range(len(held) // 2)}
+        return rows
+
+    def note(self, stage: str, rows: dict[Path, Logits]) -> None:
+        """Write what this comparison had read besides."""
+        self.folder.mkdir(exist_ok=True)
+        arrays: dict[str, np.ndarray] = {}
+        for index, (path, logits) in enumerate(rows.items()):
+            arrays |= {f"tokens {index}": np.array(path), f"logits {index}": logits}
+        with self.file(stage).open("wb") as out:
+            np.savez(out, allow_pickle=False, **arrays)
+
+    def _file(self, stage: str, index: int) -> File:
+        return self.folder / f"{index}.{safe_name(stage)}.npz"
+
+
+class Remembering(HeldSequence):
+    """An `Engine` over the reference, which is opened when it is first needed. One stage at a time: `of`.
+
+    Args:
+        open_reference: opens it.
+        vocab_size: width of the logits.
+        context_length: the most tokens.
+        memory: of earlier comparisons; None: this is the only one.
+
+    """
+
+    def __init__(
+        self, open_reference: Callable[[], TorchEngine], vocab_size: int, context_length: int, memory: Memory | None
+    ) -> None:
+        super().__init__(vocab_size, context_length, identify)
+        self._open_reference, self._memory = open_reference, memory
+        self._engine: TorchEngine | None = None
+        self._known: dict[Path, Logits] = {}
+        self._read: dict[Path, Logits] = {}
+        self._expected: Path = ()
+        self._ready = False
+
+    @contextmanager
+    def of(self, stage: str, adapter: str | None) -> Iterator[Self]:
+        """Answer for a stage; what was read for it is written down at the end."""
+        self.use(adapter)
+        self._known = self._memory.recall(stage) if self._memory else {}
+        self._read = {}
+        yield self
+        if self._memory:
+            self._memory.note(stage, self._read)
+
+    def use(self, adapter: str | None) -> None:
+        """The adapter to answer under (None: the base); nothing is held."""
+        super().use(adapter)
+        self._expected, self._ready = (), False
+        self._known, self._read = {}, {}
+
+    def expect(self, tokens: Sequence[int]) -> None:
+        """What will probably be asked for: see `TorchEngine`."""
+        self._expected = tuple(tokens)
+
+    def forward(self, tokens: Sequence[int]) -> Logits:
+        """Append tokens; logits after the last, (vocab_size,)."""
+        wanted = (*self.tokens, *tokens)
+        held = self._known.get(wanted, self._read.get(wanted))
+        if held is None:
+            held = self._read[wanted] = logits_after(self._reference(), wanted)
+        self._tokens = wanted
+        return held.copy()
+
+    def close(self) -> None:
+        """Close the reference, if it was opened."""
+        super().close()
+        if self._engine:
+            self._engine.close()
+
+    def _reference(self) -> TorchEngine:
+        if self._engine is None:
+            self._engine = self._open_reference()
+        if not self._ready:
+            self._engine.forget_adapters()
+            self._engine.use(self.adapter)
+            self._ready = True
+        self._engine.expect(self._expected)
+        return self._engine

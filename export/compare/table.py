@@ -1,0 +1,36 @@
+"""The report as a table for a reader."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dualtune_edge.toolkit.bundle.parity import ParityReport, StageParity
+from dualtune_edge.toolkit.console import table_lines
+
+_COLUMNS: Final = ("stage", "prompts", "float32 error", "error", "mean", "top-1", "KL", "choices", "arguments")
+
+
+def table(report: ParityReport) -> str:
+    """A line a stage, and the whole in a line. Choices and arguments: those that are the reference's, of all."""
+    if report.skipped is not None:
+        return f"parity: {report.line()}"
+    lines = table_lines(_COLUMNS, map(_cells, report.stages), left={"stage"})
+    left_out = report.before_quantization_skipped
+    notes = [f"before quantization not compared: {left_out}"] if left_out else []
+    notes += [f"recipe {each.recipe} refused: {each.why}" for each in report.refused]
+    return "\n".join((*lines, f"parity: {report.line()}", *notes))
+
+
+def _cells(stage: StageParity) -> tuple[str, ...]:
+    before = stage.before_quantization
+    return (
+        stage.stage,
+        str(stage.prompts),
+        "" if before is None else f"{before:.1e}",
+        f"{stage.max_error:.2f}",
+        f"{stage.mean_error:.2f}",
+        f"{stage.top1:.0%}",
+        f"{stage.mean_kl:.4f}",
+        f"{stage.choices - stage.flips}/{stage.choices}" if stage.choices else "",
+        f"{stage.exact}/{stage.arguments}" if stage.arguments else "",
+    )

@@ -1,0 +1,66 @@
+"""Every tool's schema is made a constraint at the desk, as the device will: what cannot be one is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Final
+
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.prompts import Plans
+from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+_DIGITS: Final = 15  # decimal digits that every double keeps: llguidance reads and writes numbers as doubles
+
+
+def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Compile the grammar of every arguments stage.
+
+    Returns:
+        A warning for each part of a schema that only the check of the finished arguments holds.
+
+    Raises:
+        ToolsError: a schema cannot be a constraint.
+        CheckpointError: llguidance cannot read the tokenizer.
+
+    """
+    text = (checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8")
+    tokenizer = open_tokenizer(text, vocab_size=checkpoint.vocab_size, end_of_turn=checkpoint.end_of_turn)
+    warnings = []
+    for planned in plans.toolsets:
+        tools = {tool.name: tool for tool in planned.toolset.tools}
+        for name, stage in planned.arguments.items():
+            if stage.plan.frame is not None:
+                refuse_long_numbers(tools[name])
+                left = compile_grammar(tools[name], stage.plan.frame, tokenizer).unenforced
+                where = f"schema of {name!r} of {planned.toolset.name!r}"
+                warnings += [f"{where}: {what}; checked only after the arguments are written" for what in left]
+    return tuple(warnings)
+
+
+def refuse_long_numbers(tool: Tool) -> None:
+    """Raise `ToolsError` for a number in `enum` or `const` that would be written rounded, and so refused at calls."""
+    for number in _listed(tool.parameters):
+        digits = len(Decimal(repr(number)).normalize().as_tuple().digits)
+        if digits > _DIGITS:
+            raise ToolsError(
+                f"schema of {tool.name!r}",
+                found=f"{number!r} in `enum` or `const`: too many digits",
+                expected=f"numbers of at most {_DIGITS} digits",
+                fix="Make it a text in the tool's schema.",
+            )
+
+
+def _listed(schema: Any) -> Iterator[int | float]:
+    """Numbers in any `enum` or `const`."""
+    stack = [(schema, False)]
+    while stack:
+        value, listed = stack.pop()
+        if isinstance(value, dict):
+            stack += [(each, listed or key in {"enum", "const"}) for key, each in value.items()]
+        elif isinstance(value, list):
+            stack += [(each, listed) for each in value]
+        elif listed and isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield value

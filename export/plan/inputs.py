@@ -1,0 +1,206 @@
+"""All that an export reads, read and checked before any work begins: the base, the tools, the adapters, the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.optimum.description import Decoder
+from dualtune_edge.export.optimum.read import read_folder
+from dualtune_edge.export.plan.recipes import AUTO, RECIPES, candidates
+from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput, read_toolsets, toolset_warnings
+from dualtune_edge.profiles import catalog
+from dualtune_edge.profiles.schema import HardwareProfile, KvType
+from dualtune_edge.toolkit.bundle.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, STATES_DIR, Mode, Quantization
+from dualtune_edge.toolkit.bundle.parity import PARITY
+from dualtune_edge.toolkit.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the bundle a model's files go: folders, and the file of its comparison with PEFT."""
+
+    model: str = MODEL_DIR
+    adapters: str = ADAPTERS_DIR
+    merged: str = MERGED_DIR
+    states: str = STATES_DIR
+    parity: str = PARITY
+
+    @classmethod
+    def below(cls, folder: str) -> Place:
+        """All in a folder of the model's own, laid out as the bundle is."""
+        return cls(*(f"{folder}/{name}" for name in astuple(cls())))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything read. `warnings` say what is exported otherwise than one might expect.
+
+    A bundle of several models has one of these for each: `with_modes`, and `variants`, derive the others.
+    """
+
+    checkpoint: Checkpoint
+    toolsets: tuple[ToolsetInput, ...]
+    quantization: Quantization
+    profile: HardwareProfile | None  # the first with a dynamic graph: the primary model is built for it
+    profiles: tuple[HardwareProfile, ...]
+    profile_files: tuple[bytes, ...]  # TOML of each
+    no_tool: str
+    toolset_template: Path | None
+    warnings: tuple[str, ...]
+    decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
+    place: Place = Place()
+
+    @property
+    def adapters(self) -> tuple[AdapterInput, ...]:
+        """Every adapter, a toolset's selection first."""
+        return tuple(
+            adapter
+            for source in self.toolsets
+            for adapter in (source.selection, *source.arguments.values())
+            if adapter is not None
+        )
+
+    @property
+    def kv_type(self) -> KvType:
+        """Of the KV cache: the profile's choice."""
+        return self.profile.kv_type if self.profile else "float32"
+
+    @property
+    def transposed_slots(self) -> bool:
+        """How A and B are stored in every model of the bundle (`add_slots`): not transposed for arm64 alone."""
+        return not self.profiles or any(profile.architecture != "arm64" for profile in self.profiles)
+
+
+def read_inputs(spec: ExportSpec) -> Inputs:
+    """Read and check all that the spec names.
+
+    Raises:
+        ProfileError: the profile is unknown or malformed.
+        ToolsError: a tool list or schema cannot be used.
+        CheckpointError: the base cannot be exported.
+        AdapterError: an adapter cannot be used exactly as it is.
+        SpecError: an adapter for no tool, two for one tool, or names that collide.
+        GraphError: the graph by Optimum is not the base's, or not wholly recognized.
+
+    """
+    _refuse_unjudged(spec)
+    files = tuple(map(catalog.read, spec.profiles))
+    profiles = tuple(catalog.parse(data, where=name) for data, name in zip(files, spec.profiles, strict=True))
+    _refuse_double_profiles(profiles)
+    profile = next((each for each in profiles if each.graph.form == "dynamic"), None)
+    if spec.graph and (static := [each.name for each in profiles if each.graph.form != "dynamic"]):
+        raise SpecError(
+            "graph",
+            found=f"a graph by Optimum, and {static[0]!r}, a profile whose static graph is written out anew",
+            expected="profiles with dynamic graphs",
+            fix="Leave out one of them.",
+        )
+    checkpoint = read_checkpoint(spec.base)
+    toolsets = read_toolsets(spec, checkpoint, mode_for(spec, profile))
+    inputs = Inputs(
+        checkpoint=checkpoint,
+        toolsets=toolsets,
+        quantization=quantization_for(spec, profile),
+        profile=profile,
+        profiles=profiles,
+        profile_files=files,
+        no_tool=spec.no_tool,
+        toolset_template=spec.toolset_template,
+        warnings=(*_profile_warnings(profiles), *toolset_warnings(toolsets)),
+        decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
+    )
+    _refuse_collisions(inputs)
+    return inputs
+
+
+def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
+    """The same with adapters that say nothing of their mode held in this one.
+
+    Raises:
+        AdapterError: an adapter cannot be held so.
+
+    """
+    if default == mode_for(spec, inputs.profile):
+        return inputs
+    return replace(inputs, toolsets=read_toolsets(spec, inputs.checkpoint, default))
+
+
+def mode_for(spec: ExportSpec, profile: HardwareProfile | None) -> Mode:
+    """How adapters that say nothing of it are held: as the spec says, or else the profile."""
+    return spec.mode or (profile.mode if profile else None) or "external"
+
+
+def quantization_for(spec: ExportSpec, profile: HardwareProfile | None) -> Quantization:
+    """How a dynamic graph's weights are stored, or with `auto` the first way to be tried."""
+    return quantizations_for(spec, profile)[0]
+
+
+def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tuple[Quantization, ...]:
+    """How a dynamic graph's weights may be stored: as the spec says, and in what it leaves out as the profile does.
+
+    Raises:
+        SpecError: it does not go together, or `auto` has nothing to choose by.
+
+    """
+    if spec.quantization == AUTO and spec.parity is None:
+        raise SpecError(
+            "quantization",
+            found="`auto`, and no comparison with PEFT",
+            expected="a comparison, by which it chooses",
+            fix=f"Name a recipe ({', '.join(RECIPES)}), or leave out `parity: off` and --no-parity.",
+        )
+    found = candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+    if profile and profile.kv_type == "int8" and any(each.bits == 32 for each in found):
+        raise SpecError(
+            "quantization",
+            found=f"`bits: 32`, and {profile.name!r}, a profile whose KV cache is in int8",
+            expected="weights that are quantized too: what is not is compared as exact",
+            fix="Leave out one of them.",
+        )
+    return found
+
+
+def _refuse_unjudged(spec: ExportSpec) -> None:
+    if spec.prefix_states_type == "auto" and spec.parity is None:
+        raise SpecError(
+            "prefix_states_type",
+            found="`auto`, and no comparison with PEFT",
+            expected="a comparison, by whose prompts and limits it chooses",
+            fix="Name float32 or float16, or leave out `parity: off` and --no-parity.",
+        )
+
+
+def _refuse_double_profiles(profiles: Sequence[HardwareProfile]) -> None:
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(
+                "profile",
+                found=f"two profiles named {name!r}",
+                expected="each name once",
+                fix="Leave one out, or give your own file another `name`.",
+            )
+
+
+def _profile_warnings(profiles: tuple[HardwareProfile, ...]) -> Iterable[str]:
+    if len(profiles) == 1 and profiles[0] not in catalog.profiles():
+        yield f"profile {profiles[0].name!r} is a file of yours: the device needs it beside the bundle"
+
+
+def _refuse_collisions(inputs: Inputs) -> None:
+    """Toolset `a.b` with tool `c` and toolset `a` with tool `b.c` would be one name."""
+    seen: dict[str, str] = {}
+    for source in inputs.toolsets:
+        for tool in source.toolset.tools:
+            name = f"{source.toolset.name}.{tool.name}"
+            if seen.setdefault(name, source.toolset.name) != source.toolset.name:
+                raise SpecError(
+                    "toolsets",
+                    found=f"{name!r} twice: in toolset {seen[name]!r} and in {source.toolset.name!r}",
+                    expected="names of toolset and tool that are different when joined by a dot",
+                    fix="Rename one of the toolsets.",
+                )

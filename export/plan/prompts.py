@@ -1,0 +1,188 @@
+"""The prompt of every stage, worked out once at the desk: static prefix, completions, argument frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, Literal
+
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
+from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR, Kind
+from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
+from dualtune_edge.toolkit.files import safe_name
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import call
+from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan, no_tool_entry
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
+
+ROOM: Final = 64  # tokens that the static prompt must leave for the conversation: a short request
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage's name, its prompt, and the adapter that answers (None: the base)."""
+
+    name: str
+    plan: PromptPlan
+    adapter: AdapterInput | None = None
+
+
+@dataclass(frozen=True)
+class PlannedToolset:
+    """The stages of one toolset; a tool that takes no arguments has none."""
+
+    toolset: Toolset
+    selection: PlannedStage
+    arguments: Mapping[str, PlannedStage]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Every stage of a bundle. With one toolset nothing is chosen among toolsets."""
+
+    toolset_choice: PlannedStage | None
+    toolsets: tuple[PlannedToolset, ...]
+
+    @property
+    def stages(self) -> Iterator[PlannedStage]:
+        """All of them, the toolset choice first."""
+        if self.toolset_choice:
+            yield self.toolset_choice
+        for planned in self.toolsets:
+            yield planned.selection
+            yield from planned.arguments.values()
+
+
+def plan_prompts(inputs: Inputs) -> Plans:
+    """Render every stage's template and take from it what the device needs.
+
+    Raises:
+        TemplateError: a template fails, writes two completions alike, or arguments that are not one JSON object.
+        RequestError: a prompt leaves no room for a conversation in the context.
+        ToolsError: a tool speaks in control tokens of the base.
+
+    """
+    return Plans(
+        toolset_choice=_toolset_choice(inputs) if len(inputs.toolsets) > 1 else None,
+        toolsets=tuple(_toolset(source, inputs) for source in inputs.toolsets),
+    )
+
+
+def prompt_path(stage: PlannedStage) -> str:
+    """Of a stage's prompt, in the bundle."""
+    return f"{PROMPTS_DIR}/{safe_name(stage.name)}.json"
+
+
+def toolset_entry(toolset: Toolset) -> Tool:
+    """A toolset as a pseudo-tool, so that it is chosen as tools are."""
+    return Tool(
+        name=toolset.name,
+        description=toolset.description,
+        parameters={"type": "object", "properties": {}, "additionalProperties": False},
+    )
+
+
+def choose_template(
+    kind: Kind, checkpoint: Checkpoint, *, adapter: AdapterInput | None, named: Path | None
+) -> ChatTemplate:
+    """The adapter's own template, else the spec's, else the base's, else the built-in one.
+
+    Raises:
+        TemplateError: it cannot be read, or is not a template.
+
+    """
+    if adapter and adapter.template:
+        own = adapter.template
+        return ChatTemplate(own.source, where=own.where, bos=checkpoint.bos, eos=checkpoint.eos)
+    if named:
+        return ChatTemplate.read(named, bos=checkpoint.bos, eos=checkpoint.eos)
+    source, where = checkpoint.chat_template, f"chat template of {checkpoint.name}"
+    if source is None:
+        file = resources.files("dualtune_edge.toolkit") / "templates" / f"{kind}.jinja"
+        source, where = file.read_text(encoding="utf-8"), f"built-in template for {kind}"
+    return ChatTemplate(source, where=where, bos=checkpoint.bos, eos=checkpoint.eos)
+
+
+def _toolset_choice(inputs: Inputs) -> PlannedStage:
+    template = choose_template("selection", inputs.checkpoint, adapter=None, named=inputs.toolset_template)
+    entries = tuple(toolset_entry(source.toolset) for source in inputs.toolsets)
+    return PlannedStage(
+        "toolset", _choice_plan("toolset", Prompter(template, inputs.checkpoint.tokenizer, entries), inputs)
+    )
+
+
+def _toolset(source: ToolsetInput, inputs: Inputs) -> PlannedToolset:
+    checkpoint, tools = inputs.checkpoint, source.toolset.tools
+    template = choose_template("selection", checkpoint, adapter=source.selection, named=source.templates.selection)
+    prompter = Prompter(template, checkpoint.tokenizer, (*tools, no_tool_entry(inputs.no_tool)))
+    name = f"selection.{source.toolset.name}"
+    return PlannedToolset(
+        toolset=source.toolset,
+        selection=PlannedStage(name, _choice_plan("selection", prompter, inputs), source.selection),
+        arguments={tool.name: _arguments(tool, source, inputs) for tool in tools if tool.takes_arguments},
+    )
+
+
+def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs) -> PromptPlan:
+    _refuse_control_tokens(prompter)
+    completions = {tool.name: prompter.completion(call(tool.name)) for tool in prompter.tools}
+    _refuse_ambiguous(completions, prompter.template)
+    prefix = prompter.prefix()
+    longest = max(map(len, completions.values()))
+    _refuse_overlong(f"prompt of the {stage} stage", len(prefix), longest, inputs.checkpoint.context_length)
+    return PromptPlan(
+        stage=stage, template=prompter.template.source, tools=prompter.tools, prefix=prefix, completions=completions
+    )
+
+
+def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs) -> PlannedStage:
+    adapter = source.arguments.get(tool.name)
+    template = choose_template("arguments", inputs.checkpoint, adapter=adapter, named=source.templates.arguments)
+    prompter = Prompter(template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name)
+    _refuse_control_tokens(prompter)
+    prefix, frame = prompter.prefix(), prompter.frame()
+    where = f"prompt for the arguments of {tool.name!r}"
+    _refuse_overlong(where, len(prefix), len(frame.tokens), inputs.checkpoint.context_length)
+    plan = PromptPlan(
+        stage="arguments", template=template.source, tools=prompter.tools, tool=tool.name, prefix=prefix, frame=frame
+    )
+    return PlannedStage(f"arguments.{source.toolset.name}.{tool.name}", plan, adapter)
+
+
+def _refuse_control_tokens(prompter: Prompter) -> None:
+    for tool in prompter.tools:
+        if token := prompter.control_token_in(tool.for_template()):
+            raise ToolsError(
+                f"tool {tool.name!r}",
+                found=f"{token!r}, a control token of the base, in its name, description or schema",
+                expected="text without it: in a prompt it would end or begin a turn",
+                fix="Write it otherwise in the tool list.",
+            )
+
+
+def _refuse_ambiguous(completions: Mapping[str, Sequence[int]], template: ChatTemplate) -> None:
+    """Every completion must end where no other goes on: only then is each a leaf of the trie."""
+    ordered: Iterable[tuple[Sequence[int], str]] = sorted((tokens, name) for name, tokens in completions.items())
+    for (first, name), (second, other) in pairwise(ordered):  # a prefix sorts right before what it begins
+        if tuple(second[: len(first)]) == tuple(first):
+            raise TemplateError(
+                template.where,
+                found=f"a call of {name!r} rendered as the beginning of a call of {other!r}, or like it",
+                expected="a different text for each, up to the end of the turn",
+                fix="Let the template write the called tool's name (`tool_call.function.name`) and end the turn.",
+            )
+
+
+def _refuse_overlong(where: str, prefix: int, answer: int, context: int) -> None:
+    if prefix + ROOM + answer > context:
+        raise RequestError(
+            where,
+            found=f"{prefix} tokens before the conversation and {answer} after it, in a context of {context}",
+            expected=f"at least {ROOM} tokens of room between them",
+            fix="Split the toolset, shorten its descriptions, or take a base with a longer context.",
+        )

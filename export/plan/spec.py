@@ -1,0 +1,295 @@
+"""What `dualtune.yaml` may say: which base, which toolsets, which adapters, and how they are to be deployed.
+
+An adapter is a path, or a path with a mode of its own where it differs from the spec's. Paths are relative to the
+file that names them. docs/guide.md shows a whole file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from dualtune_edge.export.plan.recipes import Recipe
+from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
+from dualtune_edge.toolkit.bundle.parity import ParityLimits
+from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge.toolkit.validation import validate
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    return (info.context or Path()) / path
+
+
+def _resolve_profile(profile: str, info: ValidationInfo) -> str:
+    return str(_resolve(Path(profile), info)) if profile.endswith(".toml") else profile
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise PydanticCustomError("name", "printable characters")
+    return name
+
+
+def _arguments_form(value: object) -> str | None:
+    if isinstance(value, str | Path):
+        return "folder"
+    return "mapping" if isinstance(value, dict) else None
+
+
+def _quantization_form(value: object) -> str | None:
+    if isinstance(value, dict | Quantization):
+        return "mapping"
+    return "recipe" if isinstance(value, str) else None
+
+
+LocalPath: TypeAlias = Annotated[Path, AfterValidator(_resolve)]
+ProfileName: TypeAlias = Annotated[str, AfterValidator(_resolve_profile)]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS), AfterValidator(_printable)]
+
+
+class AdapterSpec(Frozen):
+    """One PEFT adapter's folder. Without a mode of its own it takes the spec's."""
+
+    path: LocalPath
+    mode: Mode | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: object) -> object:
+        if isinstance(value, str | Path):
+            return {"path": value}
+        if isinstance(value, dict | AdapterSpec):
+            return value
+        raise PydanticCustomError("adapter", "an adapter's folder, or a mapping of `path` and `mode`")
+
+
+ArgumentAdapters: TypeAlias = Annotated[
+    Annotated[LocalPath, Tag("folder")] | Annotated[dict[str, AdapterSpec], Tag("mapping")],
+    Discriminator(
+        _arguments_form,
+        custom_error_type="arguments_form",
+        custom_error_message="a folder of adapter folders, or a mapping of tool to adapter",
+    ),
+]
+
+
+_BRANCHES: Final = ("folder", "mapping", "recipe")  # of unions: tags that no document has
+QuantizationSpec: TypeAlias = Annotated[
+    Annotated[Quantization, Tag("mapping")] | Annotated[Recipe, Tag("recipe")],
+    Discriminator(
+        _quantization_form,
+        custom_error_type="quantization_form",
+        custom_error_message="a recipe's name, `auto`, or a mapping of `bits`, `block_size` and so on",
+    ),
+]
+
+
+StatesType: TypeAlias = Literal["float32", "float16", "auto"]
+
+
+class TemplatesSpec(Frozen):
+    """Chat templates for the stages of one toolset whose adapters bring none of their own."""
+
+    selection: LocalPath | None = None
+    arguments: LocalPath | None = None
+
+
+class ToolsetSpec(Frozen):
+    """One toolset: its tool list and its adapters. Stages without an adapter are left to the base model."""
+
+    name: Name
+    description: str = ""
+    tools: LocalPath
+    selection: AdapterSpec | None = None
+    arguments: ArgumentAdapters | None = None
+    templates: TemplatesSpec = TemplatesSpec()
+
+
+class ParitySpec(Frozen):
+    """How much is compared with PEFT in float32, and how far it may differ.
+
+    `prompts` are made up for each stage; arguments are compared up to `argument_tokens`. `layers`: how many of the
+    base's first layers are compared, or more if they do not hold each kind of layer and something of every adapter;
+    without it all, but of a large base only so many. `calibration` holds conversations of the user's own.
+    """
+
+    prompts: int = Field(default=2, ge=1, le=64, strict=True)
+    argument_tokens: int = Field(default=32, ge=1, le=limits.ARGUMENT_TOKENS, strict=True)
+    before_quantization: bool = True
+    layers: int | None = Field(default=None, ge=1, strict=True)
+    calibration: LocalPath | None = None
+    limits: ParityLimits = ParityLimits()
+
+
+def _off(value: object) -> object:
+    if value is False or value == "off":
+        return None
+    if isinstance(value, dict | ParitySpec):
+        return value
+    raise PydanticCustomError("parity", "`off`, or a mapping")
+
+
+class ExportSpec(Frozen):
+    """One export.
+
+    `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
+    the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
+    are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
+    builder makes the graph. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6
+    bytes) of prefix states to write, 0 for none, None for all. `prefix_states_type`: float32 is what the
+    device would compute, to the last bit; float16 takes half the disk; `auto` is float16 where no answer differs in the
+    comparison, and counts as float32 in `prefix_states_mb`.
+    """
+
+    base: LocalPath
+    graph: LocalPath | None = None
+    toolsets: tuple[ToolsetSpec, ...] = Field(min_length=1, max_length=limits.TOOLSETS)
+    mode: Mode | None = None
+    quantization: QuantizationSpec = Quantization()
+    profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
+    no_tool: Name = NO_TOOL
+    toolset_template: LocalPath | None = None
+    prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
+        10_000  # 117 adapters with 31,000 tokens of tools: 89 GB
+    )
+    prefix_states_type: StatesType = "float32"
+    parity: Annotated[ParitySpec | None, BeforeValidator(_off)] = ParitySpec()  # None: nothing is compared
+
+    @classmethod
+    def from_flags(
+        cls,
+        base: Path,
+        tools: Path,
+        *,
+        graph: Path | None = None,
+        selection: Path | None = None,
+        arguments: Path | None = None,
+        mode: Mode | None = None,
+        prefix_states_mb: int | None = None,
+    ) -> ExportSpec:
+        """One toolset, named after its tool list's file.
+
+        Raises:
+            SpecError: a path leads nowhere, or the file's name cannot be a toolset's.
+
+        """
+        if not _is_there(tools, folder_wanted=False):
+            raise _nowhere("--tools", tools, folder_wanted=False)
+        toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
+        value = {"base": base, "toolsets": [toolset], "mode": mode, "graph": graph}
+        value |= {} if prefix_states_mb is None else {"prefix_states_mb": prefix_states_mb}
+        return _validate(value, Path(), _flag)
+
+
+def read_spec(path: Path) -> ExportSpec:
+    """Read a `dualtune.yaml`.
+
+    Raises:
+        SpecError: not YAML, an unknown or repeated key, a wrong type, a path that leads nowhere, two toolsets of one
+            name. It names the line and the place in the document.
+
+    """
+    document = read_yaml(path)
+    if not isinstance(document.value, dict):
+        raise SpecError(
+            str(path), found="no mapping", expected="`base:` and `toolsets:`", fix="See docs/guide.md for an example."
+        )
+    return _validate(document.value, path.parent, document.where)
+
+
+def _validate(value: dict[str, Any], folder: Path, where: Callable[[Location], str]) -> ExportSpec:
+    spec = validate(
+        ExportSpec, value, where=lambda location: where(_written(value, location)), error=SpecError, context=folder
+    )
+    _refuse_double_toolsets(spec, where)
+    for location, path, folder_wanted in _paths(spec):
+        if not _is_there(path, folder_wanted=folder_wanted):
+            raise _nowhere(where(location), path, folder_wanted=folder_wanted)
+    return spec
+
+
+def _written(value: Any, location: Location) -> Location:
+    """The location as the document has it: pydantic puts the names of a union's branches in between."""
+    result: list[str | int] = []
+    for part in location:
+        inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+        if inside:
+            value = value[part]
+            result.append(part)
+    last = location[-1:]
+    return tuple(result) if last == tuple(result[-1:]) or last[0] in _BRANCHES else (*result, *last)
+
+
+def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) -> None:
+    names = [toolset.name for toolset in spec.toolsets]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise SpecError(
+                where(("toolsets", index, "name")),
+                found=f"a second toolset named {name!r}",
+                expected="each name once",
+                fix="Rename one of them.",
+            )
+
+
+def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
+    """(place, path, whether a folder is wanted) of all that the spec refers to."""
+    yield ("base",), spec.base, True
+    if spec.graph:
+        yield ("graph",), spec.graph, True
+    if spec.toolset_template:
+        yield ("toolset_template",), spec.toolset_template, False
+    if spec.parity and spec.parity.calibration:
+        yield ("parity", "calibration"), spec.parity.calibration, False
+    for index, toolset in enumerate(spec.toolsets):
+        here = ("toolsets", index)
+        yield (*here, "tools"), toolset.tools, False
+        if toolset.selection:
+            yield (*here, "selection"), toolset.selection.path, True
+        if isinstance(toolset.arguments, Path):
+            yield (*here, "arguments"), toolset.arguments, True
+        else:
+            for tool, adapter in (toolset.arguments or {}).items():
+                yield (*here, "arguments", tool), adapter.path, True
+        for stage, template in (("selection", toolset.templates.selection), ("arguments", toolset.templates.arguments)):
+            if template:
+                yield (*here, "templates", stage), template, False
+
+
+def _is_there(path: Path, *, folder_wanted: bool) -> bool:
+    try:
+        return path.is_dir() if folder_wanted else path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
+
+
+def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
+    kind = "folder" if folder_wanted else "file"
+    try:
+        if path.exists():
+            return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
+        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError as error:
+        return SpecError(where, found=str(error), expected=f"a {kind}", fix="Check the path.")
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    fix = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+    return SpecError(where, found=f"{path}, which does not exist", expected=f"a {kind}", fix=fix)
+
+
+def _flag(location: Location) -> str:
+    """The flag that a place in the spec comes from."""
+    names = [part for part in location if isinstance(part, str) and part != "toolsets"]
+    return "--tools" if names == ["name"] else f"--{names[0]}" if names else dotted(location)

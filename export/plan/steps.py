@@ -1,0 +1,137 @@
+"""The parts of an export, each by a SHA-256 of all that it is made of: weights, settings, versions of tools.
+
+Where in doubt a key covers more: a part is then made again that need not be. A part of equal key is the same, byte for
+byte.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from dualtune_edge.export.base.modules import Extra
+from dualtune_edge.export.base.tokenizer import small_files
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.subjects import Subject
+from dualtune_edge.export.plan.toolsets import AdapterInput
+from dualtune_edge.export.work.journal import Step
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit.files import sha256_file
+
+# What the manifest names with their versions.
+PACKAGES: Final = (
+    "dualtune-edge", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "optimum", "peft", "torch", "transformers",
+)  # fmt: skip
+# Besides: what quantizes, computes, or writes a file.
+_PACKAGES: Final = (*PACKAGES, "accelerate", "jinja2", "llguidance", "numpy", "pydantic", "safetensors", "tokenizers")
+_WINGS: Final = ("toolkit", "profiles", "runtime", "export")
+
+
+class Steps:
+    """Names and keys of the parts of one export."""
+
+    def __init__(self, inputs: Inputs, kv_prompts: Sequence[object] = ()) -> None:
+        """`kv_prompts`: what scales of a KV cache in int8 are measured on."""
+        base = inputs.checkpoint
+        files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
+        files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
+        # model/, its model.onnx in the scratch folder: that is without slots.
+        self._model = inputs.place.model
+        self._transposed = inputs.transposed_slots
+        self._read = (base.fingerprint, [(each.name, each.sha256) for each in inputs.adapters])
+        self.kv_scales = _step("scales of the KV cache", self._read, files, list(kv_prompts), _machine())
+        self._kv = (self.kv_scales.key,) if inputs.kv_type == "int8" else ()
+        self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
+
+    def slots(self, extras: frozenset[Extra]) -> Step:
+        """model/model.onnx; its value is the slots."""
+        return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed, *self._kv)
+
+    def external(self, source: AdapterInput, path: str, slots: str) -> Step:
+        """An adapter's file; `slots`: those of the graph, as JSON."""
+        return _step(path, slots, source.sha256)
+
+    def merged(self, source: AdapterInput, path: str) -> Step:
+        """A merged adapter's graph."""
+        return _step(path, self.weights.key, source.sha256, _machine(), *self._kv)
+
+    def static(
+        self,
+        path: str,
+        source: AdapterInput | None,
+        profile: HardwareProfile,
+        prompts: Sequence[Sequence[int]],
+        compiler: str,
+    ) -> Step:
+        """Static graphs of a merged adapter (None: the base), calibrated on prompts, and what was compiled of them."""
+        about = (
+            profile.graph.model_dump(),
+            profile.qdq and profile.qdq.model_dump(),
+            profile.qnn and dict(profile.qnn),
+        )
+        asked = [list(prompt) for prompt in prompts]
+        return _step(path, self.weights.key, source and source.sha256, about, asked, compiler, _machine())
+
+    def made_of(self, source: AdapterInput | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
+        """What a forward under an adapter (None: the base) reads. It can be told before anything is built."""
+        if source and source.mode == "merged":
+            return (self.merged(source, path).key,)
+        return (self.weights.key, self.slots(extras).key, *([source.sha256] if source else []))
+
+    def tried(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
+        """That a forward was run on what these steps made."""
+        return _step(f"{path}, tried out", list(made_of), list(tokens), _machine())
+
+    def compared(self, subject: Subject, made_of: Sequence[str], settings: object) -> Step:
+        """A stage's comparison with PEFT; its value is the outcome."""
+        stage = subject.stage
+        messages = [[message.model_dump(mode="json") for message in each] for each in subject.messages]
+        asked = (stage.adapter.name if stage.adapter else None, stage.plan.model_dump_json(), messages)
+        return _step(f"{stage.name}, compared", list(made_of), asked, settings, _machine())
+
+    def reference(self, layers: int) -> Step:
+        """What PEFT reads in comparisons of so many layers, however the graphs are quantized."""
+        return _step("reference", self._read, layers, _machine())
+
+    def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int], settings: object) -> Step:
+        """A prefix state's file; its value is its entry in the manifest, and how its type was chosen."""
+        return _step(path, list(made_of), list(tokens), settings, _machine())
+
+
+def _step(name: str, *about: object) -> Step:
+    text = json.dumps([name, about, _tools()], sort_keys=True, separators=(",", ":"))
+    return Step(name, hashlib.sha256(text.encode()).hexdigest())
+
+
+@functools.cache
+def _tools() -> dict[str, str]:
+    """Versions, and a digest of this package's own code: while it is worked on, its version says little."""
+    code = hashlib.sha256()
+    for wing in _WINGS:
+        root = Path(str(resources.files(f"dualtune_edge.{wing}")))
+        for path in sorted(path.relative_to(root) for path in root.rglob("*.py")):
+            code.update(f"{wing}/{path.as_posix()}\n{sha256_file(root / path)}\n".encode())
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    return versions | {"python": platform.python_version(), "code": code.hexdigest()}
+
+
+@functools.cache
+def _machine() -> tuple[object, ...]:
+    """What floating-point sums depend on besides the numbers: instructions, and how they are shared out."""
+    machine = detect()
+    return (
+        machine.system,
+        machine.architecture,
+        machine.cpu.features,
+        machine.cpu.physical_cores,
+        torch.get_num_threads(),
+    )

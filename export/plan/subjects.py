@@ -1,0 +1,30 @@
+"""What is compared with PEFT: every stage, and the conversations made up for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dualtune_edge.export.plan.messages import Conversation, made_up
+from dualtune_edge.export.plan.prompts import PlannedStage, Plans
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A stage that is compared, and the conversations made up for it."""
+
+    stage: PlannedStage
+    toolset: str | None  # None: the choice among toolsets
+    messages: tuple[Conversation, ...]
+    extra: bool = False  # no stage of the bundle's: the user's own conversations do not come here
+
+
+def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
+    """Every stage in the device's order, and first the base with one's prompt where no stage is answered by it."""
+    made = made_up(plans, prompts)
+    found = [Subject(plans.toolset_choice, None, made[plans.toolset_choice.name])] if plans.toolset_choice else []
+    for planned in plans.toolsets:
+        stages = (planned.selection, *planned.arguments.values())
+        found += [Subject(stage, planned.toolset.name, made[stage.name]) for stage in stages]
+    if all(subject.stage.adapter for subject in found):
+        found.insert(0, replace(found[0], stage=replace(found[0].stage, name="base", adapter=None), extra=True))
+    return tuple(found)

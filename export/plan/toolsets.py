@@ -1,0 +1,213 @@
+"""The toolsets of a spec with their adapters, read and checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualtune_edge.export.adapter.read import AdapterWeights, read_adapter
+from dualtune_edge.export.base.chat_template import TemplateText
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.modules import Extra
+from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.toolkit.bundle.manifest import Kind, Mode
+from dualtune_edge.toolkit.errors import AdapterError, SpecError
+from dualtune_edge.toolkit.files import safe_name
+from dualtune_edge.toolkit.tools.tool_files import read_tools
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
+
+
+@dataclass(frozen=True)
+class AdapterInput:
+    """An adapter that was read and found good. Its tensors are read again when they are written.
+
+    Holding the tensors of forty adapters would take the memory of another base model.
+    """
+
+    name: str
+    kind: Kind
+    toolset: str
+    tool: str | None
+    mode: Mode
+    folder: Path
+    rank: int
+    scale: float
+    sha256: str
+    template: TemplateText | None
+    extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
+    plain: bool  # LoRA and nothing else
+
+    def weights(self, checkpoint: Checkpoint) -> AdapterWeights:
+        """Read the tensors.
+
+        Raises:
+            AdapterError: the folder has changed since it was checked.
+
+        """
+        weights = read_adapter(self.folder, checkpoint, self.mode)
+        if weights.sha256 != self.sha256:
+            raise AdapterError(
+                str(self.folder),
+                found=f"content {weights.sha256[:12]}…, which was {self.sha256[:12]}… a moment ago",
+                expected="an adapter that stays as it is during the export",
+                fix="Wait until its training has ended, then export again.",
+            )
+        return weights
+
+
+@dataclass(frozen=True)
+class ToolsetInput:
+    """A toolset with its adapters; `arguments` holds those of the tools that have one."""
+
+    toolset: Toolset
+    selection: AdapterInput | None
+    arguments: Mapping[str, AdapterInput]
+    templates: TemplatesSpec
+
+
+def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetInput, ...]:
+    """Every toolset of the spec; adapters that say nothing of their mode are held in the `default` one.
+
+    Raises:
+        ToolsError: a tool list or schema cannot be used.
+        AdapterError: an adapter cannot be used exactly as it is.
+        SpecError: an adapter for no tool, two for one tool, or a tool of the name that stands for none.
+
+    """
+    tools = [read_tools(toolset.tools) for toolset in spec.toolsets]
+    folders = [_argument_folders(*pair) for pair in zip(spec.toolsets, tools, strict=True)]
+    return tuple(
+        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=default)
+        for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
+    )
+
+
+def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> dict[str, AdapterSpec]:
+    """Tool → its argument adapter, in the order of the tools.
+
+    Raises:
+        SpecError: an adapter for no tool, for a tool without arguments, or a second one for a tool.
+
+    """
+    by_name = {tool.name: tool for tool in tools}
+    where = f"toolset {spec.name!r}, arguments"
+    given = _adapters_in(spec.arguments, by_name, where) if isinstance(spec.arguments, Path) else spec.arguments or {}
+    for name in given:
+        if name not in by_name:
+            raise _no_such_tool(where, name, by_name)
+        if not by_name[name].takes_arguments:
+            raise SpecError(
+                where,
+                found=f"an adapter for {name!r}, a tool that takes no arguments",
+                expected="adapters for tools that take some",
+                fix="Remove the adapter; the tool is called without that stage.",
+            )
+    return {name: given[name] for name in by_name if name in given}
+
+
+def _adapters_in(folder: Path, tools: Iterable[str], where: str) -> dict[str, AdapterSpec]:
+    """The adapters of a folder of folders, each named after its tool (as it is, or as `safe_name` writes it)."""
+    if (folder / "adapter_config.json").exists():
+        raise SpecError(
+            where,
+            found=f"{folder}, an adapter itself",
+            expected="a folder that holds one adapter folder a tool, named after the tool",
+            fix="Name the folder above it.",
+        )
+    written = {safe_name(tool): tool for tool in tools} | {tool: tool for tool in tools}
+    result: dict[str, AdapterSpec] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        tool = written.get(path.name)
+        if tool is None:
+            raise _no_such_tool(where, path.name, written.values())
+        if tool in result:
+            raise SpecError(
+                where,
+                found=f"two adapters for {tool!r}: {result[tool].path.name} and {path.name}",
+                expected="one adapter a tool",
+                fix="Remove one of the folders.",
+            )
+        result[tool] = AdapterSpec(path=path)
+    return result
+
+
+def _no_such_tool(where: str, name: str, tools: Iterable[str]) -> SpecError:
+    known = list(dict.fromkeys(tools))
+    near = difflib.get_close_matches(name, known, n=1)
+    return SpecError(
+        where,
+        found=f"an adapter for {name!r}, which is no tool of this toolset",
+        expected=f"one of {', '.join(known)}",
+        fix=f"Did you mean {near[0]!r}?" if near else "Remove it, or add the tool to the tool list.",
+    )
+
+
+def _read_toolset(
+    toolset: ToolsetSpec,
+    tools: tuple[Tool, ...],
+    folders: Mapping[str, AdapterSpec],
+    spec: ExportSpec,
+    checkpoint: Checkpoint,
+    *,
+    default: Mode,
+) -> ToolsetInput:
+    def read(kind: Kind, tool: str | None, adapter: AdapterSpec) -> AdapterInput:
+        mode = adapter.mode or default
+        weights = read_adapter(adapter.path, checkpoint, mode)
+        return AdapterInput(
+            name=".".join((kind, toolset.name, *([tool] if tool else []))),
+            kind=kind,
+            toolset=toolset.name,
+            tool=tool,
+            mode=mode,
+            folder=adapter.path,
+            rank=weights.rank,
+            scale=weights.scale,
+            sha256=weights.sha256,
+            template=weights.chat_template,
+            extras=weights.extras,
+            plain=weights.plain,
+        )
+
+    if any(tool.name == spec.no_tool for tool in tools):
+        raise SpecError(
+            f"toolset {toolset.name!r}",
+            found=f"a tool named {spec.no_tool!r}, the name that stands for calling no tool",
+            expected="another name for one of them",
+            fix="Set `no_tool:` to a name that no tool has.",
+        )
+    return ToolsetInput(
+        toolset=Toolset(name=toolset.name, description=toolset.description, tools=tools),
+        selection=read("selection", None, toolset.selection) if toolset.selection else None,
+        arguments={tool: read("arguments", tool, adapter) for tool, adapter in folders.items()},
+        templates=toolset.templates,
+    )
+
+
+def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
+    """What one might not expect of them."""
+    for source in toolsets:
+        name = source.toolset.name
+        if source.selection is None:
+            yield f"toolset {name!r} has no selection adapter: the base model chooses among its tools"
+        for tool in source.toolset.tools:
+            if tool.takes_arguments and tool.name not in source.arguments:
+                yield f"tool {tool.name!r} of {name!r} has no adapter: the base model writes its arguments"
+        if len(toolsets) > 1 and not source.toolset.description:
+            yield f"toolset {name!r} has no description: the base model chooses it by its name alone"
+    yield from _shared(toolsets)
+
+
+def _shared(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
+    users: dict[str, list[str]] = {}
+    for source in toolsets:
+        for adapter in (source.selection, *source.arguments.values()):
+            if adapter is not None:
+                users.setdefault(adapter.sha256, []).append(adapter.name)
+    for names in users.values():
+        if len(names) > 1:
+            yield f"{len(names)} stages share one adapter: {', '.join(names)}"

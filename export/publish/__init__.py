@@ -1,0 +1,1 @@
+"""The finished bundle: its manifest, its report, and how a finished one is amended."""

@@ -1,0 +1,82 @@
+"""A file more in a finished bundle, sealed anew. All of it or nothing: a new folder takes the old one's place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, FileEntry
+from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.files import aside, sync, unwritable
+
+
+def refuse_unwritable(bundle: Bundle) -> None:
+    """Find out before the work whether the bundle can be replaced.
+
+    Raises:
+        OutputError: nothing can be written beside it.
+
+    """
+    root = bundle.root.resolve()
+    if not os.access(root.parent, os.W_OK):
+        raise OutputError(
+            str(root.parent),
+            found="no permission to write",
+            expected="a place where the bundle can be written anew, with the report in it",
+            fix="Verify a copy of the bundle.",
+        )
+
+
+def put(bundle: Bundle, path: str, data: bytes) -> None:
+    """Put a file into a bundle, in the place of one of that name. The other files become hard links where it can be.
+
+    Args:
+        bundle: as it was opened.
+        path: the file's, in the bundle.
+        data: what it holds.
+
+    Raises:
+        OutputError: the folder cannot be written, or replaced.
+
+    """
+    root, manifest = bundle.root.resolve(), bundle.manifest
+    entry = FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    others = [each for each in manifest.files if each.path != path]
+    amended = manifest.model_copy(update={"files": tuple(sorted((*others, entry), key=lambda each: each.path))})
+    try:
+        with aside(root) as stage:
+            for each in others:
+                _link(root / each.path, stage / each.path)
+            for name, content in ((path, data), (MANIFEST, amended.to_bytes()), (SEAL, amended.seal())):
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                (stage / name).write_bytes(content)
+                sync(stage / name)
+            stage.chmod(root.stat().st_mode)
+            _replace(root, stage)
+    except OSError as error:
+        raise unwritable(root, error) from None
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _replace(root: Path, stage: Path) -> None:
+    """`stage` becomes `root`; where that fails, the old one is back."""
+    before = root.with_name(f".{root.name}.before")
+    root.rename(before)
+    try:
+        stage.rename(root)
+    except OSError:
+        before.rename(root)
+        raise
+    with contextlib.suppress(OSError):
+        shutil.rmtree(before)

@@ -1,0 +1,147 @@
+"""The bundle's own files: prompts, and the manifest that lists every file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.places import places
+from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
+from dualtune_edge.export.plan.steps import PACKAGES
+from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph
+from dualtune_edge.toolkit.bundle.manifest import (
+    MANIFEST,
+    PROMPTS_DIR,
+    SEAL,
+    BaseInfo,
+    CacheShape,
+    FileEntry,
+    Manifest,
+    ModelEntry,
+    Quantization,
+    Stage,
+    StateEntry,
+    TokenizerInfo,
+    ToolsetEntry,
+    Variant,
+)
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.files import sha256_file
+from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+
+
+def write_prompts(plans: Plans, folder: Path) -> None:
+    """One canonical JSON file a stage."""
+    (folder / PROMPTS_DIR).mkdir()
+    for stage in plans.stages:
+        (folder / prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
+
+
+def write_parity(report: ParityReport, path: Path) -> None:
+    """How far a model's graphs are from PEFT, or that it was not compared."""
+    path.write_bytes((report.model_dump_json() + "\n").encode())
+
+
+def model_entry(
+    name: str, inputs: Inputs, plans: Plans, *, cache: CacheShape, states: Mapping[str, StateEntry]
+) -> ModelEntry:
+    """A model with a dynamic graph.
+
+    Args:
+        name: its name.
+        inputs: what it is made of.
+        plans: the stages.
+        cache: its graphs' KV cache.
+        states: stage's name → the state of its prefix.
+
+    """
+    return ModelEntry(
+        name=name,
+        folder=inputs.place.model,
+        graph=DynamicGraph(),
+        quantization=inputs.quantization,
+        cache=cache,
+        adapters=tuple(each.entry for each in places(inputs)),
+        states=tuple({entry.path: entry for entry in states.values()}.values()),
+        stage_states={prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
+    )
+
+
+def write_manifest(
+    inputs: Inputs, plans: Plans, folder: Path, *, models: Sequence[ModelEntry], variants: tuple[Variant, ...]
+) -> Manifest:
+    """Describe all that the folder holds by now.
+
+    Args:
+        inputs: what was read.
+        plans: the stages.
+        folder: the bundle, complete but for its manifest.
+        models: the primary one first.
+        variants: none where the primary model is all there is.
+
+    """
+    checkpoint, (primary, *others) = inputs.checkpoint, models
+    states = primary.stage_states
+    if not isinstance(primary.quantization, Quantization):
+        raise TypeError("the primary model's graph is a dynamic one")
+    manifest = Manifest(
+        version=2 if variants else 1,
+        base=BaseInfo(
+            name=checkpoint.name,
+            architecture=checkpoint.architecture,
+            fingerprint=checkpoint.fingerprint,
+            task=checkpoint.task,
+            context_length=checkpoint.context_length,
+            vocab_size=checkpoint.vocab_size,
+            end_of_turn=checkpoint.end_of_turn,
+        ),
+        tokenizer=TokenizerInfo(
+            fingerprint=checkpoint.tokenizer_sha256,
+            vocab_size=checkpoint.tokenizer.get_vocab_size(),
+            bos=checkpoint.bos,
+            eos=checkpoint.eos,
+        ),
+        cache=primary.cache,
+        quantization=primary.quantization,  # `inputs` have what was tried first
+        profile=inputs.profile.name if inputs.profile else None,
+        no_tool=inputs.no_tool,
+        toolset_choice=_stage(plans.toolset_choice, states) if plans.toolset_choice else None,
+        toolsets=tuple(
+            ToolsetEntry(
+                toolset=planned.toolset,
+                selection=_stage(planned.selection, states),
+                arguments={tool: _stage(stage, states) for tool, stage in planned.arguments.items()},
+            )
+            for planned in plans.toolsets
+        ),
+        adapters=primary.adapters,
+        states=primary.states,
+        models=tuple(others),
+        variants=variants,
+        files=tuple(_files(folder)),
+        versions={package: metadata.version(package) for package in PACKAGES},
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    (folder / SEAL).write_bytes(manifest.seal())
+    return manifest
+
+
+def _stage(planned: PlannedStage, states: Mapping[str, str]) -> Stage:
+    return Stage(
+        prompt=prompt_path(planned),
+        adapter=planned.adapter.name if planned.adapter else None,
+        state=states.get(prompt_path(planned)),
+    )
+
+
+def _prompt_bytes(plan: PromptPlan) -> bytes:
+    return (plan.model_dump_json() + "\n").encode()
+
+
+def _files(folder: Path) -> list[FileEntry]:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [
+        FileEntry(path=path, size=(folder / path).stat().st_size, sha256=sha256_file(folder / path)) for path in paths
+    ]

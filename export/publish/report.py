@@ -1,0 +1,36 @@
+"""What an export tells when it is done: `export --json` prints it."""
+
+from __future__ import annotations
+
+from dualtune_edge.export.work.progress import StageReport
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.sharing import VariantSize
+from dualtune_edge.toolkit.frozen import Frozen
+
+
+class Sizes(Frozen):
+    """Bytes of the bundle's parts. `variants`: of what is not the primary model's."""
+
+    model: int
+    adapters: int
+    merged: int
+    prompts: int
+    states: int
+    variants: int
+    total: int
+
+
+class ExportReport(Frozen):
+    """One export that was published at `path`.
+
+    `reused` names the parts that were there already; `parity` is the primary model's.
+    """
+
+    path: str
+    seconds: float
+    stages: tuple[StageReport, ...]
+    reused: tuple[str, ...]
+    sizes: Sizes
+    variants: tuple[VariantSize, ...]
+    warnings: tuple[str, ...]
+    parity: ParityReport

@@ -1,0 +1,169 @@
+"""The order of an export: read → plan → build → compare → publish. Nothing is published before all of it is well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_budget
+from dualtune_edge.export.compare.calibration import Case, read_calibration
+from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
+from dualtune_edge.export.models import ModelMaker, TellParity
+from dualtune_edge.export.plan.constraints import check_constraints
+from dualtune_edge.export.plan.inputs import Inputs, read_inputs
+from dualtune_edge.export.plan.prompts import Plans, plan_prompts
+from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.plan.variants import (
+    Exporters,
+    ModelPlan,
+    check_prompts,
+    is_static,
+    plan_models,
+    write_profiles,
+)
+from dualtune_edge.export.publish.manifest import write_manifest, write_prompts
+from dualtune_edge.export.publish.report import ExportReport, Sizes
+from dualtune_edge.export.qnn.exporter import QnnExporter
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.profiles.schema import QNN_PROVIDER
+from dualtune_edge.toolkit.bundle.manifest import (
+    ADAPTERS_DIR,
+    MERGED_DIR,
+    MODEL_DIR,
+    PROMPTS_DIR,
+    STATES_DIR,
+    VARIANTS_DIR,
+    Manifest,
+)
+from dualtune_edge.toolkit.bundle.sharing import variant_sizes
+from dualtune_edge.toolkit.files import refuse_existing
+
+EXPORTERS: Final[Exporters] = {QNN_PROVIDER: QnnExporter()}
+
+
+def run(
+    spec: ExportSpec,
+    output: Path,
+    console: Console | None = None,
+    *,
+    reuse: Path | None = None,
+    force: bool = False,
+    tell_kept: Callable[[Path, int], None] = lambda *_: None,
+    tell_parity: TellParity = lambda *_: None,
+) -> ExportReport:
+    """Export `spec` to the folder `output`, whole or not at all.
+
+    What an earlier export to `output` had finished when it was interrupted, or failed, is used again where it was made
+    of the same: see `work_folder`.
+
+    Args:
+        spec: what to export.
+        output: the bundle's folder; nothing may be there yet.
+        console: where progress is shown; stderr if it is a terminal.
+        reuse: an earlier bundle; what it has in common with this one is copied from there.
+        force: begin even where disk or memory are not estimated to be enough.
+        tell_kept: given the folder that stays where the export does not end well, and its bytes.
+        tell_parity: given each model's name and its comparison with PEFT when it is done, also where it then ends the
+            export.
+
+    Raises:
+        EdgeError: what is wrong. What was finished is kept beside the output.
+
+    """
+    start = time.perf_counter()
+    refuse_existing(output)
+    with Stages(console) as stages:
+        read = _read(spec, stages)
+        inputs, plans = read.inputs, read.plans
+        if not force:
+            refuse_without_room(estimate(spec, inputs, plans, output, read.others), output)
+        with Work(output, reuse, tell_kept=tell_kept) as work:
+            made = ModelMaker(spec, plans, read.calibration, work, stages, tell_parity, EXPORTERS).make(read.models)
+            with stages.stage("write manifest"):
+                work.seal()
+                write_prompts(plans, work.folder)
+                for each in made:
+                    each.write_parity(work.folder)
+                variants = write_profiles(read.models, work)
+                entries = [each.entry for each in made]
+                manifest = write_manifest(inputs, plans, work.folder, models=entries, variants=variants)
+                refuse_built_over_budget(read.models, manifest)
+            reused = work.reused
+            work.publish()
+    return ExportReport(
+        path=str(output),
+        seconds=round(time.perf_counter() - start, 3),
+        stages=stages.reports,
+        reused=reused,
+        sizes=_sizes(manifest),
+        variants=variant_sizes(manifest),
+        warnings=(*read.warnings, *(warning for each in made for warning in each.warnings)),
+        parity=made[0].parity,
+    )
+
+
+def preflight(spec: ExportSpec, output: Path, console: Console | None = None) -> Estimate:
+    """What `run` would need: all is read and checked, and nothing is written.
+
+    Raises:
+        EdgeError: what `run` would refuse before it begins, but for want of room.
+
+    """
+    refuse_existing(output)
+    with Stages(console) as stages:
+        read = _read(spec, stages)
+    return estimate(spec, read.inputs, read.plans, output, read.others)
+
+
+@dataclass(frozen=True)
+class _Read:
+    inputs: Inputs
+    models: tuple[ModelPlan, ...]
+    calibration: tuple[Case, ...]
+    plans: Plans
+    warnings: tuple[str, ...]
+
+    @property
+    def others(self) -> tuple[Inputs, ...]:
+        """Of the dynamic models besides the primary one."""
+        return tuple(model.inputs for model in self.models[1:] if not is_static(model))
+
+
+def _read(spec: ExportSpec, stages: Stages) -> _Read:
+    with stages.stage("read and check"):
+        inputs = read_inputs(spec)
+        models = plan_models(spec, inputs, EXPORTERS)
+        refuse_over_budget(models)
+        calibration = _calibration(spec, inputs)
+    with stages.stage("plan prompts"):
+        plans = plan_prompts(inputs)
+        check_prompts(models, plans, EXPORTERS)
+        warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
+    return _Read(inputs, models, calibration, plans, warnings)
+
+
+def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:
+    if spec.parity is None or spec.parity.calibration is None:
+        return ()
+    return read_calibration(spec.parity.calibration, [each.toolset for each in inputs.toolsets], inputs.no_tool)
+
+
+def _sizes(manifest: Manifest) -> Sizes:
+    def under(folder: str) -> int:
+        return sum(file.size for file in manifest.files if file.path.startswith(f"{folder}/"))
+
+    return Sizes(
+        model=under(MODEL_DIR),
+        adapters=under(ADAPTERS_DIR),
+        merged=under(MERGED_DIR),
+        prompts=under(PROMPTS_DIR),
+        states=under(STATES_DIR),
+        variants=under(VARIANTS_DIR),
+        total=sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal()),
+    )

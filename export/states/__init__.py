@@ -1,0 +1,1 @@
+"""Prefix states: the KV cache after each prompt's static prefix, computed once and stored."""

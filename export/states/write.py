@@ -1,0 +1,265 @@
+"""KV states of the static prefixes, computed on the finished graphs by the engine that the device runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.compare.calibration import Case
+from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.places import model_source
+from dualtune_edge.export.plan.prompts import PlannedStage, Plans
+from dualtune_edge.export.plan.spec import ExportSpec, StatesType
+from dualtune_edge.export.plan.subjects import Subject, subjects
+from dualtune_edge.export.states.rounded import Rounder
+from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key, state_shape
+from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
+from dualtune_edge.runtime.engines.ort_engine import OrtEngine
+from dualtune_edge.toolkit.bundle.manifest import KvType, StateEntry
+from dualtune_edge.toolkit.bundle.parity import StateParity
+from dualtune_edge.toolkit.files import safe_name, sha256_file
+from dualtune_edge.toolkit.frozen import Frozen
+
+_MB: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class States:
+    """Stage's name → its state: those of equal adapter and prefix share one. `parity`: of those that were judged."""
+
+    entries: Mapping[str, StateEntry]
+    parity: tuple[StateParity, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class _Kept(Frozen):
+    """What the journal has of a state."""
+
+    entry: StateEntry
+    parity: StateParity | None
+
+
+def write_states(
+    inputs: Inputs,
+    plans: Plans,
+    work: Work,
+    *,
+    graphs: BundleGraphs,
+    spec: ExportSpec,
+    calibration: Sequence[Case],
+    budget: int | None,
+    stages: Stages,
+) -> States:
+    """Compute and write the states of a bundle's prefixes that are not there yet.
+
+    Args:
+        inputs: what was read.
+        plans: the stages.
+        work: the bundle, with its graphs and adapters.
+        graphs: say where they are.
+        spec: in which type they are stored, and how that is judged.
+        calibration: the user's own conversations.
+        budget: the most MB to write; None: all. The choices come first: every call makes one.
+        stages: shows the progress.
+
+    Raises:
+        EngineError: a graph fails.
+        ParityError: a state cannot be stored as the spec asks.
+
+    """
+    model = graphs.source
+    prefixes = prefixes_of(plans, model, inputs.place.states)
+    rounding = _Rounding(inputs, plans, spec, calibration)
+    kept = list(affordable(prefixes, model, rounding.widest, budget))
+    entries: dict[str, StateEntry] = {}
+    judged: list[StateParity] = []
+    if kept:
+        (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
+        with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
+            writer: _Writer | None = None
+            for prefix in sorted(kept, key=lambda each: _is_merged(model, each.adapter)):  # one graph is open at a time
+                step = graphs.state(prefix.path, prefix.adapter, prefix.tokens, rounding.settings(graphs, prefix.names))
+                if not work.has(step):
+                    writer = writer or _Writer(
+                        opened.enter_context(_engine(model)),
+                        model,
+                        work.folder,
+                        graphs.paths,
+                        inputs.place.model,
+                        rounding.rounder(),
+                    )
+                    work.clear(work.folder / prefix.path)
+                    written = writer.write(prefix)
+                    work.keep(step, work.folder / prefix.path, value=written.model_dump_json())
+                found = _Kept.model_validate_json(work.value(step))
+                entries |= dict.fromkeys(prefix.names, found.entry)
+                judged += [found.parity] if found.parity else []
+                progress.advance()
+    left_out = tell_left_out(prefixes[len(kept) :], model, rounding.widest)
+    return States(entries, tuple(judged), (*left_out, *_exact(judged)))
+
+
+def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
+    """Tokens of each state that will be written, and the most bytes that all of them take."""
+    model = model_source(inputs, Path(), inputs.checkpoint.cache)
+    widest = _Rounding(inputs, plans, spec, ()).widest
+    kept = list(affordable(prefixes_of(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
+    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """How states are stored, and what that depends on. Those of a cache in int8 are as they are."""
+
+    inputs: Inputs
+    plans: Plans
+    spec: ExportSpec
+    calibration: Sequence[Case]
+
+    @property
+    def wanted(self) -> StatesType | Literal["int8"]:
+        return "int8" if self.inputs.kv_type == "int8" else self.spec.prefix_states_type
+
+    @property
+    def widest(self) -> KvType:
+        """Their type, or the widest of those that it may be."""
+        return "float32" if self.wanted == "auto" else self.wanted
+
+    def rounder(self) -> Rounder | None:
+        """None: they are stored as they are."""
+        match self.wanted:
+            case "float16" | "auto" as wanted:
+                return Rounder(self.inputs.checkpoint, self._subjects, wanted, self.spec.parity, self.calibration)
+            case _:
+                return None
+
+    def settings(self, graphs: BundleGraphs, names: Sequence[str]) -> object:
+        """As JSON has them, for a state of the stages of these names."""
+        wanted, parity = self.wanted, self.spec.parity
+        if wanted in {"float32", "int8"} or parity is None:
+            return wanted
+        own = [
+            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            for case in self.calibration
+        ]
+        asked = [
+            graphs.compared(each, parity.argument_tokens).key for each in self._subjects if each.stage.name in names
+        ]
+        return [wanted, parity.limits.model_dump(), asked, own]
+
+    @cached_property
+    def _subjects(self) -> tuple[Subject, ...]:
+        return subjects(self.plans, self.spec.parity.prompts if self.spec.parity else 0)
+
+
+def _engine(model: ModelSource) -> OrtEngine:
+    return OrtEngine(model, SessionSettings(intra_op_threads=detect().cpu.physical_cores))
+
+
+def _is_merged(model: ModelSource, adapter: str | None) -> bool:
+    return adapter is not None and model.adapter(adapter).mode == "merged"
+
+
+def tell_left_out(prefixes: list[Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
+    """A warning where stages have no state."""
+    if prefixes:
+        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, widest) for each in prefixes)
+        yield (
+            f"prefix states: {stages} stages have none; theirs would take {size / _MB:,.1f} MB more than "
+            "prefix_states_mb allows, so the device computes them at their first use"
+        )
+
+
+def _exact(judged: Sequence[StateParity]) -> Iterator[str]:
+    exact = [each for each in judged if each.exact_because]
+    if exact:
+        first = f"{exact[0].path} because of {exact[0].exact_because}"
+        yield f"prefix states: {len(exact)} of {len(judged)} stay in float32: {first}"
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One prefix under one adapter, and the stages that begin with it."""
+
+    adapter: str | None
+    tokens: tuple[int, ...]
+    folder: str
+    stages: list[PlannedStage]
+
+    @property
+    def path(self) -> str:
+        """Of its state, in the bundle."""
+        return f"{self.folder}/{safe_name(self.stages[0].name)}.kv"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its stages."""
+        return tuple(stage.name for stage in self.stages)
+
+    def size(self, model: ModelSource, dtype: KvType) -> int:
+        """Bytes of its state."""
+        return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(dtype).itemsize
+
+
+@dataclass(frozen=True)
+class _Writer:
+    engine: OrtEngine
+    model: ModelSource
+    folder: Path
+    paths: Mapping[str, str]
+    base: str  # folder of the base's graph, in the bundle
+    rounder: Rounder | None
+    hashes: dict[str, str] = field(default_factory=dict)  # path → SHA-256: the base graph is read for every adapter
+
+    def write(self, prefix: Prefix) -> _Kept:
+        self.engine.use(prefix.adapter)
+        self.engine.forward(prefix.tokens)
+        exact = self.engine.snapshot()
+        state, judged = exact, None
+        if self.rounder:
+            state, judged = self.rounder.choose(self.engine, prefix.path, prefix.names, exact)
+        self.engine.release(prefix.adapter)
+        values = np.asarray(state.state)
+        (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
+        read = graph_paths(adapter, self.paths.get(prefix.adapter or ""), folder=self.base)
+        for each in read:
+            self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
+        graph = graph_digest([self.hashes[each] for each in read])
+        key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
+        entry = StateEntry(path=prefix.path, key=key, stored=None if state is exact else "float16")
+        return _Kept(entry=entry, parity=judged)
+
+
+def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
+    """Those of the choices, then those of the arguments; each once."""
+    found: dict[tuple[str, tuple[int, ...]], Prefix] = {}
+    for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
+        adapter = stage.adapter.name if stage.adapter else None
+        key = (model.identity(adapter), stage.plan.prefix)
+        if stage.plan.prefix:
+            found.setdefault(key, Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)
+    return list(found.values())
+
+
+def affordable(prefixes: list[Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[Prefix]:
+    """The first of them, as far as the budget (MB) goes."""
+    total = 0
+    for prefix in prefixes:
+        total += prefix.size(model, widest)
+        if budget is not None and total > budget * _MB:
+            return
+        yield prefix

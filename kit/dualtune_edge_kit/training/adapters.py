@@ -1,0 +1,83 @@
+"""The kit's adapters, made by the project's own `finetune`: 2 selections, 25 arguments, 2 joint ones to compare."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from dualtune_edge.export.finetune import Base, FinetuneSettings, finetune
+from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge_kit import FOLDER
+from dualtune_edge_kit.training import toolsets, trajectories
+
+TRAJECTORIES: Final = 40_000  # conversations, over both toolsets
+RANK: Final = 6  # of every adapter, joint ones too
+
+
+@dataclass(frozen=True)
+class Run:
+    """One adapter: its stage, and the folder it goes to, below the kit's adapters."""
+
+    toolset: str
+    stage: Literal["selection", "arguments", "joint"]
+    tool: str | None
+
+    @property
+    def folder(self) -> str:
+        """Relative to the adapters' folder."""
+        return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
+
+
+# (steps, samples a step, template) of each stage. On one busy core arguments take two to three minutes, a
+# joint run ten, a selection twenty.
+_STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "selection"), "joint": (200, 16, "base")}
+
+
+def runs() -> list[Run]:
+    """All adapters: a tool without arguments has none."""
+    made: list[Run] = []
+    for name in toolsets.NAMES:
+        made.append(Run(name, "selection", None))
+        made += [
+            Run(name, "arguments", tool.name) for tool in toolsets.load(name).toolset.tools if tool.takes_arguments
+        ]
+    return [*made, *(Run(name, "joint", None) for name in toolsets.NAMES)]
+
+
+def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: int, say: Callable[[str], None]) -> None:
+    """Train what is wanted and not there yet; ``data`` holds the training conversations and is made if missing."""
+    if not data.exists():
+        trajectories.write(data, list(trajectories.generate(seed, "train", TRAJECTORIES)))
+    with Base.open(base_folder) as base:
+        for run in wanted:
+            if not (out / run.folder).exists():
+                report = finetune(_settings(base_folder, data, out, run, seed), base=base)
+                first, last = report.losses[0], sum(report.losses[-10:]) / 10
+                say(f"{run.folder}: {report.samples} samples, loss {first:.3f} -> {last:.4f}, {report.seconds:.0f} s")
+
+
+def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> FinetuneSettings:
+    steps, batch, template = _STEPS[run.stage]
+    return FinetuneSettings(
+        stage=run.stage,
+        base=base,
+        data=data,
+        tools=toolsets.servers_file(run.toolset),
+        output=out / run.folder,
+        tool=run.tool,
+        toolset=run.toolset,
+        template=FOLDER / "templates" / f"{template}.jinja",
+        rank=RANK,
+        alpha=2.0 * RANK,
+        dtype="float16",
+        learning_rate=4e-3,
+        epochs=100,
+        keep={} if run.stage == "arguments" else {NO_TOOL: 0.15},  # half of all turns: they would drown the tools
+        max_steps=steps,
+        batch_size=batch,
+        warm_up_steps=5,
+        weight_decay=0.0,
+        autocast=True,
+        seed=seed,
+        threads=1,
+    )

@@ -1,0 +1,151 @@
+"""Remake the kit, stage by stage: `python -m dualtune_edge_kit.training.make STAGE WORK`, three hours on two cores.
+
+Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines, `levers` a call
+with what makes it quick and without. WORK is a folder laid out like `kit/`; adapters that are there already are not
+made again. Training data is not kept: seeds make it anew.
+
+A remake has the committed kit's size, schedule and data, not its bits: the committed base was trained by two processes
+that shared each step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and it saw fewer
+random values (`values.one`) than the adapters did after it.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen2ForCausalLM
+
+from dualtune_edge.export.run import run
+from dualtune_edge.runtime.levers import NAIVE, Levers
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge_kit.training import adapters, base, evaluate, pretraining, seeding, specs, toolsets, trajectories
+from dualtune_edge_kit.training import tokenizer as bpe
+
+SEED: Final = 0
+_TOKENIZER_TEXTS: Final = 12_000
+_HELDOUT: Final = 470  # conversations; they hold over 500 calls
+_HEADER: Final = (
+    "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n"
+    "|---|---|---|---|---|---|---|\n"
+)
+
+
+def make_tokenizer(work: Path) -> None:
+    """Train the BPE on pretraining texts."""
+    templates = pretraining.read_templates()
+    documents = pretraining.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
+    texts = (each.context + each.text for each in itertools.islice(documents, _TOKENIZER_TEXTS))
+    bpe.save(bpe.train(texts), work / "base", templates.base.source)
+
+
+def make_base(work: Path) -> None:
+    """Pretrain the base model."""
+    torch.manual_seed(SEED)
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
+    model = Qwen2ForCausalLM(base.configuration(tokenizer))
+    seeding.seed_copying(model, SEED)
+    base.pretrain(model, tokenizer, pretraining.read_templates(), base.COURSES, work / "base", seed=SEED, say=_say)
+
+
+def make_adapters(work: Path) -> None:
+    """Train all adapters on generated conversations."""
+    with tempfile.TemporaryDirectory() as scratch:
+        adapters.make(
+            work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), seed=SEED, say=_say
+        )
+
+
+def make_heldout(work: Path) -> None:
+    """Write the held-out conversations."""
+    trajectories.write(work / "heldout.jsonl", list(trajectories.generate(SEED, "heldout", _HELDOUT)))
+
+
+def make_table(work: Path) -> None:
+    """Export base, joint and decoupled, external and merged; measure each, and PyTorch in float32 beside them."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    rows: list[str] = []
+    for method in specs.METHODS:
+        if not specs.trained(method, work):
+            rows.append(f"| {method} | not trained in this kit | | | | | |")
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            external, merged = Path(scratch) / "external", Path(scratch) / "merged"
+            run(specs.spec(method, "external", work), external)
+            with evaluate.reference(external, work, method) as agent:
+                rows.append(f"| {method} | float32 | PyTorch | {evaluate.measure(agent, turns, _quiet).cells()} |")
+            _say(rows[-1])
+            with Agent.open(external) as agent:
+                rows.append(
+                    f"| {method} | int4, external | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
+                )
+            _say(rows[-1])
+            if method != "base":
+                run(specs.spec(method, "merged", work), merged)
+                with Agent.open(merged) as agent:
+                    rows.append(
+                        f"| {method} | int4, merged | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
+                    )
+                _say(rows[-1])
+    calls = sum(turn.call is not None for turn in turns)
+    head = f"{len(turns)} held-out turns, {calls} of them calls.\n\n{_HEADER}"
+    (work / "table.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+
+
+def compare_engines(work: Path) -> None:
+    """Answer every held-out turn by onnxruntime and by onnxruntime-genai, and tell where they differ."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    with tempfile.TemporaryDirectory() as scratch:
+        run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
+        with (
+            Agent.open(Path(scratch) / "bundle", engine="ort") as one,
+            Agent.open(Path(scratch) / "bundle", engine="genai") as other,
+        ):
+            count = evaluate.differences(one, other, turns, _say)
+    _say(f"{count} of {len(turns)} turns answered differently")
+
+
+def compare_levers(work: Path) -> None:
+    """Answer every held-out turn with every lever on, then with each of them off and with all off."""
+    turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
+    ways = {each.name: replace(Levers(), **{each.name: False}) for each in fields(Levers)} | {"all": NAIVE}
+    with tempfile.TemporaryDirectory() as scratch:
+        run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
+        with Agent.open(Path(scratch) / "bundle") as one:
+            for name, levers in ways.items():
+                with Agent.open(Path(scratch) / "bundle", levers=levers) as other:
+                    count = evaluate.differences(one, other, turns, _say)
+                _say(f"{name} off: {count} of {len(turns)} turns answered differently")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _quiet(_text: str) -> None:
+    """Wrong answers are counted, not told."""
+
+
+STAGES: Final[dict[str, Callable[[Path], None]]] = {
+    "tokenizer": make_tokenizer,
+    "base": make_base,
+    "adapters": make_adapters,
+    "heldout": make_heldout,
+    "table": make_table,
+    "engines": compare_engines,
+    "levers": compare_levers,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("work", type=Path)
+    asked = parser.parse_args()
+    STAGES[asked.stage](asked.work)

@@ -1,0 +1,1 @@
+"""A bundle's folder: checked whole before any of it is used."""

@@ -1,0 +1,85 @@
+"""What an engine opens: the graph and the adapters of one model of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
+from dualtune_edge.toolkit.bundle.manifest import CacheShape, ContextBinary, Manifest, Mode, ModelEntry, Quantization
+from dualtune_edge.toolkit.errors import EngineError
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """One adapter: `path` is the .onnx_adapter file (external) or the graph's folder (merged)."""
+
+    name: str
+    mode: Mode
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """All that an engine needs to know of a bundle: `folder` holds the base graph, `fingerprint` names the base.
+
+    `graph` is the form of all graphs; the files in a folder are `graph.files`.
+    """
+
+    folder: Path
+    fingerprint: str
+    cache: CacheShape
+    vocab_size: int
+    context_length: int
+    adapters: tuple[AdapterSource, ...] = ()
+    int8_activations: bool = True  # accuracy level 4: a provider that does not read the level from the graph is told
+    graph: GraphForm = field(default_factory=DynamicGraph)
+    contexts: tuple[ContextBinary, ...] = ()  # `path` below `root`
+    root: Path = Path()  # the bundle's folder
+    hashes: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of files that were verified
+
+    @classmethod
+    def of(cls, manifest: Manifest, root: Path, entry: ModelEntry | None = None) -> ModelSource:
+        """A model of a verified bundle; `root` is the bundle's folder. `entry`: by default the primary model."""
+        base, entry = manifest.base, entry or manifest.primary
+        adapters = tuple(AdapterSource(each.name, each.mode, root / each.path, each.sha256) for each in entry.adapters)
+        quantization = entry.quantization
+        return cls(
+            folder=root / entry.folder,
+            fingerprint=base.fingerprint,
+            cache=entry.cache,
+            vocab_size=base.vocab_size,
+            context_length=base.context_length,
+            adapters=adapters,
+            int8_activations=isinstance(quantization, Quantization) and quantization.accuracy_level == 4,
+            graph=entry.graph,
+            contexts=entry.contexts,
+            root=root,
+            hashes={root / each.path: each.sha256 for each in manifest.files},
+        )
+
+    def adapter(self, name: str) -> AdapterSource:
+        """The adapter of that name.
+
+        Raises:
+            EngineError: there is none.
+
+        """
+        for adapter in self.adapters:
+            if adapter.name == name:
+                return adapter
+        names = ", ".join(adapter.name for adapter in self.adapters) or "no adapter"
+        raise EngineError("adapter", found=repr(name), expected=names, fix="Use an adapter of this bundle.")
+
+    def identity(self, adapter: str | None) -> str:
+        """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash.
+
+        In int8 also the scales: the same numbers on others would be other values.
+        """
+        base = f"{self.fingerprint}/{self.cache.scales}" if self.cache.scales else self.fingerprint
+        if adapter is None:
+            return f"{base}/base"
+        used = self.adapter(adapter)
+        return f"{base}/{used.mode}/{used.sha256}"

@@ -1,0 +1,1 @@
+"""The user's cache folder: what was hashed or compiled before."""

@@ -1,0 +1,114 @@
+"""What was made of a model on this machine, kept in the user's cache folder: by content, and hashed before it is used.
+
+An entry is a folder named after all that it depends on. It appears whole or not at all; a damaged one is made anew.
+All entries share one budget of bytes; those that were not used for longest leave first. The folder may be deleted at
+any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dualtune_edge.runtime.cache.folder import cache_folder, drop, evict, used
+from dualtune_edge.runtime.cache.verified_files import hash_changed
+from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.files import sha256_file, staged_folder
+
+_SEAL: Final = "sha256"  # one line a file, as `sha256sum -c` reads it
+_Opened = TypeVar("_Opened")
+
+
+def open_cached(depends_on: str, open_with: Callable[[Path | None], _Opened]) -> _Opened:
+    """Open a model with the folder in which its provider keeps what it compiles.
+
+    Args:
+        depends_on: names all that the compiled model depends on.
+        open_with: opens the model; None where there is no place to write.
+
+    """
+    entry = _entry(depends_on)
+    if _usable(entry):
+        return open_with(entry)
+    opened: list[_Opened] = []
+    try:
+        with staged_folder(entry) as stage:
+            opened.append(open_with(stage))
+            _seal(stage)
+    except OutputError:  # no place to write, or another process was quicker: then this model needs no entry any more
+        if not opened:
+            opened.append(open_with(None))
+    else:
+        evict(entry)
+    return opened[0]
+
+
+def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
+    """The folder that `fill` wrote, now or earlier.
+
+    Args:
+        depends_on: names all that its content depends on.
+        fill: writes plain files into the folder that it is given.
+
+    Raises:
+        OutputError: it cannot be written.
+        Exception: what `fill` raises; nothing is left then.
+
+    """
+    entry = _entry(depends_on)
+    if _usable(entry):
+        return entry
+    try:
+        with staged_folder(entry) as stage:
+            fill(stage)
+            _seal(stage)
+    except OutputError:
+        if _usable(entry):  # another process was quicker
+            return entry
+        raise
+    evict(entry)
+    return entry
+
+
+def _entry(depends_on: str) -> Path:
+    return cache_folder() / sha256(depends_on.encode()).hexdigest()
+
+
+def _usable(entry: Path) -> bool:
+    """Whether the entry is there and whole; a damaged one is dropped."""
+    if not entry.is_dir():
+        return False
+    if not _whole(entry):
+        drop(entry)
+        return False
+    used(entry)
+    return True
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir())
+    for path in files:
+        path.chmod(0o644)  # OpenVINO writes them read-only, and what is read-only cannot be synced
+    lines = (f"{sha256_file(path)}  {path.name}\n" for path in files)
+    (folder / _SEAL).write_text("".join(lines), encoding="utf-8")
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the folder holds just the files that were sealed, each with its hash."""
+
+    def check(name: str) -> None:
+        if sha256_file(folder / name) != hashes.get(name):
+            raise ValueError(name)
+
+    try:
+        seal = (folder / _SEAL).read_bytes()
+        lines = (line.split("  ", 1) for line in seal.decode("utf-8").splitlines())
+        hashes = {name: digest for digest, name in lines}
+        if {path.name for path in folder.iterdir()} != {*hashes, _SEAL}:
+            return False
+        hash_changed(folder, sha256(seal).hexdigest(), sorted(hashes), check)
+    except (OSError, ValueError):
+        return False
+    return True

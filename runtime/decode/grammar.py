@@ -1,0 +1,150 @@
+"""A tool's schema as a grammar of what may be written, token by token.
+
+The grammar is the frame's `pending` text, the schema's JSON as the template would write it, and the frame's `tail`;
+tokens may straddle these borders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llguidance import LLMatcher, LLTokenizer
+
+from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
+from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.schema_faults import fault
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+_GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
+_STATE: Final = "\n<state>"  # or this
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The constraint on one tool's arguments. `unenforced`: what of the schema is left to the check afterwards."""
+
+    tool: Tool
+    frame: Frame
+    tokenizer: LLTokenizer
+    source: str  # llguidance's form
+    unenforced: tuple[str, ...] = ()
+
+    def matcher(self) -> LLMatcher:
+        """A matcher before the first character."""
+        return LLMatcher(self.tokenizer, self.source, log_level=0)
+
+    def consume(self, matcher: LLMatcher, tokens: list[int]) -> None:
+        """Advance a matcher of this grammar.
+
+        Raises:
+            ToolsError: it does not follow: the schema is too much for it.
+
+        """
+        if not matcher.consume_tokens(tokens) or matcher.is_error():
+            raise ToolsError(
+                f"schema of {self.tool.name!r}",
+                found=_reason(matcher.get_error()) or "no token that the constraint allows",
+                expected="a schema that can be followed token by token",
+                fix="Simplify the schema: shorter patterns, fewer alternatives.",
+            )
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """The arguments in a whole text (pending + JSON + tail).
+
+        Raises:
+            RequestError: no JSON object as RFC 8259 has it, or not one that fits the schema.
+
+        """
+        written = text.removeprefix(self.frame.pending).removesuffix(self.frame.tail)
+        try:
+            value = strict_json.loads(written)
+        except strict_json.JsonError as error:
+            raise self._refusal(str(error)) from None
+        if not isinstance(value, dict):
+            raise self._refusal(f"{type(value).__name__} {written[:80]!r}")
+        if refused := fault(value, self.tool.parameters):
+            raise self._refusal(refused)
+        return value
+
+    def _refusal(self, found: str) -> RequestError:
+        return RequestError(
+            f"arguments of {self.tool.name!r}",
+            found=found,
+            expected="a JSON object that fits the tool's schema",
+            fix="Say more plainly what the values are; if it comes again, train the tool's adapter further.",
+        )
+
+
+def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequence[int]) -> LLTokenizer:
+    """A tokenizer as llguidance sees it; a second's work for 150,000 tokens.
+
+    Args:
+        tokenizer_json: the text of tokenizer.json.
+        vocab_size: width of the logits, which may exceed the tokenizer's own vocabulary.
+        end_of_turn: tokens that end the assistant's turn.
+
+    Raises:
+        CheckpointError: llguidance cannot read it.
+
+    """
+    try:
+        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
+    except ValueError as error:
+        raise CheckpointError(
+            "tokenizer.json",
+            found=str(error),
+            expected="a byte-level or byte-fallback tokenizer with an end-of-turn token",
+            fix="Take a base whose tokenizer is one.",
+        ) from None
+
+
+def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar:
+    """The constraint for one tool; milliseconds for ordinary schemas.
+
+    Raises:
+        ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
+
+    """
+    source, unenforced = _source(tool, frame, lenient=False), list[str]()
+    failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
+    if failed:
+        source = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
+        failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
+        unenforced = messages
+    if not failed:
+        grammar = Grammar(tool, frame, tokenizer, source, tuple(map(_reason, unenforced)))
+        matcher = grammar.matcher()
+        matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
+        if not matcher.is_error():
+            return grammar
+        messages = [matcher.get_error()]
+    raise ToolsError(
+        f"schema of {tool.name!r}",
+        found=_reason(messages[0]),
+        expected="a schema that can be enforced while the arguments are written",
+        fix="Simplify it; docs/limits.md lists what can be enforced.",
+    )
+
+
+def _source(tool: Tool, frame: Frame, *, lenient: bool) -> str:
+    guidance = {
+        "whitespace_flexible": False,
+        "item_separator": frame.item_separator,  # a regex to llguidance; the dialects' separators mean themselves
+        "key_separator": frame.key_separator,
+        "json_allow_general_unicode_escapes": frame.ascii_only,
+        "lenient": lenient,
+    }
+    schema = json.dumps({**tool.parameters, "x-guidance": guidance})
+    pending, tail = json.dumps(frame.pending), json.dumps(frame.tail)
+    source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\narguments: %json {schema}\n")
+    return source
+
+
+def _reason(message: str) -> str:
+    """The reason that llguidance gives, without the place in our grammar and the copy of it."""
+    reason = message.partition(_GRAMMAR)[0].partition(_STATE)[0].rpartition("JSON schema: ")[2]
+    return " ".join(reason.split())

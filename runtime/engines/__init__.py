@@ -1,0 +1,1 @@
+"""Engines: models that run one token sequence under one adapter."""

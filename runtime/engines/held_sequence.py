@@ -1,0 +1,149 @@
+"""The part of the Engine protocol in which no graph has a say: which tokens are held, and under which adapter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtune_edge.runtime.engines.engine import Snapshot
+from dualtune_edge.toolkit.errors import EngineError, RequestError
+from dualtune_edge.toolkit.prompts.prompter import common_prefix
+
+
+class HeldSequence(ABC):
+    """An engine but for its graph; see `Engine` for what each method promises.
+
+    It cannot save KV values: a snapshot is its tokens, and restoring computes those again that are not held.
+    """
+
+    def __init__(self, vocab_size: int, context_length: int, identify: Callable[[str | None], str]) -> None:
+        """`identify`: the identity under an adapter."""
+        self.vocab_size: Final = vocab_size
+        self.context_length: Final = context_length
+        self._identify = identify
+        self._adapter: str | None = None
+        self._tokens: tuple[int, ...] = ()
+        self._open = True
+
+    @property
+    def adapter(self) -> str | None:
+        """The active adapter; None: the base."""
+        return self._adapter
+
+    @property
+    def identity(self) -> str:
+        """What KV values depend on besides the tokens."""
+        return self._identify(self._adapter)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose KV is held, in order."""
+        return self._tokens
+
+    def use(self, adapter: str | None) -> None:
+        """Activate an adapter (None: the base) and hold nothing."""
+        self._require_open()
+        self._adapter, self._tokens = adapter, ()
+
+    @abstractmethod
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens and return the logits after the last, shape (vocab_size,)."""
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens only."""
+        self._require_held(length)
+        self._tokens = self._tokens[:length]
+
+    def snapshot(self) -> Snapshot:
+        """The tokens alone."""
+        self._require_open()
+        return Snapshot(self.identity, self._tokens, state=None)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Hold the snapshot's tokens: those that are not held already are computed again."""
+        self._require_fitting(snapshot)
+        self.rewind(len(common_prefix([self._tokens, snapshot.tokens])))
+        if rest := snapshot.tokens[len(self._tokens) :]:
+            self.forward(rest)
+
+    def close(self) -> None:
+        """Refuse every later call."""
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise EngineError(
+                "engine", found="a closed engine", expected="an open one", fix="Open it again with open_engine."
+            )
+
+    def _require_held(self, length: int) -> None:
+        """Raise `EngineError` unless `length` tokens are held."""
+        self._require_open()
+        if not 0 <= length <= len(self._tokens):
+            raise EngineError(
+                "rewind",
+                found=f"length {length}",
+                expected=f"0 to {len(self._tokens)}, the tokens held",
+                fix="Rewind less.",
+            )
+
+    def _require_fitting(self, snapshot: Snapshot) -> None:
+        """Raise `EngineError` unless the snapshot is of this base and adapter, and what it lies behind is held."""
+        self._require_open()
+        if snapshot.identity != self.identity:
+            raise EngineError(
+                "restore",
+                found=f"KV state of {snapshot.identity}",
+                expected=f"of {self.identity}, the adapter in use",
+                fix="Activate the adapter under which it was taken.",
+            )
+        if self._tokens[: snapshot.start] != snapshot.tokens[: snapshot.start]:
+            raise EngineError(
+                "restore",
+                found=f"KV state behind {snapshot.start} tokens that are not held",
+                expected="the tokens before it",
+                fix="Restore or compute those first.",
+            )
+
+    def _appendable(self, tokens: Sequence[int]) -> NDArray[np.int64]:
+        """The tokens as an array of shape (1, tokens), once it is sure that they can follow those held.
+
+        Raises:
+            RequestError: more tokens than the context holds.
+            EngineError: no token, or one outside the vocabulary.
+
+        """
+        self._require_open()
+        if not tokens:
+            raise EngineError("forward", found="no token", expected="at least one", fix="Append a token.")
+        if (length := len(self._tokens) + len(tokens)) > self.context_length:
+            raise RequestError(
+                "prompt",
+                found=f"{length:,} tokens",
+                expected=f"at most {self.context_length:,}, the model's context",
+                fix="Shorten the conversation, or offer fewer tools.",
+            )
+        array = np.asarray(tokens, dtype=np.int64)
+        if array.min() < 0 or array.max() >= self.vocab_size:
+            outside = int(array.min()) if array.min() < 0 else int(array.max())
+            raise EngineError(
+                "forward",
+                found=f"token {outside}",
+                expected=f"0 to {self.vocab_size - 1}",
+                fix="Use this model's tokenizer.",
+            )
+        return array[np.newaxis]

@@ -1,0 +1,68 @@
+"""What the reference has read for one comparison it does not read for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.compare.record import logits_after
+from dualtune_edge.export.compare.remembered import Memory, Remembering
+from dualtune_edge.export.reference.torch_engine import TorchEngine
+
+ONE, LONGER, OTHER = (257, 72, 105), (257, 72, 105, 40), (257, 11)
+
+
+@pytest.fixture
+def make(checkpoint: Checkpoint, reference: TorchEngine) -> Callable[[Memory | None, list[str]], Remembering]:
+    def of(memory: Memory | None, opened: list[str]) -> Remembering:
+        def open_reference() -> TorchEngine:
+            opened.append("opened")
+            return reference
+
+        return Remembering(open_reference, checkpoint.vocab_size, checkpoint.context_length, memory)
+
+    return of
+
+
+def test_it_answers_as_the_reference(make: Callable[..., Remembering], reference: TorchEngine) -> None:
+    engine = make(None, [])
+    for adapter in (None, "a.wide", "a.narrow"):
+        with engine.of("stage", adapter):
+            engine.expect(LONGER)
+            found = {path: logits_after(engine, path) for path in (ONE, OTHER, LONGER)}
+        reference.forget_adapters()
+        reference.use(adapter)
+        for path, logits in found.items():
+            np.testing.assert_allclose(logits, logits_after(reference, path), atol=1e-5)
+
+
+def test_a_later_comparison_reads_only_what_is_new(make: Callable[..., Remembering], tmp_path: Path) -> None:
+    opened: list[str] = []
+    first = make(Memory(tmp_path / "reference", 0), opened)
+    with first.of("stage", "a.wide"):
+        known = {path: logits_after(first, path) for path in (ONE, LONGER)}
+    assert opened == ["opened"]
+    second = make(Memory(tmp_path / "reference", 1), opened)
+    with second.of("stage", "a.wide"):
+        for path, logits in known.items():
+            np.testing.assert_array_equal(logits_after(second, path), logits)
+        assert opened == ["opened"]
+        logits_after(second, OTHER)
+    assert opened == ["opened"] * 2
+    assert set(Memory(tmp_path / "reference", 2).recall("stage")) == {ONE, LONGER, OTHER}
+    assert set(Memory(tmp_path / "reference", 1).recall("stage")) == {ONE, LONGER}
+
+
+def test_stages_are_kept_apart(make: Callable[..., Remembering], tmp_path: Path) -> None:
+    engine = make(Memory(tmp_path, 0), [])
+    with engine.of("one", None):
+        logits_after(engine, ONE)
+    with engine.of("other", "a.wide"):
+        logits_after(engine, OTHER)
+    memory = Memory(tmp_path, 1)
+    assert (set(memory.recall("one")), set(memory.recall("other"))) == ({ONE}, {OTHER})
+    assert memory.recall("third") == {}

@@ -1,0 +1,88 @@
+"""The built-in kit, exported: PEFT's logits for every adapter, and the same calls through both engines."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dualtune_edge_kit import FOLDER
+from dualtune_edge_kit.training import evaluate, specs, toolsets
+from numpy.typing import NDArray
+
+from dualtune_edge.export import run
+from dualtune_edge.profiles.schema import SessionSettings
+from dualtune_edge.runtime import Agent, open_bundle, open_engine
+from dualtune_edge.runtime.engines.engine import Engine
+from dualtune_edge.runtime.levers import NAIVE
+from dualtune_edge.toolkit.bundle.manifest import Quantization
+
+SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
+TOKENS = tuple(range(40, 72))
+EVERY = 16  # of the held-out turns: the `engines` stage of export/demo/make.py compares all
+
+
+def exported(folder: Path, quantization: Quantization) -> Path:
+    spec = specs.spec("decoupled", "external").model_copy(update={"quantization": quantization})
+    run.run(spec, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unquantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("kit") / "fp32", Quantization(bits=32))
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("kit") / "int4", Quantization())
+
+
+@pytest.fixture(scope="module")
+def engine(unquantized: Path) -> Iterator[Engine]:
+    with open_engine(open_bundle(unquantized).model, SETTINGS) as opened:
+        yield opened
+
+
+def logits(engine: Engine, adapter: str | None) -> NDArray[np.float32]:
+    engine.use(adapter)
+    return engine.forward(TOKENS)
+
+
+def test_every_adapter_gives_pefts_logits_on_an_unquantized_graph(unquantized: Path, engine: Engine) -> None:
+    names = [entry.name for entry in open_bundle(unquantized).manifest.adapters]
+    assert len(names) == 27
+    with evaluate.reference_engine(FOLDER, "decoupled") as reference:
+        for name in (None, *names):
+            np.testing.assert_allclose(logits(engine, name), logits(reference, name), atol=1e-3, rtol=0)
+
+
+def test_swapping_there_and_back_changes_no_bit(unquantized: Path, engine: Engine) -> None:
+    first, *others = [entry.name for entry in open_bundle(unquantized).manifest.adapters]
+    before = logits(engine, first)
+    for other in others:
+        assert (logits(engine, other) != before).any(), other
+        assert (logits(engine, first) == before).all(), other
+
+
+def test_both_engines_make_the_same_calls(quantized: Path) -> None:
+    turns = evaluate.read_turns(FOLDER / "heldout.jsonl", toolsets.NAMES)[::EVERY]
+    with (
+        Agent.open(quantized, engine="ort", settings=SETTINGS) as one,
+        Agent.open(quantized, engine="genai", settings=SETTINGS) as other,
+    ):
+        told: list[str] = []
+        assert evaluate.differences(one, other, turns, told.append) == 0, told
+
+
+def test_no_lever_changes_a_call(quantized: Path) -> None:
+    """Every token a forward and every prompt from its first token on, against all that makes a call quick.
+
+    int8 activations make steps of the kernels' last bits, so that a choice between equals may fall the other way.
+    """
+    turns = evaluate.read_turns(FOLDER / "heldout.jsonl", toolsets.NAMES)[:: 2 * EVERY]
+    with (
+        Agent.open(quantized, settings=SETTINGS) as quick,
+        Agent.open(quantized, settings=SETTINGS, levers=NAIVE) as naive,
+    ):
+        told: list[str] = []
+        assert evaluate.differences(quick, naive, turns, told.append) == 0, told

@@ -1,0 +1,166 @@
+"""A file is hashed again unless nothing of it has moved since it was hashed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.cache import verified_files
+from dualtune_edge.runtime.cache.folder import CACHE_VARIABLE
+from dualtune_edge.runtime.cache.verified_files import forget, hash_changed
+from dualtune_edge.toolkit.errors import BundleError
+
+NAMES = ("a", "below/b")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(verified_files, "_SETTLED", 0)  # the tests write no file twice within a tick
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root" / "below").mkdir(parents=True)
+    for name in NAMES:
+        (tmp_path / "root" / name).write_text(name, encoding="utf-8")
+    return tmp_path / "root"
+
+
+def hashed(root: Path, digest: str = "d") -> list[str]:
+    names: list[str] = []
+    hash_changed(root, digest, NAMES, names.append)
+    return names
+
+
+def test_each_file_is_hashed_once(root: Path) -> None:
+    assert hashed(root) == list(NAMES)
+    assert hashed(root) == []
+    assert hashed(Path(os.path.relpath(root))) == []
+
+
+def touched(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def rewritten(path: Path, content: bytes | None = None) -> None:
+    """The same size and time of modification, as a copying tool leaves them; by default the same bytes."""
+    status = path.stat()
+    while path.stat().st_ctime_ns == status.st_ctime_ns:  # until the clock of the file system moves: 10 ms at most
+        path.write_bytes(path.read_bytes() if content is None else content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def grown(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"+")
+
+
+@pytest.mark.parametrize("change", [touched, rewritten, replaced, grown])
+def test_a_file_that_changed_is_hashed_again(root: Path, change: Callable[[Path], None]) -> None:
+    hashed(root)
+    change(root / "a")
+    assert hashed(root) == ["a"]
+    assert hashed(root) == []
+
+
+def test_other_hashes_or_another_folder_are_another_matter(root: Path, tmp_path: Path) -> None:
+    hashed(root)
+    assert hashed(root, "e") == list(NAMES)
+    root.rename(tmp_path / "moved")
+    assert hashed(tmp_path / "moved", "e") == list(NAMES)
+
+
+def test_what_fails_is_not_recorded(root: Path) -> None:
+    def check(name: str) -> None:
+        if name == "below/b":
+            raise BundleError(name, found="damage", expected="none", fix="")
+
+    for _ in range(2):
+        with pytest.raises(BundleError):
+            hash_changed(root, "d", NAMES, check)
+    assert hashed(root) == list(NAMES)
+
+
+def test_what_was_written_just_now_is_not_recorded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verified_files, "_SETTLED", 3600 * 10**9)
+    assert hashed(root) == hashed(root) == list(NAMES)
+
+
+def test_what_was_written_while_it_was_hashed_is_not_recorded(root: Path) -> None:
+    hash_changed(root, "d", NAMES, lambda name: touched(root / name) if name == "a" else None)
+    assert hashed(root) == ["a"]
+
+
+def test_a_missing_file_is_for_the_check_to_tell(root: Path) -> None:
+    hashed(root)
+    (root / "a").unlink()
+    assert hashed(root) == hashed(root) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"root": 1}', '{"root":"","digest":"d","files":{"a":[1]}}'])
+def test_a_damaged_record_counts_for_nothing(root: Path, cache: Path, text: str) -> None:
+    hashed(root)
+    (record,) = (cache / "verified").iterdir()
+    record.write_text(text, encoding="utf-8")
+    assert hashed(root) == list(NAMES)
+    assert hashed(root) == []
+
+
+def test_records_of_folders_that_are_gone_go(root: Path, cache: Path, tmp_path: Path) -> None:
+    hashed(root)
+    root.rename(tmp_path / "moved")
+    hashed(tmp_path / "moved")
+    assert len(list((cache / "verified").iterdir())) == 1
+
+
+def test_without_a_place_to_write_everything_is_hashed(root: Path, cache: Path) -> None:
+    cache.write_text("a file where the folder should be", encoding="utf-8")
+    assert hashed(root) == hashed(root) == list(NAMES)
+
+
+def test_all_can_be_forgotten(root: Path) -> None:
+    hashed(root)
+    forget()
+    assert hashed(root) == list(NAMES)
+    forget()
+    forget()
+
+
+def test_a_damaged_bundle_is_refused_after_it_was_verified(bundle: Path) -> None:
+    weights = bundle / "model" / "model.onnx.data"
+    for _ in range(2):
+        assert open_bundle(bundle, verify="once")
+    whole = weights.read_bytes()
+    rewritten(weights, bytes([whole[0] ^ 1]) + whole[1:])
+    for _ in range(2):
+        with pytest.raises(BundleError, match="SHA-256"):
+            open_bundle(bundle, verify="once")
+    weights.write_bytes(whole)
+    assert open_bundle(bundle, verify="once")
+
+
+def test_what_is_trusted_is_told_in_the_docs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage that moves neither size, nor times, nor inode passes "once", and never "always"."""
+    stamp = (1, time.time_ns() - 1, 1, 1)
+    monkeypatch.setattr(verified_files, "_stamp", lambda _path: stamp)
+    open_bundle(bundle, verify="once")
+    weights = bundle / "model" / "model.onnx.data"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    assert open_bundle(bundle, verify="once")
+    with pytest.raises(BundleError, match="SHA-256"):
+        open_bundle(bundle, verify="always")
+    forget()
+    with pytest.raises(BundleError, match="SHA-256"):
+        open_bundle(bundle, verify="once")

@@ -1,0 +1,399 @@
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLTokenizer
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
+from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT
+from dualtune_edge.runtime.decode.drafts import Drafter
+from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar, open_tokenizer
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
+from dualtune_edge.toolkit.prompts.messages import user
+from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.schemas import normalise
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+VOCABULARY, END = 300, 257
+PROMPT = (9, 9, 9)
+
+
+def byte_level(*merges: tuple[str, str]) -> Tokenizer:
+    vocabulary = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    numbered = {token: index for index, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(vocab=numbered, merges=list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+TOKENIZER = byte_level()
+CONSTRAINT: LLTokenizer = open_tokenizer(TOKENIZER.to_str(), vocab_size=VOCABULARY, end_of_turn=[END])
+SPACED = Frame(
+    tokens=(), pending='": ', tail="}\n</tool_call>", item_separator=", ", key_separator=": ", ascii_only=False
+)
+DENSE = Frame(tokens=(), pending="", tail="", item_separator=",", key_separator=":", ascii_only=True)
+
+
+class Wishing:
+    """An engine whose model wants to write one text, and past it what a seed says."""
+
+    vocab_size = VOCABULARY
+    adapter = identity = ""
+    use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
+
+    tokenizer = CONSTRAINT
+
+    def __init__(self, wish: str = "", *, seed: int = 0, context: int = 10_000, bad: float | None = None) -> None:
+        self.wish, self.seed, self.context_length, self.bad = wish.encode(), seed, context, bad
+        self.tokens: tuple[int, ...] = PROMPT
+        self.forwards: list[tuple[int, ...]] = []
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        return self.forward_rows(tokens, [len(tokens) - 1])[0]
+
+    def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        held = self.tokens
+        self.tokens += tuple(tokens)
+        self.forwards.append(tuple(tokens))
+        return np.stack([self.logits((*held, *tokens[: row + 1])) for row in rows])
+
+    def rewind(self, length: int) -> None:
+        assert 0 <= length <= len(self.tokens)
+        self.tokens = self.tokens[:length]
+
+    def logits(self, tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        logits = (
+            np.random.default_rng([self.seed, len(tokens), *tokens[-4:]]).standard_normal(VOCABULARY).astype(np.float32)
+        )
+        written = self.tokenizer.decode_bytes(list(tokens[len(PROMPT) :]))
+        if self.wish.startswith(written) and len(self.wish) > len(written):
+            logits[self.tokenizer.tokenize_bytes(self.wish[len(written) : len(written) + 2])[0]] = 50
+        if self.bad is not None:
+            logits[5] = self.bad
+        return logits
+
+
+def tool(properties: dict[str, Any], **keywords: Any) -> Tool:
+    return Tool(name="act", parameters=normalise({"type": "object", "properties": properties, **keywords}, "test"))
+
+
+def grammar(properties: dict[str, Any], frame: Frame = SPACED, **keywords: Any) -> Grammar:
+    return compile_grammar(tool(properties, **keywords), frame, CONSTRAINT)
+
+
+def write(of: Grammar, engine: Wishing) -> Arguments:
+    frame = of.frame
+    assert engine.tokens == PROMPT
+    result = write_arguments(engine, [], of)  # type: ignore[arg-type]
+    assert frame.dumps(result.value)
+    return result
+
+
+def wish(of: Grammar, value: dict[str, Any], **keywords: Any) -> Arguments:
+    """What comes out if the model wants to write `value`."""
+    return write(of, Wishing(of.frame.pending + of.frame.dumps(value) + of.frame.tail, **keywords))
+
+
+TWO = {"path": {"type": "string"}, "depth": {"type": "integer", "minimum": 0}}
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=12),
+        "count": st.integers(),
+        "ratio": st.floats(allow_nan=False, allow_infinity=False),
+        "flag": st.booleans(),
+        "nothing": st.none(),
+        "list": st.lists(st.integers(), max_size=4),
+        "inner": st.fixed_dictionaries({"a": st.text('äx"\\/\n\x00', max_size=5)}),
+    },
+)
+EVERYTHING = {
+    "text": {"type": "string"},
+    "count": {"type": "integer"},
+    "ratio": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "nothing": {"type": "null"},
+    "list": {"type": "array", "items": {"type": "integer"}},
+    "inner": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+}
+GRAMMARS = {frame.ascii_only: grammar(EVERYTHING, frame) for frame in (SPACED, DENSE)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(value=values, frame=st.sampled_from([SPACED, DENSE]))
+def test_what_the_model_wants_is_written_where_the_schema_allows_it(value: dict[str, Any], frame: Frame) -> None:
+    ordered = {name: value[name] for name in EVERYTHING if name in value}
+    written = wish(GRAMMARS[frame.ascii_only], ordered)
+    assert written.value == ordered
+    assert list(written.value) == list(ordered)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_model_that_wants_anything_still_writes_what_fits(seed: int) -> None:
+    of = grammar({"level": {"enum": ["low", "größte", 3, None]}, "on": {"type": "boolean"}}, required=["level", "on"])
+    value = write(of, Wishing(seed=seed)).value
+    assert value["level"] in ["low", "größte", 3, None]
+    assert value["on"] in (True, False)
+
+
+def test_forced_tokens_cost_no_forward_of_their_own() -> None:
+    of = grammar({"a": {"enum": ["xyz", "xyw"]}}, required=["a"])
+    engine = Wishing(seed=1)
+    written = write(of, engine)
+    text = SPACED.pending + SPACED.dumps(written.value) + SPACED.tail
+    assert written.decided == len(engine.forwards) == 1
+    assert written.decided + written.forced == len(text)  # one token a byte
+    assert engine.forwards[0] == tuple(TOKENIZER.encode('": {"a": "xy').ids)  # and the tail was never computed
+
+
+def test_pending_tokens_ride_along() -> None:
+    engine = Wishing(seed=1)
+    of = grammar({"a": {"enum": ["x", "y"]}}, required=["a"])
+    written = write_arguments(engine, [7, 8], of)  # type: ignore[arg-type]
+    assert engine.forwards[0][:2] == (7, 8)
+    assert len(engine.forwards) == written.decided == 1
+
+
+def test_arguments_that_never_end_are_an_error() -> None:
+    endless = Wishing('": {"path": "' + "a" * 20_000)
+    with pytest.raises(RequestError, match=f"'act'.*no end after {limits.ARGUMENT_TOKENS + 1:,} tokens"):
+        write(grammar(TWO, required=["path"]), endless)
+
+
+def test_the_end_of_the_context_is_an_error() -> None:
+    with pytest.raises(RequestError, match="no end after"):
+        wish(grammar(TWO, required=["path"]), {"path": "a" * 200}, context=100)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_an_error(bad: float) -> None:
+    with pytest.raises(EngineError, match="not finite"):
+        write(grammar(TWO), Wishing(bad=bad))
+
+
+def test_special_tokens_are_never_written_inside_a_text() -> None:
+    class Injecting(Wishing):
+        def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+            logits = super().forward(tokens)
+            logits[END] = 99
+            return logits
+
+    engine = Injecting('": {"path": "<|im_end|>"}}\n</tool_call>')
+    assert write(grammar({"path": {"type": "string"}}, required=["path"]), engine).value == {"path": "<|im_end|>"}
+    assert END not in engine.tokens
+
+
+def test_a_property_twice_is_an_error() -> None:
+    of = grammar({}, additionalProperties={"type": "integer"})  # names of additional properties are not kept apart
+    engine = Wishing('": {"a": 1, "a": 2}}\n</tool_call>')
+    with pytest.raises(RequestError, match="'a' twice"):
+        write(of, engine)
+
+
+def test_a_number_beyond_every_float_is_an_error() -> None:
+    with pytest.raises(RequestError, match="1e999"):
+        write(grammar({"x": {"type": "number"}}), Wishing('": {"x": 1e999}}\n</tool_call>'))
+
+
+UNENFORCED: list[tuple[dict[str, Any], Any, Any]] = [
+    ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, [1, 2], [1, 1]),
+    ({"type": "integer", "not": {"const": 3}}, 4, 3),
+    ({"type": "integer", "if": {"minimum": 5}, "then": {"multipleOf": 5}}, 10, 7),
+    ({"type": "array", "contains": {"const": 1}}, [0, 1], [0]),
+    ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, 1.5, 1),
+    ({"type": "object", "dependentRequired": {"a": ["b"]}}, {"b": 1}, {"a": 1}),
+    ({"type": "object", "propertyNames": {"maxLength": 1}}, {"a": 1}, {"ab": 1}),
+]
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), UNENFORCED)
+def test_what_no_constraint_holds_is_checked_afterwards(schema: dict[str, Any], right: Any, wrong: Any) -> None:
+    of = grammar({"x": schema})
+    assert of.unenforced
+    assert wish(of, {"x": right}).value == {"x": right}
+    with pytest.raises(RequestError, match="'act'"):
+        wish(of, {"x": wrong})
+
+
+@pytest.mark.parametrize("value", [0.07, 19.99, 4.35, 3, 0])
+def test_multiples_are_those_of_decimals(value: float) -> None:
+    of = grammar({"x": {"type": "number", "multipleOf": 0.01}})
+    assert wish(of, {"x": value}).value == {"x": value}
+    with pytest.raises(RequestError, match=r"0\.001 is not a multiple of 0\.01"):
+        of.parse('": {"x": 0.001}}\n</tool_call>')
+
+
+def test_an_unknown_format_is_an_annotation_and_told() -> None:
+    of = grammar({"x": {"type": "string", "format": "path"}})
+    assert of.unenforced == ("Unknown format: path",)
+    assert wish(of, {"x": "/a"}).value == {"x": "/a"}
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"x": {"type": "string", "pattern": "^(?=a)b"}}, "look-around"),
+        ({"x": False}, "unsatisfiable"),
+        ({"x": {"type": "integer", "minimum": 3, "maximum": 2}}, "unsatisfiable"),
+        ({"x": {"$ref": "#/$defs/absent"}}, "does not exist"),
+        ({"x": {"multipleOf": 1e-300}}, "too many digits"),
+    ],
+)
+def test_a_schema_that_cannot_be_a_constraint_is_refused_by_name(properties: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ToolsError, match=f"'act'.*{reason}"):
+        grammar(properties, required=["x"])
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        inner = {"type": "object", "properties": {"x": inner}}
+    return inner
+
+
+PRODUCT = [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for j in range(6)]} for i in range(8)]
+# Schemas within the caps that are meant to stall the device.
+BOMBS: dict[str, dict[str, Any]] = {
+    "long texts": {"type": "string", "minLength": 10**6, "maxLength": 10**9},
+    "long lists": {"type": "array", "items": {"type": "string"}, "minItems": 10**6, "maxItems": 10**9},
+    "repeated repeats": {"type": "string", "pattern": "^(((a{1,100}){1,100}){1,100}){1,100}$"},
+    "exponential automaton": {"type": "string", "pattern": "^(a|b)*a(a|b){500}$"},
+    "backtracking": {"type": "string", "pattern": "^(a+)+$"},
+    "many alternatives": {"anyOf": [{"type": "string"}] * 500},
+    "depth": nested(50),
+    "optional": {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(256)}},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "product of alternatives": {"type": "object", "allOf": PRODUCT},
+    "huge numbers": {"type": "number", "minimum": -1e300, "maximum": 1e-300},
+    "itself": {"$ref": "#"},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_followed_step_by_step(name: str) -> None:
+    of = grammar({"x": BOMBS[name]}, required=["x"])
+    engine = Wishing(seed=3, context=40)
+    with contextlib.suppress(RequestError):  # what the seed writes may be too long
+        write(of, engine)
+    assert engine.forwards
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bomb_that_cannot_be_followed_is_refused(name: str) -> None:
+    with pytest.raises(ToolsError, match="'act'"):
+        grammar({"x": REFUSED[name]}, required=["x"])
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "{}", json.dumps({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})]
+)
+def test_a_tokenizer_that_llguidance_cannot_read(text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        open_tokenizer(text, vocab_size=VOCABULARY, end_of_turn=[END])
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers() -> None:
+    with pytest.raises(CheckpointError, match="too small"):
+        open_tokenizer(TOKENIZER.to_str(), vocab_size=10, end_of_turn=[END])
+
+
+def test_a_right_draft_is_as_long_as_it_may_be() -> None:
+    of = grammar({"path": {"type": "string"}}, required=["path"])
+    written = '": {"path": "/etc/hosts"}}\n</tool_call>'
+    engine = Wishing(written)
+    result = write_arguments(engine, [], of, Drafter.of([user("show /etc/hosts")], SPACED))  # type: ignore[arg-type]
+    assert result.value == {"path": "/etc/hosts"}
+    assert len(engine.forwards[0]) == len('": {"path": "') + FIRST_DRAFT
+    assert result.forwards == 2
+    assert result.accepted == result.drafted
+    assert result.decided == len('/etc/hosts"')
+
+
+def test_a_value_is_guessed_where_its_quote_is_forced_but_not_a_token() -> None:
+    """As Qwen's tokenizer has it: ` "` may be the beginning of a longer token."""
+    spelt = byte_level(("Ġ", '"'), ('Ġ"', "/"))
+    engine = Wishing('": {"path": "a.txt"}}\n</tool_call>')
+    engine.tokenizer = open_tokenizer(spelt.to_str(), vocab_size=VOCABULARY, end_of_turn=[END + 2])
+    of = compile_grammar(tool({"path": {"type": "string"}}, required=["path"]), SPACED, engine.tokenizer)
+    drafter = Drafter.of([user("the last 7 lines of a.txt")], SPACED)
+    result = write_arguments(engine, [], of, drafter)  # type: ignore[arg-type]
+    assert result.value == {"path": "a.txt"}
+    assert result.forwards == 1
+    assert result.decided == len(['Ġ"', *"a.txt", '"'])
+
+
+def test_a_wrong_draft_costs_no_forward() -> None:
+    of = grammar({"path": {"type": "string"}}, required=["path"])
+    wanted = '": {"path": "/etch"}}\n</tool_call>'
+    plain, drafted = Wishing(wanted), Wishing(wanted)
+    texts = Drafter.of([user("show /etc/hosts")], SPACED)
+    first = write_arguments(plain, [], of)  # type: ignore[arg-type]
+    second = write_arguments(drafted, [], of, texts)  # type: ignore[arg-type]
+    assert first.value == second.value == {"path": "/etch"}
+    assert second.accepted == len("/etc")
+    assert second.forwards < first.forwards
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "text": {"type": "string", "maxLength": 9},
+    "count": {"type": "integer", "minimum": -5, "maximum": 500},
+    "mode": {"enum": ["name", "names", "größe", 7, None]},
+    "on": {"type": "boolean"},
+    "list": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 2},
+    "inner": {"type": "object", "properties": {"a": {"type": "integer", "maximum": 9}}, "required": ["a"]},
+}
+texts = st.lists(st.text('ab/.7 "`\\ü\n', max_size=30), max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(sorted(SCHEMAS)), unique=True, min_size=1, max_size=3),
+    optional=st.booleans(),
+    frame=st.sampled_from([SPACED, DENSE]),
+    wanted=st.none() | values,
+    said=texts,
+    seed=st.integers(0, 99),
+    ride=st.booleans(),
+    context=st.sampled_from([10_000, 40, 60]),
+)
+def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypothesis gives them by name
+    names: list[str],
+    optional: bool,  # noqa: FBT001
+    frame: Frame,
+    wanted: dict[str, Any] | None,
+    said: list[str],
+    seed: int,
+    ride: bool,  # noqa: FBT001
+    context: int,
+) -> None:
+    """Whatever the grammar, the model and the conversation: values, counts, errors, and what the engine holds."""
+    of = grammar({name: SCHEMAS[name] for name in names}, frame, required=[] if optional else names)
+    wish = "" if wanted is None else frame.pending + frame.dumps(wanted) + frame.tail
+    said = said if wanted is None else [*said, json.dumps(wanted, ensure_ascii=False)]
+    drafter = Drafter.of([user(text) for text in said], frame)
+    outcomes = []
+    for drafts, riding in ((None, True), (None, False), (drafter, ride)):
+        engine = Wishing(wish, seed=seed, context=context)
+        try:
+            result = write_arguments(engine, [7, 8], of, drafts, ride=riding)  # type: ignore[arg-type]
+        except RequestError as error:
+            outcomes.append(str(error))
+            continue
+        assert result.forwards == len(engine.forwards)
+        assert result.accepted <= result.drafted
+        if drafts is None and riding:
+            assert result.forwards == result.decided
+        outcomes.append(f"{result.value} {result.decided} {result.forced}")
+    assert len(set(outcomes)) == 1

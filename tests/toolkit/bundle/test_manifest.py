@@ -1,0 +1,68 @@
+"""The manifest's bytes are those of the golden files, which no test writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, StaticGraph
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Manifest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(version: int) -> bytes:
+    return (GOLDEN / f"manifest-{version}.json").read_bytes()
+
+
+def changed(golden_version: int, **fields: object) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(golden(golden_version))
+    return value | fields
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_bytes_stay_as_they_are(version: int) -> None:
+    manifest = Manifest.model_validate_json(golden(version))
+    assert manifest.version == version
+    assert manifest.to_bytes() == golden(version)
+
+
+def test_one_profile_has_the_primary_model_alone() -> None:
+    manifest = Manifest.model_validate_json(golden(1))
+    assert (manifest.variants, manifest.models) == ((), ())
+    primary = manifest.model(PRIMARY)
+    assert primary == manifest.primary
+    assert (primary.folder, primary.graph, primary.adapters) == ("model", DynamicGraph(), manifest.adapters)
+    assert primary.stage_states == {"prompts/selection.git.json": "states/selection.git.kv"}
+
+
+def test_variants_name_their_models() -> None:
+    manifest = Manifest.model_validate_json(golden(2))
+    assert [(each.profile, each.model) for each in manifest.variants] == [("laptop", PRIMARY), ("phone", "phone")]
+    phone = manifest.model("phone")
+    assert phone.graph == StaticGraph(chunks=(1, 64), kv_length=1024)
+    assert phone.graph.files == ("chunk-1.onnx", "chunk-64.onnx")
+    assert [each.adapter for each in phone.contexts] == ["selection.git"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        changed(1, version=2),
+        changed(2, version=1),
+        changed(2, version=3),
+        changed(2, variants=[]),
+        changed(1, models=changed(2)["models"]),
+    ],
+)
+def test_variants_are_version_2_and_only_that(value: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="version"):
+        Manifest.model_validate(value)
+
+
+@pytest.mark.parametrize("chunks", [(), (64,), (64, 1), (1, 64, 64), (1, 2048), (0, 1)])
+def test_chunks_rise_from_one_token_to_no_more_than_the_cache(chunks: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        StaticGraph(chunks=chunks, kv_length=1024)

@@ -1,0 +1,164 @@
+"""Prompts as tokens: what is read off a few renders must hold for every conversation and every value."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.processors import ByteLevel as ByteLevelProcessor
+from tokenizers.trainers import BpeTrainer
+
+from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+ROOT = Path(__file__).parents[3]
+COMPACT = (
+    "{% for t in tools %}{{ t.function.name }};{% endfor %}\n"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    '{% for c in m.tool_calls %}{"name":{{ c.function.name | tojson }},"arguments":'
+    "{{ c.function.arguments | tojson(separators=(',', ':'), ensure_ascii=true) }}}{% endfor %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SOURCES = {
+    "selection": (ROOT / "toolkit" / "templates" / "selection.jinja").read_text(encoding="utf-8"),
+    "arguments": (ROOT / "toolkit" / "templates" / "arguments.jinja").read_text(encoding="utf-8"),
+    "compact": COMPACT,
+}
+# Qwen2's way to cut text before merging.
+PIECES = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LINES = ['{"name": "read", "parameters": {"path": "/a/b.txt", "head": 1}}', '":{"', '"}}', "/a\n\n", " \n", "  "]
+
+
+@cache
+def tokenizer(kind: str) -> Tokenizer:
+    made = Tokenizer(BPE())
+    made.normalizer = NFC()
+    if kind == "merging":  # merges across everything
+        made.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        cut = Split(Regex(PIECES), behavior="isolated")
+        made.pre_tokenizer = Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)])
+    if kind == "trimming":  # offsets without the spaces around a token
+        made.post_processor = ByteLevelProcessor(trim_offsets=True)
+    made.decoder = ByteLevelDecoder()
+    special = ["<|im_start|>", "<|im_end|>"]
+    alphabet = ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(LINES * 9, trainer)
+    return made
+
+
+PATHS = {"type": "object", "properties": {"path": {"type": "string"}, "head": {}, "/x": {}, "äh": {}}}
+TOOLS = (Tool(name="read", parameters=PATHS), Tool(name="read_file", parameters=PATHS), no_tool_entry())
+
+
+@cache
+def prompter(source: str, kind: str) -> Prompter:
+    return Prompter(ChatTemplate(SOURCES[source], where=f"{source}.jinja"), tokenizer(kind), TOOLS, "read")
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(
+    ["\n\n", "  x", "{", '"', "\t"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+arguments = st.dictionaries(st.sampled_from(list(PATHS["properties"])) | texts, values, max_size=4)
+turns = (
+    st.builds(user, texts)
+    | st.builds(Message, role=st.just("tool"), content=texts)
+    | st.builds(call, st.just("read"), arguments)
+)
+conversations = st.builds(lambda first, rest: [user(first), *rest], texts, st.lists(turns, max_size=3))
+EVERY = [(source, kind) for source in SOURCES for kind in ("merging", "cutting", "trimming")]
+
+
+@pytest.mark.parametrize(("source", "kind"), EVERY)
+@settings(max_examples=40, deadline=None)
+@given(messages=conversations)
+def test_every_conversation_begins_with_the_static_prefix(source: str, kind: str, messages: list[Message]) -> None:
+    under_test = prompter(source, kind)
+    prefix = under_test.prefix()
+    assert under_test.tokens(messages)[: len(prefix)] == prefix
+    assert prefix
+
+
+@pytest.mark.parametrize(("source", "kind"), EVERY)
+@settings(max_examples=40, deadline=None)
+@given(messages=conversations, tool=st.sampled_from([tool.name for tool in TOOLS]))
+def test_a_completion_is_the_same_after_every_conversation(
+    source: str, kind: str, messages: list[Message], tool: str
+) -> None:
+    under_test = prompter(source, kind)
+    found = (*under_test.tokens(messages), *under_test.completion(call(tool)))
+    assert found == tuple(under_test.encode(under_test.text([*messages, call(tool)], generate=False)).ids)
+
+
+@pytest.mark.parametrize(("source", "kind"), [(source, kind) for source, kind in EVERY if source != "selection"])
+@settings(max_examples=60, deadline=None)
+@given(messages=conversations, given_arguments=arguments)
+def test_the_frame_and_the_arguments_make_the_whole_call(
+    source: str, kind: str, messages: list[Message], given_arguments: dict[str, Any]
+) -> None:
+    under_test = prompter(source, kind)
+    frame, wrapping = under_test.frame(), under_test.wrapping()
+    answer = call("read", given_arguments)
+    if under_test.control_token_in([each.model_dump() for each in (*messages, answer)]):
+        with pytest.raises(TemplateError, match="a token of the template's own, in a message"):
+            under_test.complete(messages, answer)
+        return
+    completion = under_test.complete(messages, answer)
+    assert completion.tokens[: len(frame.tokens)] == frame.tokens
+    ordered = under_test._ordered(answer.tool_calls[0].function).arguments
+    assert completion.text == wrapping.head + frame.dumps(ordered) + wrapping.tail
+    spelled = under_test.tokenizer.decode(list(frame.tokens), skip_special_tokens=False)
+    assert spelled + frame.pending == wrapping.head
+    assert wrapping.tail.startswith(frame.tail)
+    assert "<|im_end|>" not in frame.tail
+
+
+def test_past_and_present_arguments_are_in_the_schemas_order() -> None:
+    text = prompter("arguments", "cutting").text([user("a"), call("read", {"head": 1, "path": "p"})], generate=False)
+    assert '{"path": "p", "head": 1}' in text
+
+
+def each_call(written: str) -> str:
+    return "{% for m in messages %}{% for c in m.tool_calls %}" + written + "{% endfor %}{% endfor %}"
+
+
+ARGUMENTS = "{{ c.function.arguments | tojson }}"
+ONE = "as one JSON object"
+BAD = {
+    "not in the prompt": ("{% if add_generation_prompt %}go:{% endif %}", "begin with"),
+    "no arguments": (each_call("x"), ONE),
+    "indented": (each_call("{{ c.function.arguments | tojson(indent=1) }}"), ONE),
+    "twice": (each_call(ARGUMENTS + ARGUMENTS), ONE),
+    "sorted": (each_call("{{ c.function.arguments | tojson(sort_keys=true) }}"), ONE),
+    "no border": (
+        each_call('":{{ c.function.arguments | tojson }}') + '{% if add_generation_prompt %}"{% endif %}',
+        "ends at a token's border",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_template_that_gives_no_frame_is_refused(name: str) -> None:
+    source, expected = BAD[name]
+    bad = Prompter(ChatTemplate(source, where="bad.jinja"), tokenizer("merging"), TOOLS, "read")
+    with pytest.raises(TemplateError, match=r"bad\.jinja") as error:
+        bad.frame()
+    assert expected in error.value.expected

@@ -1,0 +1,320 @@
+"""Chat templates, and what a stage needs of one: the static prefix, each tool's completion, the arguments' frame.
+
+The template alone defines the format: every text here is a difference between two renders of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import Field
+from tokenizers import Encoding, Tokenizer
+
+from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.ordering import in_schema_order
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+Item = TypeVar("Item")
+NO_TOOL: Final = "summarize"  # DualTune's pseudo-tool: the turn answers in words
+# First messages that begin in ways which merge differently with the text before them.
+_PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
+_CONTEXT: Final = (user(_PROBES[0]),)
+
+
+def no_tool_entry(name: str = NO_TOOL) -> Tool:
+    """The pseudo-tool that a selection offers beside the toolset's own tools."""
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    return Tool(name=name, description="Answer the user without calling a tool", parameters=closed)
+
+
+class Frame(Frozen):
+    """What surrounds the arguments of one tool's call, and how the template writes JSON.
+
+    `tokens` follow the prompt; then come, as text, `pending` + the arguments + `tail`. Tokens may straddle these
+    borders, so the constraint on the arguments covers all three.
+    """
+
+    tokens: tuple[int, ...]
+    pending: str
+    tail: str
+    item_separator: str
+    key_separator: str
+    ascii_only: bool
+
+    def dumps(self, arguments: dict[str, Any]) -> str:
+        """The arguments as the template writes them."""
+        return JsonStyle(self.item_separator, self.key_separator, self.ascii_only).dumps(arguments)
+
+
+class PromptPlan(Frozen):
+    """All that the device needs to prompt one adapter (or the base): kept as one JSON file of the bundle.
+
+    `stage` says what it is for: `completions` (tool → tokens after the prompt, to the end of the turn) is filled for
+    a selection (of a tool, or of a toolset), `frame` for arguments. `tool` is the tool whose arguments are written.
+    """
+
+    stage: Literal["toolset", "selection", "arguments"]
+    template: str
+    tools: tuple[Tool, ...]
+    tool: str | None = None
+    prefix: tuple[int, ...] = ()
+    completions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True)
+class JsonStyle:
+    """How a template writes JSON."""
+
+    item_separator: str
+    key_separator: str
+    ascii_only: bool
+
+    def dumps(self, value: dict[str, Any]) -> str:
+        """The value as the template writes it."""
+        separators = (self.item_separator, self.key_separator)
+        return json.dumps(value, ensure_ascii=self.ascii_only, separators=separators)
+
+
+_STYLES: Final = tuple(
+    JsonStyle(*marks, ascii_only) for marks in ((", ", ": "), (",", ":")) for ascii_only in (False, True)
+)
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """The text before and behind the arguments in a call, to the end of what the template writes."""
+
+    head: str
+    tail: str
+    style: JsonStyle
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt with an answer behind it, in tokens and in text."""
+
+    prompt: str
+    text: str  # of the answer, to the end of what the template writes
+    encoding: Encoding  # of prompt + text
+    start: int  # the answer's first token
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The answer's tokens."""
+        return tuple(self.encoding.ids[self.start :])
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """One template with its tokenizer, tools and (for arguments) the chosen tool.
+
+    Arguments in the messages are put into the order of their tool's schema first.
+    """
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    tools: tuple[Tool, ...]
+    tool: str | None = None
+
+    def text(self, messages: Sequence[Message], *, generate: bool) -> str:
+        """Render; with `generate`, up to where the assistant's next words begin."""
+        ordered = [self._in_order(message) if message.tool_calls else message for message in messages]
+        return self.template.render(ordered, self.tools, tool=self.tool, generate=generate)
+
+    def encode(self, text: str) -> Encoding:
+        """Tokens of a rendered text. The template has written the special tokens, so none are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The prompt's token ids. A control token in the messages is text: see `control_tokens`.
+
+        Raises:
+            TemplateError: the template cannot render the messages.
+            RequestError: a control token in them cannot be written as text.
+
+        """
+        if self.control_token_in([message.model_dump() for message in messages]) is None:
+            return tuple(self.encode(self.text(messages, generate=True)).ids)
+        ordered = [self._in_order(message) for message in messages]
+        marked, mark = self._controls.marked(ordered)
+        text = self.template.render(marked, self.tools, tool=self.tool, generate=True)
+        return tuple(self._controls.encode(text, mark))
+
+    def control_token_in(self, value: object) -> str | None:
+        """The first control token in a JSON value's texts."""
+        return self._controls.first_in(value)
+
+    def completion_text(self, messages: Sequence[Message], answer: Message) -> tuple[str, str]:
+        """(prompt, what the template writes after it for `answer`).
+
+        Raises:
+            TemplateError: the render with the answer does not begin with the prompt.
+
+        """
+        prompt = self.text(messages, generate=True)
+        full = self.text([*messages, answer], generate=False)
+        if not full.startswith(prompt):
+            raise TemplateError(
+                self.template.where,
+                found="a render with the assistant's turn that does not begin with the generation prompt",
+                expected="render(messages + answer) to begin with render(messages, add_generation_prompt=true)",
+                fix="Let the template write the same text before an assistant's turn in both cases.",
+            )
+        return prompt, full[len(prompt) :]
+
+    def prefix(self) -> tuple[int, ...]:
+        """The static prefix: tokens that every conversation with these tools begins with."""
+        return common_prefix([_ids(self.tokenizer, self.text([user(probe)], generate=True)) for probe in _PROBES])
+
+    def completion(self, answer: Message) -> tuple[int, ...]:
+        """Token ids of the answer after the prompt, to the end of its turn.
+
+        Raises:
+            TemplateError: as for `complete`.
+
+        """
+        return self.complete(_CONTEXT, answer).tokens
+
+    def complete(self, messages: Sequence[Message], answer: Message) -> Completion:
+        """The prompt of `messages` with `answer` behind it.
+
+        Raises:
+            TemplateError: the render with the answer does not begin with the prompt, in text or in tokens; or a message
+                holds a control token.
+
+        """
+        if token := self.control_token_in([each.model_dump() for each in (*messages, answer)]):
+            raise TemplateError(
+                self.template.where,
+                found=f"{token!r}, a token of the template's own, in a message",
+                expected="conversations without it, where an answer is rendered behind them",
+                fix="Remove it from the conversation.",
+            )
+        prompt, text = self.completion_text(messages, answer)
+        before, encoding = _ids(self.tokenizer, prompt), self.encode(prompt + text)
+        if tuple(encoding.ids[: len(before)]) != before:
+            raise self._no_border()
+        return Completion(prompt=prompt, text=text, encoding=encoding, start=len(before))
+
+    def wrapping(self) -> Wrapping:
+        """What the template writes around the arguments of `tool`, read off renders with several arguments.
+
+        Raises:
+            TemplateError: the template does not write the arguments as one JSON object.
+
+        """
+        probes = self._argument_probes()
+        written = [self.completion_text(_CONTEXT, answer)[1] for answer in probes]
+        arguments = [answer.tool_calls[0].function.arguments for answer in probes]
+        for style in _STYLES:
+            cuts = {_cut(text, style.dumps(each)) for text, each in zip(written, arguments, strict=True)}
+            if len(cuts) == 1 and (cut := cuts.pop()) is not None:
+                return Wrapping(*cut, style)
+        raise TemplateError(
+            self.template.where,
+            found=f"arguments of {self.tool!r} rendered as {written[1]!r}",
+            expected="the arguments once, as one JSON object (Jinja's tojson)",
+            fix="Write them with `tool_call.function.arguments | tojson`.",
+        )
+
+    def frame(self) -> Frame:
+        """What surrounds the arguments of `tool`, in tokens as far as these are the same for all arguments.
+
+        Raises:
+            TemplateError: as for `wrapping` and `complete`.
+
+        """
+        wrapping = self.wrapping()
+        completions = [self.complete(_CONTEXT, answer) for answer in self._argument_probes()]
+        stable = common_prefix([completion.tokens for completion in completions])
+        first = completions[0]
+        border, offsets = len(first.prompt) + len(wrapping.head), first.encoding.offsets[first.start :]
+        keep = len(stable)
+        while keep and offsets[keep - 1][1] > border:
+            keep -= 1
+        reached = offsets[keep - 1][1] if keep else len(first.prompt)
+        style = wrapping.style
+        return Frame(
+            tokens=stable[:keep],
+            pending=(first.prompt + wrapping.head)[reached:],
+            tail=self._before_special(wrapping.tail),
+            item_separator=style.item_separator,
+            key_separator=style.key_separator,
+            ascii_only=style.ascii_only,
+        )
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        return ControlTokens.of(self.tokenizer, self.template.literals)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    def _argument_probes(self) -> list[Message]:
+        """Calls of the tool with arguments that begin in ways which merge differently with the text before them."""
+        if self.tool is None:
+            raise ValueError("a frame needs the tool whose arguments it surrounds")
+        names = {name[:1]: name for name in (*self._schemas[self.tool].get("properties", {}), "a")}
+        probes: list[dict[str, Any]] = [{}, {"é": [1, {"b": "ü"}], "c": 2.5}, *({name: "x"} for name in names.values())]
+        return [call(self.tool, probe) for probe in probes]
+
+    @cached_property
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        return {tool.name: tool.parameters for tool in self.tools}
+
+    def _in_order(self, message: Message) -> Message:
+        calls = [each.model_copy(update={"function": self._ordered(each.function)}) for each in message.tool_calls]
+        return message.model_copy(update={"tool_calls": tuple(calls)})
+
+    def _ordered(self, function: FunctionCall) -> FunctionCall:
+        arguments = in_schema_order(function.arguments, self._schemas.get(function.name, {}))
+        return FunctionCall(name=function.name, arguments=arguments)
+
+    def _no_border(self) -> TemplateError:
+        return TemplateError(
+            self.template.where,
+            found="a prompt whose last token changes with the answer behind it",
+            expected="a generation prompt that ends at a token's border",
+            fix="End it with a newline or a special token.",
+        )
+
+    def _before_special(self, text: str) -> str:
+        """The text up to its first special token: what is left of the turn to be forced."""
+        encoding = self.encode(text)
+        tokens = zip(encoding.ids, encoding.offsets, strict=True)
+        starts = (offsets[0] for token, offsets in tokens if token in self.special_tokens)
+        return text[: next(starts, len(text))]
+
+
+def common_prefix(sequences: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """The longest run of items (tokens, characters) that all sequences begin with."""
+    first, length = sequences[0], min(map(len, sequences))
+    for position in range(length):
+        if any(other[position] != first[position] for other in sequences):
+            return tuple(first[:position])
+    return tuple(first[:length])
+
+
+@lru_cache(maxsize=2 * len(_PROBES))  # 117 tools in full JSON take 44 ms, and without a tool's own words are the same
+def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _cut(text: str, arguments: str) -> tuple[str, str] | None:
+    """(before, behind) the arguments in the text, if they stand in it exactly once."""
+    if text.count(arguments) != 1:
+        return None
+    head, _, tail = text.partition(arguments)
+    return head, tail

@@ -1,0 +1,1 @@
+"""Tools and toolsets: the files they come in, and their schemas."""
