@@ -135,7 +135,8 @@ class SessionSettings:
     `intra_op_threads` → `SessionOptions.intra_op_num_threads`; `spinning` → the config entry
     `session.intra_op.allow_spinning` ("1" or "0"). `device` and `openvino` are for a provider that comes as a package;
     `instead` says why the provider is not the one that was asked for. `weights`: see
-    runtime/engines/mapped_weights.py. `packing`: whether the CPU provider packs weights anew as it opens a graph; without, int4 products are computed in float32.
+    runtime/engines/mapped_weights.py. `packing`: whether the CPU provider packs weights as it opens a graph; without,
+    int4 products are computed in float32.
     """
 
     intra_op_threads: int
