@@ -112,7 +112,7 @@ def _slots(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> Iterator[in
     found = _pairs(folder)
     biased = any(name.endswith("lora_B.bias") for name in stored_tensors(folder / WEIGHTS))
     for layer in range(base.layers):
-        for name, parts in modules.in_layer(packed=checkpoint.packed).items():
+        for name, parts in modules.in_layer(packed=checkpoint.architecture.packed).items():
             paths = [modules.path(layer, part) for part in parts]
             outputs = sum(weights[f"{path}.weight"][0] for path in paths)
             split = 2 if parts == ("mlp.gate_up_proj",) and name != "qkv_proj" else 1

@@ -234,14 +234,14 @@ def _load(stored: StoredTensor) -> torch.Tensor:
 
 def _check_slotted(folder: Path, expected: Expected, checkpoint: Checkpoint) -> None:
     for place in expected.places:
-        if not place.pair or not modules.is_slotted(place.path, packed=checkpoint.packed):
+        if not place.pair or not modules.is_slotted(place.path, packed=checkpoint.architecture.packed):
             layer = dict.fromkeys(
-                module for parts in modules.in_layer(packed=checkpoint.packed).values() for module in parts
+                module for parts in modules.in_layer(packed=checkpoint.architecture.packed).values() for module in parts
             )
             raise AdapterError(
                 f"{folder / CONFIG}, target_modules",
                 found=f"LoRA on {place.path}",
-                expected=f"modules of {checkpoint.architecture} only: {', '.join(layer)}, embed_tokens, lm_head",
+                expected=f"modules of {checkpoint.architecture.name} only: {', '.join(layer)}, embed_tokens, lm_head",
                 fix="Export this adapter with `mode: merged`, which folds it into the base.",
             )
 

@@ -1,13 +1,13 @@
-"""The architectures that can be exported: those that onnxruntime-genai's builder knows and whose graphs are exact.
+"""The architectures that can be exported, and all that the export knows of each: one row.
 
-Each row is proved by tests/export/base/test_architectures.py, with adapters on every module. What the
-builder knows and gets wrong is in docs/limits.md.
+onnxruntime-genai's builder makes their graphs, and these are exact: tests/export/base/test_architectures.py has a row
+for each, with adapters on every module. Other architectures, and why they are refused, stand in docs/limits.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import transformers
 
@@ -21,58 +21,77 @@ _LONGROPE: Final = _DEFAULT | {
     "original_max_position_embeddings",
     "partial_rotary_factor",
 }
-# A rotary embedding's type → what it may say. Another parameter would change the angles behind the builder's back.
+# A rotary embedding's type → its parameters. The builder ignores any other, which would change the angles.
 _ROPE: Final = {"default": _DEFAULT, "llama3": _LLAMA3, "longrope": _LONGROPE}
 _ACTIVATIONS: Final = ("silu", "gelu_pytorch_tanh")
+# Which channels of a head turn together: channel i and i + half, or 2i and 2i + 1.
+RotaryPairs: TypeAlias = Literal["halves", "neighbours"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A class of transformers, and what of it the graph computes exactly."""
+    """A class of transformers, and what of it the export computes exactly."""
 
     name: str
-    rope: tuple[str, ...] = ("default",)
+    builders: tuple[str, ...]  # classes of onnxruntime_genai.models.builders, one of which makes the graph
+    rope: tuple[str, ...] = ("default",)  # types of rotary embedding
+    rotary_pairs: RotaryPairs = "halves"
     windows: bool = False  # some or all layers may attend to a sliding window
     packed: bool = False  # one module for q, k and v, and one for gate and up
+    qk_norm: bool = False  # queries and keys are normed head by head, before they are rotated
+    scaled_embedding: bool = False  # by the root of the hidden size
+    optimum: bool = False  # export/optimum reads Optimum's graph of it
+    static: bool = False  # export/qnn writes a static graph of it
 
 
-ARCHITECTURES: Final = {
-    each.name: each
-    for each in (
-        Architecture("Ernie4_5ForCausalLM"),
-        Architecture("Gemma2ForCausalLM", windows=True),
-        Architecture("Gemma3ForCausalLM", windows=True),
-        Architecture("GemmaForCausalLM"),
-        Architecture("GraniteForCausalLM"),
-        Architecture("LlamaForCausalLM", rope=("default", "llama3")),
-        Architecture("MistralForCausalLM", windows=True),
-        Architecture("Phi3ForCausalLM", rope=("default", "longrope"), windows=True, packed=True),
-        Architecture("Qwen2ForCausalLM", windows=True),
-        Architecture("Qwen3ForCausalLM", windows=True),
-        Architecture("SmolLM3ForCausalLM", rope=("default", "llama3"), windows=True),
-    )
-}
+_ROWS: Final = (
+    Architecture("Ernie4_5ForCausalLM", ("ErnieModel",), rotary_pairs="neighbours"),
+    Architecture("Gemma2ForCausalLM", ("Gemma2Model",), windows=True, scaled_embedding=True),
+    Architecture(
+        "Gemma3ForCausalLM", ("Gemma3Model",), windows=True, qk_norm=True, scaled_embedding=True, optimum=True
+    ),
+    Architecture("GemmaForCausalLM", ("GemmaModel",), scaled_embedding=True, optimum=True),
+    Architecture("GraniteForCausalLM", ("GraniteModel",)),
+    Architecture("LlamaForCausalLM", ("LlamaModel",), rope=("default", "llama3"), optimum=True, static=True),
+    Architecture("MistralForCausalLM", ("MistralModel",), windows=True, optimum=True, static=True),
+    Architecture(
+        "Phi3ForCausalLM",
+        ("Phi3MiniModel", "Phi3MiniLongRoPEModel"),
+        rope=("default", "longrope"),
+        windows=True,
+        packed=True,
+        optimum=True,
+    ),
+    Architecture("Qwen2ForCausalLM", ("QwenModel",), windows=True, optimum=True, static=True),
+    Architecture("Qwen3ForCausalLM", ("Qwen3Model",), windows=True, qk_norm=True, optimum=True, static=True),
+    Architecture("SmolLM3ForCausalLM", ("SmolLM3Model",), rope=("default", "llama3"), windows=True, optimum=True),
+)
+ARCHITECTURES: Final = {row.name: row for row in _ROWS}
 
 
-def supported(where: str, found: Any) -> Architecture:
+def supported(where: str, names: Any) -> Architecture:
     """The one architecture that config.json names.
+
+    Args:
+        where: the field, for an error.
+        names: its value.
 
     Raises:
         CheckpointError: it names another one, or several.
 
     """
-    if isinstance(found, list) and len(found) == 1 and found[0] in ARCHITECTURES:
-        return ARCHITECTURES[found[0]]
+    if isinstance(names, list) and len(names) == 1 and names[0] in ARCHITECTURES:
+        return ARCHITECTURES[names[0]]
     raise CheckpointError(
         f"{where}, architectures",
-        found=repr(found),
+        found=repr(names),
         expected=f"one of {', '.join(ARCHITECTURES)}",
         fix="Choose a base of a supported architecture; docs/limits.md says why others are not.",
     )
 
 
 def refuse_variants(where: str, architecture: Architecture, config: transformers.PretrainedConfig) -> None:
-    """Refuse what the graph would compute otherwise than transformers.
+    """Refuse a config for which the graph would compute other logits than transformers.
 
     Raises:
         CheckpointError: names the field of config.json.
@@ -110,10 +129,10 @@ def refuse_variants(where: str, architecture: Architecture, config: transformers
 
 
 def exact_context(config: transformers.PretrainedConfig) -> int:
-    """How many tokens the graph can hold exactly.
+    """The number of tokens for which the graph is exact.
 
-    With long RoPE the angles of all tokens depend on whether the sequence is longer than the original context: beyond
-    it keys that were computed before would have to be computed again. So it ends there.
+    With long RoPE the angles of all tokens change once the sequence is longer than the original context, and keys in
+    the cache would be wrong. So the context ends there.
     """
     if rope_parameters(config)[0].get("rope_type") == "longrope":
         return int(original_context(config))
@@ -122,26 +141,42 @@ def exact_context(config: transformers.PretrainedConfig) -> int:
 
 def original_context(config: transformers.PretrainedConfig) -> int:
     """The context that long RoPE's short factors are for, in tokens."""
-    own = rope_parameters(config)[0].get("original_max_position_embeddings")
-    return int(own or getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings)
+    context = rope_parameters(config)[0].get("original_max_position_embeddings")
+    return int(context or getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings)
 
 
 def rope_parameters(config: transformers.PretrainedConfig) -> list[dict[str, Any]]:
-    """The rotary embedding's parameters: one set, or one for each type of layer, the full ones first."""
-    given = getattr(config, "rope_parameters", None) or {}
-    if "full_attention" in given:
-        return [given["full_attention"], *(given[kind] for kind in sorted(given) if kind != "full_attention")]
-    return [given]
+    """The rotary embedding's parameters: one set, or one for each type of layer, that of full attention first."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if "full_attention" not in parameters:
+        return [parameters]
+    return [parameters[kind] for kind in sorted(parameters, key=lambda kind: (kind != "full_attention", kind))]
+
+
+def rotary_partners(architecture: Architecture, config: transformers.PretrainedConfig, head_dim: int) -> list[int]:
+    """The channel with which each channel of a head is rotated; -1: it is not rotated."""
+    factor = rope_parameters(config)[0].get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None))
+    width = int(head_dim * (1.0 if factor is None else factor))
+    if architecture.rotary_pairs == "neighbours":
+        rotated = [channel ^ 1 for channel in range(width)]
+    else:
+        rotated = [(channel + width // 2) % width for channel in range(width)]
+    return rotated + [-1] * (head_dim - width)
+
+
+def all_layers_slide(config: transformers.PretrainedConfig) -> bool:
+    """Whether every layer attends to a sliding window because config.json names one and no types of layers."""
+    return getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None
 
 
 def _rope_faults(architecture: Architecture, config: transformers.PretrainedConfig) -> dict[str, tuple[Any, str]]:
     faults: dict[str, tuple[Any, str]] = {}
-    for given in rope_parameters(config):
-        kind = given.get("rope_type", "default")
+    for parameters in rope_parameters(config):
+        kind = parameters.get("rope_type", "default")
         if kind not in architecture.rope:
             faults["rope_parameters.rope_type"] = (kind, " or ".join(map(repr, architecture.rope)))
             break
-        for key, value in given.items():
+        for key, value in parameters.items():
             whole_head = key == "partial_rotary_factor" and value == 1.0
             if key not in {"rope_type", "type", *_ROPE[kind]} and value is not None and not whole_head:
                 faults[f"rope_parameters.{key}"] = (value, f"none with rope_type {kind!r}")

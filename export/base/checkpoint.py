@@ -11,7 +11,7 @@ import transformers
 from optimum.exporters.tasks import TasksManager
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.base.architectures import ARCHITECTURES, exact_context, refuse_variants, supported
+from dualtune_edge.export.base.architectures import Architecture, exact_context, refuse_variants, supported
 from dualtune_edge.export.base.chat_template import TOKENIZER_CONFIG, own_template
 from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
 from dualtune_edge.export.base.tokenizer import end_of_turn, read_json, read_tokenizer, special
@@ -30,8 +30,7 @@ class Checkpoint:
 
     folder: Path
     name: str
-    architecture: str
-    model_type: str
+    architecture: Architecture
     task: str
     model_class: str  # of transformers, as Optimum resolves it
     context_length: int  # tokens that the graph holds exactly
@@ -45,11 +44,6 @@ class Checkpoint:
     fingerprint: str  # SHA-256 over the config and every weight's name, dtype, shape and bytes
     cache: CacheShape
     tied: bool  # one table for embedding and head
-
-    @property
-    def packed(self) -> bool:
-        """Whether one module makes q, k and v, and one gate and up, as Phi-3's do."""
-        return ARCHITECTURES[self.architecture].packed
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -77,8 +71,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         name=folder.resolve().name,
-        architecture=architecture.name,
-        model_type=config.model_type,
+        architecture=architecture,
         task=task,
         model_class=model_class,
         context_length=exact_context(config),

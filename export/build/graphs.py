@@ -124,7 +124,7 @@ class BundleGraphs:
             stored = StoredWeights(whole.folder)
             source = stored if kept else UntiedWeights(stored)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
-            add_slots(out, packed=base.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
+            add_slots(out, packed=base.architecture.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
             add_spare_inputs(out, own)
             self._set_kv_type(out, base.cache.layers if kept else 0)
             return
@@ -212,7 +212,7 @@ class BundleGraphs:
         shutil.copyfile(self._plain, path)
         inputs = self._inputs
         slots = add_slots(
-            path.parent, packed=inputs.checkpoint.packed, extras=self._extras, transposed=inputs.transposed_slots
+            path.parent, packed=inputs.checkpoint.architecture.packed, extras=self._extras, transposed=inputs.transposed_slots
         )
         self._set_kv_type(path.parent, inputs.checkpoint.cache.layers)
         self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.base.architectures import rotary_partners
 from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.inputs import Inputs
@@ -64,7 +64,7 @@ def kv_prompts(inputs: Inputs, plans: Plans) -> tuple[KvPrompt, ...]:
 
 def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], None]) -> KvScales:
     """Read every prompt, and take the largest of each channel; `advance` is called after each."""
-    cache, pairs = inputs.checkpoint.cache, _pairs(inputs.checkpoint)
+    cache, partners = inputs.checkpoint.cache, _partners(inputs.checkpoint)
     largest = np.full((cache.layers, 2, cache.heads, cache.head_dim), _SMALLEST, dtype=np.float32)
     with open_reference(inputs, inputs.checkpoint) as reference:
         for adapter, tokens in prompts:
@@ -73,30 +73,22 @@ def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], N
                 reference.use(adapter)
             reference.rewind(0)  # what the prompt has in common with the one before it is not read again
             reference.forward(tokens)
-            np.maximum(largest, _reach(reference.keys_and_values(), pairs), out=largest)
+            np.maximum(largest, _reach(reference.keys_and_values(), partners), out=largest)
             advance()
     return KvScales(largest / np.float32(_LARGEST))
 
 
-def _reach(state: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+def _reach(state: NDArray[np.float32], partners: NDArray[np.int64]) -> NDArray[np.float32]:
     """How far each channel goes, (layers, 2, heads, head_dim), of a state (layers, 2, heads, tokens, head_dim).
 
     A key's channels are turned in pairs, further with each position: either may come to hold the length of both.
     """
     keys = state[:, 0]
-    turned: NDArray[np.float32] = np.hypot(keys, np.where(pairs >= 0, keys[..., pairs], np.float32(0)))
+    turned: NDArray[np.float32] = np.hypot(keys, np.where(partners >= 0, keys[..., partners], np.float32(0)))
     return np.stack([turned.max(axis=-2), np.abs(state[:, 1]).max(axis=-2)], axis=1)
 
 
-def _pairs(checkpoint: Checkpoint) -> NDArray[np.int64]:
-    """The channel with which each is turned, (head_dim,); -1: it is not."""
+def _partners(checkpoint: Checkpoint) -> NDArray[np.int64]:
+    """The channel with which each is rotated, (head_dim,); -1: it is not."""
     config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    size = checkpoint.cache.head_dim
-    parameters = rope_parameters(config)[0]
-    turned = int(size * parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None) or 1.0))
-    pairs, channels = np.full(size, -1, dtype=np.int64), np.arange(turned)
-    if config.model_type == "ernie4_5":  # neighbours
-        pairs[:turned] = channels ^ 1
-    else:
-        pairs[:turned] = (channels + turned // 2) % turned
-    return pairs
+    return np.array(rotary_partners(checkpoint.architecture, config, checkpoint.cache.head_dim), dtype=np.int64)

@@ -51,7 +51,8 @@ def build_graph(
     shutil.copyfile(checkpoint.folder / "tokenizer.json", out / "tokenizer.json")  # transformers writes another form
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
-    builder_config.mend(out, AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    builder_config.correct(out, checkpoint.architecture, config)
     check_build(out, quantization, tied=source.tied, like=base)
     add_logits_rows(out)
 

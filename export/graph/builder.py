@@ -64,7 +64,7 @@ def run_builder(
             logger.setLevel(logging.WARNING)
             extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
             builder_config.adapt(extra["hf_details"]["hf_config"])
-            with _streaming(builder.Model, _model(checkpoint, weights), weights, base, decoder):
+            with _streaming(builder.Model, checkpoint, weights, base, decoder):
                 builder.create_model(*place, **extra)
         except Exception as error:
             said = log.getvalue().strip().splitlines()
@@ -108,12 +108,15 @@ def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def _streaming(
-    kind: Any, model: PreTrainedModel, weights: Weights, base: Path | None, decoder: Decoder | None
+    kind: Any, checkpoint: Checkpoint, weights: Weights, base: Path | None, decoder: Decoder | None
 ) -> Iterator[None]:
-    """While it holds, the builder takes `model` where it would load one, and saves by `GraphWriter`."""
+    """While it holds, the builder takes a deferred model where it would load one, and saves by `GraphWriter`."""
     load, save = kind.load_weights, kind.save_model
+    model, names = _model(checkpoint, weights), checkpoint.architecture.builders
 
     def write(builder: Any, out: str) -> None:
+        if type(builder).__name__ not in names:
+            raise TypeError(f"{type(builder).__name__} builds {checkpoint.architecture.name}, not {' or '.join(names)}")
         if decoder:
             lower(builder, model, decoder)
         if isinstance(weights, UntiedWeights):

@@ -1,7 +1,7 @@
-"""A checkpoint's config as onnxruntime-genai's builder reads it, where it reads otherwise than transformers.
+"""A checkpoint's config for onnxruntime-genai's builder, where the builder reads it differently from transformers.
 
-Each line below was measured: without it the builder fails, or the graph's logits are not the model's. What a config
-cannot tell the builder is mended in the graph afterwards, by `mend`.
+Each line below was measured: without it the builder fails, or the graph's logits are not the model's. `correct` changes
+in the finished graph what a config cannot say.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.base.architectures import Architecture, all_layers_slide, rope_parameters
 from dualtune_edge.export.graph.checks import MODEL
 from dualtune_edge.toolkit.errors import GraphError
 
@@ -32,37 +32,37 @@ def adapt(config: PretrainedConfig) -> None:
     config.rope_parameters = {**first, "type": first.get("rope_type", "default")}
     if first.get("rope_type") != "longrope" and hasattr(config, "original_max_position_embeddings"):
         config.original_max_position_embeddings = config.max_position_embeddings  # else it takes Phi-3 for long RoPE
-    if getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None:
+    if all_layers_slide(config):
         config.layer_types = ["sliding_attention"] * config.num_hidden_layers  # Mistral and Phi-3 say no type
     if hasattr(config, "no_rope_layers"):
-        config.no_rope_layers = [1] * config.num_hidden_layers  # it would ask for positions; see `mend`
+        config.no_rope_layers = [1] * config.num_hidden_layers  # it would ask for positions; see `correct`
 
 
-def mend(folder: Path, config: PretrainedConfig) -> None:
-    """Rewrite model.onnx where the builder rounds, or rotates what is not to be rotated; leaves model.onnx.data.
+def correct(folder: Path, architecture: Architecture, config: PretrainedConfig) -> None:
+    """Rewrite model.onnx where the builder rounds a factor or rotates a layer that has no positions.
 
     Args:
-        folder: holds the builder's model.onnx.
-        config: the checkpoint's own.
+        folder: holds the builder's model.onnx and model.onnx.data; the latter stays as the builder wrote it.
+        architecture: the checkpoint's.
+        config: the checkpoint's.
 
     Raises:
         GraphError: the nodes are not where the builder is known to put them.
 
     """
     unrotated = [layer for layer, rope in enumerate(getattr(config, "no_rope_layers", None) or ()) if not rope]
-    scaled = config.model_type in {"gemma", "gemma2", "gemma3_text"}
-    if not unrotated and not scaled:
+    if not unrotated and not architecture.scaled_embedding:
         return
     path = folder / MODEL
     model = ir.load(path)
     nodes = {node.name: node for node in model.graph}
     for layer in unrotated:
         _stop_rotating(_node(nodes, f"/model/layers.{layer}/attn/GroupQueryAttention", path))
-    if scaled:
+    if architecture.scaled_embedding:
         _scale_exactly(model.graph, _node(nodes, _SCALE, path), config.hidden_size)
-    stage = folder / f"{MODEL}.partial"
-    ir.save(model, stage)  # external tensors stay references to model.onnx.data
-    stage.replace(path)
+    partial = folder / f"{MODEL}.partial"
+    ir.save(model, partial)  # external tensors stay references to model.onnx.data
+    partial.replace(path)
 
 
 def _node(nodes: dict[str | None, ir.Node], name: str, path: Path) -> ir.Node:

@@ -10,6 +10,7 @@ from typing import Final
 import onnx_ir as ir
 from transformers import AutoConfig, PretrainedConfig
 
+from dualtune_edge.export.base.architectures import ARCHITECTURES, Architecture
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.optimum.attention import Found, read_attention, windows
@@ -23,17 +24,6 @@ from dualtune_edge.toolkit.errors import GraphError
 from dualtune_edge.toolkit.files import sha256_file
 
 MODEL: Final = "model.onnx"
-# What Optimum can export and is read here; docs/limits.md says what of the others is missing.
-ARCHITECTURES: Final = (
-    "Gemma3ForCausalLM",
-    "GemmaForCausalLM",
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Phi3ForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "SmolLM3ForCausalLM",
-)
 
 
 def read_folder(folder: Path, checkpoint: Checkpoint) -> Decoder:
@@ -45,11 +35,11 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Decoder:
 
     """
     path = folder / MODEL
-    if checkpoint.architecture not in ARCHITECTURES:
+    if not checkpoint.architecture.optimum:
         raise GraphError(
-            f"{folder}, {checkpoint.architecture}",
+            f"{folder}, {checkpoint.architecture.name}",
             found="an architecture whose graph by Optimum is not known",
-            expected=f"one of {', '.join(ARCHITECTURES)}",
+            expected=f"one of {', '.join(name for name, row in ARCHITECTURES.items() if row.optimum)}",
             fix="Leave the graph out: it is then built by onnxruntime-genai's builder.",
         )
     graph = _load(path)
@@ -132,7 +122,7 @@ def _read(reading: Reading, config: PretrainedConfig, checkpoint: Checkpoint) ->
     for index in reversed(range(checkpoint.cache.layers)):
         layer, value = _read_layer(reading, value, index, rotated, found)
         layers.insert(0, layer)
-    scale = _read_embedding(reading, value, config)
+    scale = _read_embedding(reading, value, checkpoint.architecture)
     probes = _probes(config, checkpoint)
     claims.verify(probes)
     candidates = (None, *([config.sliding_window] if getattr(config, "sliding_window", None) else []))
@@ -188,10 +178,10 @@ def _read_layer(
     return Layer(norm, attention, after_first, mlp_norm, mlp, after), first
 
 
-def _read_embedding(reading: Reading, value: ir.Value | None, config: PretrainedConfig) -> float:
-    """The embeddings, times a constant where the model is a Gemma. Returns it."""
+def _read_embedding(reading: Reading, value: ir.Value | None, architecture: Architecture) -> float:
+    """Read the embeddings; the constant by which they are multiplied, 1 for none."""
     cursor = reading.cursor
-    wanted = config.hidden_size**0.5 if config.model_type.startswith("gemma") else 1.0
+    wanted = reading.sizes.hidden**0.5 if architecture.scaled_embedding else 1.0
     reading.claims.shape(value, "B", "S", reading.sizes.hidden)
     scale = 1.0
     if cursor.is_op(value, "Mul"):

@@ -90,7 +90,7 @@ def write_manifest(
         version=2 if variants else 1,
         base=BaseInfo(
             name=checkpoint.name,
-            architecture=checkpoint.architecture,
+            architecture=checkpoint.architecture.name,
             fingerprint=checkpoint.fingerprint,
             task=checkpoint.task,
             context_length=checkpoint.context_length,

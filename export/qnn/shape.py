@@ -1,17 +1,15 @@
-"""Sizes of a decoder as a static graph writes it out, and which architectures it can be written out for."""
+"""Sizes of a decoder as a static graph writes it out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import transformers
 
-from dualtune_edge.export.base.architectures import rope_parameters
+from dualtune_edge.export.base.architectures import ARCHITECTURES, all_layers_slide, rope_parameters
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.errors import CheckpointError
-
-ARCHITECTURES: Final = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,17 @@ def decoder_shape(checkpoint: Checkpoint) -> DecoderShape:
         CheckpointError: its architecture, or a field of its config, has no static graph.
 
     """
-    where = str(checkpoint.folder / "config.json")
-    if checkpoint.architecture not in ARCHITECTURES:
-        raise _unsupported(f"{where}, architectures", checkpoint.architecture, f"one of {', '.join(ARCHITECTURES)}")
+    where, architecture = str(checkpoint.folder / "config.json"), checkpoint.architecture
+    if not architecture.static:
+        names = ", ".join(name for name, row in ARCHITECTURES.items() if row.static)
+        raise _unsupported(f"{where}, architectures", architecture.name, f"one of {names}")
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
     rope = rope_parameters(config)[0]
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    window = getattr(config, "sliding_window", None)
-    if windows or (window and window < checkpoint.context_length and checkpoint.architecture == "MistralForCausalLM"):
-        raise _unsupported(f"{where}, sliding_window", repr(window), "attention to all tokens in every layer")
+    if windows or (all_layers_slide(config) and config.sliding_window < checkpoint.context_length):
+        raise _unsupported(
+            f"{where}, sliding_window", repr(config.sliding_window), "attention to all tokens in every layer"
+        )
     if rope.get("rope_type", "default") != "default":
         raise _unsupported(f"{where}, rope_parameters", repr(rope["rope_type"]), "rope_type 'default'")
     if config.hidden_act != "silu":
@@ -65,7 +65,7 @@ def decoder_shape(checkpoint: Checkpoint) -> DecoderShape:
         vocabulary=config.vocab_size,
         epsilon=config.rms_norm_eps,
         theta=float(rope["rope_theta"]),
-        qk_norm=checkpoint.architecture == "Qwen3ForCausalLM",
+        qk_norm=architecture.qk_norm,
     )
 
 

@@ -65,7 +65,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=str)
 def test_a_graph_is_not_larger_than_said(base: Checkpoint, tmp_path: Path, quantization: Quantization) -> None:
     build_graph(base, tmp_path / "model", quantization)
-    add_slots(tmp_path / "model", packed=base.packed)
+    add_slots(tmp_path / "model", packed=base.architecture.packed)
     said, found = graph_bytes(base_shape(base), quantization), bytes_in(tmp_path / "model")
     assert found <= said <= 1.15 * found
 

@@ -165,7 +165,7 @@ def test_base_and_an_adapter_on_every_module_are_exact(
     weights = read_adapter(adapter, checkpoint, "external")
     graph, file = tmp_path / "graph", tmp_path / "a.onnx_adapter"
     build_graph(checkpoint, graph, Quantization(bits=32))
-    slots = add_slots(graph, packed=checkpoint.packed)
+    slots = add_slots(graph, packed=checkpoint.architecture.packed)
     assert weights.pairs.keys() == slots.modules  # PEFT finds all modules that have a slot, and no other
     write_adapter(weights, slots, file)
     opened = source(checkpoint, graph, AdapterSource("a", "external", file, weights.sha256))
@@ -182,7 +182,7 @@ def test_int4_is_nearest_to_its_adapter(checkpoint: Checkpoint, make_adapter: Ma
     weights = read_adapter(make_adapter(checkpoint, target_modules="all-linear"), checkpoint, "external")
     graph, file = tmp_path / "graph", tmp_path / "a.onnx_adapter"
     build_graph(checkpoint, graph, Quantization())
-    write_adapter(weights, add_slots(graph, packed=checkpoint.packed), file)
+    write_adapter(weights, add_slots(graph, packed=checkpoint.architecture.packed), file)
     opened = source(checkpoint, graph, AdapterSource("a", "external", file, weights.sha256))
     found = rows(opened, "a")
     own, other = (

@@ -35,7 +35,7 @@ def change(folder: Path, **tensors: torch.Tensor | None) -> None:
 
 
 def test_reads_what_the_folder_says(tiny: Checkpoint) -> None:
-    assert (tiny.architecture, tiny.model_class, tiny.task) == (
+    assert (tiny.architecture.name, tiny.model_class, tiny.task) == (
         "Qwen2ForCausalLM",
         "Qwen2ForCausalLM",
         "text-generation",

@@ -16,7 +16,7 @@ from peft import LoraConfig
 from dualtune_edge.export import run
 from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.build import graphs
-from dualtune_edge.export.build.kv_scales import KvScales, _pairs, _reach, kv_prompts, measure
+from dualtune_edge.export.build.kv_scales import KvScales, _partners, _reach, kv_prompts, measure
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
@@ -85,7 +85,7 @@ def test_no_turn_takes_a_key_beyond_its_reach(seed: int, turned: int, *, interle
 
 
 def test_channels_are_paired_as_the_rotation_pairs_them(desk: Path) -> None:
-    assert _pairs(read_checkpoint(desk / "base")).tolist() == [*range(8, 16), *range(8)]
+    assert _partners(read_checkpoint(desk / "base")).tolist() == [*range(8, 16), *range(8)]
 
 
 def test_the_bundles_own_keys_and_values_are_within_the_scales(desk: Path, bundle: Path) -> None:

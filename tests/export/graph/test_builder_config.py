@@ -1,4 +1,4 @@
-"""What the builder is told of a config, and what is mended after it. That the outcome is exact: test_architectures."""
+"""What the builder reads of a config, and what is corrected in its graph. test_architectures proves the logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from transformers import AutoConfig
 
-from dualtune_edge.export.graph.builder_config import adapt, mend
+from dualtune_edge.export.base.architectures import ARCHITECTURES
+from dualtune_edge.export.graph.builder_config import adapt, correct
 from dualtune_edge.toolkit.errors import GraphError
 
 
@@ -43,22 +44,22 @@ def test_a_short_phi3_is_not_taken_for_a_long_one() -> None:
 
 def test_layers_without_positions_stop_rotating_and_the_others_do_not(float_graph: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(float_graph.folder, tmp_path / "copy"))
-    mend(copy, SimpleNamespace(model_type="smollm3", no_rope_layers=[1, 0]))
+    correct(copy, ARCHITECTURES["SmolLM3ForCausalLM"], SimpleNamespace(no_rope_layers=[1, 0]))
     nodes = [node for node in ir.load(copy / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
     assert [node.attributes["do_rotary"].as_int() for node in nodes] == [1, 0]
     assert [node.inputs[7] is None for node in nodes] == [False, True]
 
 
 @pytest.mark.parametrize(
-    "strange",
+    ("architecture", "fields"),
     [
-        SimpleNamespace(model_type="gemma", hidden_size=64),
-        SimpleNamespace(model_type="llama", no_rope_layers=[1, 1, 0]),
+        ("GemmaForCausalLM", SimpleNamespace(hidden_size=64)),
+        ("SmolLM3ForCausalLM", SimpleNamespace(no_rope_layers=[1, 1, 0])),
     ],
 )
-def test_a_graph_of_other_names_is_refused(strange: Any, float_graph: Any, tmp_path: Path) -> None:
+def test_a_graph_of_other_names_is_refused(architecture: str, fields: Any, float_graph: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(float_graph.folder, tmp_path / "copy"))
     before = (copy / "model.onnx").read_bytes()
     with pytest.raises(GraphError, match="found no node /model/"):
-        mend(copy, strange)
+        correct(copy, ARCHITECTURES[architecture], fields)
     assert (copy / "model.onnx").read_bytes() == before

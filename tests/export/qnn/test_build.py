@@ -11,8 +11,9 @@ import onnx
 import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import SHAPES, Shape, write_checkpoint
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.qnn.build import build_static
 from dualtune_edge.profiles.schema import SessionSettings
@@ -26,6 +27,7 @@ FORM = StaticGraph(chunks=(1, 16), kv_length=64)
 INTEGERS = QdqQuantization(weight_bits=4, activation_bits=16, block_size=32)
 TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 256, 40))
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def engine(checkpoint: Checkpoint, folder: Path, *, integers: bool = False) -> StaticEngine:
@@ -47,7 +49,12 @@ def reference(checkpoint: Checkpoint) -> np.ndarray:
     return logits
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_every_architecture_is_tried() -> None:
+    names = {AutoModelForCausalLM._model_mapping[type(AutoConfig.for_model(kind))].__name__ for kind in KINDS}
+    assert names == {name for name, row in ARCHITECTURES.items() if row.static}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_in_float32_it_is_transformers_own(kind: str, tied: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
     shape = Shape(64, 128, 2, 4, 2, 288, 512, tied=tied, model_type=kind)
@@ -92,7 +99,7 @@ def test_every_activation_and_matrix_is_in_integers(tiny: Checkpoint, tmp_path: 
 
 def test_another_architecture_is_refused_by_name(tiny: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Gemma2ForCausalLM"):
-        build_static(replace(tiny, architecture="Gemma2ForCausalLM"), tmp_path / "static", FORM, None)
+        build_static(replace(tiny, architecture=ARCHITECTURES["Gemma2ForCausalLM"]), tmp_path / "static", FORM, None)
     assert not (tmp_path / "static").exists()
 
 
