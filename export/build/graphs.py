@@ -11,7 +11,12 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
+from dualtune_edge.export.adapter.merge import merged_weights
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.modules import Extra
+from dualtune_edge.export.base.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
+from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
+from dualtune_edge.export.build.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import MODEL
@@ -20,21 +25,16 @@ from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.work.journal import Step
-from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
-from dualtune_edge.export.adapter.merge import merged_weights
-from dualtune_edge.export.base.modules import Extra
-from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.plan.places import Placed, model_source, places
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.work.progress import Stages
 from dualtune_edge.export.plan.steps import Steps
-from dualtune_edge.export.build.trial import Logits, Trial, refuse_without_effect
-from dualtune_edge.export.base.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
+from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.work.folder import Work, files_in
+from dualtune_edge.export.work.journal import Step
+from dualtune_edge.export.work.progress import Stages
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.bundle.manifest import CacheShape, Mode, Quantization
+from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.prompter import PromptPlan
 
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})
@@ -124,7 +124,7 @@ class BundleGraphs:
             stored = StoredWeights(whole.folder)
             source = stored if kept else UntiedWeights(stored)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
-            add_slots(out, packed=base.architecture.packed, extras=self._extras, transposed=self._inputs.transposed_slots)
+            self._write_slots(out)
             add_spare_inputs(out, own)
             self._set_kv_type(out, base.cache.layers if kept else 0)
             return
@@ -210,12 +210,13 @@ class BundleGraphs:
         path = self._work.folder / self._base / MODEL
         self._work.clear(path)
         shutil.copyfile(self._plain, path)
-        inputs = self._inputs
-        slots = add_slots(
-            path.parent, packed=inputs.checkpoint.architecture.packed, extras=self._extras, transposed=inputs.transposed_slots
-        )
-        self._set_kv_type(path.parent, inputs.checkpoint.cache.layers)
+        slots = self._write_slots(path.parent)
+        self._set_kv_type(path.parent, self._inputs.checkpoint.cache.layers)
         self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())
+
+    def _write_slots(self, folder: Path) -> SlotMap:
+        packed = self._inputs.checkpoint.architecture.packed
+        return add_slots(folder, packed=packed, extras=self._extras, transposed=self._inputs.transposed_slots)
 
     @property
     def _plain(self) -> Path:

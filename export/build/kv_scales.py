@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from dualtune_edge.export.base.architectures import rotary_partners
-from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.reference.open import open_reference
 from dualtune_edge.export.plan.prompts import Plans
+from dualtune_edge.export.reference.open import open_reference
 
 KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and tokens that it reads
 _LARGEST: Final = 127  # of int8; -128 is left unused, so that both signs reach as far
