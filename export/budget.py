@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.places import places
+from dualtune_edge.export.plan.layout import places
 from dualtune_edge.export.plan.variants import ModelPlan, is_static
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.profiles.budget import over_budget

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from dualtune_edge.export.compare.bundle import depth_of
 from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
-from dualtune_edge.export.plan.places import Placed, places
+from dualtune_edge.export.plan.layout import Placed, places
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec
 from dualtune_edge.export.plan.subjects import subjects

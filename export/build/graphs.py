@@ -25,7 +25,7 @@ from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.places import Placed, model_source, places
+from dualtune_edge.export.plan.layout import Placed, model_source, places
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.plan.subjects import Subject

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.places import places
+from dualtune_edge.export.plan.layout import places
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
 from dualtune_edge.export.plan.steps import PACKAGES
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph

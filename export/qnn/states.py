@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.places import model_source
+from dualtune_edge.export.plan.layout import model_source
 from dualtune_edge.export.plan.prompts import Plans, prompt_path
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.states.write import Prefix, affordable, prefixes_of, tell_left_out

@@ -15,7 +15,7 @@ import numpy as np
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.places import model_source
+from dualtune_edge.export.plan.layout import model_source
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 from dualtune_edge.export.plan.spec import ExportSpec, StatesType
 from dualtune_edge.export.plan.subjects import Subject, subjects
