@@ -28,14 +28,14 @@ def open_alone(
 
     Args:
         nodes: in their order, without those that make the leaves.
-        leaves: values of which only the shape is asked for: it becomes an input (see `leaf`).
+        leaves: values of which the nodes ask only the shape, which becomes an input (see `leaf`).
         values: the outputs.
-        opset_imports: the graph's own.
+        opset_imports: those of the whole graph.
 
     """
     made: dict[ir.Value, ir.Value] = {}
     inputs = {name: ir.Value(name=name, type=_INTEGERS, shape=ir.Shape([None, None])) for name in INPUTS}
-    inputs |= {leaf(each): _input(leaf(each), len(dims)) for each, dims in leaves.items()}
+    inputs |= {leaf(value): _input(leaf(value), len(dims)) for value, dims in leaves.items()}
     initializers: list[ir.Value] = []
 
     def copy(value: ir.Value | None) -> ir.Value | None:
@@ -53,7 +53,7 @@ def open_alone(
         if node.op_type == "Shape" and source in leaves:
             new = ir.node("Identity", [inputs[leaf(source)]], name=node.name)
         else:
-            new = ir.node(node.op_type, [copy(each) for each in node.inputs], node.attributes, name=node.name)
+            new = ir.node(node.op_type, [copy(value) for value in node.inputs], node.attributes, name=node.name)
         new.outputs[0].name = node.outputs[0].name
         made[node.outputs[0]] = new.outputs[0]
         copies.append(new)

@@ -24,24 +24,24 @@ class Heads:
 
 
 @dataclass
-class Found:
-    """What is known of a layer only once all claims were run."""
+class UnprovenValues:
+    """Masks and rotary tables, one a layer, from the last to the first: `windows` and `run_tables` prove them."""
 
-    masks: list[ir.Value] = field(default_factory=list)  # one a layer, from the last to the first
-    tables: list[tuple[ir.Value, ir.Value] | None] = field(default_factory=list)
+    masks: list[ir.Value] = field(default_factory=list)
+    tables: list[tuple[ir.Value, ir.Value] | None] = field(default_factory=list)  # cosines and sines
 
 
 def read_attention(
-    reading: Reading, value: ir.Value | None, layer: int, rotated: int, found: Found
+    reading: Reading, value: ir.Value | None, layer: int, rotated: int, unproven: UnprovenValues
 ) -> tuple[Attention, ir.Value | None]:
-    """Read one layer's attention; window and tables are left to `found`. Returns it, and x.
+    """Read one layer's attention, but for its window and tables. Returns it, and x.
 
     Args:
         reading: the graph.
         value: what the output projection makes.
         layer: its number.
-        rotated: how many values of a head are rotated.
-        found: is added to.
+        rotated: the number of values of a head that are rotated.
+        unproven: gets the layer's mask and tables.
 
     """
     cursor, sizes = reading.cursor, reading.sizes
@@ -53,17 +53,17 @@ def read_attention(
     q, k, scale = _read_scores(cursor, scores)
     k_heads = _read_cached(reading, k, layer, "key")
     v_heads = _read_cached(reading, weighted.inputs[1], layer, "value")
-    found.masks.append(mask)
+    unproven.masks.append(mask)
     parts = (
         _read_heads(reading, q, f"{path}.q_norm", sizes.heads, rotated),
         _read_heads(reading, k_heads, f"{path}.k_norm", sizes.kv_heads, rotated),
         _read_heads(reading, v_heads, f"{path}.v_norm", sizes.kv_heads, 0),
     )
-    found.tables.append(_tables(cursor, q, parts))
+    unproven.tables.append(_tables(cursor, q, parts))
     modules, x = _read_projections(reading, parts, path)
     norms = (parts[0].norm, parts[1].norm)
     if (norms[0] is None) != (norms[1] is None) or parts[2].norm:
-        raise cursor.strange(q, "norms of both q and k, or of none, and none of v")
+        raise cursor.refusal(q, "norms of both q and k, or of none, and none of v")
     both = (norms[0], norms[1]) if norms[0] and norms[1] else None
     return Attention(modules, both, None, scale, None, out), x
 
@@ -85,14 +85,14 @@ def _read_softmax(cursor: Cursor, value: ir.Value | None) -> tuple[ir.Value | No
         is_nan = cursor.node(where.inputs[0], "IsNaN")
         cursor.same(is_nan.inputs[0], where.inputs[2], "NaN of the softmax made 0")
         if not cursor.is_number(where.inputs[1], 0.0):
-            raise cursor.strange(value, "NaN of the softmax made 0")
+            raise cursor.refusal(value, "NaN of the softmax made 0")
         value = where.inputs[2]
     softmax = cursor.node(value, "Softmax")
     cursor.attribute(softmax, "axis", -1)
     add = cursor.node(softmax.inputs[0], "Add")
     scores, mask = add.inputs
     if mask is None:
-        raise cursor.strange(softmax.inputs[0], "scores plus a mask")
+        raise cursor.refusal(softmax.inputs[0], "scores plus a mask")
     return scores, mask
 
 
@@ -132,15 +132,15 @@ def _read_cached(reading: Reading, value: ir.Value | None, layer: int, which: st
         claims.reshapes(expand.inputs[1], "B", sizes.kv_heads, groups, "T", sizes.head)
         unsqueeze = cursor.node(expand.inputs[0], "Unsqueeze")
         if not cursor.is_number(unsqueeze.inputs[1], 2):
-            raise cursor.strange(expand.inputs[0], "heads repeated behind themselves")
+            raise cursor.refusal(expand.inputs[0], "heads repeated behind themselves")
         value = unsqueeze.inputs[0]
     present = cursor.node(value, "Concat")
     if present.attributes["axis"].as_int() not in {-2, 2} or len(present.inputs) != 2:
-        raise cursor.strange(value, "past and new along the tokens")
+        raise cursor.refusal(value, "past and new along the tokens")
     past, new = present.inputs
     names = (f"past_key_values.{layer}.{which}", f"present.{layer}.{which}")
     if past is None or not past.is_graph_input() or (past.name, present.outputs[0].name) != names:
-        raise cursor.strange(value, f"{names[1]}, made of {names[0]}")
+        raise cursor.refusal(value, f"{names[1]}, made of {names[0]}")
     claims.shape(past, "B", sizes.kv_heads, "P", sizes.head)
     claims.shape(value, "B", sizes.kv_heads, "T", sizes.head)
     return new
@@ -153,26 +153,26 @@ def _read_heads(reading: Reading, value: ir.Value | None, norm: str, heads: int,
     if rotated and (cursor.is_op(value, "Add") or cursor.is_op(value, "Concat")):
         value, tables = _read_rotation(reading, value, heads, rotated)
     claims.shape(value, "B", heads, "S", sizes.head)
-    found = None
+    head_norm = None
     if is_norm(reading, value):
-        found, value = read_norm(reading, value, f"{norm}.weight")
+        head_norm, value = read_norm(reading, value, f"{norm}.weight")
         claims.shape(value, "B", heads, "S", sizes.head)
     transpose = cursor.node(value, "Transpose")
     cursor.attribute(transpose, "perm", (0, 2, 1, 3))
     value = transpose.inputs[0]
-    if found is None and is_norm(reading, value):
+    if head_norm is None and is_norm(reading, value):
         claims.shape(value, "B", "S", heads, sizes.head)
-        found, value = read_norm(reading, value, f"{norm}.weight")
+        head_norm, value = read_norm(reading, value, f"{norm}.weight")
     reshape = cursor.node(value, "Reshape")
     claims.reshapes(reshape.inputs[1], "B", "S", heads, sizes.head)
     claims.shape(value, "B", "S", heads, sizes.head)
-    return Heads(reshape.inputs[0], found, tables)
+    return Heads(reshape.inputs[0], head_norm, tables)
 
 
 def _read_rotation(
     reading: Reading, value: ir.Value | None, heads: int, rotated: int
 ) -> tuple[ir.Value | None, tuple[ir.Value, ir.Value]]:
-    """`x cos + (−x₂, x₁) sin` of the first `rotated` values of a head, the others as they are. Returns x, cos, sin."""
+    """`x cos + (−x₂, x₁) sin` of the first `rotated` values of a head; the rest is x. Returns x, cos, sin."""
     cursor, claims, sizes = reading.cursor, reading.claims, reading.sizes
     whole = None
     part = value
@@ -182,10 +182,10 @@ def _read_rotation(
         part, rest = concat.inputs
         whole = read_slice(reading, rest, (rotated, sizes.head), width=sizes.head, axis=3)
     add = cursor.node(part, "Add")
-    straight, turned = (cursor.node(each, "Mul") for each in add.inputs)
+    straight, crossed = (cursor.node(product, "Mul") for product in add.inputs)
     x = straight.inputs[0]
     claims.shape(x, "B", heads, "S", rotated)
-    halves = cursor.node(turned.inputs[0], "Concat")
+    halves = cursor.node(crossed.inputs[0], "Concat")
     cursor.attribute(halves, "axis", -1)
     negative = cursor.node(halves.inputs[0], "Neg")
     upper = read_slice(reading, negative.inputs[0], (rotated // 2, rotated), width=rotated, axis=3)
@@ -195,7 +195,7 @@ def _read_rotation(
     if whole is not None:
         cursor.same(read_slice(reading, x, (0, rotated), width=sizes.head, axis=3), whole, "the rest of the same heads")
         x = whole
-    cos, sin = (_read_table(cursor, node.inputs[1]) for node in (straight, turned))
+    cos, sin = (_read_table(cursor, node.inputs[1]) for node in (straight, crossed))
     return x, (cos, sin)
 
 
@@ -204,13 +204,13 @@ def _read_table(cursor: Cursor, value: ir.Value | None) -> ir.Value:
     unsqueeze = cursor.node(value, "Unsqueeze")
     table = unsqueeze.inputs[0]
     if table is None or not cursor.is_number(unsqueeze.inputs[1], 1):
-        raise cursor.strange(value, "cosines or sines for every head")
+        raise cursor.refusal(value, "cosines or sines for every head")
     return table
 
 
 def _tables(cursor: Cursor, q: ir.Value | None, parts: tuple[Heads, Heads, Heads]) -> tuple[ir.Value, ir.Value] | None:
     if parts[0].tables != parts[1].tables:
-        raise cursor.strange(q, "q and k rotated alike")
+        raise cursor.refusal(q, "q and k rotated alike")
     return parts[0].tables
 
 
@@ -220,10 +220,10 @@ def _read_projections(
     cursor, sizes = reading.cursor, reading.sizes
     if f"{path}.qkv_proj.weight" not in reading.weights:
         names = ("q_proj", "k_proj", "v_proj")
-        read = [read_linear(reading, part.source, f"{path}.{name}") for part, name in zip(parts, names, strict=True)]
-        for _, x in read[1:]:
-            cursor.same(x, read[0][1], "q, k and v of one value")
-        return tuple(module for module, _ in read), read[0][1]
+        linears = [read_linear(reading, part.source, f"{path}.{name}") for part, name in zip(parts, names, strict=True)]
+        for _, x in linears[1:]:
+            cursor.same(x, linears[0][1], "q, k and v of one value")
+        return tuple(module for module, _ in linears), linears[0][1]
     q, kv = sizes.heads * sizes.head, sizes.kv_heads * sizes.head
     bounds = ((0, q), (q, q + kv), (q + kv, q + 2 * kv))
     sources = [
@@ -237,30 +237,30 @@ def _read_projections(
 
 
 def windows(
-    claims: Claims, found: Found, candidates: tuple[int | None, ...], probes: tuple[Probe, ...]
+    claims: Claims, unproven: UnprovenValues, candidates: tuple[int | None, ...], probes: tuple[Probe, ...]
 ) -> list[int | None]:
-    """Which of the candidates each layer's mask is.
+    """The candidate that each layer's mask is, in the order of `unproven`.
 
     Raises:
         GraphError: it is none of them.
 
     """
-    left = [list(candidates) for _ in found.masks]
-    for probe, values in claims.run(list(dict.fromkeys(found.masks)), probes):
-        for remaining, mask in zip(left, found.masks, strict=True):
-            remaining[:] = [window for window in remaining if _is_mask(probe, values[mask], window)]
-    for remaining, mask in zip(left, found.masks, strict=True):
-        if not remaining:
+    left = [list(candidates) for _ in unproven.masks]
+    for probe, values in claims.run(list(dict.fromkeys(unproven.masks)), probes):
+        for possible, mask in zip(left, unproven.masks, strict=True):
+            possible[:] = [window for window in possible if _is_mask(probe, values[mask], window)]
+    for possible, mask in zip(left, unproven.masks, strict=True):
+        if not possible:
             seen = " or ".join("all before it" if window is None else f"{window} tokens" for window in candidates)
-            raise claims.cursor.strange(mask, f"a mask by which a token sees {seen}")
-    return [remaining[0] for remaining in left]
+            raise claims.cursor.refusal(mask, f"a mask by which a token sees {seen}")
+    return [possible[0] for possible in left]
 
 
-def _is_mask(probe: Probe, found: NDArray[np.generic], window: int | None) -> bool:
+def _is_mask(probe: Probe, mask: NDArray[np.generic], window: int | None) -> bool:
     """0 where a token sees another, very negative elsewhere."""
     rows, columns = probe.positions[0][:, np.newaxis], np.arange(probe.past + probe.new)[np.newaxis]
     sees = columns <= rows
     if window is not None:
         sees &= columns > rows - window
-    values = np.broadcast_to(found.astype(np.float32), (probe.batch, 1, *sees.shape))
+    values = np.broadcast_to(mask.astype(np.float32), (probe.batch, 1, *sees.shape))
     return bool(np.where(sees, values == 0, values < -1e30).all())

@@ -7,7 +7,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dualtune_edge.export.optimum.claims import Claims, whole
+from dualtune_edge.export.optimum.claims import Claims, only_number
 from dualtune_edge.export.optimum.cursor import Cursor
 from dualtune_edge.export.optimum.description import Activation, Linear, Mlp, Norm
 from dualtune_edge.export.optimum.weights import WeightBook
@@ -17,7 +17,7 @@ _END: Final = 1 << 31  # a slice to the end says a number beyond
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the decoder, as its config has them."""
+    """The decoder's sizes by its config."""
 
     hidden: int
     intermediate: int
@@ -52,10 +52,10 @@ def read_norm(reading: Reading, value: ir.Value | None, weight: str) -> tuple[No
     ratio = cursor.node(scaled, "Mul")
     x, inverse = ratio.inputs
     if not (cursor.is_op(inverse, "Div") or cursor.is_op(inverse, "Reciprocal")):
-        raise cursor.strange(scaled, "x · 1 / sqrt(mean(x²) + ε)")
+        raise cursor.refusal(scaled, "x · 1 / sqrt(mean(x²) + ε)")
     divide = cursor.node(inverse, "Div", "Reciprocal")
     if divide.op_type == "Div" and not cursor.is_number(divide.inputs[0], 1.0):
-        raise cursor.strange(inverse, "1 / sqrt(mean(x²) + ε)")
+        raise cursor.refusal(inverse, "1 / sqrt(mean(x²) + ε)")
     root = cursor.node(divide.inputs[-1], "Sqrt")
     add = cursor.node(root.inputs[0], "Add")
     mean, epsilon = add.inputs
@@ -63,12 +63,12 @@ def read_norm(reading: Reading, value: ir.Value | None, weight: str) -> tuple[No
     _check_last_axis(cursor, mean_node)
     square = cursor.node(mean_node.inputs[0], "Pow")
     if not cursor.is_number(square.inputs[1], 2.0):
-        raise cursor.strange(mean_node.inputs[0], "x²")
+        raise cursor.refusal(mean_node.inputs[0], "x²")
     cursor.same(square.inputs[0], x, "the square of the value that is normalized")
     offset = reading.weights.scale(scale, weight)
     expected = reading.sizes.epsilon
     if not cursor.is_number(epsilon, expected):
-        raise cursor.strange(add.outputs[0], f"an ε of {expected}, by config.json")
+        raise cursor.refusal(add.outputs[0], f"an ε of {expected}, by config.json")
     return Norm(weight, cursor.number(epsilon, "a constant ε"), offset), x
 
 
@@ -76,7 +76,7 @@ def _check_last_axis(cursor: Cursor, mean: ir.Node) -> None:
     cursor.attribute(mean, "keepdims", 1)
     axes = cursor.constant(mean.inputs[1]) if len(mean.inputs) > 1 else mean.attributes["axes"].value
     if axes is None or [int(axis) for axis in axes] != [-1]:
-        raise cursor.strange(mean.outputs[0], "the mean over the last axis")
+        raise cursor.refusal(mean.outputs[0], "the mean over the last axis")
 
 
 def read_linear(reading: Reading, value: ir.Value | None, module: str) -> tuple[Linear, ir.Value | None]:
@@ -136,7 +136,7 @@ def _read_gelu(cursor: Cursor, half: ir.Node) -> ir.Value | None:
     if cursor.is_op(cube, "Pow"):
         power = cursor.node(cube, "Pow")
         if not cursor.is_number(power.inputs[1], 3.0):
-            raise cursor.strange(cube, "x³")
+            raise cursor.refusal(cube, "x³")
         cursor.same(power.inputs[0], x, "x³")
         return x
     times = cursor.node(cube, "Mul")
@@ -154,16 +154,16 @@ def read_slice(
     cursor, claims = reading.cursor, reading.claims
     node = cursor.node(value, "Slice")
     source, start, end, axes, *steps = node.inputs
-    found = cursor.constant(axes)
-    if found is None or [int(each) for each in found] not in ([axis], [-1]):
-        raise cursor.strange(value, "a slice of the last axis")
+    axis_numbers = cursor.constant(axes)
+    if axis_numbers is None or [int(number) for number in axis_numbers] not in ([axis], [-1]):
+        raise cursor.refusal(value, "a slice of the last axis")
     if steps and not cursor.is_number(steps[0], 1):
-        raise cursor.strange(value, "a slice without steps")
-    claims.check(start, f"a slice from {bounds[0]}", lambda _, found: whole(found) == bounds[0])
+        raise cursor.refusal(value, "a slice without steps")
+    claims.check(start, f"a slice from {bounds[0]}", lambda _, index: only_number(index) == bounds[0])
     to_the_end = bounds[1] == width
     claims.check(
         end,
         f"a slice to {bounds[1]}",
-        lambda _, found: whole(found) == bounds[1] or (to_the_end and (whole(found) or 0) >= _END),
+        lambda _, index: only_number(index) == bounds[1] or (to_the_end and (only_number(index) or 0) >= _END),
     )
     return source

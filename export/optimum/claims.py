@@ -1,4 +1,4 @@
-"""What is claimed of the parts of a graph that read no weight: shapes, masks, angles. They are run, and compared.
+"""Claims about the parts of a graph that read no weight: shapes, masks, angles. They are run, and compared.
 
 An exporter writes them as dozens of nodes that change with every release. Their outcome depends only on how many
 tokens there are, so it is computed by onnxruntime for several numbers of tokens, instead of being recognized.
@@ -66,26 +66,26 @@ class Claims:
 
     def reshapes(self, operand: ir.Value | None, *dims: Dim) -> None:
         """Claim that a Reshape's operand stands for these dimensions; one of them may be left to it."""
-        self.check(operand, f"a shape of {list(dims)}", lambda probe, found: _is_shape(found, probe.size(dims)))
+        self.check(operand, f"a shape of {list(dims)}", lambda probe, sizes: _is_shape(sizes, probe.size(dims)))
 
     def check(self, value: ir.Value | None, expected: str, holds: Check) -> None:
-        """Claim something of a value."""
+        """Claim that `holds` is true of a value, for every probe."""
         if value is None:
-            raise self.cursor.strange(value, expected)
+            raise self.cursor.refusal(value, expected)
         self.checks.append((value, expected, holds))
 
     def verify(self, probes: Iterable[Probe]) -> None:
-        """Run what was claimed of, and compare.
+        """Run the values that are claimed about, and compare.
 
         Raises:
-            GraphError: names the first node whose outcome is another one.
+            GraphError: names the first node whose value breaks a claim.
 
         """
         values = list(dict.fromkeys(value for value, _, _ in self.checks))
-        for probe, found in self.run(values, probes):
+        for probe, outputs in self.run(values, probes):
             for value, expected, holds in self.checks:
-                if not holds(probe, found[value]):
-                    raise self.cursor.strange(value, f"{expected} of {probe}")
+                if not holds(probe, outputs[value]):
+                    raise self.cursor.refusal(value, f"{expected} of {probe}")
 
     def run(
         self, values: list[ir.Value], probes: Iterable[Probe]
@@ -96,13 +96,13 @@ class Claims:
             session = open_alone(nodes, leaves, values, self.cursor.graph.opset_imports)
         except Exception as error:  # noqa: BLE001 - onnxruntime's own classes have no public root
             raise self._unrunnable(error) from None
-        wanted = {each.name for each in session.get_inputs()}
+        names = {argument.name for argument in session.get_inputs()}
         for probe in probes:
             feeds = _feeds(probe) | {
                 leaf(value): np.array(probe.size(dims), np.int64) for value, dims in leaves.items()
             }
             try:
-                outputs = session.run(None, {name: feed for name, feed in feeds.items() if name in wanted})
+                outputs = session.run(None, {name: feed for name, feed in feeds.items() if name in names})
             except Exception as error:  # noqa: BLE001
                 raise self._unrunnable(error) from None
             yield probe, dict(zip(values, outputs, strict=True))
@@ -121,35 +121,35 @@ class Claims:
             if node in nodes:
                 continue
             nodes.add(node)
-            if len(node.outputs) != 1 or any(each.type in _GRAPHS for each in node.attributes.values()):
-                raise self.cursor.strange(value, "an operator of one output, without branches")
+            if len(node.outputs) != 1 or any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+                raise self.cursor.refusal(value, "an operator of one output, without branches")
             source = node.inputs[0] if node.inputs else None
             if node.op_type == "Shape" and not node.attributes and source is not None and source in self.shapes:
                 leaves[source] = self.shapes[source]
                 continue
-            left += [each for each in node.inputs if each is not None]
+            left += [operand for operand in node.inputs if operand is not None]
         self.cursor.seen |= nodes
         return [node for node in self.cursor.graph if node in nodes], leaves
 
     def _unrunnable(self, error: Exception) -> GraphError:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         return GraphError(
-            str(self.cursor.path), found=said, expected="shapes, masks and angles that can be run", fix=FIX
+            str(self.cursor.path), found=reason, expected="shapes, masks and angles that can be run", fix=FIX
         )
 
     def _refuse_weight(self, value: ir.Value) -> None:
         small = value.const_value is not None and value.const_value.size <= 4096
         if not small and value.name not in INPUTS:
-            raise self.cursor.strange(value, "a value that depends on no weight")
+            raise self.cursor.refusal(value, "a value that depends on no weight")
 
 
-def whole(found: NDArray[np.generic]) -> int | None:
-    """The one number of a tensor; None: it has another count of them."""
-    return int(found.reshape(-1)[0]) if found.size == 1 else None
+def only_number(tensor: NDArray[np.generic]) -> int | None:
+    """The number of a tensor that holds one; None: it holds another count."""
+    return int(tensor.reshape(-1)[0]) if tensor.size == 1 else None
 
 
-def _is_shape(found: NDArray[np.generic], expected: list[int]) -> bool:
-    sizes = [int(size) for size in found.reshape(-1)]
+def _is_shape(tensor: NDArray[np.generic], expected: list[int]) -> bool:
+    sizes = [int(size) for size in tensor.reshape(-1)]
     return (
         len(sizes) == len(expected)
         and sizes.count(-1) <= 1

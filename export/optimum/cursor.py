@@ -15,7 +15,7 @@ from dualtune_edge.toolkit.errors import GraphError
 
 _LAYER: Final = re.compile(r"layers\.(\d+)")
 FIX: Final = (
-    "Export it anew with the pinned optimum-onnx, without --optimize and in fp32, or leave out the graph: "
+    "Export it again with the pinned optimum-onnx, without --optimize and in fp32, or leave out the graph: "
     "docs/limits.md says which graphs are known."
 )
 
@@ -34,15 +34,15 @@ class Cursor:
         self.seen: set[ir.Node] = set()
 
     def node(self, value: ir.Value | None, *ops: str) -> ir.Node:
-        """The node that makes a value, of one of these operators; casts of floats to float32 are passed.
+        """The node that makes a value, behind casts to float32.
 
         Raises:
-            GraphError: it is another one.
+            GraphError: it is none of these operators.
 
         """
         node = self.producer(value)
         if node is None or node.op_type not in ops or node.domain:
-            raise self.strange(value, " or ".join(ops))
+            raise self.refusal(value, " or ".join(ops))
         self.seen.add(node)
         return node
 
@@ -52,9 +52,9 @@ class Cursor:
         return stripped.producer() if stripped is not None else None
 
     def plain(self, value: ir.Value | None) -> ir.Value | None:
-        """The value without the casts to float32, which do nothing in a graph of float32, and identities.
+        """The value behind casts to float32 and identities, which change no float32.
 
-        Values of the hidden path only: there all is float, as the weights are.
+        For values of the hidden path only: there all is float, as the weights are.
         """
         while value is not None and (node := value.producer()) is not None and _does_nothing(node):
             self.seen.add(node)
@@ -66,13 +66,13 @@ class Cursor:
         node = self.producer(value)
         return node is not None and node.op_type == op and not node.domain
 
-    def same(self, found: ir.Value | None, expected: ir.Value | None, what: str) -> None:
+    def same(self, value: ir.Value | None, other: ir.Value | None, expected: str) -> None:
         """Raise if two values, casts left out, are not one."""
-        if self.plain(found) is not self.plain(expected):
-            raise self.strange(found, what)
+        if self.plain(value) is not self.plain(other):
+            raise self.refusal(value, expected)
 
     def constant(self, value: ir.Value | None) -> NDArray[np.generic] | None:
-        """A small constant's values; None: it is none."""
+        """A small constant's numbers; None: the value is no constant."""
         if value is None:
             return None
         producer = value.producer()
@@ -83,39 +83,39 @@ class Cursor:
         tensor = value.const_value
         return np.asarray(tensor.numpy()) if tensor is not None and tensor.size <= 1 else None
 
-    def number(self, value: ir.Value | None, what: str) -> float:
+    def number(self, value: ir.Value | None, expected: str) -> float:
         """A constant of one number.
 
         Raises:
-            GraphError: it is none.
+            GraphError: the value is none.
 
         """
-        found = self.constant(value)
-        if found is None or found.size != 1:
-            raise self.strange(value, what)
-        return float(found.reshape(())[()])
+        constant = self.constant(value)
+        if constant is None or constant.size != 1:
+            raise self.refusal(value, expected)
+        return float(constant.reshape(())[()])
 
     def is_number(self, value: ir.Value | None, number: float) -> bool:
-        """Whether a value is this number, as float32 has it."""
-        found = self.constant(value)
-        return found is not None and found.size == 1 and float(found.reshape(())[()]) == float(np.float32(number))
+        """Whether a value is this number, rounded to float32."""
+        constant = self.constant(value)
+        return constant is not None and constant.size == 1 and float(constant.reshape(())[()]) == np.float32(number)
 
     def operands(self, node: ir.Node, number: float) -> ir.Value | None:
         """The other operand of a commutative node of which one is this number."""
         for index in (0, 1):
             if self.is_number(node.inputs[index], number):
                 return node.inputs[1 - index]
-        raise self.strange(node.outputs[0], f"{node.op_type} with {number}")
+        raise self.refusal(node.outputs[0], f"{node.op_type} with {number}")
 
     def attribute(self, node: ir.Node, name: str, expected: int | Sequence[int]) -> None:
         """Raise if a node has not this attribute."""
-        given = node.attributes.get(name)
-        found = None if given is None else given.value
-        found = list(found) if isinstance(found, Sequence) else found
-        if found != (list(expected) if isinstance(expected, Sequence) else expected):
-            raise self.strange(node.outputs[0], f"{node.op_type} with {name} {expected}")
+        attribute = node.attributes.get(name)
+        value = None if attribute is None else attribute.value
+        value = list(value) if isinstance(value, Sequence) else value
+        if value != (list(expected) if isinstance(expected, Sequence) else expected):
+            raise self.refusal(node.outputs[0], f"{node.op_type} with {name} {expected}")
 
-    def strange(self, value: ir.Value | None, expected: str) -> GraphError:
+    def refusal(self, value: ir.Value | None, expected: str) -> GraphError:
         """An error that names the node which makes the value, and its layer."""
         stripped = self.plain(value)
         node = stripped.producer() if stripped is not None else None

@@ -25,7 +25,7 @@ def lower(builder: Any, model: torch.nn.Module, decoder: Decoder) -> None:
     Args:
         builder: onnxruntime-genai's `Model`; its sizes and names of inputs and outputs are used.
         model: transformers' model, whose parameters become the graph's.
-        decoder: what was read of Optimum's graph.
+        decoder: the description of Optimum's graph.
 
     """
     old = builder.model
@@ -75,8 +75,8 @@ class _Lowering:
         self._branch = self._attention(index, layer.attention, x)
         if layer.after_attention:
             self._branch = self._norm_alone(layer.after_attention, f"{prefix}.post_attention_layernorm", self._branch)
-        place = "pre_feedforward" if layer.after_attention else "post_attention"
-        x = self._norm(layer.before_mlp, f"{prefix}.{place}_layernorm")
+        name = "pre_feedforward" if layer.after_attention else "post_attention"
+        x = self._norm(layer.before_mlp, f"{prefix}.{name}_layernorm")
         self._branch = self._mlp(index, layer.mlp, x)
         if layer.after_mlp:
             self._branch = self._norm_alone(layer.after_mlp, f"{prefix}.post_feedforward_layernorm", self._branch)
@@ -178,29 +178,27 @@ class _Lowering:
             dtypes=[_FLOAT] * 3,
             shapes=[["batch_size", "sequence_length", width] for width in widths],
         )
-        made = []
+        heads = []
         for which, norm, part, width in zip(("q", "k"), norms, parts, widths, strict=False):
-            heads = f"{prefix}/{which}_norm"
+            path = f"{prefix}/{which}_norm"
             count = "sequence_length * num_attention_heads" if which == "q" else "sequence_length * num_key_value_heads"
             shape = ["batch_size", count, b.head_size]
-            b.make_reshape(
-                f"{heads}/Reshape_1", [part, f"/model/constants/INT64/[0, -1, {b.head_size}]"], _FLOAT, shape
-            )
-            node = f"{heads}/SimplifiedLayerNormalization"
-            weight = f"{heads[1:].replace('/', '.')}.layernorm.weight"
-            self._simplified(norm, weight, node, f"{heads}/Reshape_1/output_0", f"{node}/output_0")
+            b.make_reshape(f"{path}/Reshape_1", [part, f"/model/constants/INT64/[0, -1, {b.head_size}]"], _FLOAT, shape)
+            node = f"{path}/SimplifiedLayerNormalization"
+            weight = f"{path[1:].replace('/', '.')}.layernorm.weight"
+            self._simplified(norm, weight, node, f"{path}/Reshape_1/output_0", f"{node}/output_0")
             b.make_value(f"{node}/output_0", _FLOAT, shape=shape)
             whole = [f"{node}/output_0", f"/model/constants/INT64/[0, -1, {width}]"]
-            b.make_reshape(f"{heads}/Reshape_2", whole, _FLOAT, ["batch_size", "sequence_length", width])
-            made.append(f"{heads}/Reshape_2/output_0")
-        return made[0], made[1], parts[2]
+            b.make_reshape(f"{path}/Reshape_2", whole, _FLOAT, ["batch_size", "sequence_length", width])
+            heads.append(f"{path}/Reshape_2/output_0")
+        return heads[0], heads[1], parts[2]
 
     def _mlp(self, index: int, mlp: Mlp, x: str) -> str:
         prefix = f"/model/layers.{index}/mlp"
         if len(mlp.gate_up) == 2:
             gate, up = (
-                self._linear((each,), f"{prefix}/{name}_proj", x)
-                for each, name in zip(mlp.gate_up, ("gate", "up"), strict=True)
+                self._linear((module,), f"{prefix}/{name}_proj", x)
+                for module, name in zip(mlp.gate_up, ("gate", "up"), strict=True)
             )
         else:
             whole, width = self._weight(mlp.gate_up[0].weight), self._b.intermediate_size

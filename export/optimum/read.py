@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig
 from dualtune_edge.export.base.architectures import ARCHITECTURES, Architecture
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
-from dualtune_edge.export.optimum.attention import Found, read_attention, windows
+from dualtune_edge.export.optimum.attention import UnprovenValues, read_attention, windows
 from dualtune_edge.export.optimum.blocks import Reading, Sizes, read_linear, read_mlp, read_norm
 from dualtune_edge.export.optimum.claims import Claims, Probe
 from dualtune_edge.export.optimum.cursor import FIX, Cursor
@@ -66,7 +66,7 @@ def _load(path: Path) -> ir.Graph:
         model = ir.load(path)
     except Exception as error:  # noqa: BLE001 - protobuf's errors have no public root
         raise GraphError(
-            str(path), found=f"{type(error).__name__}: {error}", expected="an ONNX model", fix="Export it anew."
+            str(path), found=f"{type(error).__name__}: {error}", expected="an ONNX model", fix="Export it again."
         ) from None
     if model.functions:
         raise GraphError(str(path), found="functions of its own", expected="plain operators", fix=FIX)
@@ -78,22 +78,22 @@ def _check_interface(path: Path, graph: ir.Graph, checkpoint: Checkpoint) -> Non
     caches = {f"{layer}.{which}" for layer in layers for which in ("key", "value")}
     inputs = {"input_ids", "attention_mask"} | {f"past_key_values.{name}" for name in caches}
     outputs = {"logits"} | {f"present.{name}" for name in caches}
-    for kind, found, wanted in (
+    for kind, names, expected in (
         ("input", {value.name for value in graph.inputs} - {"position_ids"}, inputs),
         ("output", {value.name for value in graph.outputs}, outputs),
     ):
-        if different := sorted(str(name) for name in found ^ wanted):
+        if different := sorted(str(name) for name in names ^ expected):
             raise GraphError(
                 f"{path}, {kind} {different[0]}",
-                found="missing" if different[0] in wanted else "a name that is not known",
+                found="missing" if different[0] in expected else "a name that is not known",
                 expected=f"the {kind}s of text-generation-with-past, for {len(layers)} layers",
                 fix="Export it with --task text-generation-with-past.",
             )
     for value in graph.inputs:
-        wanted_type = ir.DataType.FLOAT if (value.name or "").startswith("past") else ir.DataType.INT64
-        if value.dtype != wanted_type:
+        dtype = ir.DataType.FLOAT if (value.name or "").startswith("past") else ir.DataType.INT64
+        if value.dtype != dtype:
             raise GraphError(
-                f"{path}, input {value.name}", found=str(value.dtype), expected=str(wanted_type),
+                f"{path}, input {value.name}", found=str(value.dtype), expected=str(dtype),
                 fix="Export it in fp32: --dtype fp32.",
             )  # fmt: skip
 
@@ -117,19 +117,19 @@ def _read(reading: Reading, config: PretrainedConfig, checkpoint: Checkpoint) ->
     rotated = int(
         reading.sizes.head * float((getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0))
     )
-    found = Found()
+    unproven = UnprovenValues()
     layers: list[Layer] = []
     for index in reversed(range(checkpoint.cache.layers)):
-        layer, value = _read_layer(reading, value, index, rotated, found)
+        layer, value = _read_layer(reading, value, index, rotated, unproven)
         layers.insert(0, layer)
     scale = _read_embedding(reading, value, checkpoint.architecture)
     probes = _probes(config, checkpoint)
     claims.verify(probes)
     candidates = (None, *([config.sliding_window] if getattr(config, "sliding_window", None) else []))
-    seen = windows(claims, found, candidates, probes)[::-1]
-    tables = found.tables[::-1]
-    rotaries = run_tables(claims, [each for each in tables if each], probes, checkpoint.context_length)
-    check_angles(cursor, config, checkpoint, [rotaries[each] if each else None for each in tables])
+    seen = windows(claims, unproven, candidates, probes)[::-1]
+    tables = unproven.tables[::-1]
+    rotaries = run_tables(claims, [table for table in tables if table], probes, checkpoint.context_length)
+    check_angles(cursor, config, checkpoint, [rotaries[table] if table else None for table in tables])
     order = list(rotaries)
     layers = [
         replace(
@@ -137,17 +137,17 @@ def _read(reading: Reading, config: PretrainedConfig, checkpoint: Checkpoint) ->
             attention=replace(
                 layer.attention,
                 window=window,
-                rotary=order.index(each) if each else None,
+                rotary=order.index(table) if table else None,
                 scale=_scale(cursor, config, reading.sizes, layer.attention.scale),
             ),
         )
-        for layer, window, each in zip(layers, seen, tables, strict=True)
+        for layer, window, table in zip(layers, seen, tables, strict=True)
     ]
     return Decoder(sha256_file(cursor.path), scale, tuple(rotaries.values()), tuple(layers), norm)
 
 
 def _read_layer(
-    reading: Reading, value: ir.Value | None, index: int, rotated: int, found: Found
+    reading: Reading, value: ir.Value | None, index: int, rotated: int, unproven: UnprovenValues
 ) -> tuple[Layer, ir.Value | None]:
     """One layer, from its output. Returns it, and its input."""
     cursor, hidden = reading.cursor, ("B", "S", reading.sizes.hidden)
@@ -169,31 +169,31 @@ def _read_layer(
     after_first = None
     if after_attention:
         after_first, branch = read_norm(reading, branch, after_attention)
-    attention, x = read_attention(reading, branch, index, rotated, found)
+    attention, x = read_attention(reading, branch, index, rotated, unproven)
     reading.claims.shape(x, *hidden)
     norm, source = read_norm(reading, x, f"{path}.input_layernorm.weight")
     cursor.same(source, first, "a norm of what attention is added to")
-    for each in (value, middle, first):
-        reading.claims.shape(each, *hidden)
+    for hidden_state in (value, middle, first):
+        reading.claims.shape(hidden_state, *hidden)
     return Layer(norm, attention, after_first, mlp_norm, mlp, after), first
 
 
 def _read_embedding(reading: Reading, value: ir.Value | None, architecture: Architecture) -> float:
     """Read the embeddings; the constant by which they are multiplied, 1 for none."""
     cursor = reading.cursor
-    wanted = reading.sizes.hidden**0.5 if architecture.scaled_embedding else 1.0
+    expected = reading.sizes.hidden**0.5 if architecture.scaled_embedding else 1.0
     reading.claims.shape(value, "B", "S", reading.sizes.hidden)
     scale = 1.0
     if cursor.is_op(value, "Mul"):
         node = cursor.node(value, "Mul")
         value, scale = node.inputs[0], cursor.number(node.inputs[1], "a constant factor of the embeddings")
-    if not math.isclose(scale, wanted, rel_tol=1e-6):
-        raise cursor.strange(value, f"embeddings times {wanted}")
+    if not math.isclose(scale, expected, rel_tol=1e-6):
+        raise cursor.refusal(value, f"embeddings times {expected}")
     gather = cursor.node(value, "Gather")
     reading.claims.shape(value, "B", "S", reading.sizes.hidden)
     reading.weights.table(gather.inputs[0], f"{EMBEDDING}.weight")
     if gather.inputs[1] is None or gather.inputs[1].name != "input_ids":
-        raise cursor.strange(value, "the embeddings of input_ids")
+        raise cursor.refusal(value, "the embeddings of input_ids")
     return scale
 
 
@@ -204,18 +204,18 @@ def _probes(config: PretrainedConfig, checkpoint: Checkpoint) -> tuple[Probe, ..
     return Probe(1, 0, 6), Probe(2, 3, 4), Probe(1, beyond, 3), Probe(1, checkpoint.context_length - 2, 2)
 
 
-def _scale(cursor: Cursor, config: PretrainedConfig, sizes: Sizes, found: float) -> float:
-    """The scale of attention: the graph's are roots of it, rounded to float32, on q and k."""
+def _scale(cursor: Cursor, config: PretrainedConfig, sizes: Sizes, scale: float) -> float:
+    """The exact scale of attention: the graph has its roots on q and k, rounded to float32."""
     expected = float((getattr(config, "query_pre_attn_scalar", None) or sizes.head) ** -0.5)
-    if not math.isclose(found, expected, rel_tol=1e-6):
+    if not math.isclose(scale, expected, rel_tol=1e-6):
         raise GraphError(
-            f"{cursor.path}, attention", found=f"a scale of {found}", expected=f"{expected}, by config.json", fix=FIX
+            f"{cursor.path}, attention", found=f"a scale of {scale}", expected=f"{expected}, by config.json", fix=FIX
         )
     return expected
 
 
 def _refuse_unseen(cursor: Cursor) -> None:
-    """Every node that some output depends on was read."""
+    """Raise if an output depends on a node that was not read."""
     reached: set[ir.Node] = set()
     left = list(cursor.graph.outputs)
     while left:
@@ -224,6 +224,6 @@ def _refuse_unseen(cursor: Cursor) -> None:
         if node is None or node in reached:
             continue
         if node not in cursor.seen:
-            raise cursor.strange(value, "a node of the known patterns")
+            raise cursor.refusal(value, "a node of the known patterns")
         reached.add(node)
-        left += [each for each in node.inputs if each is not None]
+        left += [operand for operand in node.inputs if operand is not None]

@@ -31,22 +31,22 @@ def run_tables(claims: Claims, tables: list[Tables], probes: tuple[Probe, ...], 
         return {}
     values = list(dict.fromkeys(value for pair in tables for value in pair))
     ((_, whole),) = claims.run(values, [Probe(1, 0, context)])
-    for probe, found in claims.run(values, probes):
+    for probe, outputs in claims.run(values, probes):
         for value in values:
             expected = whole[value][:, probe.past : probe.past + probe.new]
-            if not np.array_equal(np.broadcast_to(expected, found[value].shape), found[value]):
-                raise claims.cursor.strange(value, "angles that depend on the position alone")
+            if not np.array_equal(np.broadcast_to(expected, outputs[value].shape), outputs[value]):
+                raise claims.cursor.refusal(value, "angles that depend on the position alone")
     for value in values:
         half = whole[value].shape[-1] // 2
         if not np.array_equal(whole[value][..., :half], whole[value][..., half:]):
-            raise claims.cursor.strange(value, "the angles twice, for both halves of a head")
+            raise claims.cursor.refusal(value, "the angles twice, for both halves of a head")
     return {(cos, sin): Rotary(_half(whole[cos]), _half(whole[sin])) for cos, sin in dict.fromkeys(tables)}
 
 
 def check_angles(
     cursor: Cursor, config: PretrainedConfig, checkpoint: Checkpoint, rotaries: list[Rotary | None]
 ) -> None:
-    """Compare each layer's table with transformers': another version may have read config.json otherwise.
+    """Compare each layer's table with transformers': another version may read config.json differently.
 
     Raises:
         GraphError: names the layer.
@@ -61,12 +61,12 @@ def check_angles(
     for layer, rotary in enumerate(rotaries):
         with torch.no_grad():
             expected = module(torch.zeros(1), positions, *([config.layer_types[layer]] if several else []))
-        wanted = bool(rotates[layer])
-        if (rotary is not None) != wanted or (rotary and not _alike(rotary, positions[0].numpy(), expected)):
+        rotated = bool(rotates[layer])
+        if (rotary is not None) != rotated or (rotary and not _alike(rotary, positions[0].numpy(), expected)):
             raise GraphError(
                 f"{cursor.path}, layer {layer}",
-                found="other rotary angles" if wanted else "rotary angles",
-                expected="those that config.json of the base asks for" if wanted else "none, by no_rope_layers",
+                found="other rotary angles" if rotated else "rotary angles",
+                expected="those that config.json of the base asks for" if rotated else "none, by no_rope_layers",
                 fix="transformers 4 does not read what transformers 5 writes: export it with `dualtune-edge trace`.",
             )
 
@@ -77,8 +77,8 @@ def _half(table: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def _alike(rotary: Rotary, positions: NDArray[np.int64], expected: tuple[torch.Tensor, torch.Tensor]) -> bool:
     near = _ROUNDING[0] + _ROUNDING[1] * positions[:, np.newaxis]
-    for found, table in zip((rotary.cos, rotary.sin), expected, strict=True):
+    for angles, table in zip((rotary.cos, rotary.sin), expected, strict=True):
         half = table[0].numpy()[:, : table.shape[-1] // 2]
-        if found.shape[1] != half.shape[1] or not (np.abs(found[positions] - half) <= near).all():
+        if angles.shape[1] != half.shape[1] or not (np.abs(angles[positions] - half) <= near).all():
             return False
     return True

@@ -1,7 +1,7 @@
 """`dualtune-edge trace`: a base's ONNX graph by Optimum's exporter, in the environment of the extra `export-optimum`.
 
-Optimum's exporter works with transformers 4, the rest of the build side with transformers 5: what is written here is
-read there, by `export --graph`. So nothing of the build side is imported.
+Optimum's exporter works with transformers 4, the rest of the build side with transformers 5. So nothing of the build
+side is imported here; `export --graph` reads the graph there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dualtune_edge.toolkit.files import staged_folder
 from dualtune_edge.toolkit.frozen import Frozen
 
 TASK: Final = "text-generation-with-past"
-_LONG: Final = ("short_factor", "long_factor")  # beside its type, all that transformers 4 lets long RoPE say
+_LONG: Final = ("short_factor", "long_factor")  # beside its type, all that transformers 4 reads of long RoPE
 
 
 class TraceReport(Frozen):
-    """A graph that was written, and its bytes."""
+    """A graph's folder, and its size in bytes."""
 
     path: str
     size: int
@@ -51,12 +51,12 @@ def trace(
     """
     export = _exporter()
     config = _config(base)
-    typer.echo(f"Optimum exports {base}: it tells no progress", err=True)
+    typer.echo(f"Optimum exports {base}: without a progress bar", err=True)
     with staged_folder(output) as stage, TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for path in base.iterdir():
             if path.is_file() and path.name != "config.json":
-                _bring(path, copy / path.name)
+                _link(path, copy / path.name)
         (copy / "config.json").write_text(json.dumps(legacy(config), indent=2), encoding="utf-8")
         with captured():
             try:
@@ -80,11 +80,11 @@ def legacy(config: Mapping[str, Any]) -> dict[str, Any]:
     Without this it would take its default angles, and say nothing.
     """
     value = dict(config)
-    given = value.pop("rope_parameters", None) or {}
-    if "full_attention" in given:  # Gemma 3: a set for each type of layer
-        value["rope_local_base_freq"] = given["sliding_attention"]["rope_theta"]
-        given = given["full_attention"]
-    rope = dict(given)
+    parameters = value.pop("rope_parameters", None) or {}
+    if "full_attention" in parameters:  # Gemma 3: a set for each type of layer
+        value["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
+        parameters = parameters["full_attention"]
+    rope = dict(parameters)
     for key in ("rope_theta", "partial_rotary_factor"):
         if key in rope:
             value[key] = rope.pop(key)
@@ -95,11 +95,11 @@ def legacy(config: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _bring(path: Path, place: Path) -> None:
+def _link(path: Path, target: Path) -> None:
     try:
-        place.symlink_to(path.resolve())
+        target.symlink_to(path.resolve())
     except OSError:  # Windows allows it to few
-        shutil.copyfile(path, place)
+        shutil.copyfile(path, target)
 
 
 def _config(base: Path) -> dict[str, Any]:

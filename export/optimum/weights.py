@@ -40,14 +40,14 @@ class WeightBook:
         transpose = value.producer() if value is not None else None
         if transpose is not None and transpose.op_type == "Transpose":
             self._cursor.seen.add(transpose)
-            if "perm" in transpose.attributes:  # left out: all axes turned round
+            if "perm" in transpose.attributes:  # without it all axes are reversed
                 self._cursor.attribute(transpose, "perm", (1, 0))
             self._same(transpose.inputs[0], name)
         else:
             self._same(value, name, transposed=True)
 
     def table(self, value: ir.Value | None, name: str) -> None:
-        """Claim that a value is this weight as it is."""
+        """Claim that a value is this weight, not transposed."""
         self._same(value, name)
 
     def scale(self, value: ir.Value | None, name: str) -> float:
@@ -81,12 +81,12 @@ class WeightBook:
     def _equal(self, value: ir.Value | None, name: str, *, transposed: bool = False, offset: float = 0.0) -> bool:
         if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
             return False
-        found = value.const_value.numpy()
-        for rows, expected in self._pieces(name):
-            piece = found[:, rows].T if transposed and found.ndim == 2 else found[rows]
+        numbers = value.const_value.numpy()
+        for rows, stored in self._pieces(name):
+            piece = numbers[:, rows].T if transposed and numbers.ndim == 2 else numbers[rows]
             bits = np.ascontiguousarray(piece).view(np.int32)
-            wanted = expected + np.float32(offset) if offset else expected
-            if found.size != self._size(name) or not np.array_equal(bits, wanted.view(np.int32)):
+            expected = stored + np.float32(offset) if offset else stored
+            if numbers.size != self._size(name) or not np.array_equal(bits, expected.view(np.int32)):
                 return False
         self._used.add(name)
         return True
