@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import places
 from dualtune_edge.export.plan.variants import ModelPlan, is_static
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.profiles.budget import over_budget
@@ -58,7 +57,7 @@ def planned_weights(inputs: Inputs) -> int:
     """Bytes of all graphs of a model and of its external adapters, each file once."""
     base = base_shape(inputs.checkpoint)
     graph = graph_bytes(base, inputs.quantization) - 2 * base.texts
-    files = {each.path: each.source for each in places(inputs)}
-    external = [source for source in files.values() if source.mode == "external"]
-    adapters = sum(adapter_bytes(source.folder, inputs.checkpoint, base) for source in external)
+    files = {bundled.path: bundled.adapter for bundled in inputs.bundled_adapters}
+    external = [adapter for adapter in files.values() if adapter.mode == "external"]
+    adapters = sum(adapter_bytes(adapter.folder, inputs.checkpoint, base) for adapter in external)
     return graph * (1 + len(files) - len(external)) + adapters

@@ -85,7 +85,7 @@ def export(
         needed = preflight(asked, output)
         console.result(needed, needs(needed), as_json=as_json)
         return
-    report = run(asked, output, reuse=reuse, force=force, tell_kept=_tell_kept, tell_parity=_tell_parity)
+    report = run(asked, output, reuse=reuse, force=force, on_kept=_print_kept, on_comparison=_print_comparison)
     for warning in report.warnings:
         console.warn(warning)
     console.result(report, _text(report), as_json=as_json)
@@ -147,14 +147,14 @@ def _compared(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) ->
     return spec
 
 
-def _tell_kept(folder: Path, size: int) -> None:
+def _print_kept(folder: Path, size: int) -> None:
     console.warn(
         f"{folder} keeps what is finished ({gigabytes(size)}): the same command goes on from there; "
         "remove the folder if it is not wanted"
     )
 
 
-def _tell_parity(model: str, report: ParityReport) -> None:
+def _print_comparison(model: str, report: ParityReport) -> None:
     heading = "" if model == PRIMARY else f"variant {model}\n"
     typer.echo(heading + table(report), err=True)
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from dualtune_edge.export.compare.bundle import depth_of
 from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
-from dualtune_edge.export.plan.layout import Placed, places
+from dualtune_edge.export.plan.layout import BundledAdapter
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec
 from dualtune_edge.export.plan.subjects import subjects
@@ -117,7 +117,7 @@ def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, other
 
 def _paths(inputs: Inputs) -> frozenset[str]:
     """What a model has in the bundle that another one may share."""
-    return frozenset({inputs.place.model, *(each.path for each in places(inputs))})
+    return frozenset({inputs.layout.model, *(bundled.path for bundled in inputs.bundled_adapters)})
 
 
 def _with_states_left(spec: ExportSpec, stages: Sequence[StageNeed]) -> ExportSpec:
@@ -206,10 +206,10 @@ class _Estimator:
             intermediate=max(max(pair) for pair in shape.linear),
             scored=config.num_attention_heads if getattr(config, "attn_logit_softcapping", None) else 0,
         )
-        once = {each.path: each for each in places(inputs)}.values()
-        self._external = [each for each in once if each.source.mode == "external"]
-        self._merged = [each for each in once if each.source.mode == "merged"]
-        self._adapters = [adapter_bytes(each.source.folder, checkpoint, shape) for each in self._external]
+        once = {each.path: each for each in inputs.bundled_adapters}.values()
+        self._external = [each for each in once if each.adapter.mode == "external"]
+        self._merged = [each for each in once if each.adapter.mode == "merged"]
+        self._adapters = [adapter_bytes(each.adapter.folder, checkpoint, shape) for each in self._external]
         self._written = [
             size for size, each in zip(self._adapters, self._external, strict=True) if each.path not in made
         ]
@@ -222,12 +222,12 @@ class _Estimator:
     def stages(self) -> Iterator[StageNeed]:
         """In the export's order."""
         base = self._base
-        read = base.shape.stored + sum(adapter_stored(each.source.folder) for each in (*self._external, *self._merged))
+        read = base.shape.stored + sum(adapter_stored(each.adapter.folder) for each in (*self._external, *self._merged))
         count = len(self._external) + len(self._merged)
         yield self._need("read and check", memory=_LIBRARIES, seconds=_START + _READ * read + _ADAPTER * count)
         if self._inputs.kv_type == "int8":
             yield self._measuring()
-        if self._inputs.place.model not in self._made:
+        if self._inputs.layout.model not in self._made:
             yield self._need(
                 "build the base graph",
                 disk=base.graph,
@@ -295,9 +295,9 @@ class _Estimator:
         piece = _QUANTIZING[self._inputs.quantization.algorithm] * min(largest, _PIECE)
         return _LIBRARIES + _BUILDING + piece + int(_A_NUMBER * largest)
 
-    def _merging(self, merged: Sequence[Placed]) -> StageNeed:
+    def _merging(self, merged: Sequence[BundledAdapter]) -> StageNeed:
         shape, quantization = self._base.shape, self._inputs.quantization
-        whole = [each for each in merged if not each.source.plain]
+        whole = [each for each in merged if not each.adapter.plain]
         largest = max(n * k for n, k in shape.linear)
         folding = 12 * (max(n * k for n, k in (*shape.linear, shape.table)) if whole else largest)
         by_peft = 4 * 4 * shape.weights if whole else 0  # the model in float32, and what safe_merge copies
@@ -309,8 +309,8 @@ class _Estimator:
             seconds=len(merged) * _QUANTIZED * shape.weights,
         )
 
-    def _stays_tied(self, each: Placed) -> bool:
-        return each.source.plain and not each.source.extras & {"head", "embedding"} and self._base.shape.tied
+    def _stays_tied(self, each: BundledAdapter) -> bool:
+        return each.adapter.plain and not each.adapter.extras & {"head", "embedding"} and self._base.shape.tied
 
     def _opened(self) -> int:
         """With one graph of the bundle open, as it always is, and one adapter in use: the others are not read."""
@@ -355,7 +355,7 @@ class _Estimator:
         if again:  # its weights are mapped as they are; the reference reads once more where depths differ
             second = min(whole, graph_bytes(before, _WHOLE, tied=True) + self._rows) + self._adapter()
             second += reference if again != depth.compared or 4 * shape.weights <= LARGE else 0
-        unlike = 2 * 4 * shape.weights if not all(each.source.plain for each in self._merged) else 0
+        unlike = 2 * 4 * shape.weights if not all(each.adapter.plain for each in self._merged) else 0
         asked = subjects(self._plans, parity.prompts)
         read = [len(each.stage.plan.prefix) + parity.prompts * (parity.argument_tokens + 64) for each in asked]
         share = (depth.compared + (again or 0)) / depth.layers
@@ -380,7 +380,7 @@ class _Estimator:
         """PyTorch's model: whole where it is small, else a layer and some rows of the tables at a time."""
         if 4 * self._base.shape.weights <= LARGE:
             return 2 * 4 * shape.weights + self._adapter()
-        tables = any(on_tables(each.source.folder) for each in (*self._external, *self._merged))
+        tables = any(on_tables(each.adapter.folder) for each in (*self._external, *self._merged))
         pieces = 2 * 6 * _HEAD_PIECE if not tables else 2 * 4 * shape.table[0] * shape.table[1]
         return 2 * 4 * shape.layer + pieces + self._adapter()
 

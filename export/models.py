@@ -12,78 +12,80 @@ from dualtune_edge.export.build.kv_scales import kv_prompts
 from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
+from dualtune_edge.export.plan.entries import dynamic_model
 from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.recipes import name_of
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.subjects import subjects
 from dualtune_edge.export.plan.variants import Exporters, ModelPlan, is_static
-from dualtune_edge.export.publish.manifest import model_entry, write_parity
+from dualtune_edge.export.publish.manifest import with_states, write_parity
 from dualtune_edge.export.recipe_walk import Attempt, first_within
 from dualtune_edge.export.states.write import write_states
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, ModelEntry, Quantization
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 
-TellParity = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
+OnComparison = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
 
 
 @dataclass(frozen=True)
-class Made:
-    """A model whose files are in the work folder. `place`: where in the bundle the comparison goes."""
+class BuiltModel:
+    """A model whose files are in the work folder. `comparison`: the path of its comparison in the bundle."""
 
     entry: ModelEntry
-    place: str
+    comparison: str
     parity: ParityReport
     warnings: tuple[str, ...] = ()
 
     def write_parity(self, folder: Path) -> None:
         """Write the comparison, once the work folder is sealed."""
-        (folder / self.place).parent.mkdir(parents=True, exist_ok=True)
-        write_parity(self.parity, folder / self.place)
+        (folder / self.comparison).parent.mkdir(parents=True, exist_ok=True)
+        write_parity(self.parity, folder / self.comparison)
 
 
 @dataclass(frozen=True)
-class ModelMaker:
+class ModelBuilder:
     """What all models of an export have in common."""
 
     spec: ExportSpec
     plans: Plans
     calibration: tuple[Case, ...]
     work: Work
-    stages: Stages
-    tell_parity: TellParity
+    progress: Progress
+    on_comparison: OnComparison
     exporters: Exporters
 
-    def make(self, models: Sequence[ModelPlan]) -> tuple[Made, ...]:
-        """Make each, the primary first.
+    def build(self, models: Sequence[ModelPlan]) -> tuple[BuiltModel, ...]:
+        """Build every model, the primary first.
 
         Raises:
             EdgeError: what cannot be built, or is further from PEFT than the spec allows.
 
         """
-        made: list[Made] = []
+        built: list[BuiltModel] = []
         for model in models:
-            with self.stages.of("" if model.name == PRIMARY else model.name):
+            with self.progress.labelled("" if model.name == PRIMARY else model.name):
                 build = self._static if is_static(model) else self._dynamic
-                made.append(build(model, sum(state_bytes(each.entry) for each in made)))
-        return tuple(made)
+                built.append(build(model, sum(state_bytes(done.entry) for done in built)))
+        return tuple(built)
 
-    def _static(self, model: ModelPlan, written: int) -> Made:
+    def _static(self, model: ModelPlan, written: int) -> BuiltModel:
         """`written`: bytes of prefix states that earlier models have."""
         (profile,) = model.profiles
         exporter = self.exporters[profile.provider]
-        entry, warnings = exporter.export(model, self.plans, self.work, self.stages, states_mb=self._left(written))
+        entry, warnings = exporter.export(model, self.plans, self.work, self.progress, states_mb=self._left(written))
         parity = ParityReport(skipped="static graphs are not compared here")
-        return Made(entry, model.inputs.place.parity, parity, warnings)
+        return BuiltModel(entry, model.inputs.layout.parity, parity, warnings)
 
-    def _dynamic(self, model: ModelPlan, written: int) -> Made:
+    def _dynamic(self, model: ModelPlan, written: int) -> BuiltModel:
         """`written`: bytes of prefix states that earlier models have."""
         recipes = quantizations_for(self.spec, model.inputs.profile)
         made = first_within(recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier), self.work)
         inputs, graphs, parity = made.inputs, made.graphs, made.parity
-        self.tell_parity(model.name, parity)
+        self.on_comparison(model.name, parity)
         refuse_beyond(parity.stages, parity.limits, tried=len(parity.refused))
         states = write_states(
             inputs,
@@ -93,11 +95,11 @@ class ModelMaker:
             spec=self.spec,
             calibration=self.calibration,
             budget=self._left(written),
-            stages=self.stages,
+            progress=self.progress,
         )
         parity = parity.model_copy(update={"states": states.parity})
-        entry = model_entry(model.name, inputs, self.plans, cache=graphs.cache, states=states.entries)
-        return Made(entry, inputs.place.parity, parity, states.warnings)
+        entry = with_states(dynamic_model(inputs, graphs.cache, model.name), self.plans, states.entries)
+        return BuiltModel(entry, inputs.layout.parity, parity, states.warnings)
 
     def _left(self, written: int) -> int | None:
         """MB of prefix states that may still be written; None: any."""
@@ -107,8 +109,8 @@ class ModelMaker:
     def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
         """Build the model by one recipe. `earlier`: comparisons by others; None: there is one recipe only."""
         inputs = replace(inputs, quantization=recipe)
-        graphs = BundleGraphs(inputs, self.work, self.stages, kv_prompts(inputs, self.plans))
-        with contextlib.nullcontext() if earlier is None else self.stages.of(name_of(recipe)):
+        graphs = BundleGraphs(inputs, self.work, self.progress, kv_prompts(inputs, self.plans))
+        with contextlib.nullcontext() if earlier is None else self.progress.labelled(name_of(recipe)):
             parity = self._refusal(inputs, graphs, earlier)
             if parity is None:
                 graphs.build()
@@ -131,8 +133,8 @@ class ModelMaker:
         comparison = self._comparison(inputs, graphs, earlier)
         if comparison is None:
             return ParityReport(skipped="it was switched off")
-        with self.stages.stage("compare with PEFT", len(comparison.subjects)) as stage:
-            return compare_bundle(comparison, stage.advance)
+        with self.progress.phase(PhaseName.COMPARISON, len(comparison.subjects)) as phase:
+            return compare_bundle(comparison, phase.advance)
 
     def _comparison(
         self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None

@@ -49,7 +49,7 @@ def first_within(recipes: Sequence[Quantization], make: Make, work: Work) -> Att
         attempt = make(recipe, tuple(reports))
         breach = first_breach(attempt.parity.stages, attempt.parity.limits)
         if breach is None or inexact(attempt.parity.stages):
-            return _telling(attempt, refused)
+            return _with_refused(attempt, refused)
         reports.append(attempt.parity)
         refused.append(_refusal(attempt, breach))
         if best is None or refused[-1] is min(refused, key=_distance):
@@ -57,7 +57,7 @@ def first_within(recipes: Sequence[Quantization], make: Make, work: Work) -> Att
         work.set_aside(mark)
     if best is None:
         raise ValueError("no recipe")
-    return _telling(best, refused)
+    return _with_refused(best, refused)
 
 
 def _refusal(attempt: Attempt, breach: Breach) -> RefusedRecipe:
@@ -75,5 +75,5 @@ def _distance(refused: RefusedRecipe) -> tuple[int, float]:
     return refused.stages_beyond, refused.max_kl
 
 
-def _telling(attempt: Attempt, refused: Sequence[RefusedRecipe]) -> Attempt:
+def _with_refused(attempt: Attempt, refused: Sequence[RefusedRecipe]) -> Attempt:
     return replace(attempt, parity=attempt.parity.model_copy(update={"refused": tuple(refused)}))

@@ -13,7 +13,7 @@ from rich.console import Console
 from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_budget
 from dualtune_edge.export.compare.calibration import Case, read_calibration
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
-from dualtune_edge.export.models import ModelMaker, TellParity
+from dualtune_edge.export.models import ModelBuilder, OnComparison
 from dualtune_edge.export.plan.constraints import check_constraints
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
@@ -30,7 +30,8 @@ from dualtune_edge.export.publish.manifest import write_manifest, write_prompts
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.qnn.exporter import QnnExporter
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import QNN_PROVIDER
 from dualtune_edge.toolkit.bundle.manifest import (
     ADAPTERS_DIR,
@@ -54,8 +55,8 @@ def run(
     *,
     reuse: Path | None = None,
     force: bool = False,
-    tell_kept: Callable[[Path, int], None] = lambda *_: None,
-    tell_parity: TellParity = lambda *_: None,
+    on_kept: Callable[[Path, int], None] = lambda *_: None,
+    on_comparison: OnComparison = lambda *_: None,
 ) -> ExportReport:
     """Export `spec` to the folder `output`, whole or not at all.
 
@@ -68,8 +69,8 @@ def run(
         console: where progress is shown; stderr if it is a terminal.
         reuse: an earlier bundle; what it has in common with this one is copied from there.
         force: begin even where disk or memory are not estimated to be enough.
-        tell_kept: given the folder that stays where the export does not end well, and its bytes.
-        tell_parity: given each model's name and its comparison with PEFT when it is done, also where it then ends the
+        on_kept: given the folder that stays where the export does not end well, and its bytes.
+        on_comparison: given each model's name and its comparison with PEFT when it is done, also where it then ends the
             export.
 
     Raises:
@@ -78,20 +79,21 @@ def run(
     """
     start = time.perf_counter()
     refuse_existing(output)
-    with Stages(console) as stages:
-        read = _read(spec, stages)
+    with Progress(console) as progress:
+        read = _read(spec, progress)
         inputs, plans = read.inputs, read.plans
         if not force:
             refuse_without_room(estimate(spec, inputs, plans, output, read.others), output)
-        with Work(output, reuse, tell_kept=tell_kept) as work:
-            made = ModelMaker(spec, plans, read.calibration, work, stages, tell_parity, EXPORTERS).make(read.models)
-            with stages.stage("write manifest"):
+        with Work(output, reuse, on_kept=on_kept) as work:
+            builder = ModelBuilder(spec, plans, read.calibration, work, progress, on_comparison, EXPORTERS)
+            built = builder.build(read.models)
+            with progress.phase(PhaseName.MANIFEST):
                 work.seal()
                 write_prompts(plans, work.folder)
-                for each in made:
-                    each.write_parity(work.folder)
+                for model in built:
+                    model.write_parity(work.folder)
                 variants = write_profiles(read.models, work)
-                entries = [each.entry for each in made]
+                entries = [model.entry for model in built]
                 manifest = write_manifest(inputs, plans, work.folder, models=entries, variants=variants)
                 refuse_built_over_budget(read.models, manifest)
             reused = work.reused
@@ -99,12 +101,12 @@ def run(
     return ExportReport(
         path=str(output),
         seconds=round(time.perf_counter() - start, 3),
-        stages=stages.reports,
+        phases=progress.reports,
         reused=reused,
         sizes=_sizes(manifest),
         variants=variant_sizes(manifest),
-        warnings=(*read.warnings, *(warning for each in made for warning in each.warnings)),
-        parity=made[0].parity,
+        warnings=(*read.warnings, *(warning for model in built for warning in model.warnings)),
+        parity=built[0].parity,
     )
 
 
@@ -116,8 +118,8 @@ def preflight(spec: ExportSpec, output: Path, console: Console | None = None) ->
 
     """
     refuse_existing(output)
-    with Stages(console) as stages:
-        read = _read(spec, stages)
+    with Progress(console) as progress:
+        read = _read(spec, progress)
     return estimate(spec, read.inputs, read.plans, output, read.others)
 
 
@@ -135,13 +137,13 @@ class _Read:
         return tuple(model.inputs for model in self.models[1:] if not is_static(model))
 
 
-def _read(spec: ExportSpec, stages: Stages) -> _Read:
-    with stages.stage("read and check"):
+def _read(spec: ExportSpec, progress: Progress) -> _Read:
+    with progress.phase(PhaseName.READ):
         inputs = read_inputs(spec)
         models = plan_models(spec, inputs, EXPORTERS)
         refuse_over_budget(models)
         calibration = _calibration(spec, inputs)
-    with stages.stage("plan prompts"):
+    with progress.phase(PhaseName.PROMPTS):
         plans = plan_prompts(inputs)
         check_prompts(models, plans, EXPORTERS)
         warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)

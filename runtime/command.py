@@ -21,13 +21,11 @@ from dualtune_edge.runtime.result import CallResult, VariantStanding
 from dualtune_edge.runtime.variants import open_best, standings, ways
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.bundle.manifest import (
-    AdapterEntry,
+    AdapterIdentity,
     BaseInfo,
     CacheShape,
     FileEntry,
-    Kind,
     KvType,
-    Mode,
     Quantization,
     TokenizerInfo,
 )
@@ -40,22 +38,6 @@ from dualtune_edge.toolkit.tools.toolset import Toolset
 
 _COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
-
-
-class AdapterSummary(Frozen):
-    """An adapter, as `inspect` tells of it."""
-
-    name: str
-    kind: Kind
-    mode: Mode
-    rank: int
-    scale: float
-    sha256: str
-
-    @classmethod
-    def of(cls, entry: AdapterEntry) -> AdapterSummary:
-        """What `inspect` tells of a manifest's entry."""
-        return cls(**{name: getattr(entry, name) for name in cls.model_fields})
 
 
 class StateSummary(Frozen):
@@ -77,7 +59,7 @@ class Inspection(Frozen):
     cache: CacheShape
     profile: str | None
     toolsets: tuple[Toolset, ...]
-    adapters: tuple[AdapterSummary, ...]
+    adapters: tuple[AdapterIdentity, ...]
     states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
     size_bytes: int
@@ -150,7 +132,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         cache=manifest.cache,
         profile=manifest.profile,
         toolsets=tuple(entry.toolset for entry in manifest.toolsets),
-        adapters=tuple(map(AdapterSummary.of, manifest.adapters)),
+        adapters=tuple(adapter.identity for adapter in manifest.adapters),
         states=tuple(_states(opened)),
         files=manifest.files,
         size_bytes=opened.size_bytes,

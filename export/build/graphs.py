@@ -22,16 +22,17 @@ from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import MODEL
 from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.slot_map import SlotMap
-from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.graph.spare_inputs import add_spare_inputs
+from dualtune_edge.export.graph.slots import add_slots, add_spare_inputs
+from dualtune_edge.export.plan.entries import dynamic_model, model_source
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import Placed, model_source, places
+from dualtune_edge.export.plan.layout import BundledAdapter
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.work.folder import Work, files_in
 from dualtune_edge.export.work.journal import Step
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.toolkit.bundle.manifest import CacheShape, Mode, Quantization
 from dualtune_edge.toolkit.files import safe_name
@@ -48,17 +49,17 @@ class BundleGraphs:
     Args:
         inputs: what was read.
         work: where the bundle grows.
-        stages: shows the progress.
+        progress: shows a bar for each phase.
         kv_prompts: what the scales of a KV cache in int8 are measured on.
 
     """
 
-    def __init__(self, inputs: Inputs, work: Work, stages: Stages, kv_prompts: Sequence[KvPrompt] = ()) -> None:
-        self._inputs, self._work, self._stages, self._kv_prompts = inputs, work, stages, kv_prompts
-        self._steps, self._base = Steps(inputs, kv_prompts), inputs.place.model
-        self.placed = tuple(places(inputs))
-        self._external, self._merged = (_once(self.placed, mode) for mode in ("external", "merged"))
-        self._sources = {each.source.name: each for each in self.placed}
+    def __init__(self, inputs: Inputs, work: Work, progress: Progress, kv_prompts: Sequence[KvPrompt] = ()) -> None:
+        self._inputs, self._work, self._progress, self._kv_prompts = inputs, work, progress, kv_prompts
+        self._steps, self._base = Steps(inputs, kv_prompts), inputs.layout.model
+        self._bundled = inputs.bundled_adapters
+        self._external, self._merged = (_once(self._bundled, mode) for mode in ("external", "merged"))
+        self._by_name = {each.adapter.name: each for each in self._bundled}
 
     @property
     def cache(self) -> CacheShape:
@@ -70,12 +71,12 @@ class BundleGraphs:
     @property
     def paths(self) -> dict[str, str]:
         """Adapter's name → its file or folder in the bundle."""
-        return {each.source.name: each.path for each in self.placed}
+        return {each.adapter.name: each.path for each in self._bundled}
 
     @property
     def source(self) -> ModelSource:
         """What an engine opens, once the graphs are built."""
-        return model_source(self._inputs, self._work.folder, self.cache)
+        return model_source(self._inputs, self._work.folder, dynamic_model(self._inputs, self.cache))
 
     def build(self) -> None:
         """The base graph with its slots, the external adapters, and a graph for each merged one.
@@ -85,24 +86,24 @@ class BundleGraphs:
 
         """
         if self._inputs.kv_type == "int8":
-            with self._stages.stage("measure keys and values", len(self._kv_prompts)) as stage:
+            with self._progress.phase(PhaseName.KV_SCALES, len(self._kv_prompts)) as phase:
                 if not self._work.has(self._steps.kv_scales):
-                    measured = measure(self._inputs, self._kv_prompts, stage.advance)
+                    measured = measure(self._inputs, self._kv_prompts, phase.advance)
                     self._work.keep(self._steps.kv_scales, value=measured.to_text())
-        with self._stages.stage("build the base graph"):
+        with self._progress.phase(PhaseName.BASE):
             self._build_base()
-        with self._stages.stage("add LoRA slots"):
+        with self._progress.phase(PhaseName.SLOTS):
             self._add_slots()
         if self._external:
-            with self._stages.stage("write adapters", len(self._external)) as stage:
+            with self._progress.phase(PhaseName.ADAPTERS, len(self._external)) as phase:
                 for each in self._external:
                     self._write_adapter(each)
-                    stage.advance()
+                    phase.advance()
         if self._merged:
-            with self._stages.stage("merge adapters", len(self._merged)) as stage:
+            with self._progress.phase(PhaseName.MERGED, len(self._merged)) as phase:
                 for each in self._merged:
                     self._merge(each)
-                    stage.advance()
+                    phase.advance()
 
     def build_compared(self, out: Path, base: Checkpoint, quantization: Quantization, merged: str | None) -> None:
         """A graph for comparisons: the base's with its slots, or that of a merged adapter.
@@ -114,7 +115,7 @@ class BundleGraphs:
             merged: the adapter's name; None: the base's.
 
         """
-        own = self._work.folder / (self._base if merged is None else self._sources[merged].path)
+        own = self._work.folder / (self._base if merged is None else self._by_name[merged].path)
         kept = own if quantization == self._inputs.quantization else None
         whole, decoder = self._inputs.checkpoint, self._inputs.decoder
         source: Weights
@@ -128,7 +129,7 @@ class BundleGraphs:
             add_spare_inputs(out, own)
             self._set_kv_type(out, base.cache.layers if kept else 0)
             return
-        adapter = self._sources[merged].source.weights(whole)
+        adapter = self._by_name[merged].adapter.weights(whole)
         with merged_weights(whole, adapter, scratch=self._work.scratch) as weights:
             source = UnchangedWeights(weights) if kept else UntiedWeights(weights)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
@@ -136,10 +137,10 @@ class BundleGraphs:
 
     def made_of(self, adapter: str | None) -> tuple[str, ...]:
         """What a forward under an adapter depends on; None: the base."""
-        placed = self._sources[adapter] if adapter else None
-        if placed is None:
+        bundled = self._by_name[adapter] if adapter else None
+        if bundled is None:
             return self._steps.made_of(None, "", self._extras)
-        return self._steps.made_of(placed.source, placed.path, self._extras)
+        return self._steps.made_of(bundled.adapter, bundled.path, self._extras)
 
     def compared(self, subject: Subject, settings: object) -> Step:
         """A stage's comparison with PEFT, as it depends on its graph, its prompts and `settings` (as JSON has them)."""
@@ -162,15 +163,15 @@ class BundleGraphs:
 
         """
         prompts = {planned.adapter.name: _some_tokens(planned.plan) for planned in plans.stages if planned.adapter}
-        with self._stages.stage("try out", 1 + len(self._external) + len(self._merged)) as stage:
+        with self._progress.phase(PhaseName.TRIAL, 1 + len(self._external) + len(self._merged)) as phase:
             for _ in self._try_base(_some_tokens(next(plans.stages).plan), prompts):
-                stage.advance()
+                phase.advance()
             for each in self._merged:  # each graph is as large as the base: one at a time
-                step = self._tried(each, prompts[each.source.name])
+                step = self._tried(each, prompts[each.adapter.name])
                 if not self._work.has(step):
-                    self._trial(each.path).logits(prompts[each.source.name])
+                    self._trial(each.path).logits(prompts[each.adapter.name])
                     self._work.keep(step)
-                stage.advance()
+                phase.advance()
 
     @cached_property
     def _kv_scales(self) -> KvScales | None:
@@ -186,7 +187,7 @@ class BundleGraphs:
 
     @property
     def _extras(self) -> frozenset[Extra]:
-        return frozenset(extra for each in self._external for extra in each.source.extras)
+        return frozenset(extra for each in self._external for extra in each.adapter.extras)
 
     @property
     def _slots(self) -> str:
@@ -222,23 +223,23 @@ class BundleGraphs:
     def _plain(self) -> Path:
         return self._work.scratch / f"{safe_name(self._base.replace('/', '.'))}.onnx"
 
-    def _write_adapter(self, each: Placed) -> None:
-        step = self._steps.external(each.source, each.path, self._slots)
+    def _write_adapter(self, each: BundledAdapter) -> None:
+        step = self._steps.external(each.adapter, each.path, self._slots)
         if self._work.has(step):
             return
         path = self._work.folder / each.path
         self._work.clear(path)
-        write_adapter(each.source.weights(self._inputs.checkpoint), _SLOTS.validate_json(self._slots), path)
+        write_adapter(each.adapter.weights(self._inputs.checkpoint), _SLOTS.validate_json(self._slots), path)
         self._work.keep(step, path)
 
-    def _merge(self, each: Placed) -> None:
-        step = self._steps.merged(each.source, each.path)
+    def _merge(self, each: BundledAdapter) -> None:
+        step = self._steps.merged(each.adapter, each.path)
         if self._work.has(step):
             return
         base, decoder = self._inputs.checkpoint, self._inputs.decoder
         out, own = self._work.folder / each.path, self._work.folder / self._base
         self._work.clear(out)
-        adapter = each.source.weights(base)
+        adapter = each.adapter.weights(base)
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
             build_graph(base, out, self._inputs.quantization, weights=weights, base=own, decoder=decoder)
         self._set_kv_type(out, base.cache.layers)
@@ -250,31 +251,33 @@ class BundleGraphs:
     def _try_base(self, tokens: Sequence[int], prompts: dict[str, tuple[int, ...]]) -> Iterator[None]:
         base: Trial | None = None
         plain: dict[tuple[int, ...], Logits] = {}  # prompts begin alike: one forward of the base for many adapters
-        steps: list[tuple[Step, Placed | None]] = [(self._steps.tried(self._base, self.made_of(None), tokens), None)]
-        steps += [(self._tried(each, prompts[each.source.name]), each) for each in self._external]
+        steps: list[tuple[Step, BundledAdapter | None]] = [
+            (self._steps.tried(self._base, self.made_of(None), tokens), None)
+        ]
+        steps += [(self._tried(each, prompts[each.adapter.name]), each) for each in self._external]
         for step, each in steps:
             if not self._work.has(step):
                 base = base or self._trial(self._base)
                 if each is None:
                     base.logits(tokens)
                 else:
-                    own = prompts[each.source.name]
-                    name, path = each.source.name, self._work.folder / each.path
+                    own = prompts[each.adapter.name]
+                    name, path = each.adapter.name, self._work.folder / each.path
                     plain[own] = plain[own] if own in plain else base.logits(own)
                     refuse_without_effect(name, plain[own], base.logits(own, path))
                 self._work.keep(step)
             yield
 
-    def _tried(self, each: Placed, tokens: Sequence[int]) -> Step:
-        return self._steps.tried(each.path, self.made_of(each.source.name), tokens)
+    def _tried(self, each: BundledAdapter, tokens: Sequence[int]) -> Step:
+        return self._steps.tried(each.path, self.made_of(each.adapter.name), tokens)
 
     def _trial(self, path: str) -> Trial:
         return Trial(self._work.folder / path, self.cache)
 
 
-def _once(placed: tuple[Placed, ...], mode: Mode) -> list[Placed]:
+def _once(adapters: tuple[BundledAdapter, ...], mode: Mode) -> list[BundledAdapter]:
     """One adapter a file of this mode."""
-    return list({each.path: each for each in reversed(placed) if each.source.mode == mode}.values())[::-1]
+    return list({each.path: each for each in reversed(adapters) if each.adapter.mode == mode}.values())[::-1]
 
 
 def _some_tokens(plan: PromptPlan) -> tuple[int, ...]:

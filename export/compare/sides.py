@@ -87,7 +87,7 @@ class Side:
     @contextlib.contextmanager
     def _merged(self, adapter: AdapterSource) -> Iterator[Engine]:
         with self._folder(adapter.path, adapter.name) as folder:
-            source = replace(self._graphs.source, adapters=(replace(adapter, path=folder),))
+            source = replace(self._graphs.source, adapters=(adapter.model_copy(update={"path": folder}),))
             with OrtEngine(source, self._settings) as engine:
                 yield engine
 

@@ -93,6 +93,21 @@ def add_slots(
     return result
 
 
+def add_spare_inputs(folder: Path, like: Path) -> None:
+    """Rewrite model.onnx in `folder` with the slots' inputs of the one in `like` that it lacks; nothing reads them.
+
+    A graph of the first layers then takes the adapters of all layers.
+    """
+    model = ir.load(folder / MODEL)
+    own = {value.name for value in model.graph.inputs}
+    for value in ir.load(like / MODEL).graph.inputs:
+        if (value.name or "").startswith("lora.") and value.name not in own:
+            model.graph.inputs.append(ir.Value(name=value.name, shape=value.shape, type=value.type))
+    stage = folder / f"{MODEL}.partial"
+    ir.save(model, stage)  # external tensors stay references to model.onnx.data
+    stage.replace(folder / MODEL)
+
+
 def _places(graph: ir.Graph, heads: _Heads, *, packed: bool, extras: frozenset[Extra]) -> Iterator[_Place]:
     """In the graph's order, which follows the layers."""
     names = modules.in_layer(packed=packed)

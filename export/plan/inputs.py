@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.read import read_folder
+from dualtune_edge.export.plan.layout import BundledAdapter, ModelLayout, bundled_adapters
 from dualtune_edge.export.plan.recipes import AUTO, RECIPES, candidates
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput, read_toolsets, toolset_warnings
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
-from dualtune_edge.toolkit.bundle.manifest import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, STATES_DIR, Mode, Quantization
-from dualtune_edge.toolkit.bundle.parity import PARITY
+from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
 from dualtune_edge.toolkit.errors import SpecError
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in the bundle a model's files go: folders, and the file of its comparison with PEFT."""
-
-    model: str = MODEL_DIR
-    adapters: str = ADAPTERS_DIR
-    merged: str = MERGED_DIR
-    states: str = STATES_DIR
-    parity: str = PARITY
-
-    @classmethod
-    def below(cls, folder: str) -> Place:
-        """All in a folder of the model's own, laid out as the bundle is."""
-        return cls(*(f"{folder}/{name}" for name in astuple(cls())))
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class Inputs:
     toolset_template: Path | None
     warnings: tuple[str, ...]
     decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
-    place: Place = Place()
+    layout: ModelLayout = field(default_factory=ModelLayout)
 
     @property
     def adapters(self) -> tuple[AdapterInput, ...]:
@@ -63,6 +47,11 @@ class Inputs:
             for adapter in (source.selection, *source.arguments.values())
             if adapter is not None
         )
+
+    @property
+    def bundled_adapters(self) -> tuple[BundledAdapter, ...]:
+        """Every adapter with its path in the bundle."""
+        return tuple(bundled_adapters(self.adapters, self.layout))
 
     @property
     def kv_type(self) -> KvType:

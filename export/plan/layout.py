@@ -1,63 +1,56 @@
-"""Where in the bundle each adapter goes."""
+"""Where in the bundle the files of a model go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 
-from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.toolsets import AdapterInput
-from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
-from dualtune_edge.toolkit.bundle.manifest import AdapterEntry, CacheShape, Mode
+from dualtune_edge.toolkit.bundle.manifest import (
+    ADAPTERS_DIR,
+    MERGED_DIR,
+    MODEL_DIR,
+    STATES_DIR,
+    AdapterEntry,
+    Mode,
+)
+from dualtune_edge.toolkit.bundle.parity import PARITY
 from dualtune_edge.toolkit.files import safe_name
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An adapter and where in the bundle it goes. Stages with one adapter share its file."""
+class ModelLayout:
+    """Folders of one model in the bundle, and the file of its comparison with PEFT."""
 
-    source: AdapterInput
+    model: str = MODEL_DIR
+    adapters: str = ADAPTERS_DIR
+    merged: str = MERGED_DIR
+    states: str = STATES_DIR
+    parity: str = PARITY
+
+    @classmethod
+    def below(cls, folder: str) -> ModelLayout:
+        """The same names in a folder of one model."""
+        return cls(*(f"{folder}/{name}" for name in astuple(cls())))
+
+
+@dataclass(frozen=True)
+class BundledAdapter:
+    """An adapter and its path in the bundle."""
+
+    adapter: AdapterInput
     path: str
 
     @property
     def entry(self) -> AdapterEntry:
-        """As the manifest has it."""
-        source = self.source
-        return AdapterEntry(
-            name=source.name,
-            kind=source.kind,
-            toolset=source.toolset,
-            tool=source.tool,
-            mode=source.mode,
-            rank=source.rank,
-            scale=source.scale,
-            sha256=source.sha256,
-            path=self.path,
-        )
+        """Its entry in the manifest."""
+        return AdapterEntry.of(self.adapter, self.path)
 
 
-def places(inputs: Inputs) -> Iterator[Placed]:
-    """Every adapter with its place; equal ones share one."""
-    by_content: dict[tuple[str, Mode], str] = {}
-    for source in inputs.adapters:
-        name = safe_name(source.name)
-        place = inputs.place
-        own = f"{place.merged}/{name}" if source.mode == "merged" else f"{place.adapters}/{name}.onnx_adapter"
-        yield Placed(source, by_content.setdefault((source.sha256, source.mode), own))
-
-
-def model_source(inputs: Inputs, folder: Path, cache: CacheShape) -> ModelSource:
-    """What an engine opens of a model whose bundle grows in `folder`."""
-    checkpoint = inputs.checkpoint
-    return ModelSource(
-        folder=folder / inputs.place.model,
-        fingerprint=checkpoint.fingerprint,
-        cache=cache,
-        vocab_size=checkpoint.vocab_size,
-        context_length=checkpoint.context_length,
-        adapters=tuple(
-            AdapterSource(each.source.name, each.source.mode, folder / each.path, each.source.sha256)
-            for each in places(inputs)
-        ),
-    )
+def bundled_adapters(adapters: Iterable[AdapterInput], layout: ModelLayout) -> Iterator[BundledAdapter]:
+    """Every adapter with its path. Adapters of equal content and mode share a file."""
+    paths: dict[tuple[str, Mode], str] = {}
+    for adapter in adapters:
+        name = safe_name(adapter.name)
+        path = f"{layout.merged}/{name}" if adapter.mode == "merged" else f"{layout.adapters}/{name}.onnx_adapter"
+        yield BundledAdapter(adapter, paths.setdefault((adapter.sha256, adapter.mode), path))

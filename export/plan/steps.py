@@ -45,7 +45,7 @@ class Steps:
         files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         # model/, its model.onnx in the scratch folder: that is without slots.
-        self._model = inputs.place.model
+        self._model = inputs.layout.model
         self._transposed = inputs.transposed_slots
         self._read = (base.fingerprint, [(each.name, each.sha256) for each in inputs.adapters])
         self.kv_scales = _step("scales of the KV cache", self._read, files, list(kv_prompts), _machine())

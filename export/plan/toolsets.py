@@ -12,29 +12,20 @@ from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
-from dualtune_edge.toolkit.bundle.manifest import Kind, Mode
+from dualtune_edge.toolkit.bundle.manifest import AdapterIdentity, Kind, Mode
 from dualtune_edge.toolkit.errors import AdapterError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 
-@dataclass(frozen=True)
-class AdapterInput:
-    """An adapter that was read and found good. Its tensors are read again when they are written.
+class AdapterInput(AdapterIdentity):
+    """An adapter that was read and checked. Its tensors are read again when they are written.
 
-    Holding the tensors of forty adapters would take the memory of another base model.
+    The tensors of forty adapters take the memory of another base model.
     """
 
-    name: str
-    kind: Kind
-    toolset: str
-    tool: str | None
-    mode: Mode
     folder: Path
-    rank: int
-    scale: float
-    sha256: str
     template: TemplateText | None
     extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
     plain: bool  # LoRA and nothing else
@@ -51,7 +42,7 @@ class AdapterInput:
             raise AdapterError(
                 str(self.folder),
                 found=f"content {weights.sha256[:12]}…, which was {self.sha256[:12]}… a moment ago",
-                expected="an adapter that stays as it is during the export",
+                expected="an adapter that does not change during the export",
                 fix="Wait until its training has ended, then export again.",
             )
         return weights

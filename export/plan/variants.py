@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from dualtune_edge.export.plan.inputs import Inputs, Place, mode_for, quantization_for, with_modes
+from dualtune_edge.export.plan.inputs import Inputs, mode_for, quantization_for, with_modes
+from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.recipes import AUTO
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, PROFILES_DIR, VARIANTS_DIR, ModelEntry, Variant
 from dualtune_edge.toolkit.errors import ProfileError, SpecError
@@ -25,7 +26,7 @@ from dualtune_edge.toolkit.files import safe_name
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model to build: `inputs` are the bundle's, with this model's quantization, modes and place."""
+    """A model to build: `inputs` are the bundle's, with this model's quantization, modes and layout."""
 
     name: str
     inputs: Inputs
@@ -52,9 +53,9 @@ class StaticExporter(Protocol):
         """
 
     def export(
-        self, model: ModelPlan, plans: Plans, work: Work, stages: Stages, *, states_mb: int | None
+        self, model: ModelPlan, plans: Plans, work: Work, progress: Progress, *, states_mb: int | None
     ) -> tuple[ModelEntry, tuple[str, ...]]:
-        """Build below `model.inputs.place` in the work folder, and tell what came of it, and warnings.
+        """Build below `model.inputs.layout` in the work folder, and tell what came of it, and warnings.
 
         `states_mb`: the most MB of prefix states; None: all.
 
@@ -87,7 +88,7 @@ def plan_models(spec: ExportSpec, inputs: Inputs, exporters: Exporters) -> tuple
         same = next((index for index, plan in enumerate(plans) if _same(plan.inputs, wanted)), None)
         if same is None:
             name = safe_name(profile.name)
-            plans.append(ModelPlan(name, replace(wanted, place=_place(name, wanted, plans)), (profile,)))
+            plans.append(ModelPlan(name, replace(wanted, layout=_layout(name, wanted, plans)), (profile,)))
         else:
             plans[same] = replace(plans[same], profiles=(*plans[same].profiles, profile))
     _refuse_auto_for_several(spec, plans)
@@ -169,9 +170,9 @@ def _modes(inputs: Inputs) -> tuple[str, ...]:
     return tuple(adapter.mode for adapter in inputs.adapters)
 
 
-def _place(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> Place:
+def _layout(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> ModelLayout:
     """Its own folder, but for what an earlier model makes just so."""
-    own = Place.below(f"{VARIANTS_DIR}/{name}")
+    own = ModelLayout.below(f"{VARIANTS_DIR}/{name}")
     if _form(wanted) == "static":
         return own
     for plan in plans:
@@ -179,11 +180,11 @@ def _place(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> Place:
         if _form(other) == "static":
             continue
         if (other.quantization, other.kv_type) == (wanted.quantization, wanted.kv_type):
-            own = replace(own, merged=other.place.merged)
+            own = replace(own, merged=other.layout.merged)
             if _extras(other) == _extras(wanted):
-                own = replace(own, model=other.place.model, adapters=other.place.adapters)
+                own = replace(own, model=other.layout.model, adapters=other.layout.adapters)
         elif not _extras(other) | _extras(wanted):  # the slots of the layers' modules are the same in every graph
-            own = replace(own, adapters=other.place.adapters)
+            own = replace(own, adapters=other.layout.adapters)
     return own
 
 

@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from dualtune_edge.export.plan.entries import base_info
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import places
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
 from dualtune_edge.export.plan.steps import PACKAGES
-from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     PROMPTS_DIR,
     SEAL,
-    BaseInfo,
-    CacheShape,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -44,28 +41,15 @@ def write_parity(report: ParityReport, path: Path) -> None:
     path.write_bytes((report.model_dump_json() + "\n").encode())
 
 
-def model_entry(
-    name: str, inputs: Inputs, plans: Plans, *, cache: CacheShape, states: Mapping[str, StateEntry]
-) -> ModelEntry:
-    """A model with a dynamic graph.
-
-    Args:
-        name: its name.
-        inputs: what it is made of.
-        plans: the stages.
-        cache: its graphs' KV cache.
-        states: stage's name → the state of its prefix.
-
-    """
-    return ModelEntry(
-        name=name,
-        folder=inputs.place.model,
-        graph=DynamicGraph(),
-        quantization=inputs.quantization,
-        cache=cache,
-        adapters=tuple(each.entry for each in places(inputs)),
-        states=tuple({entry.path: entry for entry in states.values()}.values()),
-        stage_states={prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states},
+def with_states(entry: ModelEntry, plans: Plans, states: Mapping[str, StateEntry]) -> ModelEntry:
+    """The model with its prefix states, by the name of the stage."""
+    return entry.model_copy(
+        update={
+            "states": tuple({state.path: state for state in states.values()}.values()),
+            "stage_states": {
+                prompt_path(stage): states[stage.name].path for stage in plans.stages if stage.name in states
+            },
+        }
     )
 
 
@@ -88,15 +72,7 @@ def write_manifest(
         raise TypeError("the primary model's graph is a dynamic one")
     manifest = Manifest(
         version=2 if variants else 1,
-        base=BaseInfo(
-            name=checkpoint.name,
-            architecture=checkpoint.architecture.name,
-            fingerprint=checkpoint.fingerprint,
-            task=checkpoint.task,
-            context_length=checkpoint.context_length,
-            vocab_size=checkpoint.vocab_size,
-            end_of_turn=checkpoint.end_of_turn,
-        ),
+        base=base_info(checkpoint),
         tokenizer=TokenizerInfo(
             fingerprint=checkpoint.tokenizer_sha256,
             vocab_size=checkpoint.tokenizer.get_vocab_size(),

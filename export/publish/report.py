@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualtune_edge.export.work.progress import StageReport
+from dualtune_edge.export.work.progress import PhaseReport
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.bundle.sharing import VariantSize
 from dualtune_edge.toolkit.frozen import Frozen
@@ -28,7 +28,7 @@ class ExportReport(Frozen):
 
     path: str
     seconds: float
-    stages: tuple[StageReport, ...]
+    phases: tuple[PhaseReport, ...]
     reused: tuple[str, ...]
     sizes: Sizes
     variants: tuple[VariantSize, ...]

@@ -9,7 +9,6 @@ from typing import Final
 from dualtune_edge.export.adapter.merge import merged_weights
 from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import places
 from dualtune_edge.export.plan.prompts import ROOM, PlannedStage, Plans
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.plan.toolsets import AdapterInput
@@ -19,7 +18,8 @@ from dualtune_edge.export.qnn.compile import compile_contexts
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.states import with_states
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
 from dualtune_edge.runtime.engines.qnn import Htp, compiler, find_htp
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
@@ -84,7 +84,7 @@ class QnnExporter:
                 )
 
     def export(
-        self, model: ModelPlan, plans: Plans, work: Work, stages: Stages, *, states_mb: int | None
+        self, model: ModelPlan, plans: Plans, work: Work, progress: Progress, *, states_mb: int | None
     ) -> tuple[ModelEntry, tuple[str, ...]]:
         """Build, calibrate and compile the graphs of the base and of each adapter, and compute their prefix states.
 
@@ -96,27 +96,27 @@ class QnnExporter:
         (profile,) = model.profiles
         form, quantization, _ = _parts(profile)
         inputs = model.inputs
-        placed = tuple(places(inputs))
-        paths = {each.source.name: each.path for each in placed}
+        bundled = inputs.bundled_adapters
+        paths = {each.adapter.name: each.path for each in bundled}
         build = _Build(inputs, plans, work, profile)
-        with stages.stage("compile for HTP", 1 + len(set(paths.values()))) as stage:
-            contexts = [build.make(inputs.place.model, ())]
-            stage.advance()
+        with progress.phase(PhaseName.STATIC, 1 + len(set(paths.values()))) as phase:
+            contexts = [build.make(inputs.layout.model, ())]
+            phase.advance()
             for path in dict.fromkeys(paths.values()):
                 sharing = tuple(each for each in inputs.adapters if paths[each.name] == path)
                 made = build.make(path, sharing)
                 contexts += [made.model_copy(update={"adapter": each.name}) for each in sharing]
-                stage.advance()
+                phase.advance()
         entry = ModelEntry(
             name=model.name,
-            folder=inputs.place.model,
+            folder=inputs.layout.model,
             graph=form,
             quantization=quantization,
             cache=inputs.checkpoint.cache.model_copy(update={"dtype": "int16"}),
-            adapters=tuple(each.entry for each in placed),
+            adapters=tuple(each.entry for each in bundled),
             contexts=tuple(contexts),
         )
-        return with_states(entry, inputs, plans, work, made_of=build.keys, budget=states_mb, stages=stages)
+        return with_states(entry, inputs, plans, work, made_of=build.keys, budget=states_mb, progress=progress)
 
 
 class _Build:

@@ -6,17 +6,17 @@ The NPU's own are a few steps from these (docs/profiles.md, "Qualcomm's NPU"): b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
+from dualtune_edge.export.plan.entries import model_source
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import model_source
 from dualtune_edge.export.plan.prompts import Plans, prompt_path
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.states.write import Prefix, affordable, prefixes_of, tell_left_out
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
@@ -35,7 +35,7 @@ def with_states(
     *,
     made_of: Mapping[str | None, str],
     budget: int | None,
-    stages: Stages,
+    progress: Progress,
 ) -> tuple[ModelEntry, tuple[str, ...]]:
     """Compute and write the states that are not there yet; the model with them, and warnings.
 
@@ -46,19 +46,19 @@ def with_states(
         work: the bundle.
         made_of: adapter (None: the base) → key of the step that made its graphs.
         budget: the most MB to write; None: all. The choices come first.
-        stages: shows the progress.
+        progress: shows a bar.
 
     Raises:
         EngineError: a graph fails.
 
     """
-    model = replace(model_source(inputs, work.folder, entry.cache), graph=entry.graph)
-    prefixes, dtype = prefixes_of(plans, model, inputs.place.states), entry.cache.dtype
+    model = model_source(inputs, work.folder, entry)
+    prefixes, dtype = prefixes_of(plans, model, inputs.layout.states), entry.cache.dtype
     kept = list(affordable(prefixes, model, dtype, budget))
     found: dict[str, StateEntry] = {}  # by the stage's prompt
     if kept:
-        (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
-        with stages.stage("prefix states", len(kept)) as progress:
+        (work.folder / inputs.layout.states).mkdir(parents=True, exist_ok=True)
+        with progress.phase(PhaseName.STATES, len(kept)) as phase:
             for prefix in kept:
                 step = Steps(inputs).state(prefix.path, [made_of[prefix.adapter]], prefix.tokens, dtype)
                 if not work.has(step):
@@ -67,7 +67,7 @@ def with_states(
                     work.keep(step, work.folder / prefix.path, value=state.model_dump_json())
                 state = StateEntry.model_validate_json(work.value(step))
                 found |= {prompt_path(stage): state for stage in prefix.stages}
-                progress.advance()
+                phase.advance()
     states = tuple({each.path: each for each in found.values()}.values())
     entry = entry.model_copy(
         update={"states": states, "stage_states": {prompt: each.path for prompt, each in found.items()}}

@@ -14,14 +14,15 @@ import numpy as np
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.calibration import Case
+from dualtune_edge.export.plan.entries import dynamic_model, model_source
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.layout import model_source
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 from dualtune_edge.export.plan.spec import ExportSpec, StatesType
 from dualtune_edge.export.plan.subjects import Subject, subjects
 from dualtune_edge.export.states.rounded import Rounder
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.phases import PhaseName
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
@@ -61,7 +62,7 @@ def write_states(
     spec: ExportSpec,
     calibration: Sequence[Case],
     budget: int | None,
-    stages: Stages,
+    progress: Progress,
 ) -> States:
     """Compute and write the states of a bundle's prefixes that are not there yet.
 
@@ -73,7 +74,7 @@ def write_states(
         spec: in which type they are stored, and how that is judged.
         calibration: the user's own conversations.
         budget: the most MB to write; None: all. The choices come first: every call makes one.
-        stages: shows the progress.
+        progress: shows a bar.
 
     Raises:
         EngineError: a graph fails.
@@ -81,14 +82,14 @@ def write_states(
 
     """
     model = graphs.source
-    prefixes = prefixes_of(plans, model, inputs.place.states)
+    prefixes = prefixes_of(plans, model, inputs.layout.states)
     rounding = _Rounding(inputs, plans, spec, calibration)
     kept = list(affordable(prefixes, model, rounding.widest, budget))
     entries: dict[str, StateEntry] = {}
     judged: list[StateParity] = []
     if kept:
-        (work.folder / inputs.place.states).mkdir(parents=True, exist_ok=True)
-        with stages.stage("prefix states", len(kept)) as progress, contextlib.ExitStack() as opened:
+        (work.folder / inputs.layout.states).mkdir(parents=True, exist_ok=True)
+        with progress.phase(PhaseName.STATES, len(kept)) as phase, contextlib.ExitStack() as opened:
             writer: _Writer | None = None
             for prefix in sorted(kept, key=lambda each: _is_merged(model, each.adapter)):  # one graph is open at a time
                 step = graphs.state(prefix.path, prefix.adapter, prefix.tokens, rounding.settings(graphs, prefix.names))
@@ -98,7 +99,7 @@ def write_states(
                         model,
                         work.folder,
                         graphs.paths,
-                        inputs.place.model,
+                        inputs.layout.model,
                         rounding.rounder(),
                     )
                     work.clear(work.folder / prefix.path)
@@ -107,16 +108,16 @@ def write_states(
                 found = _Kept.model_validate_json(work.value(step))
                 entries |= dict.fromkeys(prefix.names, found.entry)
                 judged += [found.parity] if found.parity else []
-                progress.advance()
+                phase.advance()
     left_out = tell_left_out(prefixes[len(kept) :], model, rounding.widest)
     return States(entries, tuple(judged), (*left_out, *_exact(judged)))
 
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
     """Tokens of each state that will be written, and the most bytes that all of them take."""
-    model = model_source(inputs, Path(), inputs.checkpoint.cache)
+    model = model_source(inputs, Path(), dynamic_model(inputs, inputs.checkpoint.cache))
     widest = _Rounding(inputs, plans, spec, ()).widest
-    kept = list(affordable(prefixes_of(plans, model, inputs.place.states), model, widest, spec.prefix_states_mb))
+    kept = list(affordable(prefixes_of(plans, model, inputs.layout.states), model, widest, spec.prefix_states_mb))
     return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
 
 

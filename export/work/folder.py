@@ -59,7 +59,7 @@ class Work:
     Args:
         output: the bundle's folder; nothing may be there yet.
         reuse: an earlier bundle, from which parts with equal keys are copied.
-        tell_kept: given the folder and its bytes, where it stays.
+        on_kept: given the folder and its bytes, where it stays.
 
     Raises:
         OutputError: something is at `output`, another export to it is at work, or it cannot be written.
@@ -69,11 +69,11 @@ class Work:
     """
 
     def __init__(
-        self, output: Path, reuse: Path | None = None, *, tell_kept: Callable[[Path, int], None] = lambda *_: None
+        self, output: Path, reuse: Path | None = None, *, on_kept: Callable[[Path, int], None] = lambda *_: None
     ) -> None:
         self._output, self._root = output, partial(output)
         self.folder = self._root / _BUNDLE
-        self._reuse, self._tell_kept = reuse, tell_kept
+        self._reuse, self._on_kept = reuse, on_kept
         self._others = parts_of(reuse) if reuse else {}
         self._used: dict[str, bool] = {}  # key → whether the part was there already
         self._aside: set[str] = set()  # keys among them that the bundle goes without
@@ -109,7 +109,7 @@ class Work:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()
         if not done:
-            self._tell_kept(self._root, sum(part.size for part in self._parts.values()))
+            self._on_kept(self._root, sum(part.size for part in self._parts.values()))
         cause = error
         while cause and not _lacks_room(cause):
             cause = cause.__cause__

@@ -1,4 +1,4 @@
-"""Stages as they go by: a bar for whoever watches, seconds and peak memory for the report."""
+"""The progress of an export: a bar for each phase on a terminal, seconds and peak memory for the report."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from typing import Final, Self
 
 import psutil
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from dualtune_edge.export.work.memory import give_back
+from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.toolkit.frozen import Frozen
 
-_INTERVAL: Final = 0.05  # seconds between two looks at the memory
+_INTERVAL: Final = 0.05  # seconds between two samples of the memory
 
 
-class StageReport(Frozen):
-    """One stage's cost. `peak_mb` is the process's largest resident memory during it, in MB (1e6 bytes)."""
+class PhaseReport(Frozen):
+    """What one phase cost. `peak_mb`: the largest resident memory of the process during it, in MB (1e6 bytes)."""
 
     name: str
     seconds: float
     peak_mb: float
 
 
-class Stage:
-    """One running stage."""
+class Phase:
+    """One running phase."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, bars: Bars, task: TaskID) -> None:
+        self._bars, self._task = bars, task
 
     def advance(self) -> None:
-        """One of its steps is done."""
-        self._bar.advance(self._task)
+        """Count one finished step."""
+        self._bars.advance(self._task)
 
 
-class Stages:
-    """Times stages, samples memory, and shows bars on the console if someone can see them.
+class Progress:
+    """Times the phases, samples memory, and draws a bar for each phase if the console is a terminal.
 
     A context manager: the bars and the sampling thread live as long as it is open.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr)  # this one, also while a stage leads sys.stderr elsewhere
+        self._console = console or Console(file=sys.stderr)  # keeps the stream while a phase redirects sys.stderr
         self._memory = _PeakMemory()
-        self._bar = Progress(
+        self._bars = Bars(
             TextColumn("{task.description:<28}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -57,38 +59,38 @@ class Stages:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._reports: list[StageReport] = []
-        self._of = ""
+        self._reports: list[PhaseReport] = []
+        self._label = ""
 
     def __enter__(self) -> Self:
         self._memory.start()
-        self._bar.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._bars.stop()
         self._memory.stop()
 
     @property
-    def reports(self) -> tuple[StageReport, ...]:
-        """The stages that ended well, in order."""
+    def reports(self) -> tuple[PhaseReport, ...]:
+        """The phases that ended without an error, in order."""
         return tuple(self._reports)
 
     @contextlib.contextmanager
-    def of(self, what: str) -> Iterator[None]:
-        """While it is open, stages are told as those of `what`; empty: they need not be told apart."""
-        before, self._of = self._of, f"{what}: " if what else ""
+    def labelled(self, label: str) -> Iterator[None]:
+        """Put `label` before the names of the phases that begin meanwhile; an empty label changes nothing."""
+        before, self._label = self._label, f"{label}: " if label else ""
         try:
             yield
         finally:
-            self._of = before
+            self._label = before
 
     @contextlib.contextmanager
-    def stage(self, name: str, steps: int = 1) -> Iterator[Stage]:
-        """Run one stage of so many steps. What libraries print meanwhile, bars of their own too, goes nowhere."""
-        name = f"{self._of}{name}"
-        task = self._bar.add_task(name, total=steps)
-        give_back()  # else each stage is told with what the one before has left
+    def phase(self, name: PhaseName, steps: int = 1) -> Iterator[Phase]:
+        """Run one phase of `steps` steps. Output of libraries, and their own progress bars, are discarded meanwhile."""
+        labelled = f"{self._label}{name}"
+        task = self._bars.add_task(labelled, total=steps)
+        give_back()  # memory that the phase before left is not this one's
         self._memory.reset()
         start = time.perf_counter()
         with (
@@ -96,14 +98,14 @@ class Stages:
             contextlib.redirect_stdout(nowhere),
             contextlib.redirect_stderr(nowhere),
         ):
-            yield Stage(self._bar, task)
+            yield Phase(self._bars, task)
         seconds = time.perf_counter() - start
-        self._bar.update(task, completed=steps)
-        self._reports.append(StageReport(name=name, seconds=round(seconds, 3), peak_mb=self._memory.peak_mb()))
+        self._bars.update(task, completed=steps)
+        self._reports.append(PhaseReport(name=labelled, seconds=round(seconds, 3), peak_mb=self._memory.peak_mb()))
 
 
 class _PeakMemory:
-    """The process's largest resident set since the last reset, by looking every few ms."""
+    """The largest resident memory of the process since the last reset, sampled every few ms."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -120,15 +122,15 @@ class _PeakMemory:
 
     def reset(self) -> None:
         self._peak = 0
-        self._look()
+        self._sample()
 
     def peak_mb(self) -> float:
-        self._look()
+        self._sample()
         return round(self._peak / 1e6, 1)
 
     def _watch(self) -> None:
         while not self._stopped.wait(_INTERVAL):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._peak = max(self._peak, self._process.memory_info().rss)

@@ -84,7 +84,7 @@ class Bundle:
     @property
     def model(self) -> ModelSource:
         """What an engine opens."""
-        return ModelSource.of(self.manifest, self.root, self.entry)
+        return ModelSource.of(self.manifest.base, self.root, self.entry, self.manifest.files)
 
     @property
     def size_bytes(self) -> int:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
-from dualtune_edge.toolkit.bundle.manifest import CacheShape, ContextBinary, Manifest, Mode, ModelEntry, Quantization
+from dualtune_edge.toolkit.bundle.manifest import (
+    AdapterEntry,
+    AdapterIdentity,
+    BaseInfo,
+    CacheShape,
+    ContextBinary,
+    FileEntry,
+    ModelEntry,
+    Quantization,
+)
 from dualtune_edge.toolkit.errors import EngineError
 
 
-@dataclass(frozen=True)
-class AdapterSource:
-    """One adapter: `path` is the .onnx_adapter file (external) or the graph's folder (merged)."""
+class AdapterSource(AdapterIdentity):
+    """An adapter on this machine: `path` is the .onnx_adapter file (external) or the graph's folder (merged)."""
 
-    name: str
-    mode: Mode
     path: Path
-    sha256: str
+
+    @classmethod
+    def of(cls, entry: AdapterEntry, root: Path) -> AdapterSource:
+        """An adapter of the bundle in the folder `root`."""
+        return cls.model_validate({**dict(entry), "path": root / entry.path})
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,16 @@ class ModelSource:
     hashes: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of files that were verified
 
     @classmethod
-    def of(cls, manifest: Manifest, root: Path, entry: ModelEntry | None = None) -> ModelSource:
-        """A model of a verified bundle; `root` is the bundle's folder. `entry`: by default the primary model."""
-        base, entry = manifest.base, entry or manifest.primary
-        adapters = tuple(AdapterSource(each.name, each.mode, root / each.path, each.sha256) for each in entry.adapters)
+    def of(cls, base: BaseInfo, root: Path, entry: ModelEntry, files: Iterable[FileEntry] = ()) -> ModelSource:
+        """A model of a bundle.
+
+        Args:
+            base: the base model.
+            root: the bundle's folder.
+            entry: the model.
+            files: those that were verified.
+
+        """
         quantization = entry.quantization
         return cls(
             folder=root / entry.folder,
@@ -52,12 +68,12 @@ class ModelSource:
             cache=entry.cache,
             vocab_size=base.vocab_size,
             context_length=base.context_length,
-            adapters=adapters,
+            adapters=tuple(AdapterSource.of(adapter, root) for adapter in entry.adapters),
             int8_activations=isinstance(quantization, Quantization) and quantization.accuracy_level == 4,
             graph=entry.graph,
             contexts=entry.contexts,
             root=root,
-            hashes={root / each.path: each.sha256 for each in manifest.files},
+            hashes={root / file.path: file.sha256 for file in files},
         )
 
     def adapter(self, name: str) -> AdapterSource:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import pytest
+from dualtune_edge_kit.bare_adapter import bare_adapter
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
@@ -73,13 +74,13 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
         weights = read_adapter(root / adapter, checkpoint, "external")
         path = root / f"{name}-{adapter}.onnx_adapter"
         write_adapter(weights, slots, path)
-        adapters.append(AdapterSource(adapter, "external", path, weights.sha256))
+        adapters.append(bare_adapter(adapter, path, weights.sha256))
     weights = read_adapter(root / "wide", checkpoint, "merged")
     merge(checkpoint, weights, root / f"{name}-weights")
     build_graph(
         checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True)
     )
-    adapters.append(AdapterSource("merged", "merged", root / f"{name}-merged", weights.sha256))
+    adapters.append(bare_adapter("merged", root / f"{name}-merged", weights.sha256, "merged"))
     return _source(root / name, checkpoint, tuple(adapters))
 
 
@@ -107,7 +108,9 @@ def _with_int8_cache(root: Path, source: ModelSource, measured: ModelSource) -> 
     for folder in (source.folder, *(each.path for each in source.adapters if each.mode == "merged")):
         copies[folder] = shutil.copytree(folder, root / f"{folder.name}-int8-cache")
         store_kv_in_int8(copies[folder], scales)
-    adapters = tuple(replace(each, path=copies.get(each.path, each.path)) for each in source.adapters)
+    adapters = tuple(
+        adapter.model_copy(update={"path": copies.get(adapter.path, adapter.path)}) for adapter in source.adapters
+    )
     cache = source.cache.model_copy(update={"dtype": "int8", "scales": "0" * 64})
     return replace(source, folder=copies[source.folder], adapters=adapters, cache=cache)
 
@@ -142,7 +145,7 @@ def _export_static(root: Path, name: str, quantization: QdqQuantization | None) 
         if not path.exists():
             with merged_weights(checkpoint, read, scratch=root) as weights:
                 build_static(checkpoint, path, STATIC, quantization, prompts=prompts, weights=weights)
-        adapters.append(AdapterSource(adapter, "merged", path, read.sha256 if adapter != "merged" else "another"))
+        adapters.append(bare_adapter(adapter, path, read.sha256 if adapter != "merged" else "another", "merged"))
     cache = checkpoint.cache.model_copy(update={"dtype": "int16" if quantization else "float32"})
     return replace(_source(root / name, checkpoint, tuple(adapters)), graph=STATIC, cache=cache)
 

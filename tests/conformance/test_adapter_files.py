@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from dualtune_edge_kit.bare_adapter import bare_adapter
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.toolkit.errors import EngineError
 
@@ -40,7 +41,7 @@ def write(path: Path, tensors: Tensors) -> None:
 
 
 def with_adapter(source: ModelSource, path: Path) -> ModelSource:
-    return replace(source, adapters=(AdapterSource("odd", "external", path, "content"),))
+    return replace(source, adapters=(bare_adapter("odd", path, "content"),))
 
 
 def test_slots_that_a_file_leaves_out_add_nothing(fp32: ModelSource, kind: EngineKind, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_refused_adapter_stays_refused_and_leaves_the_rest_usable(fp32: ModelS
     """genai: onnxruntime refuses to open at all."""
     path = tmp_path / "odd.onnx_adapter"
     write(path, pair(outputs=65))
-    odd = AdapterSource("odd", "external", path, "content")
+    odd = bare_adapter("odd", path, "content")
     with open_engine(replace(fp32, adapters=(*fp32.adapters, odd)), SETTINGS, "genai") as engine:
         engine.use("wide")
         expected = engine.forward(TOKENS)

@@ -8,14 +8,14 @@ from dualtune_edge import cli
 from dualtune_edge.export import command
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport, Sizes
-from dualtune_edge.export.work.progress import StageReport
+from dualtune_edge.export.work.progress import PhaseReport
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
 REPORT = ExportReport(
     path="bundle",
     seconds=12.3,
-    stages=(StageReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
+    phases=(PhaseReport(name="plan prompts", seconds=0.1, peak_mb=100.0),),
     reused=(),
     sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, variants=0, total=3_000_100),
     variants=(),
@@ -41,10 +41,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
     calls: list[tuple[ExportSpec, Path]] = []
 
     def run(
-        spec: ExportSpec, output: Path, *, tell_parity: Callable[[str, ParityReport], None], **_: object
+        spec: ExportSpec, output: Path, *, on_comparison: Callable[[str, ParityReport], None], **_: object
     ) -> ExportReport:
         calls.append((spec, output))
-        tell_parity("model", REPORT.parity)
+        on_comparison("model", REPORT.parity)
         return REPORT
 
     monkeypatch.setattr(command, "run", run)

@@ -20,7 +20,8 @@ from dualtune_edge.export.estimate import Estimate, StageNeed
 from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.export.plan.inputs import Place, read_inputs
+from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
@@ -122,7 +123,7 @@ def test_nothing_is_written_and_the_truth_is_below(
     assert max(largest) > report.sizes.total  # the graphs in float32
     assert max(largest) <= said.disk
     needs = {stage.name: stage for stage in said.stages}
-    assert {stage.name for stage in report.stages} - needs.keys() == {"plan prompts", "add LoRA slots"}
+    assert {phase.name for phase in report.phases} - needs.keys() == {"plan prompts", "add LoRA slots"}
 
 
 def test_more_asked_for_is_more_needed(spec: ExportSpec, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_what_variants_share_counts_once(spec: ExportSpec, tmp_path: Path) -> No
     both = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [inputs])
     own = sum(stage.disk for stage in alone.stages if stage.name in {"prefix states", "write manifest"})
     assert both.bundle == alone.bundle + own
-    elsewhere = replace(inputs, place=Place.below("variants/other"))
+    elsewhere = replace(inputs, layout=ModelLayout.below("variants/other"))
     apart = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [elsewhere])
     assert apart.bundle == 2 * alone.bundle
 
@@ -198,7 +199,7 @@ def test_room_that_ends_meanwhile_is_told_by_name(
     kept: list[Path] = []
     monkeypatch.setattr(graphs, "write_adapter", write_adapter)
     with pytest.raises(RoomError, match="--dry-run"):
-        run.run(spec, tmp_path / "bundle", tell_kept=lambda folder, _: kept.append(folder))
+        run.run(spec, tmp_path / "bundle", on_kept=lambda folder, _: kept.append(folder))
     assert list(tmp_path.iterdir()) == kept == [tmp_path / ".bundle.partial"]
 
 

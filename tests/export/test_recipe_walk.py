@@ -69,7 +69,7 @@ def export(
 ) -> ExportReport:
     path = desk / "dualtune.yaml"
     path.write_text(SPEC % (quantization, max_kl), encoding="utf-8")
-    return run.run(read_spec(path), output, tell_parity=tell)
+    return run.run(read_spec(path), output, on_comparison=tell)
 
 
 @pytest.fixture(scope="module")

@@ -225,13 +225,13 @@ def _search(og: Any, model: Any) -> Any:
 
 def test_the_report_tells_every_stage_and_size(exported: Exported) -> None:
     report, merges = exported.report, any(adapter.mode == "merged" for adapter in exported.manifest.adapters)
-    names = [stage.name for stage in report.stages]
+    names = [phase.name for phase in report.phases]
     assert names == [
         "read and check", "plan prompts", "build the base graph", "add LoRA slots", "write adapters",
         *(["merge adapters"] if merges else []), "try out", "compare with PEFT", "prefix states",
         "write manifest",
     ]  # fmt: skip
-    assert all(stage.seconds >= 0 and stage.peak_mb > 0 for stage in report.stages)
+    assert all(phase.seconds >= 0 and phase.peak_mb > 0 for phase in report.phases)
     assert report.sizes.total == sum(path.stat().st_size for path in exported.bundle.rglob("*") if path.is_file())
     assert (report.sizes.merged > 0) == merges
     assert report.path == str(exported.bundle)
@@ -524,7 +524,7 @@ def test_an_adapter_that_is_written_wrong_is_refused(
     real = graphs.write_adapter
     monkeypatch.setattr(graphs, "write_adapter", write_adapter)
     with pytest.raises(ParityError, match="before quantization") as caught:
-        run.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", tell_parity=tell)
+        run.run(read_spec(desk / "external.yaml"), tmp_path / "out" / "bundle", on_comparison=tell)
     assert caught.value.where == "adapter arguments.files.read"
     assert [len(report.stages) for report in told] == [4]
     assert not (tmp_path / "out" / "bundle").exists()

@@ -109,7 +109,7 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
         "size_bytes", "parity", "variants", "here", "simulated",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
-        {"name", "kind", "mode", "rank", "scale", "sha256"}
+        {"name", "kind", "toolset", "tool", "mode", "rank", "scale", "sha256"}
     ] * len(manifest.adapters)
     assert summary["size_bytes"] == sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
     assert [toolset["name"] for toolset in summary["toolsets"]] == ["files", "git"]

@@ -123,8 +123,11 @@ class CacheShape(Frozen):
         return {name: value for name, value in dump(self).items() if value is not None}
 
 
-class AdapterEntry(Frozen):
-    """One LoRA adapter. `rank` and `scale` are its config's own (a pattern may change them for single modules)."""
+class AdapterIdentity(Frozen):
+    """Which LoRA adapter: what it answers, how it is held, and what it holds.
+
+    `rank` and `scale` are those of its config; a pattern may change them for single modules.
+    """
 
     name: str
     kind: Kind
@@ -134,7 +137,22 @@ class AdapterEntry(Frozen):
     rank: int
     scale: float
     sha256: str  # over the adapter's tensors and what of its config changes the mathematics
+
+    @property
+    def identity(self) -> AdapterIdentity:
+        """These fields alone, of a type that adds to them."""
+        return AdapterIdentity.model_validate({name: getattr(self, name) for name in AdapterIdentity.model_fields})
+
+
+class AdapterEntry(AdapterIdentity):
+    """An adapter of the bundle."""
+
     path: str  # external: the .onnx_adapter file; merged: the graph's folder; one adapter of several stages is one file
+
+    @classmethod
+    def of(cls, adapter: AdapterIdentity, path: str) -> AdapterEntry:
+        """The adapter at this path of the bundle."""
+        return cls.model_validate({**dict(adapter.identity), "path": path})
 
 
 class StateKey(Frozen):

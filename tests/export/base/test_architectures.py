@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime_genai
 import pytest
 import torch
+from dualtune_edge_kit.bare_adapter import bare_adapter
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from numpy.typing import NDArray
 from peft import PeftModel
@@ -168,7 +169,7 @@ def test_base_and_an_adapter_on_every_module_are_exact(
     slots = add_slots(graph, packed=checkpoint.architecture.packed)
     assert weights.pairs.keys() == slots.modules  # PEFT finds all modules that have a slot, and no other
     write_adapter(weights, slots, file)
-    opened = source(checkpoint, graph, AdapterSource("a", "external", file, weights.sha256))
+    opened = source(checkpoint, graph, bare_adapter("a", file, weights.sha256))
     base, adapted = reference(checkpoint), reference(checkpoint, adapter)
     assert max(differences(rows(opened), base)) < 1e-4
     assert max(differences(rows(opened, "a"), adapted)) < 1e-4
@@ -183,7 +184,7 @@ def test_int4_is_nearest_to_its_adapter(checkpoint: Checkpoint, make_adapter: Ma
     graph, file = tmp_path / "graph", tmp_path / "a.onnx_adapter"
     build_graph(checkpoint, graph, Quantization())
     write_adapter(weights, add_slots(graph, packed=checkpoint.architecture.packed), file)
-    opened = source(checkpoint, graph, AdapterSource("a", "external", file, weights.sha256))
+    opened = source(checkpoint, graph, bare_adapter("a", file, weights.sha256))
     found = rows(opened, "a")
     own, other = (
         np.mean([np.corrcoef(row, expected[end - 1])[0, 1] for row, end in zip(found, CUTS[1:], strict=True)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from dualtune_edge_kit.bare_adapter import bare_adapter
 
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint
@@ -18,7 +19,7 @@ from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.engines.engine import Engine, open_engine
 from dualtune_edge.toolkit.bundle.manifest import Quantization
@@ -55,7 +56,7 @@ def _export(checkpoint: Checkpoint, folders: dict[str, Path], folder: Path, bits
             pairs = {module: replace(pair, scale=2 * pair.scale) for module, pair in weights.pairs.items()}
             weights = replace(weights, pairs=pairs)
         write_adapter(weights, slots, folder / f"{name}.onnx_adapter")
-        adapters.append(AdapterSource(name, "external", folder / f"{name}.onnx_adapter", f"{name} {weights.sha256}"))
+        adapters.append(bare_adapter(name, folder / f"{name}.onnx_adapter", f"{name} {weights.sha256}"))
     return ModelSource(
         folder / "model", checkpoint.fingerprint, checkpoint.cache, checkpoint.vocab_size, checkpoint.context_length,
         tuple(adapters),

@@ -8,7 +8,8 @@ import pytest
 
 from dualtune_edge.export import budget, run
 from dualtune_edge.export.budget import planned_weights, refuse_built_over_budget
-from dualtune_edge.export.plan.inputs import Place, read_inputs
+from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.plan.variants import plan_models
 from dualtune_edge.export.publish.report import ExportReport
@@ -134,10 +135,10 @@ def test_a_model_of_another_mode_and_quantization_has_a_place_of_its_own(desk: P
     (tmp_path / "both.toml").write_text(text.replace("block_size = 32", "block_size = 64"), encoding="utf-8")
     asked = spec(desk, "cpu-x64", str(tmp_path / "both.toml"), str(desk / "coarse.toml"))
     _, both, coarse = plan_models(asked, read_inputs(asked), run.EXPORTERS)
-    assert both.inputs.place.merged == "variants/both/merged"
-    assert both.inputs.place.model == "variants/both/model"
-    assert (coarse.inputs.place.model, coarse.inputs.place.adapters) == ("variants/both/model", "adapters")
-    assert coarse.inputs.place.states == Place.below("variants/coarse").states
+    assert both.inputs.layout.merged == "variants/both/merged"
+    assert both.inputs.layout.model == "variants/both/model"
+    assert (coarse.inputs.layout.model, coarse.inputs.layout.adapters) == ("variants/both/model", "adapters")
+    assert coarse.inputs.layout.states == ModelLayout.below("variants/coarse").states
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dualtune_edge.export.plan.spec import ExportSpec, StatesType, read_spec
 from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states.write import States, write_states
 from dualtune_edge.export.work.folder import Work
-from dualtune_edge.export.work.progress import Stages
+from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
@@ -76,10 +76,10 @@ def write(desk: Path, tmp_path: Path) -> Write:
         output = tmp_path / f"{budget}-{len(list(tmp_path.iterdir()))}"
         asked = read_spec(desk / ("dualtune.yaml" if spec == SPEC else "compared.yaml"))
         asked = asked.model_copy(update={"prefix_states_type": kind})
-        with Stages() as shown, Work(output, reuse=desk / "bundle") as work:
+        with Progress() as shown, Work(output, reuse=desk / "bundle") as work:
             graphs = BundleGraphs(inputs, work, shown)
             graphs.build()
-            arguments = {"graphs": graphs, "spec": asked, "calibration": (), "budget": budget, "stages": shown}
+            arguments = {"graphs": graphs, "spec": asked, "calibration": (), "budget": budget, "progress": shown}
             return work.folder, write_states(inputs, plans, work, **arguments)
 
     return write

@@ -148,4 +148,4 @@ def test_the_manifest_says_whether_activations_are_int8(exported: Path) -> None:
     assert bundle.model.int8_activations
     finer = bundle.manifest.quantization.model_copy(update={"accuracy_level": 1})
     manifest = bundle.manifest.model_copy(update={"quantization": finer})
-    assert not ModelSource.of(manifest, bundle.root).int8_activations
+    assert not ModelSource.of(manifest.base, bundle.root, manifest.primary).int8_activations

@@ -1,0 +1,15 @@
+"""Test support: an adapter as engines need it, without what stages and training know of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dualtune_edge.runtime.bundle.model_source import AdapterSource
+from dualtune_edge.toolkit.bundle.manifest import Mode
+
+
+def bare_adapter(name: str, path: Path, sha256: str, mode: Mode = "external") -> AdapterSource:
+    """Name, mode, path and content hash as given; the rest is made up."""
+    return AdapterSource(
+        name=name, kind="selection", toolset="files", tool=None, mode=mode, rank=4, scale=2.0, sha256=sha256, path=path
+    )
