@@ -39,7 +39,7 @@ def test_the_devices_wings_load_nothing_of_the_build_side() -> None:
 
 
 def test_the_shared_words_load_no_engine() -> None:
-    heavy = {*BUILD_SIDE, "onnxruntime", "onnxruntime_genai", "llguidance", "numpy"}
+    heavy = {*BUILD_SIDE, "onnxruntime", "onnxruntime_genai", "numpy"}
     assert fresh(EVERY_MODULE.format(wings=("toolkit",), packages=heavy)).split() == []
 
 

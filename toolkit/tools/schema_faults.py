@@ -11,6 +11,9 @@ import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from dualtune_edge.toolkit.patterns import PatternError
+from dualtune_edge.toolkit.tools.schema_keywords import PATTERN_KEYWORDS
+
 _MESSAGE: Final = 200  # characters of a fault that are told
 
 
@@ -22,6 +25,10 @@ def fault(value: object, schema: dict[str, Any]) -> str | None:
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Unresolvable as unresolvable:
         return f"a reference that leads nowhere: {unresolvable}"
+    except PatternError as error:
+        return str(error)
+    except RecursionError:
+        return "a value and a schema that are nested too deeply together"
     if error is None:
         return None
     message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
@@ -30,7 +37,9 @@ def fault(value: object, schema: dict[str, Any]) -> str | None:
 
 @cache
 def _exact(validator_class: Any) -> Any:
-    return jsonschema.validators.extend(validator_class, {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
+    return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+        validator_class, {"multipleOf": _multiple_of, **PATTERN_KEYWORDS}
+    )
 
 
 def _multiple_of(

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import jsonschema
 
-from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.tools.schema_bounds import check_bounds
 
 # BFCL writes Python's names for types: berkeley-function-call-leaderboard/bfcl_eval/constants/type_mappings.py
 _BFCL_TYPES: Final = {"dict": "object", "float": "number", "tuple": "array", "any": None}
@@ -19,6 +19,7 @@ _ONE: Final = ("items", "contains", "additionalProperties", "not", "if", "then",
 _MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _COMPOSING: Final = ("allOf", "anyOf", "oneOf", "if", "then", "else", "$ref", "dependentSchemas", "patternProperties")
+_NO_FORMATS: Final = jsonschema.FormatChecker(())  # patterns are compiled already, and not by `re`
 _OPENNESS: Final = ("additionalProperties", "unevaluatedProperties")
 
 
@@ -36,7 +37,7 @@ def normalise(schema: object, where: str, *, bfcl: bool = False) -> dict[str, An
     """
     if not isinstance(schema, dict):
         raise _refuse(where, f"a schema that is {type(schema).__name__}", "a JSON object", "Mend the tool list.")
-    _bound(schema, where)
+    check_bounds(schema, where)
     result: dict[str, Any] = _walk(schema, where, bfcl=bfcl, composed=False)
     result.setdefault("type", "object")
     if result["type"] != "object":
@@ -44,8 +45,9 @@ def normalise(schema: object, where: str, *, bfcl: bool = False) -> dict[str, An
     result.setdefault("properties", {})
     if not result["properties"] and not any(key in result for key in (*_COMPOSING, *_OPENNESS)):
         result["additionalProperties"] = False
+    dialect: Any = jsonschema.validators.validator_for(result, jsonschema.Draft202012Validator)
     try:
-        jsonschema.validators.validator_for(result, jsonschema.Draft202012Validator).check_schema(result)
+        dialect.check_schema(result, format_checker=_NO_FORMATS)
     except jsonschema.SchemaError as error:
         path = "/".join(map(str, error.absolute_path)) or "the schema"
         raise _refuse(where, f"{error.message} (at {path})", "a valid JSON Schema", "Mend the tool list.") from None
@@ -101,23 +103,6 @@ def _refuse_remote(schema: dict[str, Any], where: str) -> None:
             raise _refuse(
                 where, f"{key} {reference!r}", "a reference within the schema (#/…)", "Write the definition out."
             )
-
-
-def _bound(schema: dict[str, Any], where: str) -> None:
-    count, stack = 0, [schema]
-    while stack:
-        item: Any = stack.pop()
-        count += 1
-        if count > limits.SCHEMA_NODES:
-            raise _refuse(where, f"over {limits.SCHEMA_NODES} values", "a smaller schema", "Split the tool.")
-        if isinstance(item, dict):
-            properties = item.get("properties")
-            if isinstance(properties, dict) and len(properties) > limits.SCHEMA_PROPERTIES:
-                found = f"{len(properties)} properties in one object"
-                raise _refuse(where, found, f"at most {limits.SCHEMA_PROPERTIES}", "Split the tool.")
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
 
 
 def _refuse(where: str, found: str, expected: str, fix: str) -> ToolsError:

@@ -84,7 +84,7 @@ class Wishing:
 
 
 def tool(properties: dict[str, Any], **keywords: Any) -> Tool:
-    return Tool(name="act", parameters=normalise({"type": "object", "properties": properties, **keywords}, "test"))
+    return Tool(name="act", parameters=normalise({"type": "object", "properties": properties, **keywords}, "'act'"))
 
 
 def grammar(properties: dict[str, Any], frame: Frame = SPACED, **keywords: Any) -> Grammar:
@@ -271,7 +271,7 @@ BOMBS: dict[str, dict[str, Any]] = {
     "exponential automaton": {"type": "string", "pattern": "^(a|b)*a(a|b){500}$"},
     "backtracking": {"type": "string", "pattern": "^(a+)+$"},
     "many alternatives": {"anyOf": [{"type": "string"}] * 500},
-    "depth": nested(50),
+    "depth": nested(28),
     "optional": {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(256)}},
 }
 REFUSED: dict[str, dict[str, Any]] = {

@@ -1,0 +1,111 @@
+"""Schemas that would stall a device are refused by their cost, not by their looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.tools.schema_bounds import check_bounds
+from dualtune_edge.toolkit.tools.schemas import normalise
+
+Schema = dict[str, Any]
+
+
+def nested(times: int, wrap: Callable[[Any], Any], inner: Any) -> Any:
+    for _ in range(times):
+        inner = wrap(inner)
+    return inner
+
+
+def chain(length: int, step: Callable[[str], Schema]) -> Schema:
+    """$defs of which each refers to the next one."""
+    steps: Schema = {f"d{number}": step(f"#/$defs/d{number + 1}") for number in range(length)}
+    return {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**steps, f"d{length}": {"type": "integer"}}}
+
+
+def argument(schema: Any) -> Schema:
+    return {"type": "object", "properties": {"a": schema}}
+
+
+TOO_MUCH = {
+    "a long constant": (argument({"const": "x" * 5_000_000}), "characters"),
+    "long values": (argument({"enum": [str(n) * 1_000_000 for n in range(9)]}), "characters"),
+    "many long values": (argument({"enum": [f"{n:0300d}" for n in range(1_500)]}), "characters"),
+    "a long name": (argument({"properties": {"x" * 100_000: {}}}), "characters"),
+    "a long description": (argument({"description": "x" * 1_000_000}), "characters"),
+    "many values": (argument({"enum": list(range(limits.SCHEMA_NODES))}), "values"),
+    "many properties": ({"properties": {f"p{n}": True for n in range(limits.SCHEMA_PROPERTIES + 1)}}, "properties in"),
+    "depth": (argument(nested(100_000, lambda inner: {"items": inner}, {})), "nesting"),
+    "depth of data": (argument({"const": nested(100_000, lambda inner: [inner], 1)}), "nesting"),
+    "a large multiple": (argument({"type": "integer", "multipleOf": 9_999_991}), "multipleOf"),
+    "a fine multiple": (argument({"type": "number", "multipleOf": 0.0123457}), "multipleOf"),
+    "multiples together": (argument({"allOf": [{"multipleOf": prime} for prime in (97, 89, 83)]}), "multipleOf"),
+    "multiples by reference": (
+        {"properties": {"a": {"$ref": "#/$defs/x", "multipleOf": 997}}, "$defs": {"x": {"multipleOf": 991}}},
+        "multipleOf",
+    ),
+    "digits": (argument({"minimum": 10**4_000}), "digits"),
+    "a repetition": (argument({"pattern": "a{99999999999999}"}), "decimal literal"),
+    "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "patterns of over"),
+    "groups in not": (argument({"not": {"pattern": "(" * 2_000 + ")" * 2_000}}), "nested"),
+    "look-around in not": (argument({"not": {"pattern": "(?=a)b"}}), "look-around"),
+    "a pattern of names": (argument({"propertyNames": {"pattern": "("}}), "unclosed"),
+    "a pattern as a name": (argument({"patternProperties": {"(": {}}}), "unclosed"),
+    "a pattern in a definition": ({"$defs": {"x": {"pattern": "["}}}, "unclosed"),
+    "a pattern behind a pointer": ({"$ref": "#/x-own", "x-own": {"pattern": "["}}, "unclosed"),
+    "patterns": (argument({"allOf": [{"pattern": letter * 1_000} for letter in "abcdefghi"]}), "patterns of over"),
+    "itself": ({"$ref": "#"}, "refers to itself"),
+    "not itself": ({"not": {"$ref": "#"}}, "refers to itself"),
+    "not itself, in a property": (argument({"not": {"$ref": "#/properties/a"}}), "refers to itself"),
+    "each other": (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"if": {"$ref": "#/$defs/a"}}}},
+        "refers to itself",
+    ),
+    "itself by anchor": ({"$anchor": "me", "oneOf": [{"$ref": "#me"}, {}]}, "refers to itself"),
+    "itself by a dynamic reference": ({"$dynamicAnchor": "me", "allOf": [{"$dynamicRef": "#me"}]}, "refers to itself"),
+    "itself by an escaped pointer": ({"$defs": {"a b": {"not": {"$ref": "#/$defs/a%20b"}}}}, "refers to itself"),
+    "itself through a list": ({"allOf": [{"not": {"$ref": "#/allOf/0"}}]}, "refers to itself"),
+    "itself where a property is": ({"dependentSchemas": {"a": {"$ref": "#"}}}, "refers to itself"),
+    "doubling by anyOf": (chain(20, lambda to: {"anyOf": [{"$ref": to}, {"$ref": to}]}), "for one value"),
+    "doubling by allOf": (chain(20, lambda to: {"allOf": [{"$ref": to}, {"$ref": to}]}), "for one value"),
+    "doubling beside": (chain(20, lambda to: {"$ref": to, "not": {"$ref": to}}), "for one value"),
+    "a long chain": (chain(900, lambda to: {"$ref": to}), "chain of over"),
+    "patterns and unevaluated": (
+        argument({"patternProperties": {"^a": {}}, "unevaluatedProperties": False}),
+        "unevaluatedProperties",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_what_costs_too_much_is_refused_by_name(name: str) -> None:
+    schema, complaint = TOO_MUCH[name]
+    for refuse in (check_bounds, normalise):
+        with pytest.raises(ToolsError, match=complaint) as refusal:
+            refuse(schema, "list.json, tool 1")
+        assert refusal.value.where.startswith("list.json, tool 1")
+        assert len(str(refusal.value)) < 400
+
+
+FINE = {
+    "a tree": {"properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
+    "a tree by choice": {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+    "a wide graph": chain(40, lambda to: {"properties": {"x": {"$ref": to}, "y": {"$ref": to}}}),
+    "small multiples": argument({"allOf": [{"multipleOf": 0.25}, {"multipleOf": 60}, {"multipleOf": 1000}]}),
+    "unrelated multiples": {"properties": {f"p{prime}": {"multipleOf": prime} for prime in (9_973, 9_967, 9_949)}},
+    "data that look like schemas": argument({"const": {"pattern": "(", "$ref": "#"}, "default": {"pattern": "["}}),
+    "properties named like keywords": {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}}},
+    "int64": argument({"minimum": -(2**63), "maximum": 2**63 - 1}),
+    "time zones": argument({"enum": [f"Continent/City_of_number_{n}" for n in range(600)]}),
+    "a reference that leads nowhere": argument({"$ref": "#/$defs/none"}),
+    "true": {"properties": {"a": True}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_people_write_is_within(name: str) -> None:
+    check_bounds(FINE[name], "test")

@@ -1,0 +1,213 @@
+"""What a tool's schema may cost: in values, text, patterns and numbers, and in schemas that apply to one value.
+
+A schema comes from whoever wrote the tool. It is compiled and checked on a device, so each of its parts is bounded
+before: milliseconds here are seconds there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Final
+
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012, specification_with
+
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.patterns import PatternError, compile_pattern
+
+# Keywords under which schemas stand: one, a list of them, some by name. The first ones of each apply to the very value
+# that their own schema applies to.
+_SAME: Final = ("not", "if", "then", "else")
+_SAME_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_SAME_NAMED: Final = ("dependentSchemas", "dependencies")
+_ONE: Final = (
+    *_SAME, "additionalItems", "additionalProperties", "contains", "contentSchema", "items", "propertyNames",
+    "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+_LISTS: Final = (*_SAME_LISTS, "items", "prefixItems")
+_NAMED: Final = (*_SAME_NAMED, "$defs", "definitions", "patternProperties", "properties")
+_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_ANNOTATIONS: Final = frozenset({"$comment", "default", "description", "examples", "title"})
+
+
+def check_bounds(schema: dict[str, Any], where: str) -> None:
+    """Refuse a schema that could stall a device.
+
+    Args:
+        schema: a tool's.
+        where: the name that errors give it.
+
+    Raises:
+        ToolsError: over a cap of `limits`, or a schema that refers to itself for the same value.
+
+    """
+    _Size(where).add(schema)
+    _Composition(schema, where).check()
+
+
+class _Size:
+    """Counts the values and characters of one schema."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._values = self._characters = 0
+
+    def add(self, schema: object) -> None:
+        """Count a schema, level by level: a deep one is no deep recursion."""
+        level: list[tuple[object, bool]] = [(schema, True)]
+        depth = 0
+        while level:
+            if depth > limits.JSON_DEPTH:
+                raise self._too_much(f"nesting deeper than {limits.JSON_DEPTH}", "a flatter schema")
+            level = [inner for value, counts in level for inner in self._inside(value, counts=counts)]
+            depth += 1
+
+    def _inside(self, value: Any, *, counts: bool) -> Iterator[tuple[object, bool]]:
+        """What lies in a value; `counts`: whether its text goes into the constraint."""
+        self._values += 1
+        if self._values > limits.SCHEMA_NODES:
+            raise self._too_much(f"over {limits.SCHEMA_NODES} values", "a smaller schema")
+        if isinstance(value, dict):
+            properties = value.get("properties")
+            if isinstance(properties, dict) and len(properties) > limits.SCHEMA_PROPERTIES:
+                found = f"{len(properties)} properties in one object"
+                raise self._too_much(found, f"at most {limits.SCHEMA_PROPERTIES}")
+            for key, item in value.items():
+                self._write(str(key), counts=counts)
+                yield item, counts and not (key in _ANNOTATIONS and not isinstance(item, dict))
+        elif isinstance(value, list):
+            yield from ((item, counts) for item in value)
+        elif isinstance(value, str):
+            self._write(value, counts=counts)
+        elif isinstance(value, int) and abs(value) >= 10**limits.SCHEMA_DIGITS:
+            found = f"a number of {value.bit_length() * 0.30103:.0f} digits"  # log10(2): counting them takes as long
+            raise self._too_much(found, f"at most {limits.SCHEMA_DIGITS}")
+
+    def _write(self, text: str, *, counts: bool) -> None:
+        self._characters += len(text)
+        if self._characters > limits.SCHEMA_CHARS:
+            raise self._too_much(f"over {limits.SCHEMA_CHARS} characters", "a shorter schema")
+        if counts and len(text) > limits.SCHEMA_LITERAL_CHARS:
+            raise self._too_much(f"a name or value of {len(text)} characters", f"at most {limits.SCHEMA_LITERAL_CHARS}")
+
+    def _too_much(self, found: str, expected: str) -> ToolsError:
+        return _refusal(self._where, found, expected, "Split the tool, or shorten its schema.")
+
+
+class _Composition:
+    """The schemas inside one schema, and which of them apply to one value together."""
+
+    def __init__(self, root: dict[str, Any], where: str) -> None:
+        self._root, self._where = root, where
+        self._costs: dict[int, tuple[int, int]] = {}  # id of a schema → schemas for one value, their common multiple
+        self._open: set[int] = set()  # ids of those that are being counted
+        self._pattern_characters = 0
+        dialect = root.get("$schema")
+        specification = specification_with(dialect if isinstance(dialect, str) else "", default=DRAFT202012)
+        self._resolver: Any = Registry().resolver_with_root(specification.create_resource(root))
+
+    def check(self) -> None:
+        """Look at every schema once.
+
+        Raises:
+            ToolsError: one is over the caps, or refers to itself.
+
+        """
+        seen: set[int] = set()
+        stack: list[object] = [self._root]
+        while stack:
+            schema = stack.pop()
+            if isinstance(schema, dict) and id(schema) not in seen:
+                seen.add(id(schema))
+                self._cost(schema)
+                self._check_patterns(schema)
+                stack += (*_inner(schema, _ONE, _LISTS, _NAMED), *self._referred(schema))
+
+    def _cost(self, schema: object) -> tuple[int, int]:
+        """(schemas that apply to a value of this one, the common multiple of their `multipleOf`)."""
+        if not isinstance(schema, dict):
+            return 1, 1
+        key = id(schema)
+        if key in self._open:
+            raise _refusal(
+                self._where,
+                "a schema that refers to itself for the same value",
+                "references that lead into a value",
+                "Refer to it from `properties` or `items`.",
+            )
+        if key not in self._costs:
+            if len(self._open) >= limits.JSON_DEPTH:
+                raise self._too_much(f"a chain of over {limits.JSON_DEPTH} references", "a shorter one")
+            self._open.add(key)
+            parts = (*_inner(schema, _SAME, _SAME_LISTS, _SAME_NAMED), *self._referred(schema))
+            inner = [self._cost(part) for part in parts]
+            self._open.remove(key)
+            count = 1 + sum(cost for cost, _ in inner)
+            multiple = math.lcm(_multiple(schema.get("multipleOf")), *(common for _, common in inner))
+            if count > limits.SCHEMA_NODES:
+                raise self._too_much(f"over {limits.SCHEMA_NODES} schemas for one value", "fewer alternatives")
+            if multiple > limits.SCHEMA_MULTIPLE:
+                raise self._too_much(f"`multipleOf` by {multiple} in all", f"at most {limits.SCHEMA_MULTIPLE}")
+            self._costs[key] = count, multiple
+        return self._costs[key]
+
+    def _referred(self, schema: dict[str, Any]) -> Iterator[object]:
+        """What the schema refers to; a reference that leads nowhere is told where a value is checked."""
+        for key in _REFERENCES:
+            if isinstance(reference := schema.get(key), str):
+                with contextlib.suppress(Unresolvable, ValueError, LookupError, TypeError, AttributeError):
+                    yield self._resolver.lookup(reference).contents
+
+    def _check_patterns(self, schema: dict[str, Any]) -> None:
+        names = schema.get("patternProperties")
+        sources = [*(names if isinstance(names, dict) else ()), schema.get("pattern")]
+        for source in sources:
+            if not isinstance(source, str):
+                continue
+            self._pattern_characters += len(source)
+            if self._pattern_characters > limits.PATTERN_CHARS:
+                raise self._too_much(f"patterns of over {limits.PATTERN_CHARS} characters", "shorter ones")
+            try:
+                compile_pattern(source)
+            except PatternError as error:
+                expected, fix = "a regular expression without look-around", "Simplify the pattern."
+                raise _refusal(self._where, str(error), expected, fix) from None
+        if names and "unevaluatedProperties" in schema:
+            found = "`patternProperties` beside `unevaluatedProperties`"
+            raise _refusal(self._where, found, "one of the two", "Use `additionalProperties`.")
+
+    def _too_much(self, found: str, expected: str) -> ToolsError:
+        return _refusal(self._where, found, expected, "Simplify the schema.")
+
+
+def _inner(
+    schema: dict[str, Any], one: tuple[str, ...], lists: tuple[str, ...], named: tuple[str, ...]
+) -> Iterator[object]:
+    """The schemas under some of a schema's keywords."""
+    yield from (schema[key] for key in one if isinstance(schema.get(key), dict))
+    for key in lists:
+        yield from schema[key] if isinstance(schema.get(key), list) else ()
+    for key in named:
+        yield from schema[key].values() if isinstance(schema.get(key), dict) else ()
+
+
+def _multiple(factor: object) -> int:
+    """The digits of a `multipleOf` as a whole number: 0.25 → 25."""
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not math.isfinite(factor) or factor <= 0:
+        return 1  # no schema: refused as such
+    digits = Fraction(repr(factor))
+    while digits.denominator > 1:
+        digits *= 10
+    whole = digits.numerator
+    while isinstance(factor, float) and whole % 10 == 0:
+        whole //= 10
+    return max(whole, 1)
+
+
+def _refusal(where: str, found: str, expected: str, fix: str) -> ToolsError:
+    return ToolsError(where, found=found, expected=expected, fix=fix)
