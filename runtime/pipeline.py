@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+from tokenizers import Tokenizer
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
@@ -18,6 +22,7 @@ from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
+from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.levers import Levers
@@ -30,6 +35,8 @@ from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter, PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest
+
+_ANSWER: Final = Stage(prompt="answer")  # the base's text, which no file of the bundle describes
 
 
 @dataclass(frozen=True)
@@ -149,13 +156,31 @@ class Agent:
             self._tokenizers.close()
             self._engine.close()
 
-    def call(self, request: str | Sequence[Message | Mapping[str, Any]], *, toolset: str | None = None) -> CallResult:
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The base's tokenizer."""
+        return self._tokenizers.base
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that a prompt and its answer may have together."""
+        return self._engine.context_length
+
+    def call(
+        self,
+        request: str | Sequence[Message | Mapping[str, Any]],
+        *,
+        toolset: str | None = None,
+        offered: Mapping[str, Collection[str]] | None = None,
+    ) -> CallResult:
         """The tool call that the conversation needs next, or that it needs none.
 
         Args:
             request: what the user says, or the conversation so far as OpenAI-style messages: earlier calls and the
                 tools' results are messages too.
             toolset: the toolset to choose from; by default the base model chooses it.
+            offered: the toolsets and the names of their tools that can be called now; by default all. The others keep
+                their place in the prompt and have no probability.
 
         Raises:
             RequestError: malformed messages, an unknown toolset, a conversation longer than the context, or arguments
@@ -166,14 +191,59 @@ class Agent:
         """
         messages = read_messages(request)
         with self._calling:
-            return self._answer(messages, toolset)
+            return self._called(messages, self._offered(toolset, offered))
 
-    def _answer(self, messages: Sequence[Message], toolset: str | None) -> CallResult:
+    def answer(
+        self,
+        request: str | Sequence[Message | Mapping[str, Any]],
+        *,
+        temperature: float = 0.0,
+        max_tokens: int = 1024,
+        seed: int = 0,
+    ) -> Generator[str, None, None]:
+        """The base model's text behind a conversation, piece by piece, without tools.
+
+        The agent is busy until the last piece is taken or the iterator is closed.
+
+        Args:
+            request: as for `call`.
+            temperature: divides the logits; 0 takes the most probable token.
+            max_tokens: the most tokens of the text.
+            seed: of the samples.
+
+        Raises:
+            RequestError: malformed messages, or a conversation longer than the context.
+            TemplateError: the base's chat template cannot render these messages.
+            EngineError: the model fails.
+
+        """
+        messages = read_messages(request)
+        with self._calling:
+            prompter = self._answer_prompter
+            tokens = prompter.tokens(messages)
+            held = self._reuse.begin(_ANSWER, (), tokens)
+            end = self.bundle.manifest.base.end_of_turn
+            try:
+                yield from write_text(
+                    self._engine,
+                    tokens[held:],
+                    self.tokenizer,
+                    end=end,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                )
+            finally:
+                if self._engine.tokens[: len(tokens)] == tokens:
+                    self._reuse.keep(_ANSWER, (), tokens)
+
+    def _called(self, messages: Sequence[Message], offered: Mapping[str, Collection[str]]) -> CallResult:
         count = _Count()
-        routed = self._routed(messages, toolset, count)
-        entry = self._toolset(routed.winner if routed else toolset)
+        routed = self._routed(messages, offered, count)
+        entry = self.bundle.toolset(routed.winner if routed else next(iter(offered)))
         after_toolset = count.elapsed()
-        choice = self._choose(entry.selection, messages, count)
+        among = (*offered[entry.toolset.name], self.bundle.manifest.no_tool)
+        choice = self._choose(entry.selection, messages, among, count)
         after_selection = count.elapsed()
         called = choice.winner != self.bundle.manifest.no_tool
         arguments = self._arguments(entry, choice.winner, messages, count) if called else None
@@ -200,31 +270,51 @@ class Agent:
             toolset_probability=routed.probability if routed else None,
         )
 
-    def _routed(self, messages: Sequence[Message], toolset: str | None, count: _Count) -> Choice | None:
+    def _routed(
+        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], count: _Count
+    ) -> Choice | None:
         """The base model's choice of a toolset; None where there is none to make."""
         stage = self.bundle.manifest.toolset_choice
-        return None if toolset is not None or stage is None else self._choose(stage, messages, count)
+        return None if len(offered) == 1 or stage is None else self._choose(stage, messages, offered, count)
 
-    def _toolset(self, name: str | None) -> ToolsetEntry:
-        """The toolset of this name; the only one without a name."""
-        manifest = self.bundle.manifest
-        if name is None:
-            return manifest.toolsets[0]
-        known = {entry.toolset.name: entry for entry in manifest.toolsets}
-        if name not in known:
-            fix = nearest(name, known)
-            raise RequestError("toolset", found=f"the unknown name {name!r}", expected=listing(known), fix=fix)
-        return known[name]
+    def _offered(
+        self, toolset: str | None, offered: Mapping[str, Collection[str]] | None
+    ) -> Mapping[str, Collection[str]]:
+        """The toolsets and tools to choose from.
 
-    def _choose(self, stage: Stage, messages: Sequence[Message], count: _Count) -> Choice:
+        Raises:
+            RequestError: one is not in the bundle, or nothing is offered.
+
+        """
+        toolsets = [entry.toolset for entry in self.bundle.manifest.toolsets]
+        known = {entry.name: frozenset(tool.name for tool in entry.tools) for entry in toolsets}
+        offered = known if offered is None else offered
+        if toolset is not None:
+            _refuse_unknown("toolset", [toolset], offered)
+            offered = {toolset: offered[toolset]}
+        _refuse_unknown("offered", offered, known)
+        for name, tools in offered.items():
+            _refuse_unknown(f"offered, {name}", tools, known[name])
+        if not offered:
+            raise RequestError("offered", found="no toolset", expected=listing(known), fix="Offer at least one.")
+        return offered
+
+    @cached_property
+    def _answer_prompter(self) -> Prompter:
+        own, tokenizer = self.bundle.chat_template, self.bundle.manifest.tokenizer
+        source = own or (resources.files("dualtune_edge.toolkit") / "templates" / "answer.jinja").read_text("utf-8")
+        where = "the base's chat template" if own else "the built-in template for answers"
+        return Prompter(ChatTemplate(source, where=where, bos=tokenizer.bos, eos=tokenizer.eos), self.tokenizer, ())
+
+    def _choose(self, stage: Stage, messages: Sequence[Message], among: Collection[str], count: _Count) -> Choice:
+        """The most probable completion of those named in `among`."""
         prompt = self._prompt(stage)
         if not prompt.plan.completions:
             raise self._no_prompt(stage, "completions")
         tokens, reused = self._begin(prompt, messages, count)
         levers = self._levers
-        choice = choose_behind(
-            self._engine, tokens[reused:], prompt.plan.completions, ride=levers.forced, ahead=levers.lookahead
-        )
+        completions = {name: answer for name, answer in prompt.plan.completions.items() if name in among}
+        choice = choose_behind(self._engine, tokens[reused:], completions, ride=levers.forced, ahead=levers.lookahead)
         self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(choice)
         return choice
@@ -281,3 +371,10 @@ class Agent:
             expected=f"a prompt with {what}",
             fix="Export it anew.",
         )
+
+
+def _refuse_unknown(where: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            fix = nearest(name, known)
+            raise RequestError(where, found=f"the unknown name {name!r}", expected=listing(known), fix=fix)

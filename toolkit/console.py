@@ -50,3 +50,11 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
     text = io.StringIO()  # `capture` would write to stdout too, if nothing
     Console(file=text, width=160, no_color=True, highlight=False, markup=False, emoji=False).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control and formatting characters as escapes: it cannot move a cursor or turn a line around."""
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -115,7 +115,7 @@ def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: It
     known = {tool.name: tool for tool in tools if tool.name != settings.no_tool}
     for trajectory in trajectories:
         for index, message in enumerate(trajectory.messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or message.weight == 0:
                 continue
             where = f"{trajectory.where}, message {index + 1}"
             answer = FunctionCall(name=settings.no_tool)

@@ -43,6 +43,8 @@ from dualtune_edge.toolkit.validation import listing, nearest, validate
 
 _TOKENIZER: Final = f"{MODEL_DIR}/tokenizer.json"
 _GENAI_CONFIG: Final = "genai_config.json"
+_CHAT_TEMPLATE: Final = f"{MODEL_DIR}/chat_template.jinja"
+_TOKENIZER_CONFIG: Final = f"{MODEL_DIR}/tokenizer_config.json"
 Verify = Literal["always", "once", "never"]  # which files `open_bundle` hashes
 _MOUNT_POINT: Final = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT: a junction, Windows' other kind of link
 
@@ -80,6 +82,16 @@ class Bundle:
             return Tokenizer.from_str(self.tokenizer_json)
         except Exception as error:  # noqa: BLE001 - tokenizers raises a plain Exception
             raise damaged(self.root / _TOKENIZER, found=str(error), expected="a tokenizer") from None
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The base's own chat template; None: it has none."""
+        if (file := self.root / _CHAT_TEMPLATE).is_file():
+            return file.read_text(encoding="utf-8")
+        path = self.root / _TOKENIZER_CONFIG
+        written = _read_json(path) if path.is_file() else None
+        template = written.get("chat_template") if isinstance(written, dict) else None
+        return template if isinstance(template, str) else None
 
     @property
     def model(self) -> ModelSource:

@@ -283,3 +283,41 @@ def test_a_closed_agent_says_so(exported: Path) -> None:
         one.call(QUESTION)
     with pytest.raises(EngineError, match="closed"):
         one.call(QUESTION)
+
+
+def test_only_what_is_offered_can_be_chosen(real: Agent) -> None:
+    for left_out in ("read", "sort", "roots"):
+        offered = {"read", "sort", "roots"} - {left_out}
+        result = real.call("sort the files", offered={"files": offered})
+        names = {result.tool or "summarize", *(alternative.tool for alternative in result.alternatives)}
+        assert names <= {*offered, "summarize"}
+        assert result.toolset_probability is None  # one toolset: nothing to choose
+
+
+@pytest.mark.parametrize(
+    ("offered", "match"),
+    [({}, "no toolset"), ({"fils": {"read"}}, "files"), ({"files": {"raed"}}, "read")],
+)
+def test_what_is_not_in_the_bundle_cannot_be_offered(offered: dict[str, set[str]], match: str, real: Agent) -> None:
+    with pytest.raises(RequestError, match=match):
+        real.call("x", offered=offered)
+
+
+def test_the_answer_is_the_bases_own_text_and_goes_on_from_what_was_read(real: Agent, exported: Path) -> None:
+    conversation = [{"role": "user", "content": "hello there"}]
+    first = "".join(real.answer(conversation, max_tokens=12))
+    real.call("hello there")  # uses the engine for something else
+    assert "".join(real.answer(conversation, max_tokens=12)) == first
+    with Agent.open(exported) as fresh:
+        assert "".join(fresh.answer(conversation, max_tokens=12)) == first
+    assert (
+        "".join(real.answer(conversation, max_tokens=4))
+        == first[: len("".join(real.answer(conversation, max_tokens=4)))]
+    )
+
+
+def test_an_answer_that_is_left_does_not_hold_the_agent(real: Agent) -> None:
+    pieces = real.answer("hello", max_tokens=50)
+    next(pieces, None)
+    pieces.close()
+    assert real.call("hello").toolset

@@ -38,6 +38,7 @@ class Message(Frozen):
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     tool_call_id: str | None = None
+    weight: Literal[0, 1] | None = None  # OpenAI's fine-tuning files: an assistant's turn of weight 0 is not learnt
 
     @field_validator("content", mode="before")
     @classmethod
@@ -52,7 +53,7 @@ class Message(Frozen):
 
     def for_template(self) -> dict[str, Any]:
         """The mapping that Hugging Face chat templates read; absent fields are left out."""
-        return self.model_dump(exclude_none=True, exclude={"tool_calls"} if not self.tool_calls else set())
+        return self.model_dump(exclude_none=True, exclude={"weight"} if self.tool_calls else {"weight", "tool_calls"})
 
 
 def user(content: str) -> Message:

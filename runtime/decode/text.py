@@ -1,0 +1,61 @@
+"""Text by the model, token by token: the answer that a user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from dualtune_edge.runtime.engines.engine import Engine
+from dualtune_edge.toolkit.errors import EngineError
+
+
+def write_text(
+    engine: Engine,
+    pending: Sequence[int],
+    tokenizer: Tokenizer,
+    *,
+    end: Collection[int],
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Append `pending` to what the engine holds, then yield the text that the model writes behind it.
+
+    Args:
+        engine: the prompt so far under the right adapter.
+        pending: the rest of the prompt, one token or more.
+        tokenizer: the base's.
+        end: ids of the tokens that end the turn.
+        max_tokens: the most tokens that are written.
+        temperature: divides the logits; 0 takes the most probable token.
+        seed: of the samples.
+
+    Raises:
+        RequestError: the context is full before the prompt is read.
+        EngineError: the model's logits are not finite.
+
+    """
+    generator, stream = np.random.default_rng(seed), DecodeStream(skip_special_tokens=True)
+    logits = engine.forward(pending)
+    for _ in range(min(max_tokens, engine.context_length - len(engine.tokens))):
+        token = _pick(logits, temperature, generator)
+        if token in end:
+            return
+        if piece := stream.step(tokenizer, token):
+            yield piece
+        logits = engine.forward([token])
+
+
+def _pick(logits: NDArray[np.float32], temperature: float, generator: np.random.Generator) -> int:
+    if not np.isfinite(logits).all():
+        raise EngineError(
+            "logits", found="values that are not finite", expected="numbers", fix="Export the bundle again."
+        )
+    if temperature == 0:
+        return int(logits.argmax())
+    weights = np.exp((logits - logits.max()).astype(np.float64) / temperature)
+    return int(generator.choice(weights.size, p=weights / weights.sum()))
