@@ -40,7 +40,7 @@ from dualtune_edge.toolkit.prompts.messages import Message, user
 _REPLIES: Final[dict[str, Reply]] = {"y": "once", "t": "tool", "s": "server", "n": "no", "v": "never"}
 _LINES: Final = 6  # of a result that a terminal shows
 _ENDED: Final = {"answered": 0, "cancelled": 130}  # outcome → exit code
-_UNFINISHED: Final = 18  # of any other
+_UNFINISHED: Final = 20  # of any other
 
 
 def agent(
