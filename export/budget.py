@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.variants import ModelPlan, is_static
-from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
+from dualtune_edge.export.sizes.files import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.profiles.budget import over_budget
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit.bundle.manifest import Manifest

@@ -10,7 +10,7 @@ import typer
 
 from dualtune_edge.export.compare.table import table
 from dualtune_edge.export.estimate import gigabytes
-from dualtune_edge.export.estimate_table import needs
+from dualtune_edge.export.estimate_table import estimate_table
 from dualtune_edge.export.plan.recipes import Recipe
 from dualtune_edge.export.plan.spec import ExportSpec, StatesType, read_spec
 from dualtune_edge.export.publish.report import ExportReport
@@ -83,7 +83,7 @@ def export(
     asked = _compared(asked, calibration, no_parity=no_parity)
     if dry_run:
         needed = preflight(asked, output)
-        console.result(needed, needs(needed), as_json=as_json)
+        console.result(needed, estimate_table(needed), as_json=as_json)
         return
     report = run(asked, output, reuse=reuse, force=force, on_kept=_print_kept, on_comparison=_print_comparison)
     for warning in report.warnings:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dualtune_edge.export.estimate import Estimate, StageNeed, gigabytes
+from dualtune_edge.export.estimate import Estimate, PhaseNeed, gigabytes
 
 _WIDTHS = (22, 10, 10, 10)
 
 
-def needs(estimate: Estimate) -> str:
-    """A row a stage, then what is needed and what there is."""
-    rows = [_row("stage", "disk", "memory", "time"), *map(_stage, estimate.stages)]
+def estimate_table(estimate: Estimate) -> str:
+    """A row for each phase, then what is needed and what there is."""
+    rows = [_row("phase", "disk", "memory", "time"), *map(_phase, estimate.phases)]
     return "\n".join(
         (
             *rows,
@@ -22,7 +22,7 @@ def needs(estimate: Estimate) -> str:
     )
 
 
-def _stage(need: StageNeed) -> str:
+def _phase(need: PhaseNeed) -> str:
     disk = need.disk + need.scratch
     return _row(need.name, gigabytes(disk) if disk else "", gigabytes(need.memory), _time(need.seconds))
 

@@ -16,7 +16,7 @@ from dualtune_edge.export import command, estimate, models, run
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.build import graphs
-from dualtune_edge.export.estimate import Estimate, StageNeed
+from dualtune_edge.export.estimate import Estimate, PhaseNeed
 from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
@@ -24,8 +24,9 @@ from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec
-from dualtune_edge.export.sizes import adapter_bytes, base_shape, graph_bytes
+from dualtune_edge.export.sizes.files import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.work import room
+from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import RoomError
 
@@ -122,8 +123,9 @@ def test_nothing_is_written_and_the_truth_is_below(
     assert report.sizes.total <= said.bundle <= 1.15 * report.sizes.total
     assert max(largest) > report.sizes.total  # the graphs in float32
     assert max(largest) <= said.disk
-    needs = {stage.name: stage for stage in said.stages}
-    assert {phase.name for phase in report.phases} - needs.keys() == {"plan prompts", "add LoRA slots"}
+    expected = [phase.name for phase in said.phases]
+    assert [phase.name for phase in report.phases if phase.name in estimate.NEEDS] == expected
+    assert {phase.name for phase in report.phases} - set(expected) == {PhaseName.PROMPTS, PhaseName.SLOTS}
 
 
 def test_more_asked_for_is_more_needed(spec: ExportSpec, tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
     profile = tmp_path / "long.toml"
     profile.write_text(text.replace('"cpu-x64"', '"long"').replace('"float32"', '"int8"'), encoding="utf-8")
     whole, half, quarter = (
-        {stage.name: stage for stage in run.preflight(spec.model_copy(update=update), tmp_path / "bundle").stages}
+        {phase.name: phase for phase in run.preflight(spec.model_copy(update=update), tmp_path / "bundle").phases}
         for update in ({}, {"prefix_states_type": "float16"}, {"profiles": (str(profile),)})
     )
     sizes = [each["prefix states"].disk for each in (whole, half, quarter)]
@@ -156,7 +158,7 @@ def test_what_variants_share_counts_once(spec: ExportSpec, tmp_path: Path) -> No
     plans = plan_prompts(inputs)
     alone = estimate.estimate(spec, inputs, plans, tmp_path / "bundle")
     both = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [inputs])
-    own = sum(stage.disk for stage in alone.stages if stage.name in {"prefix states", "write manifest"})
+    own = sum(phase.disk for phase in alone.phases if phase.name in {"prefix states", "write manifest"})
     assert both.bundle == alone.bundle + own
     elsewhere = replace(inputs, layout=ModelLayout.below("variants/other"))
     apart = estimate.estimate(spec, inputs, plans, tmp_path / "bundle", [elsewhere])
@@ -203,9 +205,9 @@ def test_room_that_ends_meanwhile_is_told_by_name(
     assert list(tmp_path.iterdir()) == kept == [tmp_path / ".bundle.partial"]
 
 
-NEED = StageNeed(name="try out", disk=0, scratch=0, memory=2_000_000_000, seconds=3.0)
+NEED = PhaseNeed(name=PhaseName.TRIAL, disk=0, scratch=0, memory=2_000_000_000, seconds=3.0)
 SAID = Estimate(
-    stages=(NEED,), bundle=5, disk=1_500_000_000, disk_free=10**10, memory=2 * 10**9, memory_free=10**10, seconds=300.0
+    phases=(NEED,), bundle=5, disk=1_500_000_000, disk_free=10**10, memory=2 * 10**9, memory_free=10**10, seconds=300.0
 )
 
 

@@ -1,0 +1,1 @@
+"""How large the files of a bundle become, and what a model takes in memory, before anything is built."""
