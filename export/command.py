@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dualtune_edge.export.compare.table import table
-from dualtune_edge.export.estimate import gigabytes
-from dualtune_edge.export.estimate_table import estimate_table
-from dualtune_edge.export.plan.recipes import Recipe
-from dualtune_edge.export.plan.spec import ExportSpec, StatesType, read_spec
-from dualtune_edge.export.publish.report import ExportReport
-from dualtune_edge.export.run import preflight, run
+from dualtune_edge.export.plan.recipes import Recipe, StatesType
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Mode
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.bundle.sharing import variant_lines
 from dualtune_edge.toolkit.errors import SpecError
+
+if TYPE_CHECKING:
+    from dualtune_edge.export.plan.spec import ExportSpec
+    from dualtune_edge.export.publish.report import ExportReport
 
 
 def export(
@@ -77,15 +76,18 @@ def export(
             --selection adapters/selection --arguments adapters/arguments -o bundle
 
     """
+    from dualtune_edge.export import run
+    from dualtune_edge.export.estimate_table import estimate_table
+
     asked = _asked(spec, _Flags(base, graph, tools, selection, arguments, mode, prefix_states_mb))
     instead = {"profiles": tuple(profile or ()), "quantization": quantization, "prefix_states_type": prefix_states_type}
     asked = asked.model_copy(update={name: value for name, value in instead.items() if value})
     asked = _compared(asked, calibration, no_parity=no_parity)
     if dry_run:
-        needed = preflight(asked, output)
+        needed = run.preflight(asked, output)
         console.result(needed, estimate_table(needed), as_json=as_json)
         return
-    report = run(asked, output, reuse=reuse, force=force, on_kept=_print_kept, on_comparison=_print_comparison)
+    report = run.run(asked, output, reuse=reuse, force=force, on_kept=_print_kept, on_comparison=_print_comparison)
     for warning in report.warnings:
         console.warn(warning)
     console.result(report, _text(report), as_json=as_json)
@@ -111,6 +113,8 @@ class _Flags:
 
 
 def _asked(spec: Path | None, flags: _Flags) -> ExportSpec:
+    from dualtune_edge.export.plan.spec import ExportSpec, read_spec
+
     if spec and not flags.given:
         return read_spec(spec)
     if flags.base and flags.tools and not spec:
@@ -148,6 +152,8 @@ def _compared(spec: ExportSpec, calibration: Path | None, *, no_parity: bool) ->
 
 
 def _print_kept(folder: Path, size: int) -> None:
+    from dualtune_edge.export.estimate import gigabytes
+
     console.warn(
         f"{folder} keeps what is finished ({gigabytes(size)}): the same command goes on from there; "
         "remove the folder if it is not wanted"

@@ -16,6 +16,7 @@ from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
 from dualtune_edge.runtime.pipeline import Agent  # noqa: E402
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens  # noqa: E402
 from dualtune_edge.runtime.variants import open_best, ways  # noqa: E402
+from dualtune_edge.toolkit.errors import EdgeError  # noqa: E402
 from dualtune_edge.toolkit.prompts.messages import Message  # noqa: E402
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Alternative",
     "Bundle",
     "CallResult",
+    "EdgeError",
     "Engine",
     "EngineKind",
     "Message",

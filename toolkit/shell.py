@@ -20,7 +20,8 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import typer
 
-from dualtune_edge.toolkit.errors import EdgeError, MissingExtraError
+from dualtune_edge.toolkit import extras
+from dualtune_edge.toolkit.errors import EdgeError
 
 PROGRAM: Final = "dualtune-edge"
 _INTERRUPTED: Final = 130  # by convention 128 and the number of SIGINT
@@ -35,8 +36,6 @@ class Row(NamedTuple):
 
 
 Commands: TypeAlias = Mapping[str, Row]  # by name
-_REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+).*extra == .(?P<extra>[\w-]+).")
-_IMPORT_NAMES: Final = {"pyyaml": "yaml"}  # where it is not the distribution's name
 _SECTIONS: Final = re.compile(r"\n\n(?=(?:Example|Examples|Args|Returns|Raises):\n)")  # of Google's docstrings
 
 
@@ -54,25 +53,11 @@ def run(commands: Commands, argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # while a command's packages are imported; later it is the shell's
         raise SystemExit(_INTERRUPTED) from None
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        extra = _extras().get(missing)
-        if extra is None:
+        lacking = extras.missing(error, f"{PROGRAM} {' '.join(arguments[:1])}")
+        if lacking is None:
             raise
-        lacking = MissingExtraError(
-            f"{PROGRAM} {' '.join(arguments[:1])}",
-            found=f"no package {missing}",
-            expected=f"the packages of the extra `{extra}`",
-            fix=f"Run: pip install '{PROGRAM}[{extra}]'",
-        )
         _tell(lacking, as_json="--json" in arguments)
         raise SystemExit(lacking.exit_code) from None
-
-
-def _extras() -> dict[str, str]:
-    """Import name of each package that an extra brings → the extra, as pyproject.toml lists them."""
-    required = [_REQUIREMENT.match(line) for line in metadata.requires(PROGRAM) or ()]
-    found = [(match["name"].replace("-", "_").lower(), match["extra"]) for match in required if match]
-    return {_IMPORT_NAMES.get(name, name): extra for name, extra in reversed(found) if extra != "dev"}
 
 
 def application(commands: Commands, imported: Sequence[str]) -> typer.Typer:

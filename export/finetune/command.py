@@ -5,20 +5,20 @@ from __future__ import annotations
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers.utils import logging
 
-from dualtune_edge.export.finetune.report import FinetuneReport, Step
 from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Stage
-from dualtune_edge.export.finetune.train import OnStep
-from dualtune_edge.export.finetune.train import finetune as run
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.validation import validate
+
+if TYPE_CHECKING:
+    from dualtune_edge.export.finetune.report import FinetuneReport, Step
+    from dualtune_edge.export.finetune.train import OnStep
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH: Final = 40  # characters
@@ -71,11 +71,15 @@ def finetune(
     """
     values = locals() | {"keep": dict(map(_share, keep or ())), "targets": tuple(target or TARGETS)}
     del values["target"], values["as_json"]  # the other options have the names of the settings
+    settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
+    from transformers.utils import logging
+
+    from dualtune_edge.export.finetune import train
+
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks an old question
     logging.disable_progress_bar()
-    settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
     with _bar() as bar:
-        report = run(settings, _shown_on(bar))
+        report = train.finetune(settings, _shown_on(bar))
     console.result(report, _summary(report), as_json=as_json)
 
 

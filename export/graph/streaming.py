@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ class GraphWriter:
             for node in matmuls:
                 self._lower(node, data)
         model.graph.sort()
-        self._builder.stamp_build_metadata(model)
+        model.producer_version = metadata.version("onnxruntime-genai")  # the builder adds a git repository's commit
         ir.save(model, folder / MODEL)
 
     def _matmuls(self, graph: ir.Graph) -> Iterator[ir.Node]:

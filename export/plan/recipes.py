@@ -1,4 +1,4 @@
-"""Named ways to quantize, from the cheapest to the most careful: docs/performance.md has what each costs and gives."""
+"""Named ways to store weights, from the cheapest to the most careful: docs/performance.md has their cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Recipe: TypeAlias = Literal[
     "auto", "int4-128", "int4-64", "int4-32", "k-quant-32", "k-quant-32-head8", "k-quant-32-mixed", "int8-32"
 ]
 AUTO: Final = "auto"
+StatesType: TypeAlias = Literal["float32", "float16", "auto"]  # of prefix states
 
 # In the order in which `auto` tries them: bytes grow, and with them the time of a token. `default` and `rtn` both round
 # to nearest; `default` spends its levels better (a KL divergence of 0.08 against 0.35 nats on the kit, blocks of 128).

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from dualtune_edge.export.plan.recipes import Recipe
+from dualtune_edge.export.plan.recipes import Recipe, StatesType
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
@@ -95,9 +95,6 @@ QuantizationSpec: TypeAlias = Annotated[
         custom_error_message="a recipe's name, `auto`, or a mapping of `bits`, `block_size` and so on",
     ),
 ]
-
-
-StatesType: TypeAlias = Literal["float32", "float16", "auto"]
 
 
 class TemplatesSpec(Frozen):

@@ -25,14 +25,13 @@ from dualtune_edge.export.plan.toolsets import AdapterInput
 from dualtune_edge.export.work.journal import Step
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit import extras
 from dualtune_edge.toolkit.files import sha256_file
 
-# What the manifest names with their versions.
+# Those whose versions the manifest names.
 PACKAGES: Final = (
     "dualtune-edge", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "optimum", "peft", "torch", "transformers",
 )  # fmt: skip
-# Besides: what quantizes, computes, or writes a file.
-_PACKAGES: Final = (*PACKAGES, "accelerate", "jinja2", "llguidance", "numpy", "pydantic", "safetensors", "tokenizers")
 _WINGS: Final = ("toolkit", "profiles", "runtime", "export")
 
 
@@ -120,7 +119,8 @@ def _tools() -> dict[str, str]:
         root = Path(str(resources.files(f"dualtune_edge.{wing}")))
         for path in sorted(path.relative_to(root) for path in root.rglob("*.py")):
             code.update(f"{wing}/{path.as_posix()}\n{sha256_file(root / path)}\n".encode())
-    versions = {package: metadata.version(package) for package in _PACKAGES}
+    required = [package.name for package in extras.requirements() if package.extra in {None, "export"}]
+    versions = {name: metadata.version(name) for name in (*PACKAGES, *required)}
     return versions | {"python": platform.python_version(), "code": code.hexdigest()}
 
 

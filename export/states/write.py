@@ -17,7 +17,8 @@ from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.plan.entries import dynamic_model, model_source
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
-from dualtune_edge.export.plan.spec import ExportSpec, StatesType
+from dualtune_edge.export.plan.recipes import StatesType
+from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.subjects import Subject, subjects
 from dualtune_edge.export.states.rounded import Rounder
 from dualtune_edge.export.work.folder import Work

@@ -1,7 +1,8 @@
 """The agent's loop: toolset → tool → arguments → run → … → answer, over MCP servers.
 
 from dualtune_edge.runtime import Agent
-from dualtune_edge.runtime.agent import Policy, PolicyApprover, Servers, run
+from dualtune_edge.runtime.agent import Policy, PolicyApprover, run
+from dualtune_edge.runtime.agent.servers import Servers
 
 with Agent.open("bundle") as agent, Servers.open("mcp.json") as servers:
     for event in run(agent, "commit what changed", servers, PolicyApprover(Policy())):
@@ -20,7 +21,6 @@ from dualtune_edge.runtime.agent.events import (
     ToolsetEvent,
 )
 from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run, run_async
-from dualtune_edge.runtime.agent.servers import Servers
 
 __all__ = [
     "Approval",
@@ -34,7 +34,6 @@ __all__ = [
     "PolicyApprover",
     "ResultEvent",
     "RunLimits",
-    "Servers",
     "TextEvent",
     "ToolEvent",
     "Toolbox",

@@ -27,7 +27,6 @@ from dualtune_edge.runtime.agent.events import (
 )
 from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
-from dualtune_edge.runtime.agent.servers import Servers
 from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.engines.engine import EngineKind
@@ -84,6 +83,8 @@ def agent(
             tools = recorded = Replay.read(replay, opened.bundle.manifest)
             task, approver = task or recorded.task[-1].content, PolicyApprover(Policy(default="allow"))
         elif mcp:
+            from dualtune_edge.runtime.agent.servers import Servers
+
             tools = stack.enter_context(Servers.open(mcp))
         else:
             raise SpecError("agent", found="no --mcp", expected="a file that names the servers", fix="Add --mcp FILE.")
@@ -124,7 +125,7 @@ class _Session:
                 "TASK", found="none, and no terminal", expected="a task", fix='Say: dualtune-edge agent BUNDLE "…"'
             )
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401, PLC0415 - gives input() a history; Windows has none
+            import readline  # noqa: F401 - gives input() a history; Windows has none
         while True:
             try:
                 text = input("> ").strip()

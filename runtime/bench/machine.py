@@ -59,5 +59,6 @@ def bandwidth(threads: int) -> float:
 
 
 def versions() -> Mapping[str, str]:
-    """Of Python and the packages that a call runs through."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+    """Of Python and of those packages that a call may run through and that are installed."""
+    installed = {found.name: found.version for found in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in _PACKAGES if name in installed}}

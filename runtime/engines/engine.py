@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.result import Placement
+from dualtune_edge.toolkit import extras
 from dualtune_edge.toolkit.errors import EngineError
 
 EngineKind = Literal["ort", "genai"]
@@ -174,6 +175,7 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
     Raises:
         EngineError: unknown kind, or one that cannot run by this provider; a graph that is not as expected, or an
             adapter that does not fit it.
+        MissingExtraError: the engine's library is not installed.
 
     """
     if kind not in _ENGINES:
@@ -197,5 +199,8 @@ def open_engine(source: ModelSource, settings: SessionSettings, kind: EngineKind
                 fix="Use the engine 'ort', or a profile with a dynamic graph.",
             )
         module, name = _STATIC
-    opener = cast("_Opener", getattr(importlib.import_module(module), name))
+    try:
+        opener = cast("_Opener", getattr(importlib.import_module(module), name))
+    except ModuleNotFoundError as error:
+        raise extras.missing(error, f"engine {kind!r}") or error from None
     return opener(source, settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.export import command
+from dualtune_edge.export import run as export_run
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.work.progress import PhaseReport
@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportSpec, Path]]:
         on_comparison("model", REPORT.parity)
         return REPORT
 
-    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(export_run, "run", run)
     return calls
 
 

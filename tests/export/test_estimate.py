@@ -12,7 +12,7 @@ from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, w
 from peft import LoraConfig
 
 from dualtune_edge import cli
-from dualtune_edge.export import command, estimate, models, run
+from dualtune_edge.export import estimate, models, run
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.build import graphs
@@ -215,11 +215,11 @@ SAID = Estimate(
 def test_the_command_prints_it_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
 ) -> None:
-    def run(*_: object, **__: object) -> None:
+    def begin(*_: object, **__: object) -> None:
         pytest.fail("the work began")
 
-    monkeypatch.setattr(command, "run", run)
-    monkeypatch.setattr(command, "preflight", lambda *_: SAID)
+    monkeypatch.setattr(run, "run", begin)
+    monkeypatch.setattr(run, "preflight", lambda *_: SAID)
     (tmp_path / "files.json").write_text("[]", encoding="utf-8")
     flags = ["--base", str(tmp_path), "--tools", str(tmp_path / "files.json"), "-o", str(tmp_path / "bundle")]
     with pytest.raises(SystemExit) as ended:

@@ -32,3 +32,9 @@ def test_the_pins_are_what_the_checks_run_with() -> None:
 def test_the_constraints_name_versions_only() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
+
+
+def test_the_device_has_the_same_pins() -> None:
+    lines = (ROOT / "requirements-device.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.partition(";")[0].split("==") for line in lines if not line.startswith("#"))
+    assert pins.items() <= PINS.items()

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-BUILD_SIDE = ("torch", "transformers", "peft", "optimum", "onnx", "onnx_ir", "psutil", "yaml", "safetensors")
 EVERY_MODULE = """
 import importlib, pkgutil, sys
 for name in {wings!r}:
@@ -33,13 +32,13 @@ def fresh(code: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment).stdout
 
 
-def test_the_devices_wings_load_nothing_of_the_build_side() -> None:
+def test_the_devices_wings_load_nothing_of_the_build_side(build_side: set[str]) -> None:
     wings = ("toolkit", "profiles", "runtime")
-    assert fresh(EVERY_MODULE.format(wings=wings, packages=set(BUILD_SIDE))).split() == []
+    assert fresh(EVERY_MODULE.format(wings=wings, packages=build_side)).split() == []
 
 
-def test_the_shared_words_load_no_engine() -> None:
-    heavy = {*BUILD_SIDE, "onnxruntime", "onnxruntime_genai", "numpy"}
+def test_the_shared_words_load_no_engine(build_side: set[str]) -> None:
+    heavy = {*build_side, "onnxruntime", "onnxruntime_genai", "numpy"}
     assert fresh(EVERY_MODULE.format(wings=("toolkit",), packages=heavy)).split() == []
 
 

@@ -1,30 +1,9 @@
-import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 WINGS = ("toolkit", "profiles", "runtime", "export")
-ignore = shutil.ignore_patterns("__pycache__", ".*")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel of a copy: a build folder that lies about could put old files into it."""
-    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for folder in ("dualtune_edge", *WINGS):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, copy]
-    subprocess.run(command, check=True)
-    with zipfile.ZipFile(next(out.glob("*.whl"))) as archive:
-        yield archive
 
 
 def test_it_holds_every_file_of_the_wings_and_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from dualtune_edge.export.finetune import Base, FinetuneSettings, finetune
+from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets, trajectories

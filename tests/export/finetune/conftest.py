@@ -12,7 +12,8 @@ import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
 
-from dualtune_edge.export.finetune import Base, FinetuneSettings
+from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.settings import FinetuneSettings
 
 MakeSettings: TypeAlias = Callable[..., FinetuneSettings]
 

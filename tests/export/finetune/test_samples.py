@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.export.finetune import Base, FinetuneSettings
+from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples import Samples, make_samples, prompt_tools
+from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import _template
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Prompter

@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dualtune_edge.export.adapter.read import read_adapter
-from dualtune_edge.export.finetune import Base, FinetuneSettings, Step, finetune
+from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import batches, learning_rate, shared_prefix, summed_loss
 from dualtune_edge.export.finetune.masks import Sample
+from dualtune_edge.export.finetune.report import Step
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
 COMPACT = """\

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
+import onnx
 import onnxruntime_genai
 import pytest
 
@@ -34,6 +36,11 @@ def test_two_builds_two_folders_same_bytes(tiny: Checkpoint, int4_graph: Any, tm
     assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (int4_graph.folder / name).read_bytes(), name
+
+
+def test_no_repository_around_the_packages_is_named(int4_graph: Any) -> None:
+    model = onnx.load(int4_graph.folder / "model.onnx", load_external_data=False)
+    assert model.producer_version == metadata.version("onnxruntime-genai")
 
 
 def test_nothing_is_printed(tiny: Checkpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -50,13 +50,14 @@ class Written:
 def written(folder: Path) -> Written:
     model = ir.load(folder / "model.onnx")
     graph = model.graph
+    version = (model.producer_version or "").partition("+")[0]  # without the commit of a repository around it
     return Written(
         nodes={node.name: _described(node) for node in graph},
         tensors={
             name: (value.dtype, value.shape, value.const_value.tobytes()) for name, value in graph.initializers.items()
         },
         interface=[(value.name, value.dtype, str(value.shape)) for value in (*graph.inputs, *graph.outputs)],
-        about=(model.ir_version, model.producer_name, model.producer_version, dict(graph.opset_imports), graph.name),
+        about=(model.ir_version, model.producer_name, version, dict(graph.opset_imports), graph.name),
     )
 
 

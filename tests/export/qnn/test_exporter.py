@@ -13,7 +13,7 @@ import pytest
 from dualtune_edge.cli import main
 from dualtune_edge.export import run
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
-from dualtune_edge.export.qnn import command, exporter
+from dualtune_edge.export.qnn import command, exporter, simulation
 from dualtune_edge.export.qnn.compile import Compiled
 from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
@@ -84,9 +84,9 @@ def compiler() -> Iterator[None]:
         patch.setattr(exporter, "compile_contexts", compile_contexts)
         patch.setattr(exporter, "find_htp", lambda _target, simulate: simulate)
         patch.setattr(exporter, "compiler", lambda: "a stand-in")
-        patch.setattr(command, "find_htp", lambda _target, simulate: simulate)
-        patch.setattr(command, "compiler", lambda: "a stand-in")
-        patch.setattr(command, "by_simulation", lambda _htp, settings: by_cpu(settings))
+        patch.setattr(simulation, "find_htp", lambda _target, simulate: simulate)
+        patch.setattr(simulation, "compiler", lambda: "a stand-in")
+        patch.setattr(simulation, "by_simulation", lambda _htp, settings: by_cpu(settings))
         yield
 
 

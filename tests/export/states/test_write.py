@@ -18,7 +18,8 @@ from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.verdict import first_breach
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec, StatesType, read_spec
+from dualtune_edge.export.plan.recipes import StatesType
+from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states.write import States, write_states
 from dualtune_edge.export.work.folder import Work

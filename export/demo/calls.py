@@ -1,0 +1,80 @@
+"""The kit exported, and its requests answered: each with the call that would be right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from dualtune_edge.export import run as export_run
+from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.toolkit.bundle.sharing import VariantSize
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.messages import FunctionCall
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+
+_SPEC: Final = "dualtune.yaml"
+_REQUESTS: Final = "demo.jsonl"  # a request and its right call each; no wording and no value stood in the training
+
+
+class Call(Frozen):
+    """One request, its answer, and the right one."""
+
+    request: str
+    toolset: str  # of `expected`
+    expected: FunctionCall
+    result: CallResult
+    right: bool  # the same toolset, tool and arguments
+
+
+class DemoReport(Frozen):
+    """What the demo did. `bundle` is None where it was not kept."""
+
+    bundle: str | None
+    export_seconds: float
+    size_bytes: int
+    variants: tuple[VariantSize, ...]
+    calls: tuple[Call, ...]
+
+
+def run(kit: Path, bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> DemoReport:
+    """Export the kit into `bundle` and answer its requests. `profiles` stand for the spec's; none: its own."""
+    spec = read_spec(kit / _SPEC)
+    if profiles:
+        spec = spec.model_copy(update={"profiles": profiles, "mode": None})  # each profile's own mode
+    exported = export_run.run(spec, bundle)
+    with Agent.open(bundle) as agent:
+        calls = tuple(_call(agent, trajectory) for trajectory in read_trajectories(kit / _REQUESTS))
+    return DemoReport(
+        bundle=str(bundle) if kept else None,
+        export_seconds=exported.seconds,
+        size_bytes=exported.sizes.total,
+        variants=exported.variants,
+        calls=calls,
+    )
+
+
+def is_right(result: CallResult, toolset: str, expected: FunctionCall) -> bool:
+    """Whether it is this call: the same toolset, tool and arguments. To Python `True` equals 1, in JSON it does not."""
+    same = (result.toolset, result.tool) == (toolset, expected.name)
+    return same and _text(result.arguments) == _text(expected.arguments)
+
+
+def _call(agent: Agent, trajectory: Trajectory) -> Call:
+    request, answer = trajectory.messages
+    (expected,) = (call.function for call in answer.tool_calls)
+    toolset = trajectory.toolset or ""
+    result = agent.call([request])
+    return Call(
+        request=request.content or "",
+        toolset=toolset,
+        expected=expected,
+        result=result,
+        right=is_right(result, toolset, expected),
+    )
+
+
+def _text(arguments: object) -> str:
+    return json.dumps(arguments, sort_keys=True)
