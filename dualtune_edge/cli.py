@@ -16,7 +16,9 @@ COMMANDS: Final = {
         "dualtune_edge.export.optimum.trace", "trace", "Export a base's graph by Optimum, for `export --graph`."
     ),
     "call": Row("dualtune_edge.runtime.command", "call", "Answer a message with a tool call."),
-    "agent": Row("dualtune_edge.runtime.agent.command", "agent", "Do a task with the tools of MCP servers."),
+    "agent": Row(
+        "dualtune_edge.runtime.agent.command", "agent", "Do a task with the tools of MCP servers, and answer."
+    ),
     "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
