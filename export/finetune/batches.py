@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
-_POOL: Final = 16  # batches whose samples are sorted by length together
+_PASS: Final = 32  # tokens that take as long as one more forward pass: it reads all weights again
 _UNLEARNT: Final = -100  # cross_entropy's default
 
 
@@ -27,18 +27,43 @@ def shared_prefix(samples: Sequence[Sample]) -> tuple[int, ...]:
 
 
 def batches(samples: Sequence[Sample], size: int, seed: int) -> Iterator[list[Sample]]:
-    """Endless batches, every sample once an epoch; samples of like length stand together, the rest is chance.
+    """Endless batches in random order, every sample once an epoch.
+
+    Chance alone decides which samples share a batch. Batches of samples of like length would be quicker, but long
+    samples are later turns, and those mostly call no tool: each update would pull towards one answer.
 
     An epoch is ceil(len(samples) / size) batches; its order depends on the seed and its number only.
     """
     for epoch in itertools.count():
         rng = Random(f"order {seed} {epoch}")  # noqa: S311 - an order, not a secret
         shuffled = rng.sample(samples, len(samples))
-        pools = (shuffled[start : start + size * _POOL] for start in range(0, len(shuffled), size * _POOL))
-        alike = [sample for pool in pools for sample in sorted(pool, key=lambda sample: len(sample.tokens))]
-        epoch_batches = [alike[start : start + size] for start in range(0, len(alike), size)]
-        rng.shuffle(epoch_batches)
-        yield from epoch_batches
+        yield from (shuffled[start : start + size] for start in range(0, len(shuffled), size))
+
+
+def micro_batches(batch: Sequence[Sample], prefix: int, most: int | None) -> list[list[Sample]]:
+    """The batch in parts of samples of like length, so that the fewest tokens are computed.
+
+    A part costs the shared prefix once, and for each of its samples as many tokens as its longest one has.
+
+    Args:
+        batch: the samples of one step.
+        prefix: the number of tokens that all samples begin with.
+        most: the largest number of samples in a part; None: the whole batch.
+
+    """
+    ordered = sorted(batch, key=lambda sample: len(sample.tokens))
+    cuts = [(0, 0)]  # of the first n samples: (cost of their parts, where the last part starts)
+    for stop in range(1, len(ordered) + 1):
+        longest = len(ordered[stop - 1].tokens) - prefix
+        starts = range(max(0, stop - (most or stop)), stop)
+        cuts.append(min((cuts[start][0] + _PASS + prefix + (stop - start) * longest, start) for start in starts))
+    parts: list[list[Sample]] = []
+    stop = len(ordered)
+    while stop:
+        start = cuts[stop][1]
+        parts.append(ordered[start:stop])
+        stop = start
+    return parts[::-1]
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warm_up: int) -> float:

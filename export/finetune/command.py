@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Stage
+from dualtune_edge.export.finetune.progress import shown
+from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Objective
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.validation import validate
 
 if TYPE_CHECKING:
-    from dualtune_edge.export.finetune.report import FinetuneReport, Step
-    from dualtune_edge.export.finetune.train import OnStep
+    from dualtune_edge.export.finetune.report import FinetuneReport
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH: Final = 40  # characters
@@ -26,7 +24,7 @@ _CURVE_WIDTH: Final = 40  # characters
 
 def finetune(
     *,
-    stage: Annotated[Stage, typer.Option(help="What the adapter learns.")],
+    objective: Annotated[Objective, typer.Option("--objective", "--stage", help="What the adapter learns.")],
     base: Annotated[Path, typer.Option(metavar="DIR", help="The base model's folder.")],
     tools: Annotated[Path, typer.Option(metavar="FILE", help="The toolset's tool list.")],
     data: Annotated[Path, typer.Option(metavar="FILE", help="Trajectories: one JSON object a line.")],
@@ -56,8 +54,8 @@ def finetune(
     weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
     autocast: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and dropout.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; default: the physical cores.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default: a minute.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
@@ -66,7 +64,7 @@ def finetune(
     Of the trajectories, selection learns the tools' names, arguments the arguments of one tool, joint whole calls.
 
     Example:
-        dualtune-edge finetune --stage selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
+        dualtune-edge finetune --objective selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
 
     """
     values = locals() | {"keep": dict(map(_share, keep or ())), "targets": tuple(target or TARGETS)}
@@ -78,8 +76,8 @@ def finetune(
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks an old question
     logging.disable_progress_bar()
-    with _bar() as bar:
-        report = train.finetune(settings, _shown_on(bar))
+    with shown() as on_event:
+        report = train.finetune(settings, on_event)
     console.result(report, _summary(report), as_json=as_json)
 
 
@@ -91,23 +89,8 @@ def _share(text: str) -> tuple[str, float]:
         raise SpecError("--keep", found=repr(text), expected="TOOL=SHARE", fix="Write it as read_file=0.25.") from None
 
 
-def _bar() -> Progress:
-    terminal = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
-    return Progress(*columns, console=terminal, disable=not terminal.is_terminal)
-
-
-def _shown_on(bar: Progress) -> OnStep:
-    task = bar.add_task("", total=None, loss=0.0)
-
-    def show(step: Step) -> None:
-        bar.update(task, completed=step.step, total=step.steps, loss=step.loss)
-
-    return show
-
-
 def _summary(report: FinetuneReport) -> str:
-    what = f"arguments of {report.tool}" if report.tool else report.stage
+    what = f"arguments of {report.tool}" if report.tool else report.objective
     dropped = f" ({report.dropped_kept} left out by keep, {report.dropped_long} too long)"
     return "\n".join(
         (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dualtune_edge.export.finetune.settings import Stage
+from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Completion, Prompter, common_prefix
@@ -31,7 +31,7 @@ class Sample:
 
 
 class Mask(Protocol):
-    """One stage's way from a turn to a sample."""
+    """Makes a sample of a turn, for one objective."""
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
         """The turns before, and the call that is learnt → tokens and targets.
@@ -102,7 +102,7 @@ class JointMask:
         return Sample(tuple(completion.encoding.ids[: completion.start + learnt]), learnt)
 
 
-MASKS: Final[dict[Stage, Callable[[Prompter], Mask]]] = {
+MASKS: Final[dict[Objective, Callable[[Prompter], Mask]]] = {
     "selection": SelectionMask,
     "arguments": ArgumentsMask,
     "joint": JointMask,

@@ -1,9 +1,8 @@
-"""What a run tells: while it goes on, at its end, and in the adapter's `training.json`."""
+"""The report of a finished run, and the adapter's `training.json`."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -17,29 +16,21 @@ RECORD: Final = "training.json"
 _OF_THIS_MACHINE: Final = {"base", "data", "tools", "output", "template", "threads", "checkpoint_every", "resume"}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step that was made."""
-
-    step: int  # from 1
-    steps: int
-    loss: float  # nats a learnt token
-
-
 class FinetuneReport(Frozen):
     """A finished run."""
 
     output: str
-    stage: str
+    objective: str
     tool: str | None
     samples: int
     dropped_long: int  # over max_length, with too_long='drop'
     dropped_kept: int  # turns of too frequent tools, by `keep`
     steps: int
-    tokens: int  # fed; the prefix that samples share counts once a step
+    tokens: int  # fed; the prefix that samples share counts once a forward pass
     learnt: int  # tokens that the loss was taken of
     losses: tuple[float, ...]  # of each step, nats a learnt token
     seconds: float  # of the steps
+    warnings: tuple[str, ...]  # about the samples
 
 
 class Source(Frozen):
@@ -52,7 +43,7 @@ class Source(Frozen):
 class Origin(Frozen):
     """What an adapter was made from and how: the same on every machine."""
 
-    format: int = 1
+    format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
     base: str
     base_fingerprint: str
     data: Source

@@ -1,15 +1,19 @@
-"""Where a run stands, on disk: what makes a resumed run end as an uninterrupted one."""
+"""A run between two steps, and the file that keeps it: a resumed run ends as an uninterrupted one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from dualtune_edge.toolkit.errors import OutputError
-from dualtune_edge.toolkit.files import aside
+from dualtune_edge.toolkit.files import aside, unwritable
+
+_INTERVAL: Final = 60.0  # seconds between two checkpoints, where no number of steps is given
 
 
 @dataclass
@@ -24,48 +28,82 @@ class RunState:
     optimizer: dict[str, Any] = field(default_factory=dict)
     random: torch.Tensor | None = None  # state of PyTorch's generator: dropout
 
-    def save(self, path: Path) -> None:
-        """Write the state beside `path` first, so that a broken write leaves the old one."""
-        with aside(path) as partial:
-            torch.save(asdict(self), partial)
-            partial.replace(path)
+
+class StateFile:
+    """A run's checkpoint: written after the first step, then every so many steps or once a minute.
+
+    Args:
+        path: where the file is; `state_path` names it.
+        every: the number of steps between two checkpoints; None: a minute.
+        clock: seconds.
+
+    """
+
+    def __init__(self, path: Path, every: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self._every, self._clock = every, clock
+        self._saved_at: float | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether the state after this step, counted from 1, should be saved."""
+        if self._every:
+            return step % self._every == 0
+        return self._saved_at is None or self._clock() - self._saved_at >= _INTERVAL
+
+    def save(self, state: RunState) -> None:
+        """Write the state beside the file first, so that a broken write leaves the old one.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
+        try:
+            with aside(self.path) as partial:
+                torch.save(vars(state), partial)
+                partial.replace(self.path)
+        except (OSError, RuntimeError) as error:  # PyTorch raises a RuntimeError where its writer fails
+            raise unwritable(self.path, OSError(str(error))) from None
+        self._saved_at = self._clock()
+
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+    def load(self, origin: str, *, resume: bool) -> RunState:
+        """The state to go on from: the file's, or that of a new run.
+
+        Raises:
+            OutputError: no state to resume, a state that nobody asked to resume, or one of another run.
+
+        """
+        if resume != self.path.exists():
+            raise OutputError(
+                str(self.path),
+                found="no checkpoint" if resume else "the checkpoint of an interrupted run",
+                expected="one to resume" if resume else "none for a new run",
+                fix="Start without --resume." if resume else "Add --resume to go on with that run, or remove the file.",
+            )
+        if not resume:
+            return RunState(origin)
+        try:
+            state = RunState(**torch.load(self.path, weights_only=True))
+        except Exception as error:  # noqa: BLE001 - unpickling raises what the bytes happen to break
+            raise OutputError(
+                str(self.path),
+                found=f"{type(error).__name__}",
+                expected="a checkpoint of this version",
+                fix="Remove it and start again.",
+            ) from None
+        if state.origin != origin:
+            raise OutputError(
+                str(self.path),
+                found="the checkpoint of a run with other settings, data or base",
+                expected="the same run",
+                fix="Resume with the settings of that run, or remove its checkpoint.",
+            )
+        return state
 
 
 def state_path(output: Path) -> Path:
-    """Where the run that writes `output` keeps its state."""
+    """Where the run that writes `output` keeps its checkpoint."""
     return output.with_name(f"{output.name}.checkpoint")
-
-
-def load_state(path: Path, origin: str, *, resume: bool) -> RunState | None:
-    """The state to go on from; None for a fresh run.
-
-    Raises:
-        OutputError: no state to resume, a state that nobody asked to resume, or one of another run.
-
-    """
-    if resume != path.exists():
-        raise OutputError(
-            str(path),
-            found="no checkpoint" if resume else "the checkpoint of an interrupted run",
-            expected="one to resume" if resume else "none for a new run",
-            fix="Start without `resume`." if resume else "Resume that run, or remove its checkpoint.",
-        )
-    if not resume:
-        return None
-    try:
-        state = RunState(**torch.load(path, weights_only=True))
-    except Exception as error:  # noqa: BLE001 - unpickling raises what the bytes happen to break
-        raise OutputError(
-            str(path),
-            found=f"{type(error).__name__}",
-            expected="a checkpoint of this version",
-            fix="Remove it and start again.",
-        ) from None
-    if state.origin != origin:
-        raise OutputError(
-            str(path),
-            found="the checkpoint of a run with other settings, data or base",
-            expected="the same run",
-            fix="Resume with the settings of that run, or remove its checkpoint.",
-        )
-    return state

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
+from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
@@ -24,6 +25,7 @@ class Samples:
     samples: tuple[Sample, ...]
     dropped_long: int
     dropped_kept: int  # turns of too frequent tools, by `keep`
+    warnings: tuple[str, ...]  # too few samples, or too one-sided ones
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class _Turn:
 
 
 def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """The tools that the stage's prompt lists.
+    """The tools that the prompt lists.
 
     Raises:
         ToolsError: a tool has the name of the no-tool entry; the arguments' tool is unknown or takes none.
@@ -46,7 +48,7 @@ def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[T
     for name in settings.keep:
         if name not in (*names, settings.no_tool):
             raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
-    if settings.stage != "arguments":
+    if settings.objective != "arguments":
         if settings.no_tool in names:
             raise ToolsError(
                 str(settings.tools),
@@ -81,8 +83,8 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
     """
     turns = list(_turns(settings, prompter.tools, read_trajectories(settings.data, settings.toolset)))
     kept = _keep(turns, settings)
-    mask = MASKS[settings.stage](prompter)
-    samples, long = [], 0
+    mask = MASKS[settings.objective](prompter)
+    samples, answers, long = [], [], 0
     for turn in kept:
         try:
             sample = mask.sample(turn.context, turn.answer)
@@ -90,6 +92,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
             raise _unusable(turn.where, "half of a surrogate pair", "Unicode text", "Mend the text.") from None
         if len(sample.tokens) <= max_length:
             samples.append(sample)
+            answers.append(turn.answer)
         elif settings.too_long == "drop":
             long += 1
         else:
@@ -105,13 +108,21 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
             str(settings.data),
             f"nothing to learn{left_out}",
             f"calls of {settings.tool!r}" if settings.tool else "assistant's turns",
-            "Check the stage, the tool and the toolset against the data.",
+            "Check the objective, the tool and the toolset against the data.",
         )
-    return Samples(tuple(samples), dropped_long=long, dropped_kept=len(turns) - len(kept))
+    tools = [tool.name for tool in prompter.tools if tool.name != settings.no_tool]
+    return Samples(
+        tuple(samples),
+        dropped_long=long,
+        dropped_kept=len(turns) - len(kept),
+        warnings=arguments_warnings(answers, settings.tool)
+        if settings.tool
+        else selection_warnings(answers, tools, settings.no_tool),
+    )
 
 
 def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: Iterable[Trajectory]) -> Iterator[_Turn]:
-    """The stage's targets: every assistant's turn, or those that call the arguments' tool."""
+    """The turns to learn: every assistant's turn, or those that call the settings' tool."""
     known = {tool.name: tool for tool in tools if tool.name != settings.no_tool}
     for trajectory in trajectories:
         for index, message in enumerate(trajectory.messages):

@@ -1,16 +1,16 @@
-"""What one fine-tuning run is asked to do."""
+"""The settings of a fine-tuning run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
 
-Stage = Literal["selection", "arguments", "joint"]
+Objective: TypeAlias = Literal["selection", "arguments", "joint"]
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # as DualTune's
 
 
@@ -20,14 +20,14 @@ class FinetuneSettings(Frozen):
     DualTune's own, for 7B: rank 32, alpha 64, dropout 0.1, learning rate 5e-6, 5 warm-up steps, batch 16, 4 epochs.
     """
 
-    stage: Stage
+    objective: Objective  # what the adapter learns: the choice of a tool, its arguments, or whole calls
     base: Path  # folder of the base model
     data: Path  # trajectories, one JSON object a line
     tools: Path  # the toolset's tool list
     output: Path  # folder of the adapter
     tool: str | None = None  # whose arguments are learnt
     toolset: str | None = None  # only the trajectories that name this toolset
-    template: Path | None = None  # chat template; None: the stage's default
+    template: Path | None = None  # chat template; None: the built-in one of the objective
     no_tool: str = NO_TOOL  # what a turn without a call is learnt as
     keep: dict[str, float] = Field(default_factory=dict)  # share of a too frequent tool's turns that is learnt
     too_long: Literal["refuse", "drop"] = "refuse"  # what becomes of samples over max_length
@@ -51,16 +51,16 @@ class FinetuneSettings(Frozen):
     autocast: bool = False  # multiply in bfloat16
     seed: int = Field(0, ge=0, lt=2**32)
 
-    threads: int | None = Field(None, ge=1)  # None: PyTorch's own choice
-    checkpoint_every: int | None = Field(None, ge=1)  # steps; None: no checkpoints
+    threads: int | None = Field(None, ge=1)  # None: one for each physical core
+    checkpoint_every: int | None = Field(None, ge=1)  # steps; None: after the first one, then once a minute
     resume: bool = False  # go on from the checkpoint of an interrupted run
 
     @model_validator(mode="after")
     def _fits_together(self) -> FinetuneSettings:
-        if (self.stage == "arguments") != (self.tool is not None):
-            raise ValueError("a tool for stage 'arguments', and for no other")
-        if self.keep and self.stage == "arguments":
-            raise ValueError("`keep` for stages 'selection' and 'joint' only")
+        if (self.objective == "arguments") != (self.tool is not None):
+            raise ValueError("a tool for the objective 'arguments', and for no other")
+        if self.keep and self.objective == "arguments":
+            raise ValueError("`keep` for the objectives 'selection' and 'joint' only")
         for tool, share in self.keep.items():
             if not 0 < share <= 1:
                 raise ValueError(f"a share of {tool!r} above 0 and up to 1")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
 from dualtune_edge_kit import FOLDER
@@ -18,19 +18,19 @@ RANK: Final = 6  # of every adapter, joint ones too
 
 @dataclass(frozen=True)
 class Run:
-    """One adapter: its stage, and the folder it goes to, below the kit's adapters."""
+    """One adapter: what it learns, and the folder it goes to, below the kit's adapters."""
 
     toolset: str
-    stage: Literal["selection", "arguments", "joint"]
+    objective: Objective
     tool: str | None
 
     @property
     def folder(self) -> str:
         """Relative to the adapters' folder."""
-        return f"{self.toolset}/{self.stage}" + (f"/{self.tool}" if self.tool else "")
+        return f"{self.toolset}/{self.objective}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each stage. On one busy core arguments take two to three minutes, a
+# (steps, samples a step, template) of each objective. On one busy core arguments take two to three minutes, a
 # joint run ten, a selection twenty.
 _STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "selection"), "joint": (200, 16, "base")}
 
@@ -59,9 +59,9 @@ def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: i
 
 
 def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> FinetuneSettings:
-    steps, batch, template = _STEPS[run.stage]
+    steps, batch, template = _STEPS[run.objective]
     return FinetuneSettings(
-        stage=run.stage,
+        objective=run.objective,
         base=base,
         data=data,
         tools=toolsets.servers_file(run.toolset),
@@ -74,7 +74,7 @@ def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> Finetun
         dtype="float16",
         learning_rate=4e-3,
         epochs=100,
-        keep={} if run.stage == "arguments" else {NO_TOOL: 0.15},  # half of all turns: they would drown the tools
+        keep={} if run.objective == "arguments" else {NO_TOOL: 0.15},  # half of all turns: they would drown the tools
         max_steps=steps,
         batch_size=batch,
         warm_up_steps=5,

@@ -83,7 +83,7 @@ def settings(base: Base, tmp_path: Path, write_data: Callable[[list[Any]], Path]
 
     def make(**changes: Any) -> FinetuneSettings:
         values = {
-            "stage": "selection",
+            "objective": "selection",
             "base": base.checkpoint.folder,
             "data": tmp_path / "data.jsonl",
             "tools": tools,

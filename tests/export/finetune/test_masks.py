@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.export.finetune.masks import MASKS, Sample
-from dualtune_edge.export.finetune.settings import Stage
+from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
@@ -38,12 +38,14 @@ def merging() -> Tokenizer:
     return tokenizer
 
 
-def sample(tokenizer: Tokenizer, stage: Stage, name: str, arguments: dict[str, object]) -> tuple[str, str]:
+def sample(tokenizer: Tokenizer, objective: Objective, name: str, arguments: dict[str, object]) -> tuple[str, str]:
     """(what is fed before, what is learnt) as text."""
-    source = (TEMPLATES / f"{'selection' if stage == 'selection' else 'arguments'}.jinja").read_text(encoding="utf-8")
-    tool = name if stage == "arguments" else None
+    source = (TEMPLATES / f"{'selection' if objective == 'selection' else 'arguments'}.jinja").read_text(
+        encoding="utf-8"
+    )
+    tool = name if objective == "arguments" else None
     prompter = Prompter(ChatTemplate(source, where="test"), tokenizer, TOOLS, tool)
-    made: Sample = MASKS[stage](prompter).sample(CONTEXT, FunctionCall(name=name, arguments=arguments))
+    made: Sample = MASKS[objective](prompter).sample(CONTEXT, FunctionCall(name=name, arguments=arguments))
     cut = len(made.tokens) - made.learnt
     decode = tokenizer.decode
     before, learnt = (decode(list(part), skip_special_tokens=False) for part in (made.tokens[:cut], made.tokens[cut:]))
@@ -90,18 +92,20 @@ def test_joint_learns_the_whole_call_to_the_end_of_the_turn(merging: Tokenizer) 
     assert before.endswith("<|im_start|>assistant\n")
 
 
-@pytest.mark.parametrize("stage", ["selection", "arguments", "joint"])
-def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, stage: Stage) -> None:
-    source = (TEMPLATES / f"{'selection' if stage == 'selection' else 'arguments'}.jinja").read_text(encoding="utf-8")
-    tool = "read" if stage == "arguments" else None
+@pytest.mark.parametrize("objective", ["selection", "arguments", "joint"])
+def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, objective: Objective) -> None:
+    source = (TEMPLATES / f"{'selection' if objective == 'selection' else 'arguments'}.jinja").read_text(
+        encoding="utf-8"
+    )
+    tool = "read" if objective == "arguments" else None
     prompter = Prompter(ChatTemplate(source, where="test"), merging, TOOLS, tool)
-    made = MASKS[stage](prompter).sample(CONTEXT, FunctionCall(name="read", arguments={"path": "x"}))
+    made = MASKS[objective](prompter).sample(CONTEXT, FunctionCall(name="read", arguments={"path": "x"}))
     prompt = prompter.tokens(CONTEXT)
     follow = {
         "selection": lambda: prompter.completion(call("read")),
         "arguments": lambda: prompter.frame().tokens,
         "joint": lambda: prompter.completion(call("read", {"path": "x"})),
-    }[stage]()
+    }[objective]()
     fed = (*prompt, *follow)
     common = min(len(fed), len(made.tokens))
     assert made.tokens[:common] == fed[:common]

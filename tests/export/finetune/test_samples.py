@@ -24,7 +24,7 @@ def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> S
 
 def learnt(made: Samples, base: Base) -> list[str]:
     decode = base.checkpoint.tokenizer.decode
-    return [decode(list(each.tokens[-each.learnt :]), skip_special_tokens=False) for each in made.samples]
+    return [decode(list(sample.tokens[-sample.learnt :]), skip_special_tokens=False) for sample in made.samples]
 
 
 def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_tool(base: Base, settings: Any) -> None:
@@ -32,12 +32,12 @@ def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_too
 
 
 def test_arguments_learn_the_calls_of_their_tool_only(base: Base, settings: Any) -> None:
-    made = samples(settings(stage="arguments", tool="read"), base)
+    made = samples(settings(objective="arguments", tool="read"), base)
     assert learnt(made, base) == ['{"path": "/docs/ä", "head": 3}', '{"path": "c"}']
 
 
 def test_joint_learns_whole_calls(base: Base, settings: Any) -> None:
-    found = learnt(samples(settings(stage="joint"), base), base)
+    found = learnt(samples(settings(objective="joint"), base), base)
     assert found[0] == '{"name": "read", "parameters": {"path": "/docs/ä", "head": 3}}<|im_end|>'
     assert found[1] == '{"name": "summarize", "parameters": {}}<|im_end|>'
 
@@ -125,17 +125,17 @@ def test_a_line_that_is_no_conversation_is_refused(
     assert found in str(error.value)
 
 
-def test_tools_and_keep_must_fit_the_stage(base: Base, settings: Any) -> None:
+def test_tools_and_keep_must_fit_the_objective(base: Base, settings: Any) -> None:
     with pytest.raises(ToolsError, match="no tool 'x'; expected one of read, read_file"):
-        samples(settings(stage="arguments", tool="x"), base)
+        samples(settings(objective="arguments", tool="x"), base)
     with pytest.raises(ToolsError, match="takes no arguments"):
-        samples(settings(stage="arguments", tool="status"), base)
+        samples(settings(objective="arguments", tool="status"), base)
     with pytest.raises(ToolsError, match="a tool named 'read'"):
         samples(settings(no_tool="read"), base)
     with pytest.raises(SpecError, match="Did you mean 'read'"):
         samples(settings(keep={"raed": 0.5}), base)
     with pytest.raises(DataError, match="nothing to learn"):
-        samples(settings(stage="arguments", tool="read", data=_without_calls(settings)), base)
+        samples(settings(objective="arguments", tool="read", data=_without_calls(settings)), base)
 
 
 def _without_calls(settings: Any) -> Path:

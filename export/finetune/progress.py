@@ -1,0 +1,84 @@
+"""A run's events for whoever watches: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dualtune_edge.export.finetune.events import Event, Interruption, OnEvent, Start, Step
+from dualtune_edge.toolkit import console
+
+_INTERVAL: Final = 10.0  # seconds between two lines
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[OnEvent]:
+    """What shows events on stderr."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield Lines()
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
+    with Progress(*columns, console=terminal) as bar:
+        yield Bar(bar)
+
+
+class Bar:
+    """Shows the steps as a bar."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, loss=0.0)
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Start():
+                _begin(event)
+                self._bar.update(self._task, completed=event.done, total=event.steps)
+            case Step():
+                self._bar.update(self._task, completed=event.step, total=event.steps, loss=event.loss)
+            case Interruption():
+                _end(event)
+
+
+class Lines:
+    """Writes a line for the first step, the last one, and one every ten seconds between them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._done, self._started, self._next = 0, 0.0, 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        now = self._clock()
+        match event:
+            case Start():
+                _begin(event)
+                self._done, self._started, self._next = event.done, now, now
+            case Step() if now >= self._next or event.step == event.steps:
+                self._next = now + _INTERVAL
+                seconds = (now - self._started) / (event.step - self._done) * (event.steps - event.step)
+                left = f"{timedelta(seconds=round(seconds))} left"
+                typer.echo(f"step {event.step} of {event.steps}, loss {event.loss:.3f}, {left}", err=True)
+            case Interruption():
+                _end(event)
+
+
+def _begin(start: Start) -> None:
+    for warning in start.warnings:
+        console.warn(warning)
+    done = f", {start.done} of them done" if start.done else ""
+    typer.echo(f"{start.samples} samples, {start.steps} steps{done}, {start.threads} threads", err=True)
+
+
+def _end(stop: Interruption) -> None:
+    kept = "--resume goes on from there" if stop.step else "there is nothing to resume"
+    typer.echo(f"stopped after step {stop.step} of {stop.steps}: {kept}", err=True)

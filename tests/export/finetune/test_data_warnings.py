@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings
+from dualtune_edge.toolkit.prompts.messages import FunctionCall
+
+TOOLS = ("read", "write")
+
+
+def calls(**counts: int) -> list[FunctionCall]:
+    return [FunctionCall(name=name) for name, count in counts.items() for _ in range(count)]
+
+
+def test_enough_samples_of_every_kind_are_not_warned_of() -> None:
+    assert selection_warnings(calls(read=100, write=100, summarize=200), TOOLS, "summarize") == ()
+    assert arguments_warnings([FunctionCall(name="read", arguments={"path": str(n)}) for n in range(100)], "read") == ()
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"read": 100, "write": 100, "summarize": 401}, "401 of 601 samples call no tool"),
+        ({"read": 900, "write": 100, "summarize": 200}, "900 of 1200 samples call read"),
+        ({"read": 1000}, "1000 of 1000 samples call read"),
+    ],
+)
+def test_one_sided_samples_are_named(counts: dict[str, int], words: str) -> None:
+    (warning, *_) = selection_warnings(calls(**counts), TOOLS, "summarize")
+    assert warning.startswith(words)
+    assert ("--keep" in warning) == (len(counts) > 1)
+
+
+def test_the_share_to_keep_makes_the_answer_as_frequent_as_the_others() -> None:
+    (warning,) = selection_warnings(calls(read=100, write=100, summarize=800), TOOLS, "summarize")
+    assert "--keep summarize=0.25" in warning
+
+
+def test_tools_without_a_sample_are_named() -> None:
+    (warning,) = selection_warnings(calls(write=300, summarize=200), TOOLS, "summarize")
+    assert warning.startswith("no sample calls read:")
+
+
+@pytest.mark.parametrize("count", [1, 99])
+def test_few_samples_are_counted(count: int) -> None:
+    (warning,) = selection_warnings(calls(read=count, write=count, summarize=count), TOOLS, "summarize")
+    assert warning.startswith(f"{2 * count} samples call the 2 tools, {count} a tool:")
+    same = [FunctionCall(name="read", arguments={"path": str(n)}) for n in range(count)]
+    assert f"{count} samples call read:" in arguments_warnings(same, "read")[-1]
+
+
+def test_equal_arguments_are_named() -> None:
+    answers = [FunctionCall(name="read", arguments={"path": "a", "head": 1})] * 200
+    (warning,) = arguments_warnings(answers, "read")
+    assert warning.startswith('200 of 200 samples write the same arguments, {"head": 1, "path": "a"}')

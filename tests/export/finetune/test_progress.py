@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from dualtune_edge.export.finetune.events import Interruption, Start, Step
+from dualtune_edge.export.finetune.progress import Lines, shown
+
+
+def start(done: int = 0) -> Start:
+    return Start(samples=480, done=done, steps=120, threads=2, warnings=("too few",))
+
+
+def test_without_a_terminal_a_line_comes_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [50.0]
+    lines = Lines(lambda: now[0])
+    lines(start())
+    for step in range(1, 121):
+        now[0] += 1.0
+        lines(Step(step, 120, 2.5))
+    shown, *rest = capsys.readouterr()
+    assert shown == ""
+    written = rest[0].splitlines()
+    assert written[:2] == ["warning: too few", "480 samples, 120 steps, 2 threads"]
+    assert written[2] == "step 1 of 120, loss 2.500, 0:01:59 left"
+    assert [line.split()[1] for line in written[2:]] == ["1", *(str(step) for step in range(11, 121, 10)), "120"]
+
+
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = Lines(lambda: now[0])
+    lines(start(done=100))
+    now[0] = 20.0
+    lines(Step(110, 120, 1.0))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "480 samples, 120 steps, 100 of them done, 2 threads",
+        "step 110 of 120, loss 1.000, 0:00:20 left",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_interruption_says_how_far_it_came(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+    with shown() as on_event:
+        on_event(start())
+        on_event(Step(1, 120, 2.0))
+        on_event(Interruption(1, 120))
+        on_event(Interruption(0, 120))
+    written = capsys.readouterr().err
+    assert "stopped after step 1 of 120: --resume goes on from there" in written
+    assert "stopped after step 0 of 120: there is nothing to resume" in written
+    assert ("━" in written) == terminal
