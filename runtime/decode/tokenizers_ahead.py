@@ -1,11 +1,12 @@
-"""The tokenizers, read by a thread of their own while onnxruntime opens the weights: no call has to wait for them.
+"""What prompts need, made ready while onnxruntime opens the weights: the tokenizers, and the process that renders.
 
-For 150,000 tokens they take 1.5 s of one core, about as long as the weights of a 0.5B model. A large grammar is
-compiled at its tool's first call, in milliseconds.
+A thread reads the tokenizers. For 150,000 tokens they take 1.5 s of one core, about as long as the weights of a 0.5B
+model. A large grammar is compiled at its tool's first call, in milliseconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from llguidance import LLTokenizer
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.decode.grammar import open_tokenizer
+from dualtune_edge.toolkit.prompts.template_process import TEMPLATES, TemplateFault
 
 
 class TokenizersAhead:
@@ -20,6 +22,8 @@ class TokenizersAhead:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
+        with contextlib.suppress(TemplateFault):  # the first prompt says why it cannot be started
+            TEMPLATES.start()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizers")
         self._base: Future[Tokenizer] = self._pool.submit(lambda: bundle.tokenizer)
         self._constraint: Future[LLTokenizer] = self._pool.submit(self._open_constraint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +152,8 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_is_refused_within_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RENDER_SECONDS", 0.2)
-    started = time.process_time()
     with pytest.raises(TemplateError, match=r"hostile\.jinja"):
         ChatTemplate(HOSTILE[name], where="hostile.jinja").render([user("a")], TOOLS, tool=None, generate=True)
-    assert time.process_time() - started < 3  # a hang would take hours
 
 
 def test_a_source_that_is_too_long_or_no_template_is_refused(tmp_path: Path) -> None:
