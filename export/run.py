@@ -32,6 +32,7 @@ from dualtune_edge.export.qnn.exporter import QnnExporter
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
+from dualtune_edge.export.work.threads import fixed_threads
 from dualtune_edge.profiles.schema import QNN_PROVIDER
 from dualtune_edge.toolkit.bundle.manifest import (
     ADAPTERS_DIR,
@@ -79,7 +80,7 @@ def run(
     """
     start = time.perf_counter()
     refuse_existing(output)
-    with Progress(console) as progress:
+    with fixed_threads(), Progress(console) as progress:
         read = _read(spec, progress)
         inputs, plans = read.inputs, read.plans
         if not force:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.profiles.detect import detect
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.engines.engine import Engine
@@ -40,8 +40,8 @@ class Side:
 
     def __init__(self, graphs: Graphs) -> None:
         self._graphs = graphs
-        threads = detect().cpu.physical_cores  # PyTorch takes turns with it, hence no spinning
-        self._settings = SessionSettings(threads, spinning=False, packing=graphs.packing)
+        # PyTorch takes turns with it, hence no spinning.
+        self._settings = SessionSettings(THREADS, spinning=False, packing=graphs.packing)
         self._folders, self._open = contextlib.ExitStack(), contextlib.ExitStack()
         self._folder_of_base: Path | None = None
         self._base: OrtEngine | None = None

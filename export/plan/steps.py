@@ -15,14 +15,13 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.base.tokenizer import small_files
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.plan.toolsets import AdapterInput
 from dualtune_edge.export.work.journal import Step
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import HardwareProfile
 from dualtune_edge.toolkit import extras
@@ -126,12 +125,6 @@ def _tools() -> dict[str, str]:
 
 @functools.cache
 def _machine() -> tuple[object, ...]:
-    """What floating-point sums depend on besides the numbers: instructions, and how they are shared out."""
+    """The instructions that sums are computed by; the number of threads is the same everywhere (`work.threads`)."""
     machine = detect()
-    return (
-        machine.system,
-        machine.architecture,
-        machine.cpu.features,
-        machine.cpu.physical_cores,
-        torch.get_num_threads(),
-    )
+    return (machine.system, machine.architecture, machine.cpu.features, THREADS)

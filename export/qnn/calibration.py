@@ -17,6 +17,7 @@ from dualtune_edge.export.qnn.parameters import ModelParameters
 from dualtune_edge.export.qnn.rounding import Moments, moments
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.qnn.tables import lookup_tables
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.runtime.engines.static_graph import mask_of
 
 _ROOM: Final = 4.0  # of what was seen, for what other prompts may need: two bits of sixteen. With 1.5 some were clipped
@@ -84,6 +85,7 @@ class _Run:
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # fp32 activations, as calibrated
     options.log_severity_level = 3
     return options

@@ -7,9 +7,10 @@ that calibration saw, so it needs the second moments of what the matrix multipli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dualtune_edge.export.qnn.integers import IntegerWeight, best_scales, stored, top_of
@@ -18,13 +19,14 @@ from dualtune_edge.export.qnn.integers import IntegerWeight, best_scales, stored
 REACH: Final = 1024
 _DAMPING: Final = 0.01  # of the mean of the diagonal: what was seen of some inputs is little
 
+_Float = TypeVar("_Float", np.float32, np.float64)
 Moments: TypeAlias = Sequence[NDArray[np.float32]]  # Σ xᵀx of each `REACH` inputs, shape (inputs of these, the same)
 
 
 def moments(rows: NDArray[np.float32]) -> Moments:
     """Of what a matrix multiplies, shape (rows, inputs)."""
     parts = (rows[:, start : start + REACH] for start in range(0, rows.shape[1], REACH))
-    return tuple(part.T @ part for part in parts)
+    return tuple(_product(part.T, part) for part in parts)
 
 
 def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: int | None) -> IntegerWeight:
@@ -57,7 +59,7 @@ def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: in
                 integers[row] = np.clip(np.rint(rest[row] / scale), -top - 1, top)
                 errors[index - start] = (rest[row] - integers[row] * scale) / factor[index, index]
                 rest[row + 1 : rows.stop] -= np.outer(factor[index, index + 1 : end], errors[index - start])
-            rest[rows.stop : part + len(second)] -= factor[start:end, end:].T @ errors
+            rest[rows.stop : part + len(second)] -= _product(factor[start:end, end:].T, errors)
     return stored(integers, scales, bits)
 
 
@@ -65,5 +67,12 @@ def _factor(second: NDArray[np.float32]) -> NDArray[np.float64]:
     """The upper triangle U with Uᵀ U = H⁻¹; row by row it says how the inputs behind one make up for it."""
     damped = second.astype(np.float64)
     damped[np.diag_indices(len(damped))] += _DAMPING * damped.diagonal().mean() or 1.0
-    result: NDArray[np.float64] = np.linalg.cholesky(np.linalg.inv(damped)).T
+    factor = torch.linalg.cholesky(torch.linalg.inv(torch.from_numpy(damped))).T
+    result: NDArray[np.float64] = factor.numpy()
+    return result
+
+
+def _product(one: NDArray[_Float], other: NDArray[_Float]) -> NDArray[_Float]:
+    """The product of two matrices, by PyTorch: numpy's depends on the number of cores (`fixed_threads`)."""
+    result: NDArray[_Float] = (torch.from_numpy(one) @ torch.from_numpy(other)).numpy()
     return result

@@ -17,7 +17,7 @@ from dualtune_edge.export.states.write import Prefix, affordable, prefixes_of, t
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
-from dualtune_edge.profiles.detect import detect
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key
@@ -77,7 +77,7 @@ def with_states(
 
 def _write(prefix: Prefix, model: ModelSource, entry: ModelEntry, work: Work) -> StateEntry:
     """By an engine of its own, which has the graphs of one adapter open."""
-    with StaticEngine(model, SessionSettings(detect().cpu.physical_cores)) as engine:
+    with StaticEngine(model, SessionSettings(THREADS, spinning=False)) as engine:
         engine.use(prefix.adapter)
         engine.forward(prefix.tokens)
         values = np.asarray(engine.snapshot().state)

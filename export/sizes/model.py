@@ -18,6 +18,7 @@ from dualtune_edge.export.reference.first_layers import on_tables
 from dualtune_edge.export.reference.streamed import LARGE
 from dualtune_edge.export.sizes.files import BaseShape, adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.sizes.need import LIBRARIES
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.runtime.engines import ort_engine
 from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
@@ -109,8 +110,8 @@ class ModelSizes:
 
     @cached_property
     def cores(self) -> int:
-        """The machine's physical cores."""
-        return detect().cpu.physical_cores
+        """The physical cores that an export computes on."""
+        return min(detect().cpu.physical_cores, THREADS)
 
     def stays_tied(self, bundled: BundledAdapter) -> bool:
         """Whether embedding and head of a merged adapter's graph are one table."""

@@ -24,7 +24,7 @@ from dualtune_edge.export.states.rounded import Rounder
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
-from dualtune_edge.profiles.detect import detect
+from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key, state_shape
@@ -168,7 +168,7 @@ class _Rounding:
 
 
 def _engine(model: ModelSource) -> OrtEngine:
-    return OrtEngine(model, SessionSettings(intra_op_threads=detect().cpu.physical_cores))
+    return OrtEngine(model, SessionSettings(THREADS, spinning=False))
 
 
 def _is_merged(model: ModelSource, adapter: str | None) -> bool:
