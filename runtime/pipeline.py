@@ -329,9 +329,9 @@ class Agent:
         if frame is None:
             raise self._no_prompt(stage, "frame")
         tokens, reused = self._begin(prompt, messages, count)
-        drafter = Drafter.of(messages, frame) if self._levers.drafts else None
         pending = [*tokens[reused:], *frame.tokens]
         grammar = self._grammar(prompt, frame)
+        drafter = Drafter.of(messages, frame, grammar.tool) if self._levers.drafts else None
         written = write_arguments(self._engine, pending, grammar, drafter, ride=self._levers.forced)
         self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(written)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.decode.grammar import compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.tools.toolset import Tool
 
@@ -19,7 +19,8 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Compile the grammar of every arguments stage.
 
     Returns:
-        A warning for each part of a schema that only the check of the finished arguments holds.
+        A warning for each part of a schema that only the check of the finished arguments holds, and for each optional
+        property that no value fits.
 
     Raises:
         ToolsError: a schema cannot be a constraint.
@@ -37,6 +38,8 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
                 left = compile_grammar(tools[name], stage.plan.frame, tokenizer).unenforced
                 where = f"schema of {name!r} of {planned.toolset.name!r}"
                 warnings += [f"{where}: {what}; checked only after the arguments are written" for what in left]
+                dead = impossible_properties(tools[name], stage.plan.frame, tokenizer)
+                warnings += [f"{where}: no value fits {key!r}, which a call never holds" for key in dead]
     return tuple(warnings)
 
 

@@ -70,8 +70,8 @@ def write_arguments(
             queue = _one_by_one(engine, queue, len(forced), count)
         draft = NO_DRAFT
         if drafter and isinstance(engine, RowsEngine):
-            room = min(_room(engine, queue, written), count.longest)
-            draft = _draft(drafter, matcher, written, grammar, room=room)
+            room = _room(engine, queue, written)
+            draft = _draft(drafter, matcher, written, grammar, room=room, longest=count.longest)
         added = _decide(engine, queue, draft, matcher, grammar=grammar, count=count)
         written += added
         queue = [added[-1]]
@@ -140,7 +140,9 @@ def _room(engine: Engine, queue: Sequence[int], written: Sequence[int]) -> int:
     return min(context, limits.ARGUMENT_TOKENS - len(written))
 
 
-def _draft(drafter: Drafter, matcher: LLMatcher, written: Sequence[int], grammar: Grammar, *, room: int) -> Draft:
+def _draft(
+    drafter: Drafter, matcher: LLMatcher, written: Sequence[int], grammar: Grammar, *, room: int, longest: int
+) -> Draft:
     """The first guess that begins with a token which the grammar allows.
 
     Bytes may be forced where a token is not, as a quote that can be one with what follows: a guess is made behind them.
@@ -152,7 +154,7 @@ def _draft(drafter: Drafter, matcher: LLMatcher, written: Sequence[int], grammar
         return NO_DRAFT
     for guess in drafter.guesses(text):
         tokens = continuation(grammar.tokenizer, written, forced + guess.encode())
-        draft = follow(matcher.deep_copy(), tokens, room)
+        draft = follow(matcher.deep_copy(), tokens, room=room, longest=longest)
         if draft.tokens:
             return draft
     return NO_DRAFT

@@ -41,10 +41,18 @@ def continuation(tokenizer: LLTokenizer, written: Sequence[int], guess: bytes) -
     return list(tokenizer.tokenize_bytes(guess))
 
 
-def follow(matcher: LLMatcher, guess: Sequence[int], room: int) -> Draft:
-    """What of a guess the grammar allows, at most `room` tokens with those that it forces; the matcher is used up."""
+def follow(matcher: LLMatcher, guess: Sequence[int], *, room: int, longest: int) -> Draft:
+    """What of a guess the grammar allows; the matcher is used up.
+
+    Args:
+        matcher: stands where the guess begins.
+        guess: its tokens.
+        room: the most tokens, with those that the grammar forces.
+        longest: the most tokens that the model is to decide.
+
+    """
     tokens, rows, at = list[int](), [0], 0
-    while at < len(guess):
+    while at < len(guess) and len(rows) <= longest:
         if not matcher.try_consume_tokens([guess[at]]):
             break
         forced = matcher.compute_ff_tokens()

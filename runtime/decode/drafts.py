@@ -1,6 +1,7 @@
 """Drafts of arguments: what the conversation suggests that the model will write next.
 
-Argument values are mostly copied from what the user said: paths, names in quotes, numbers. A draft is only a guess at
+Argument values are mostly copied from what the user said: paths, names in quotes, numbers. Their names are those of the
+schema, mostly in its order. A draft is only a guess at
 the greedy answer. The model verifies all of its tokens in one forward, and its own tokens stand (`write_arguments`),
 so nothing here can change an answer; it can only save forwards, or waste a little of one.
 
@@ -11,15 +12,17 @@ token was written.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from dualtune_edge.runtime.decode.json_position import Position, position
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 _LONGEST: Final = 200  # characters of a guess
 _OVERLAP: Final = 2  # characters that must agree before the middle of a text is copied
@@ -34,33 +37,77 @@ _AROUND: Final = ".,;:!?()[]"
 
 @dataclass(frozen=True)
 class Drafter:
-    """Guesses from the texts of one conversation, the latest first. `frame` says how the template writes JSON."""
+    """Guesses from the texts of one conversation, the latest first.
+
+    `frame` says how the template writes JSON. `properties`: those of the tool with their schemas; the model is guessed
+    to write them in this order. `required`: names of these.
+    """
 
     texts: tuple[str, ...]
     frame: Frame
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, messages: Sequence[Message], frame: Frame) -> Drafter:
+    def of(cls, messages: Sequence[Message], frame: Frame, tool: Tool | None = None) -> Drafter:
         """Of a conversation: its texts, and the arguments of earlier calls."""
         texts: list[str] = []
         for message in reversed(messages):
             texts += [message.content] if message.content else []
-            texts += [frame.dumps(each.function.arguments) for each in message.tool_calls]
-        return cls(tuple(texts), frame)
+            texts += [frame.dumps(call.function.arguments) for call in message.tool_calls]
+        schema = tool.parameters if tool else {}
+        return cls(tuple(texts), frame, schema.get("properties", {}), frozenset(schema.get("required", ())))
 
     def guesses(self, written: str) -> Iterator[str]:
         """What may stand behind `written` (the frame's pending text, then JSON), the likeliest first."""
         if not written.startswith(self.frame.pending):
             return
         place = position(written[len(self.frame.pending) :])
-        end = place.closing + self.frame.tail
-        if place.kind == "after":
+        end = self._end(place, written)
+        if place.kind == "key":
+            yield from self._keys(place, written)
+        elif place.kind == "after":
             yield from (f'{self.frame.item_separator}"{name}"{end}' for name in self._fresh(written) if end[0] == "]")
             yield end
         elif place.kind == "value":
             yield from self._bare(place, written, end)
-        elif place.kind == "string":
+        else:
             yield from self._string(place, written, end)
+
+    def _end(self, place: Position, written: str) -> str:
+        """What stands behind a value: the next required property, or what closes the arguments."""
+        required = [name for name in self._left(written) if name in self.required]
+        if required:
+            return place.closing[:-1] + self.frame.item_separator + self._key(required[0])
+        return place.closing + self.frame.tail
+
+    def _keys(self, place: Position, written: str) -> Iterator[str]:
+        """The properties that are left, each with the likeliest value behind it."""
+        if place.closing != "}":  # properties of an inner object are not known here
+            return
+        for name in self._left(written):
+            key = self._key(name)
+            if key.startswith(place.text):
+                begun = written[: len(written) - len(place.text)] + key
+                yield key[len(place.text) :] + next(self._values(self.properties[name], begun), "")
+
+    def _values(self, schema: Any, written: str) -> Iterator[str]:
+        """Values of a type, behind a key."""
+        kind = schema.get("type") if isinstance(schema, dict) else None
+        place = Position("value", "", "}")
+        if kind == "string":
+            yield from self._string(place, written, self._end(place, written), quote='"')
+        elif kind in {"number", "integer"}:
+            yield from self._bare(place, written, self._end(place, written))
+        elif kind == "boolean":
+            yield "true" + self._end(place, written)
+
+    def _left(self, written: str) -> list[str]:
+        """Properties that are not written yet."""
+        return [name for name in self.properties if self._key(name) not in written]
+
+    def _key(self, name: str) -> str:
+        return json.dumps(name, ensure_ascii=self.frame.ascii_only) + self.frame.key_separator
 
     def _bare(self, place: Position, written: str, end: str) -> Iterator[str]:
         """A number that was not used yet, or true. Behind what is written of one: its end."""

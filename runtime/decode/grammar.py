@@ -7,12 +7,14 @@ tokens may straddle these borders.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
+from dualtune_edge.runtime.decode.object_rules import ObjectRules
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame
@@ -35,6 +37,10 @@ class Grammar:
 
     def matcher(self) -> LLMatcher:
         """A matcher before the first character."""
+        return self._matcher.deep_copy()
+
+    @cached_property
+    def _matcher(self) -> LLMatcher:
         return LLMatcher(self.tokenizer, self.source, log_level=0)
 
     def consume(self, matcher: LLMatcher, tokens: list[int]) -> None:
@@ -105,22 +111,24 @@ def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequenc
 def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar:
     """The constraint for one tool; milliseconds for ordinary schemas.
 
+    Properties come in any order where `object_rules` has rules for the schema, and in the schema's order elsewhere.
+
     Raises:
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
 
     """
-    source, unenforced = _source(tool, frame, lenient=False), list[str]()
-    failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
+    style, unenforced = _Style(tool, frame, lenient=False), list[str]()
+    failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
     if failed:
-        source = _source(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
-        failed, messages = LLMatcher.validate_grammar_with_warnings(source, tokenizer)
+        style = _Style(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
+        failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
         unenforced = messages
     if not failed:
-        grammar = Grammar(tool, frame, tokenizer, source, tuple(map(_reason, unenforced)))
+        grammar = Grammar(tool, frame, tokenizer, style.source(), tuple(map(_reason, unenforced)))
         matcher = grammar.matcher()
         matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
         if not matcher.is_error():
-            return grammar
+            return replace(grammar, source=_in_any_order(style, tokenizer) or grammar.source)
         messages = [matcher.get_error()]
     raise ToolsError(
         f"schema of {tool.name!r}",
@@ -130,18 +138,61 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
     )
 
 
-def _source(tool: Tool, frame: Frame, *, lenient: bool) -> str:
-    guidance = {
-        "whitespace_flexible": False,
-        "item_separator": frame.item_separator,  # a regex to llguidance; the dialects' separators mean themselves
-        "key_separator": frame.key_separator,
-        "json_allow_general_unicode_escapes": frame.ascii_only,
-        "lenient": lenient,
-    }
-    schema = json.dumps({**tool.parameters, "x-guidance": guidance})
-    pending, tail = json.dumps(frame.pending), json.dumps(frame.tail)
-    source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\narguments: %json {schema}\n")
-    return source
+def impossible_properties(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> tuple[str, ...]:
+    """Names of the optional properties that no value fits: a call never holds them.
+
+    Those of objects for which there are rules (`object_rules`) are found, and others are not.
+    """
+    rules = _Style(tool, frame, lenient=True).rules(lambda source: not LLMatcher.validate_grammar(source, tokenizer))
+    rules.source()
+    return tuple(dict.fromkeys(rules.impossible))
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How one tool's arguments are written. `lenient`: without what llguidance does not implement."""
+
+    tool: Tool
+    frame: Frame
+    lenient: bool
+
+    def source(self, rules: str = "") -> str:
+        """A grammar for llguidance: the frame around `rules`; by default around its own rule for the whole schema."""
+        if not rules:
+            rules = f"arguments: %json {json.dumps({**self.tool.parameters, 'x-guidance': self._guidance})}\n"
+        pending, tail = json.dumps(self.frame.pending), json.dumps(self.frame.tail)
+        source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\n{rules}")
+        return source
+
+    def rules(self, possible: Callable[[str], bool] | None = None) -> ObjectRules:
+        """Rules in which properties come in any order."""
+        return ObjectRules(self.tool.parameters, self.frame, self._guidance, possible)
+
+    @property
+    def _guidance(self) -> dict[str, object]:
+        return {
+            "whitespace_flexible": False,
+            "item_separator": self.frame.item_separator,  # a regex to llguidance; the dialects' mean themselves
+            "key_separator": self.frame.key_separator,
+            "json_allow_general_unicode_escapes": self.frame.ascii_only,
+            "lenient": self.lenient,
+        }
+
+
+def _in_any_order(style: _Style, tokenizer: LLTokenizer) -> str | None:
+    """The constraint with properties in any order; None where there is none."""
+
+    def is_possible(source: str) -> bool:
+        return not LLMatcher.validate_grammar(source, tokenizer)
+
+    for possible in (None, is_possible):  # asked only where rules for all properties are refused
+        rules = style.rules(possible).source()
+        if rules is None:
+            return None
+        source = style.source(rules)
+        if not LLMatcher.validate_grammar(source, tokenizer):
+            return source
+    return None
 
 
 def _reason(message: str) -> str:

@@ -18,8 +18,8 @@ class Position:
     """The end of a JSON text.
 
     `kind`: in a key, or where one begins; inside a string that is a value; where a value begins or a bare one (number,
-    true) goes on; behind a value. `text`: what of the string or bare value is written, as written. `closing`: the
-    brackets that are still to be closed, innermost first.
+    true) goes on; behind a value. `text`: what of the string or bare value is written, as written; of a key with its
+    quote. `closing`: the brackets that are still to be closed, innermost first.
     """
 
     kind: Kind
@@ -42,7 +42,7 @@ def position(written: str) -> Position:
     mark = marks[-1]
     behind = marks[-2] if mark == "\0" and not quote else mark  # what a whole string stands behind
     if behind == "{" or (behind == "," and stack[-1:] == ["{"]):
-        return Position("key", "", closing)
+        return Position("key", quote + text, closing)
     if quote:
         return Position("string", text, closing)
     if mark in "}]\0":

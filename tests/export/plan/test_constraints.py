@@ -1,12 +1,19 @@
 """What no constraint could write is refused at the desk."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.export.plan.constraints import refuse_long_numbers
+from dualtune_edge.export.plan.constraints import check_constraints, refuse_long_numbers
+from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.tools.toolset import Tool
+from dualtune_edge.toolkit.prompts.prompter import Frame, PromptPlan
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
+
+FRAME = Frame(tokens=(), pending="", tail="", item_separator=", ", key_separator=": ", ascii_only=False)
 
 
 def tool(schema: Any) -> Tool:
@@ -23,3 +30,24 @@ def test_a_listed_number_of_too_many_digits_is_refused(number: float) -> None:
 @pytest.mark.parametrize("number", [10**20, 0.1, -5, 1e-7, 123456789012345, True])
 def test_others_stay(number: float) -> None:
     refuse_long_numbers(tool({"enum": [number, "12345678901234567890"], "default": 2**63}))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> SimpleNamespace:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return SimpleNamespace(folder=tmp_path, vocab_size=257, end_of_turn=(256,))
+
+
+def test_an_optional_property_that_no_value_fits_is_warned_of(checkpoint: Any) -> None:
+    hot = {"type": "boolean", "enum": ["True", "False"]}
+    act = Tool(name="act", parameters={"type": "object", "properties": {"tea": {"type": "string"}, "hot": hot}})
+    stage = PlannedStage("arguments", PromptPlan(stage="arguments", template="", tools=(act,), tool="act", frame=FRAME))
+    toolset = PlannedToolset(Toolset(name="kitchen", tools=(act,)), stage, {"act": stage})
+    (warning,) = check_constraints(Plans(None, (toolset,)), checkpoint)
+    assert "'hot'" in warning
+    assert "'act' of 'kitchen'" in warning

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,10 +130,13 @@ EVERYTHING = {
 GRAMMARS = {frame.ascii_only: grammar(EVERYTHING, frame) for frame in (SPACED, DENSE)}
 
 
+NUMBER = grammar({"x": {"type": "number"}}, required=["x"])
+
+
 @settings(max_examples=60, deadline=None)
-@given(value=values, frame=st.sampled_from([SPACED, DENSE]))
-def test_what_the_model_wants_is_written_where_the_schema_allows_it(value: dict[str, Any], frame: Frame) -> None:
-    ordered = {name: value[name] for name in EVERYTHING if name in value}
+@given(value=values, order=st.permutations(list(EVERYTHING)), frame=st.sampled_from([SPACED, DENSE]))
+def test_what_the_model_wants_is_written_in_any_order(value: dict[str, Any], order: list[str], frame: Frame) -> None:
+    ordered = {name: value[name] for name in order if name in value}
     written = wish(GRAMMARS[frame.ascii_only], ordered)
     assert written.value == ordered
     assert list(written.value) == list(ordered)
@@ -201,9 +205,22 @@ def test_a_property_twice_is_an_error() -> None:
         write(of, engine)
 
 
-def test_a_number_beyond_every_float_is_an_error() -> None:
+@pytest.mark.parametrize("schema", [{"type": "number"}, {"type": ["number", "null"]}, {"anyOf": [{"type": "number"}]}])
+@pytest.mark.parametrize("wanted", ["1e999", "-4E5432", "1.8e308", "9" * 400, f"{'9' * 99}e299"])
+def test_a_number_beyond_every_float_is_not_written(schema: dict[str, Any], wanted: str) -> None:
+    of = grammar({"x": schema}, required=["x"])
+    written = write(of, Wishing(f'": {{"x": {wanted}}}}}\n</tool_call>')).value["x"]
+    assert math.isfinite(written)
+
+
+def test_a_number_beyond_every_float_is_an_error_where_the_schema_does_not_say_number() -> None:
     with pytest.raises(RequestError, match="1e999"):
-        write(grammar({"x": {"type": "number"}}), Wishing('": {"x": 1e999}}\n</tool_call>'))
+        write(grammar({"x": {}}), Wishing('": {"x": 1e999}}\n</tool_call>'))
+
+
+@given(number=st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_can_be_written(number: float) -> None:
+    assert wish(NUMBER, {"x": number}).value == {"x": number}
 
 
 UNENFORCED: list[tuple[dict[str, Any], Any, Any]] = [

@@ -3,12 +3,27 @@ import pytest
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.toolset import Tool
 
 FRAME = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)
 
 
-def guesses(text: str, written: str, frame: Frame = FRAME) -> list[str]:
-    return list(Drafter.of([user(text)], frame).guesses(frame.pending + written))
+READ = Tool(
+    name="read",
+    parameters={
+        "properties": {
+            "path": {"type": "string"},
+            "lines": {"type": "integer"},
+            "größe": {"type": "boolean"},
+            "inner": {"type": "object"},
+        },
+        "required": ["path", "größe"],
+    },
+)
+
+
+def guesses(text: str, written: str, frame: Frame = FRAME, tool: Tool | None = None) -> list[str]:
+    return list(Drafter.of([user(text)], frame, tool).guesses(frame.pending + written))
 
 
 @pytest.mark.parametrize(
@@ -35,8 +50,32 @@ def test_the_first_guess(text: str, written: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["{", '{"pa', '{"a": "x", '])
-def test_keys_are_not_guessed(written: str) -> None:
+def test_names_are_not_guessed_without_the_tool(written: str) -> None:
     assert not guesses("look at /etc/hosts", written)
+
+
+@pytest.mark.parametrize(
+    ("written", "first"),
+    [
+        ("{", '"path": "/etc/hosts", "größe": '),
+        ('{"', 'path": "/etc/hosts", "größe": '),
+        ('{"l', 'ines": 7, "path": '),
+        ('{"path": "', '/etc/hosts", "größe": '),
+        ('{"path": "a"', ', "größe": '),
+        ('{"path": "a", ', '"lines": 7, "größe": '),
+        ('{"path": "a", "gr', 'öße": true}}'),
+        ('{"path": "a", "größe": true, "', 'lines": 7}}'),
+    ],
+)
+def test_properties_that_are_left_are_guessed_in_the_order_of_the_schema(written: str, first: str) -> None:
+    assert guesses("the first 7 of /etc/hosts", written, tool=READ)[0] == first
+
+
+@pytest.mark.parametrize(
+    "written", ['{"path": "a", "inner": {"', '{"path": "a", "lines": 1, "größe": true, "inner": {}, "']
+)
+def test_no_name_is_guessed_inside_a_value_or_where_none_is_left(written: str) -> None:
+    assert not guesses("the first 7 of /etc/hosts", written, tool=READ)
 
 
 def test_nothing_is_guessed_before_the_arguments_begin() -> None:

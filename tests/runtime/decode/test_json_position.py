@@ -12,7 +12,7 @@ from dualtune_edge.runtime.decode.json_position import Position, position
     [
         ("", Position("value", "", "")),
         ("{", Position("key", "", "}")),
-        ('{"pa', Position("key", "", "}")),
+        ('{"pa', Position("key", '"pa', "}")),
         ('{"path": ', Position("value", "", "}")),
         ('{"path":', Position("value", "", "}")),
         ('{"path": "', Position("string", "", "}")),

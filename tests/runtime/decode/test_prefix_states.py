@@ -16,7 +16,7 @@ from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.toolkit.errors import BundleError
 
 ONE_THREAD = SessionSettings(intra_op_threads=1)
-TEXTS = ("what changed?", "read a.txt", "sort /srv by size")
+TEXTS = ("show the log", "show the file a.txt", "sort the pictures by size")
 Change = Callable[[Callable[[dict[str, Any]], object]], None]
 
 

@@ -1,0 +1,226 @@
+"""A schema as grammar rules that let the properties of an object come in any order, each once.
+
+llguidance itself writes properties in the order of the schema. Here an object is a rule with a parameter of 64 bits,
+one a property: a property may come while its bit is clear, and the object may end once the bits of the required ones
+are set. A part of the schema without such an object stays llguidance's own JSON rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dualtune_edge.runtime.decode.object_views import (
+    KEYWORDS,
+    NoRulesError,
+    View,
+    local,
+    merged,
+    references,
+    types,
+    views,
+)
+from dualtune_edge.toolkit.prompts.prompter import Frame
+
+BITS: Final = 64  # of a rule's parameter: properties of one object that may come in any order
+_LINES: Final = 1_024  # rules of one tool
+_CHARACTER: Final = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u[0-9a-fA-F]{4}'  # of a JSON text, as llguidance has it
+# A number that a float holds; JSON's own go on to 1e9999. At most: 300 digits, or 1.79e308 in Python's spelling.
+_LARGE: Final = r"[0-9](\.[0-9]+)?[eE]\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])"
+_LARGEST: Final = r"1(\.([0-6][0-9]*|7([0-8][0-9]*|9([0-6][0-9]*|7693134862315[0-7]?)?)?))?[eE]\+?308"
+_LONG: Final = r"(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE](-[0-9]{1,3}|\+?([0-9]{1,2}|1[0-9]{2})))?"
+_NUMBER: Final = rf"-?([1-9][0-9]{{0,299}}(\.[0-9]+)?|{_LONG}|{_LARGE}|{_LARGEST})"
+_DEFINITIONS: Final = ("$defs", "definitions")
+
+
+@dataclass
+class ObjectRules:
+    """Builds the rules of one tool.
+
+    Args:
+        root: the tool's schema.
+        frame: how the template writes JSON.
+        guidance: the settings of llguidance's own JSON rules.
+        possible: whether any value fits a schema, given its own JSON rule; asked of optional properties. By default
+            each is thought to be possible.
+
+    """
+
+    root: dict[str, Any]
+    frame: Frame
+    guidance: Mapping[str, Any]
+    possible: Callable[[str], bool] | None = None
+    impossible: list[str] = field(default_factory=list)  # optional properties that no value fits
+    _lines: list[str] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)  # reference or own JSON rule → rule
+
+    def source(self) -> str | None:
+        """The rules, the first of which is `arguments`; None where there are none, or llguidance's own say the same."""
+        try:
+            if not self._has_rules(self.root):
+                return None
+            body = self._objects(self.root)
+        except NoRulesError:
+            return None
+        return "\n".join([f"arguments: {body}", *self._lines]) + "\n"
+
+    def _value(self, schema: Any) -> str:
+        """What to write in a rule for a value of this schema."""
+        try:
+            return self._structure(schema) if self._has_rules(schema) else self._own(schema)
+        except NoRulesError:
+            return self._own(schema)
+
+    def _structure(self, schema: dict[str, Any]) -> str:
+        keywords = schema.keys() & KEYWORDS
+        if keywords == {"$ref"}:
+            return self._reference(schema["$ref"])
+        for name in ("anyOf", "oneOf", "allOf"):
+            if keywords == {name} and (name != "allOf" or len(schema[name]) == 1):
+                return self._any(self._value(branch) for branch in schema[name])
+        if isinstance(schema.get("type"), list):
+            return self._any(self._value({**schema, "type": name}) for name in schema["type"])
+        if schema.get("type") == "object":
+            return self._objects(schema)
+        if schema.get("type") == "array" and keywords <= {"type", "items", "minItems", "maxItems"}:
+            return self._array(schema)
+        if schema.get("type") == "number" and keywords == {"type"}:
+            return self._rule(f"/{_NUMBER}/")
+        raise NoRulesError
+
+    def _has_rules(self, schema: Any) -> bool:
+        """Whether rules of ours differ from llguidance's own somewhere in the schema."""
+        stack, seen = [schema], set[str]()
+        while stack:
+            part = stack.pop()
+            if not isinstance(part, dict):
+                continue
+            properties, reference = part.get("properties", {}), part.get("$ref")
+            closed = part.get("additionalProperties") is False
+            bare_number = "number" in types(part) and part.keys() & KEYWORDS == {"type"}
+            if len(properties) > closed or "allOf" in part or bare_number:
+                return True
+            if isinstance(reference, str) and reference not in seen:
+                seen.add(reference)
+                stack.append(local(self.root, reference))
+            stack += [*properties.values(), part.get("items"), part.get("additionalProperties")]
+            stack += [branch for name in ("allOf", "anyOf", "oneOf") for branch in part.get(name, ())]
+        return False
+
+    def _reference(self, reference: str) -> str:
+        if reference not in self._names:
+            self._names[reference] = f"d{len(self._names)}"  # before it is built: it may refer to itself
+            self._add(self._names[reference], self._value(local(self.root, reference)))
+        return self._names[reference]
+
+    def _array(self, schema: dict[str, Any]) -> str:
+        item, low, high = self._value(schema.get("items", True)), schema.get("minItems", 0), schema.get("maxItems")
+        separator = json.dumps(self.frame.item_separator)
+        if high == 0:
+            return self._rule('"[]"')
+        most = "" if high is None else high - 1
+        some = f'"[" {item} ({separator} {item}){{{max(low - 1, 0)},{most}}} "]"'
+        return self._any([self._rule(some), *([] if low else ['"[]"'])])
+
+    def _objects(self, schema: dict[str, Any]) -> str:
+        return self._any(self._object(view) for view in views(schema, self.root))
+
+    def _object(self, view: View) -> str:
+        """`first` and `rest`: what may stand behind the brace, and behind a property."""
+        pairs, required = self._pairs(view)
+        extra = merged(view.extra)
+        bounded = view.low > required or view.high is not None
+        if len(pairs) > BITS or (extra is not False and bounded):
+            raise NoRulesError
+        name = f"o{len(self._lines)}"
+        first, rest = f"{name}f", f"{name}r"
+        options = [(f"{pair} {rest}::set_bit({bit})", f"bit_clear({bit})") for bit, pair in enumerate(pairs)]
+        if extra is not False:
+            options.append((f"{self._extra(name, view)} {self._value(extra)} {rest}::_", ""))
+        end = [f"is_ones([0:{required}])"] if required else []
+        end += [f"bit_count_ge(_, {view.low})"] if view.low > required else []
+        more = [f"bit_count_lt(_, {view.high})"] if view.high is not None else []
+        separator = json.dumps(self.frame.item_separator)
+        starts = [body for body, _ in options if view.high != 0]
+        nexts = [f"{separator} {body}{_if([condition, *more])}" for body, condition in options]
+        self._add(f"{first}::_", "\n  | ".join([*starts, *([] if end else ['"}"'])]))
+        self._add(f"{rest}::_", "\n  | ".join([*nexts, f'"}}"{_if(end)}']))
+        return self._rule(f'"{{" {first}::0')
+
+    def _pairs(self, view: View) -> tuple[list[str], int]:
+        """`"name": value` of each property that can have a value, required ones first, and how many these are."""
+        pairs = []
+        for name in sorted(view.properties, key=lambda name: name not in view.required):
+            schema = merged(view.properties[name])
+            if name not in view.required and (schema is False or not self._is_possible(schema)):
+                self.impossible.append(name)
+                continue
+            pairs.append(self._rule(f"{json.dumps(self._key(name))} {self._value(schema)}"))
+        return pairs, len(view.required)
+
+    def _is_possible(self, schema: Any) -> bool:
+        return self.possible is None or self.possible(f"start: {self._json(schema)}\n")
+
+    def _key(self, name: str) -> str:
+        return json.dumps(name, ensure_ascii=self.frame.ascii_only) + self.frame.key_separator
+
+    def _extra(self, name: str, view: View) -> str:
+        """The names of undeclared properties."""
+        quoted = [json.dumps(name, ensure_ascii=self.frame.ascii_only) for name in view.properties]
+        taken = f" & ~({' | '.join(map(json.dumps, quoted))})" if quoted else ""
+        self._add(f"T{name.upper()}", f'/"({_CHARACTER})*"/{taken}')
+        return f"T{name.upper()} {json.dumps(self.frame.key_separator)}"
+
+    def _own(self, schema: Any) -> str:
+        """The rule of llguidance itself for a part of the schema."""
+        source = self._json(schema)
+        if source not in self._names:
+            self._names[source] = self._rule(source)
+        return self._names[source]
+
+    def _json(self, schema: Any) -> str:
+        """`%json`, with the definitions that the part refers to."""
+        if not isinstance(schema, dict):
+            if not schema:
+                raise NoRulesError
+            schema = {}
+        definitions = {name: self.root[name] for name in _DEFINITIONS if name in self.root}
+        if any(references(schema)):
+            whole = {**schema, **definitions}
+            if schema.keys() & definitions.keys() or not all(
+                reference.startswith(("#/$defs/", "#/definitions/")) for reference in references(whole)
+            ):
+                raise NoRulesError
+            schema = whole
+        if "$schema" in self.root:
+            schema = {"$schema": self.root["$schema"], **schema}
+        return f"%json {json.dumps({**schema, 'x-guidance': self.guidance})}"
+
+    def _any(self, bodies: Iterable[str]) -> str:
+        options = list(dict.fromkeys(bodies))
+        if not options:
+            raise NoRulesError
+        return options[0] if len(options) == 1 else self._rule(" | ".join(options))
+
+    def _rule(self, body: str) -> str:
+        name = f"r{len(self._lines)}"
+        self._add(name, body)
+        return name
+
+    def _add(self, name: str, body: str) -> None:
+        if len(self._lines) == _LINES:
+            raise NoRulesError
+        self._lines.append(f"{name}: {body}")
+
+
+def _if(conditions: Sequence[str]) -> str:
+    """The condition of an option: all of these."""
+    given = [condition for condition in conditions if condition]
+    if not given:
+        return ""
+    whole = given[0]
+    for condition in given[1:]:
+        whole = f"and({whole}, {condition})"
+    return f" %if {whole}"

@@ -1,0 +1,168 @@
+"""What a schema says of an object, with `allOf`, `anyOf`, `oneOf` and `$ref` multiplied out."""
+
+from __future__ import annotations
+
+import itertools
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+_VIEWS: Final = 64  # combinations of alternatives of one object
+_PARTS: Final = 256  # schemas that one object is composed of, each counted as often as it is referred to
+_COMPOSED: Final = ("allOf", "anyOf", "oneOf")
+_OBJECT: Final = frozenset({
+    "$ref", "type", "properties", "required", "additionalProperties", "minProperties", "maxProperties", *_COMPOSED,
+})  # fmt: skip
+# llguidance leaves these to the check of the finished arguments; it refuses them unless it is lenient.
+_UNHELD: Final = frozenset({
+    "contains", "dependencies", "dependentRequired", "dependentSchemas", "else", "if", "maxContains", "minContains",
+    "not", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties", "uniqueItems",
+})  # fmt: skip
+KEYWORDS: Final = _OBJECT | {
+    "$dynamicRef", "$id", "$recursiveRef", "additionalItems", "const", "enum", "exclusiveMaximum", "exclusiveMinimum",
+    "format", "id", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "multipleOf",
+    "pattern", "patternProperties", "prefixItems",
+}  # fmt: skip
+"""Keywords that decide what is written. Others are annotations, or are checked afterwards."""
+
+
+class NoRulesError(Exception):
+    """There are no rules of ours for this part of a schema."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One alternative of an object. Of several schemas all must hold."""
+
+    properties: dict[str, list[Any]]
+    required: frozenset[str]
+    extra: list[Any]  # schemas of undeclared properties
+    low: int  # the fewest properties
+    high: int | None  # the most
+
+    def __and__(self, other: View) -> View:
+        """Both at once: what one declares is an undeclared property of the other."""
+        names = dict.fromkeys([*self.properties, *other.properties])
+        return View(
+            {name: [*self._schemas(name), *other._schemas(name)] for name in names},
+            self.required | other.required,
+            [*self.extra, *other.extra],
+            max(self.low, other.low),
+            min((high for high in (self.high, other.high) if high is not None), default=None),
+        )
+
+    def _schemas(self, name: str) -> list[Any]:
+        return self.properties.get(name, self.extra)
+
+
+_ANY: Final = View({}, frozenset(), [], 0, None)
+
+
+def views(schema: Any, root: dict[str, Any]) -> list[View]:
+    """The alternatives of an object under this schema.
+
+    Args:
+        schema: what must hold, if the value is an object.
+        root: the schema that references are resolved in.
+
+    Raises:
+        NoRulesError: it says more than a `View` holds, or is composed of too many parts.
+
+    """
+    return _Expansion(root).views(schema)
+
+
+@dataclass
+class _Expansion:
+    """Multiplies compositions out, for as long as `budget` lasts: a few schemas can stand for endless products."""
+
+    root: dict[str, Any]
+    budget: int = _PARTS
+
+    def views(self, schema: Any) -> list[View]:
+        self.budget -= 1
+        if not isinstance(schema, dict):
+            return [_ANY] if schema else []
+        if schema.keys() & KEYWORDS - _OBJECT or self.budget < 0:
+            raise NoRulesError
+        if "object" not in types(schema):
+            return []
+        found = [_own(schema)]
+        if "$ref" in schema:
+            found = _both(found, self.views(local(self.root, schema["$ref"])))
+        for part in schema.get("allOf", ()):
+            found = _both(found, self.views(part))
+        for name in ("anyOf", "oneOf"):
+            if name in schema:
+                found = _both(found, [view for branch in schema[name] for view in self.views(branch)])
+        return found
+
+
+def _own(schema: dict[str, Any]) -> View:
+    properties = {name: [value] for name, value in schema.get("properties", {}).items()}
+    required = frozenset(schema.get("required", ()))
+    extra = [schema["additionalProperties"]] if "additionalProperties" in schema else []
+    for name in sorted(required - properties.keys()):
+        properties[name] = extra
+    return View(properties, required, extra, schema.get("minProperties", 0), schema.get("maxProperties"))
+
+
+def _both(ones: list[View], others: list[View]) -> list[View]:
+    if len(ones) * len(others) > _VIEWS:
+        raise NoRulesError
+    return [one & other for one, other in itertools.product(ones, others)]
+
+
+def types(schema: dict[str, Any]) -> tuple[str, ...]:
+    """The types that a schema names; all where it names none."""
+    names = schema.get("type", ("array", "boolean", "integer", "null", "number", "object", "string"))
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def merged(schemas: Iterable[Any]) -> Any:
+    """One schema in place of several that must all hold."""
+    parts: list[Any] = []
+    for schema in schemas:
+        if schema is False:
+            return False
+        if schema not in (True, {}) and schema not in parts:
+            parts.append(schema)
+    if len(parts) > 1:
+        return {"allOf": parts}
+    return parts[0] if parts else True
+
+
+def local(root: dict[str, Any], reference: str) -> Any:
+    """The part of a schema that `#/a/b` points to.
+
+    Raises:
+        NoRulesError: the reference is of another form, or nothing is there.
+
+    """
+    if reference != "#" and not reference.startswith("#/"):
+        raise NoRulesError
+    found: Any = root
+    for part in urllib.parse.unquote(reference).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, dict) and key in found:
+            found = found[key]
+        else:
+            raise NoRulesError
+    return found
+
+
+def references(schema: Any) -> Iterator[str]:
+    """Every reference in a schema; those in a value that only looks like one too."""
+    stack = [schema]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            yield from (
+                value[key] for key in ("$ref", "$dynamicRef", "$recursiveRef") if isinstance(value.get(key), str)
+            )
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value

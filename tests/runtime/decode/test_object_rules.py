@@ -1,0 +1,250 @@
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
+from dualtune_edge.runtime.decode.object_rules import BITS, ObjectRules
+from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.toolset import Tool
+
+TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
+TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+TOKENIZER.decoder = decoders.ByteLevel()
+TOKENIZER.add_special_tokens(["<|im_end|>"])
+CONSTRAINT = open_tokenizer(TOKENIZER.to_str(), vocab_size=300, end_of_turn=[256])
+SPACED = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)
+DENSE = Frame(tokens=(), pending="", tail="", item_separator=",", key_separator=":", ascii_only=True)
+NODE = {
+    "type": "object",
+    "properties": {"v": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}},
+    "required": ["v", "next"],
+    "additionalProperties": False,
+}
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
+CLOSED = {"additionalProperties": False}
+# A schema, and values that it allows.
+SCHEMAS: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "optional before required": (
+        {"properties": {"head": NUMBER, "path": TEXT}, "required": ["path"], **CLOSED},
+        [{"head": 1, "path": "a"}, {"path": ""}],
+    ),
+    "inner objects": (
+        {
+            "properties": {
+                "a": {"type": "object", "properties": {"x": TEXT, "y": NUMBER}, **CLOSED},
+                "b": {"type": "array", "items": {"type": "object", "properties": {"x": TEXT, "y": {}}, **CLOSED}},
+            },
+            **CLOSED,
+        },
+        [{"a": {"x": "", "y": 1.5}, "b": [{"x": "", "y": [None]}, {}]}, {"b": []}, {}],
+    ),
+    "lists of bounded length": (
+        {
+            "properties": {
+                "list": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"x": TEXT, "y": TEXT}, **CLOSED},
+                    "minItems": 1,
+                    "maxItems": 2,
+                }
+            },
+            "required": ["list"],
+            **CLOSED,
+        },
+        [{"list": [{"y": "", "x": ""}]}, {"list": [{}, {"x": ""}]}],
+    ),
+    "references": (
+        {"properties": {"n": {"$ref": "#/$defs/Node"}, "t": TEXT}, **CLOSED, "$defs": {"Node": NODE}},
+        [{"t": "", "n": {"v": 1, "next": {"v": 2, "next": None}}}],
+    ),
+    "all of": (
+        {
+            "allOf": [
+                {"properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]},
+                {"properties": {"age": {"enum": [7]}}, "required": ["age"]},
+            ]
+        },
+        [{"city": "Rome", "age": 7}],
+    ),
+    "one of two is required": (
+        {"properties": {"a": TEXT, "b": TEXT}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}], **CLOSED},
+        [{"a": "", "b": ""}, {"a": ""}, {"b": ""}],
+    ),
+    "alternatives that exclude each other": (
+        {
+            "oneOf": [
+                {"properties": {"kind": {"const": "a"}, "x": TEXT}, "required": ["kind", "x"], **CLOSED},
+                {"properties": {"kind": {"const": "b"}, "y": NUMBER}, "required": ["kind", "y"], **CLOSED},
+            ]
+        },
+        [{"kind": "a", "x": ""}, {"kind": "b", "y": 1}],
+    ),
+    "numbers of properties": (
+        {"properties": {"a": TEXT, "b": TEXT, "c": TEXT}, "required": ["a"], "minProperties": 2, **CLOSED},
+        [{"a": "", "b": ""}, {"c": "", "a": ""}, {"c": "", "a": "", "b": ""}],
+    ),
+    "at most one property": (
+        {"properties": {"a": TEXT, "b": TEXT, "c": TEXT}, "maxProperties": 1, **CLOSED},
+        [{"a": ""}, {"c": ""}, {}],
+    ),
+    "an undeclared name is required": (
+        {"properties": {"a": TEXT}, "required": ["b"], "additionalProperties": NUMBER},
+        [{"a": "", "b": 1}, {"b": 2}],
+    ),
+    "undeclared properties": (
+        {"properties": {"a": TEXT, "b": TEXT}, "required": ["a"], "additionalProperties": NUMBER},
+        [{"a": "", "q": 1, "b": ""}, {"a": "", "äh": 1}],
+    ),
+    "names that JSON escapes": (
+        {"properties": {'a"\\': TEXT, "größe": TEXT, "": TEXT, "/": TEXT, "{}": TEXT}, **CLOSED},
+        [{'a"\\': "", "größe": "", "": "", "/": "", "{}": ""}],
+    ),
+    "an object or nothing": (
+        {"properties": {"a": {"type": ["object", "null"], "properties": {"x": TEXT, "y": TEXT}, **CLOSED}}, **CLOSED},
+        [{"a": None}, {"a": {"x": "", "y": ""}}],
+    ),
+}
+
+
+def compiled(schema: dict[str, Any], frame: Any = SPACED) -> Grammar:
+    return compile_grammar(Tool(name="act", parameters={"type": "object", **schema}), frame, CONSTRAINT)
+
+
+def reaches(of: Grammar, value: Any) -> bool:
+    """Whether the model could write this value."""
+    frame = of.frame
+    tokens = TOKENIZER.encode(frame.pending + frame.dumps(value) + frame.tail, add_special_tokens=False).ids
+    matcher = of.matcher()
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+
+
+def orders(value: Any) -> Iterator[Any]:
+    """The value with the properties of its objects in every order."""
+    if isinstance(value, dict):
+        for names in itertools.permutations(value):
+            for values in itertools.product(*(list(orders(value[name])) for name in names)):
+                yield dict(zip(names, values, strict=True))
+    elif isinstance(value, list):
+        yield from map(list, itertools.product(*map(orders, value)))
+    else:
+        yield value
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("frame", [SPACED, DENSE])
+def test_every_order_is_reachable(name: str, frame: Any) -> None:
+    schema, values = SCHEMAS[name]
+    of = compiled(schema, frame)
+    assert [order for value in values for order in orders(value) if not reaches(of, order)] == []
+
+
+leaves = st.sampled_from(["", 1, 1.5, None, "a", "b", "Rome", 7])
+names = st.sampled_from(["a", "b", "c", "x", "y", "n", "t", "v", "next", "kind", "city", "age", "head", "path", "q"])
+instances = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=6
+)
+changes = st.tuples(names, instances)
+
+
+@settings(max_examples=400, deadline=None)
+@given(name=st.sampled_from(sorted(SCHEMAS)), data=st.data())
+def test_what_is_reachable_is_what_the_schema_allows(name: str, data: st.DataObject) -> None:
+    """A value that is allowed, with one property taken away, added or changed."""
+    schema, values = SCHEMAS[name]
+    value = dict(data.draw(st.sampled_from(values)))
+    if value and data.draw(st.booleans()):
+        del value[data.draw(st.sampled_from(sorted(value)))]
+    if data.draw(st.booleans()):
+        changed, instance = data.draw(changes)
+        value[changed] = instance
+    order = data.draw(st.permutations(sorted(value)))
+    allowed = jsonschema.Draft202012Validator({"type": "object", **schema}).is_valid(value)
+    assert reaches(compiled(schema), {name: value[name] for name in order}) == allowed
+
+
+@pytest.mark.parametrize("name", ["optional before required", "references", "undeclared properties"])
+def test_a_declared_property_comes_once(name: str) -> None:
+    schema, values = SCHEMAS[name]
+    of = compiled(schema)
+    for key in values[0]:
+        if key in schema["properties"]:
+            twice = f"{of.frame.dumps(values[0])[:-1]}, {json.dumps(key)}: "
+            matcher = of.matcher()
+            tokens = TOKENIZER.encode(of.frame.pending + twice, add_special_tokens=False).ids
+            assert matcher.try_consume_tokens(tokens) < len(tokens)
+
+
+def test_an_object_of_as_many_properties_as_there_are_bits_comes_in_any_order() -> None:
+    of = compiled({"properties": {f"p{n}": TEXT for n in range(BITS)}, **CLOSED})
+    assert reaches(of, {f"p{n}": "" for n in reversed(range(BITS))})
+
+
+def test_an_object_of_more_comes_in_the_order_of_the_schema() -> None:
+    of = compiled({"properties": {f"p{n}": TEXT for n in range(BITS + 1)}, **CLOSED})
+    assert reaches(of, {f"p{n}": "" for n in range(BITS + 1)})
+    assert not reaches(of, {"p1": "", "p0": ""})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"patternProperties": {"^x": TEXT}, "properties": {"a": TEXT, "b": TEXT}, **CLOSED},
+        {
+            "properties": {"a": TEXT, "b": {"$ref": "#/properties/a"}, "c": {"items": {"$ref": "#/properties/b"}}},
+            **CLOSED,
+        },
+        {"properties": {"a": TEXT, "b": TEXT}, "const": {"a": "", "b": ""}},
+    ],
+)
+def test_what_there_are_no_rules_for_is_written_in_the_order_of_the_schema(schema: dict[str, Any]) -> None:
+    assert reaches(compiled(schema), {"a": "", "b": ""})
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [False, {"enum": []}, {"type": "boolean", "enum": ["True"]}, {"minimum": 2, "maximum": 1, "type": "integer"}],
+)
+def test_an_optional_property_that_no_value_fits_is_left_out_and_named(dead: Any) -> None:
+    schema = {"properties": {"tea": TEXT, "hot": dead, "cup": TEXT}, "required": ["tea"], **CLOSED}
+    of = compiled(schema)
+    assert reaches(of, {"cup": "", "tea": ""})
+    assert not reaches(of, {"tea": "", "hot": True})
+    assert impossible_properties(of.tool, of.frame, of.tokenizer) == ("hot",)
+
+
+def test_no_property_is_named_that_a_value_fits() -> None:
+    for schema, _ in SCHEMAS.values():
+        of = compiled(schema)
+        assert impossible_properties(of.tool, of.frame, of.tokenizer) == ()
+
+
+def definitions(count: int, schema: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Definitions of which each refers to the next in a schema's way; the last is an object."""
+    chain = {f"L{n}": schema({"$ref": f"#/$defs/L{n + 1}"}) for n in range(count)}
+    return {**chain, f"L{count}": {"properties": {"a": TEXT, "b": TEXT}}}
+
+
+WIDE = {f"p{n}": {"type": "object", "properties": {"a": TEXT, "b": TEXT}} for n in range(250)}
+BOMBS: dict[str, dict[str, Any]] = {
+    "products of references": {"$defs": definitions(12, lambda part: {"allOf": [part] * 20}), "$ref": "#/$defs/L0"},
+    "a web of references": {
+        "$defs": definitions(10, lambda part: {"type": "object", "properties": dict.fromkeys("abcdefgh", part)}),
+        "properties": {"a": {"$ref": "#/$defs/L0"}},
+    },
+    "an object that is all of itself": {"properties": {"a": TEXT, "b": TEXT}, "allOf": [{"$ref": "#"}]},
+    "many objects": {"properties": WIDE},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_rules_are_not_made_without_end(name: str) -> None:
+    """They end, or are not made; whether llguidance follows the schema is another question."""
+    source = ObjectRules({"type": "object", **BOMBS[name]}, SPACED, {}).source()
+    assert source is None or source.count("\n") < 2_100
