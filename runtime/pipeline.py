@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -22,6 +23,7 @@ from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
+from dualtune_edge.runtime.decode.stopping import Stop
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
@@ -30,12 +32,13 @@ from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Tim
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Stage, ToolsetEntry
-from dualtune_edge.toolkit.errors import BundleError, RequestError
+from dualtune_edge.toolkit.errors import BundleError, RequestError, StoppedError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter, PromptPlan
 from dualtune_edge.toolkit.validation import listing, nearest
 
+_CLOSING: Final = 5.0  # seconds that the end of an interrupted forward may take
 _ANSWER: Final = Stage(prompt="answer")  # the base's text, which no file of the bundle describes
 
 
@@ -61,6 +64,15 @@ class _Count:
     accepted: int = 0
     forwards: int = 0
     notes: list[str] = field(default_factory=list)
+    toolset: str | None = None  # what was chosen
+    tool: str | None = None
+    begun: int = 0  # tokens of the latest prompt
+
+    def reached(self, written: str) -> str:
+        """How far the call came; `written`: what follows the latest prompt."""
+        if self.tool is None:
+            return f"after choosing the toolset {self.toolset}" if self.toolset else "before anything was chosen"
+        return f"after choosing {self.toolset}.{self.tool} and writing {written[:200]!r}"
 
     def add(self, answer: Choice | Arguments) -> None:
         self.forced += answer.forced
@@ -98,6 +110,7 @@ class Agent:
         """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
         self._tokenizers = tokenizers or TokenizersAhead(bundle)
         self._calling = threading.Lock()  # one engine: calls of several threads wait for each other
+        self._closed = threading.Event()
         self._variant = variant
         self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
@@ -151,10 +164,15 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Release the model."""
-        with self._calling:
-            self._tokenizers.close()
-            self._engine.close()
+        """Release the model. A call that runs ends with a `StoppedError`, within a fraction of a second."""
+        self._closed.set()
+        self._engine.interrupt()
+        # An answer that nobody takes to its end holds the lock, and computes nothing.
+        free = self._calling.acquire(timeout=_CLOSING)
+        self._tokenizers.close()
+        self._engine.close()
+        if free:
+            self._calling.release()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -172,6 +190,9 @@ class Agent:
         *,
         toolset: str | None = None,
         offered: Mapping[str, Collection[str]] | None = None,
+        required: bool = False,
+        deadline: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> CallResult:
         """The tool call that the conversation needs next, or that it needs none.
 
@@ -181,17 +202,22 @@ class Agent:
             toolset: the toolset to choose from; by default the base model chooses it.
             offered: the toolsets and the names of their tools that can be called now; by default all. The others keep
                 their place in the prompt and have no probability.
+            required: whether a tool has to be called: then calling none has no probability either.
+            deadline: the most seconds for the call, waiting for other calls included.
+            cancel: ends the call when it is set, from any thread and within a tenth of a second.
 
         Raises:
             RequestError: malformed messages, an unknown toolset, a conversation longer than the context, or arguments
                 that do not end or fit.
             TemplateError: a chat template cannot render these messages.
             EngineError: the model fails.
+            StoppedError: the call was cancelled, or its deadline is over; it says what was chosen by then.
 
         """
-        messages = read_messages(request)
-        with self._calling:
-            return self._called(messages, self._offered(toolset, offered))
+        messages, offered = read_messages(request), self._offered(toolset, offered)
+        count = _Count()
+        with self._turn(Stop.after(deadline, cancel), count):
+            return self._called(messages, offered, count, required=required)
 
     def answer(
         self,
@@ -200,6 +226,8 @@ class Agent:
         temperature: float = 0.0,
         max_tokens: int = 1024,
         seed: int = 0,
+        deadline: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> Generator[str, None, None]:
         """The base model's text behind a conversation, piece by piece, without tools.
 
@@ -210,15 +238,18 @@ class Agent:
             temperature: divides the logits; 0 takes the most probable token.
             max_tokens: the most tokens of the text.
             seed: of the samples.
+            deadline: as for `call`; the time between the pieces counts.
+            cancel: as for `call`.
 
         Raises:
             RequestError: malformed messages, or a conversation longer than the context.
             TemplateError: the base's chat template cannot render these messages.
             EngineError: the model fails.
+            StoppedError: it was cancelled, or its deadline is over.
 
         """
         messages = read_messages(request)
-        with self._calling:
+        with self._turn(Stop.after(deadline, cancel), _Count()):
             prompter = self._answer_prompter
             tokens = prompter.tokens(messages)
             held = self._reuse.begin(_ANSWER, (), tokens)
@@ -237,15 +268,34 @@ class Agent:
                 if self._engine.tokens[: len(tokens)] == tokens:
                     self._reuse.keep(_ANSWER, (), tokens)
 
-    def _called(self, messages: Sequence[Message], offered: Mapping[str, Collection[str]]) -> CallResult:
-        count = _Count()
+    @contextlib.contextmanager
+    def _turn(self, stop: Stop, count: _Count) -> Iterator[None]:
+        """The engine for one call. A call that is stopped says why, and how far it came."""
+        try:
+            with stop.watching(self._engine, self._calling):
+                yield
+        except StoppedError as error:
+            reason = "the agent was closed" if self._closed.is_set() else stop.reason
+            written = self.tokenizer.decode(self._engine.tokens[count.begun :]) if count.tool else ""
+            raise StoppedError(
+                error.where if reason is None else "call",
+                found=f"{reason or error.found}, {count.reached(written)}",
+                expected="an answer by then",
+                fix="Allow it more time, or ask for less.",
+            ) from None
+
+    def _called(
+        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], count: _Count, *, required: bool
+    ) -> CallResult:
         routed = self._routed(messages, offered, count)
         entry = self.bundle.toolset(routed.winner if routed else next(iter(offered)))
+        count.toolset = entry.toolset.name
         after_toolset = count.elapsed()
-        among = (*offered[entry.toolset.name], self.bundle.manifest.no_tool)
+        among = (*offered[entry.toolset.name], *(() if required else (self.bundle.manifest.no_tool,)))
         choice = self._choose(entry.selection, messages, among, count)
         after_selection = count.elapsed()
         called = choice.winner != self.bundle.manifest.no_tool
+        count.tool = choice.winner if called else None
         arguments = self._arguments(entry, choice.winner, messages, count) if called else None
         total = count.elapsed()
         return CallResult(
@@ -345,6 +395,7 @@ class Agent:
         tokens, prefix = prompt.prompter.tokens(messages), prompt.plan.prefix
         held = self._reuse.begin(prompt.stage, prefix, tokens)
         count.prompt += len(tokens)
+        count.begun = len(tokens)
         count.reused += held
         if note := self._reuse.note(prompt.stage, prefix):
             count.notes.append(note)

@@ -104,6 +104,12 @@ class ParityError(EdgeError):
     exit_code = 16
 
 
+class StoppedError(EdgeError):
+    """A call ended before its answer: it was cancelled, took too long, or its agent was closed."""
+
+    exit_code = 18
+
+
 class RoomError(EdgeError):
     """The disk or the memory that the work needs is not there."""
 

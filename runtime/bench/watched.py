@@ -104,6 +104,14 @@ class Watched:
         """Replace the KV state by the snapshot's."""
         self._timed("restore", lambda: self._engine.restore(snapshot))
 
+    def interrupt(self) -> None:
+        """End the forward that runs, and every later one."""
+        self._engine.interrupt()
+
+    def resume(self) -> None:
+        """Let forwards run again."""
+        self._engine.resume()
+
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()

@@ -86,6 +86,7 @@ class Engine(Protocol):
         Raises:
             RequestError: more tokens than the context holds; nothing was appended.
             EngineError: no token, or one outside the vocabulary.
+            StoppedError: it was interrupted; nothing was appended.
 
         """
 
@@ -107,6 +108,15 @@ class Engine(Protocol):
             EngineError: it was taken under another adapter or base, or its shape is not this model's.
 
         """
+
+    def interrupt(self) -> None:
+        """Make the forward that runs, and each later one, end with a `StoppedError`. Any thread may call it.
+
+        The tokens held stay as they were before that forward.
+        """
+
+    def resume(self) -> None:
+        """Let forwards run again."""
 
     def close(self) -> None:
         """Release sessions and buffers; every later call is an EngineError."""

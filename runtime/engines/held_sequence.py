@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.engines.engine import Snapshot
-from dualtune_edge.toolkit.errors import EngineError, RequestError
+from dualtune_edge.toolkit.errors import EngineError, RequestError, StoppedError
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 
@@ -29,6 +29,7 @@ class HeldSequence(ABC):
         self._adapter: str | None = None
         self._tokens: tuple[int, ...] = ()
         self._open = True
+        self._interrupted = False
 
     @property
     def adapter(self) -> str | None:
@@ -71,6 +72,14 @@ class HeldSequence(ABC):
         if rest := snapshot.tokens[len(self._tokens) :]:
             self.forward(rest)
 
+    def interrupt(self) -> None:
+        """End every later forward; an engine that can ends the one that runs as well."""
+        self._interrupted = True
+
+    def resume(self) -> None:
+        """Let forwards run again."""
+        self._interrupted = False
+
     def close(self) -> None:
         """Refuse every later call."""
         self._open = False
@@ -88,6 +97,12 @@ class HeldSequence(ABC):
         if not self._open:
             raise EngineError(
                 "engine", found="a closed engine", expected="an open one", fix="Open it again with open_engine."
+            )
+
+    def _refuse_interrupted(self) -> None:
+        if self._interrupted:
+            raise StoppedError(
+                "forward", found="an interrupted engine", expected="one that may run", fix="Allow it more time."
             )
 
     def _require_held(self, length: int) -> None:
@@ -125,9 +140,11 @@ class HeldSequence(ABC):
         Raises:
             RequestError: more tokens than the context holds.
             EngineError: no token, or one outside the vocabulary.
+            StoppedError: the engine was interrupted.
 
         """
         self._require_open()
+        self._refuse_interrupted()
         if not tokens:
             raise EngineError("forward", found="no token", expected="at least one", fix="Append a token.")
         if (length := len(self._tokens) + len(tokens)) > self.context_length:

@@ -51,6 +51,7 @@ class OrtEngine(HeldSequence):
         """
         super().__init__(source.vocab_size, source.context_length, source.identity)
         self._source, self._settings = source, settings
+        self._options = onnxruntime.RunOptions()  # of every run: their flag ends it
         self._graphs: dict[Path, Graph] = {}
         self._bindings: dict[str, _Binding] = {}  # by what the KV depends on: adapters with one file share it
         self._kv = KvBuffers(source.cache, limit=source.context_length)
@@ -132,6 +133,16 @@ class OrtEngine(HeldSequence):
         self._kv.load(snapshot.state, length, snapshot.start)
         self._tokens = snapshot.tokens
 
+    def interrupt(self) -> None:
+        """End the forward that runs, and every later one."""
+        super().interrupt()
+        self._options.terminate = True
+
+    def resume(self) -> None:
+        """Let forwards run again."""
+        super().resume()
+        self._options.terminate = False
+
     def close(self) -> None:
         """Release sessions and buffers."""
         super().close()
@@ -154,8 +165,9 @@ class OrtEngine(HeldSequence):
         io.bind_ortvalue_input("logits_at", ortvalue(rows))
         io.bind_ortvalue_output("logits_rows", ortvalue(logits[np.newaxis]))
         try:
-            binding.session.run_with_iobinding(io)
+            binding.session.run_with_iobinding(io, self._options)
         except Exception as error:  # onnxruntime's errors share no base class
+            self._refuse_interrupted()
             raise failed("forward", error) from error
 
     def _reserve(self, length: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
@@ -48,6 +49,7 @@ class StaticEngine(HeldSequence):
         super().__init__(source.vocab_size, min(source.context_length, source.graph.kv_length), source.identity)
         self._source, self._form = source, source.graph
         self._settings = settings
+        self._options = onnxruntime.RunOptions()  # of every run: their flag ends it
         self._models: dict[Path, Static] = {}
         cache = source.cache
         size = (cache.layers, 2, self._form.kv_length, cache.heads, cache.head_dim)  # 2: keys and values
@@ -106,6 +108,16 @@ class StaticEngine(HeldSequence):
         room[...] = snapshot.state
         self._tokens = snapshot.tokens
 
+    def interrupt(self) -> None:
+        """End the forward that runs, and every later one."""
+        super().interrupt()
+        self._options.terminate = True
+
+    def resume(self) -> None:
+        """Let forwards run again."""
+        super().resume()
+        self._options.terminate = False
+
     def close(self) -> None:
         """Release sessions and buffers."""
         super().close()
@@ -139,8 +151,9 @@ class StaticEngine(HeldSequence):
                 io.bind_ortvalue_output(f"present.{layer}.{half}", ortvalue(values[np.newaxis, positions]))
         io.bind_ortvalue_output("logits", ortvalue(logits))
         try:
-            model.sessions[size].run_with_iobinding(io)
+            model.sessions[size].run_with_iobinding(io, self._options)
         except Exception as error:  # onnxruntime's errors share no base class
+            self._refuse_interrupted()
             raise failed("forward", error) from error
         result: NDArray[np.float32] = logits[0, 0]
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines import genai_engine, ort_engine
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, RowsEngine, Snapshot, StateEngine, open_engine
-from dualtune_edge.toolkit.errors import EngineError, RequestError
+from dualtune_edge.toolkit.errors import EngineError, RequestError, StoppedError
 
 SETTINGS = SessionSettings(intra_op_threads=1)
 TOKENS = tuple(int(token) for token in np.random.default_rng(0).integers(0, 288, 300))
@@ -266,3 +267,31 @@ def test_graphs_are_opened_at_first_use(kind: EngineKind, source: ModelSource, t
 def test_an_unknown_kind_is_refused(source: ModelSource) -> None:
     with pytest.raises(EngineError, match="ort or genai"):
         open_engine(source, SETTINGS, "onnx")  # type: ignore[arg-type]
+
+
+def test_an_interrupted_engine_appends_nothing_and_goes_on_as_if_nothing_had_been(engine: Engine, noise: float) -> None:
+    engine.use(None)
+    engine.forward(TOKENS[:4])
+    expected = engine.forward(TOKENS[4:9])
+    engine.rewind(4)
+    engine.interrupt()
+    with pytest.raises(StoppedError):
+        engine.forward(TOKENS[4:9])
+    assert engine.tokens == tuple(TOKENS[:4])
+    engine.resume()
+    np.testing.assert_allclose(engine.forward(TOKENS[4:9]), expected, atol=noise)
+
+
+def test_a_forward_that_runs_is_interrupted_from_another_thread(engine: Engine) -> None:
+    """However the two threads meet: the forward ends well, or with nothing appended."""
+    engine.use(None)
+    for _ in range(20):
+        thread = threading.Thread(target=engine.interrupt)
+        thread.start()
+        try:
+            engine.forward(TOKENS)
+        except StoppedError:
+            assert engine.tokens == ()
+        thread.join()
+        engine.resume()
+        engine.rewind(0)
