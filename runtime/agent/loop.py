@@ -142,7 +142,7 @@ class _Run:
     def _decided(self, offer: Offer) -> Generator[Event, None, PendingCall | None]:
         """The next call; None: no tool is needed."""
         step, start = self.steps + 1, time.perf_counter()
-        result = self.agent.call(self.messages, offered=offer.tools)
+        result = self.agent.call(self.messages, offered=offer.tools, cancel=self.cancel, deadline=self._left())
         yield ToolsetEvent(step=step, toolset=result.toolset, probability=result.toolset_probability)
         yield ToolEvent(
             step=step,
@@ -199,6 +199,8 @@ class _Run:
             self.messages,
             temperature=self.temperature,
             max_tokens=self.limits.answer_tokens,
+            cancel=self.cancel,
+            deadline=self._left(),
         )
         for piece in pieces:
             self.answer += piece

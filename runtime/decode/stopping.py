@@ -77,6 +77,4 @@ class Stop:
 
     def _refuse_stopped(self) -> None:
         if reason := self.reason:
-            raise StoppedError(
-                "call", found=reason, expected="time for an answer", fix="Allow it more time."
-            )
+            raise StoppedError("call", found=reason, expected="time for an answer", fix="Allow it more time.")

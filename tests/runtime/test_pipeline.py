@@ -62,6 +62,12 @@ class Scripted:
         assert 0 <= length <= len(self.tokens)
         self.tokens = self.tokens[:length]
 
+    def interrupt(self) -> None:
+        raise AssertionError("nothing is stopped here")
+
+    def resume(self) -> None:
+        pass
+
     kv_format = "scripted"
 
     def snapshot(self, start: int = 0) -> Snapshot:
