@@ -42,7 +42,8 @@ class Question:
 class Record:
     """`logits` by the tokens that they come after, and the answer: a choice, or arguments.
 
-    Arguments are None where they did not end within the room, or their schema refused them.
+    Where nothing was decided, there are the logits after the frame alone. Arguments are None where they did not end
+    within the room, or their schema refused them.
     """
 
     logits: Mapping[Path, Logits]
@@ -89,9 +90,9 @@ def record(engine: Engine, question: Question, *, along: Collection[Path] | None
     try:
         arguments = write_arguments(writing, (*rest, *frame), question.grammar).value
     except RequestError:
-        if not writing.seen:  # the prompt itself is too long
-            raise
         arguments = None
+    if not writing.seen:  # the schema forces everything, or more than the room
+        writing.forward((*rest, *frame))
     return Record(writing.seen, None, arguments)
 
 
