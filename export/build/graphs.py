@@ -19,8 +19,8 @@ from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.build.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
-from dualtune_edge.export.graph.checks import MODEL
 from dualtune_edge.export.graph.kv_type import store_kv_in_int8
+from dualtune_edge.export.graph.model_files import MODEL
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots, add_spare_inputs
 from dualtune_edge.export.plan.entries import dynamic_model, model_source

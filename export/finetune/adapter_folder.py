@@ -1,4 +1,4 @@
-"""The adapter as PEFT's folder, with its chat template and the record of its training beside it."""
+"""An adapter's folder as PEFT writes it, with the chat template and the record of the training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTempl
 def write_adapter_folder(
     folder: Path, adapted: PeftModel, dtype: torch.dtype, template: ChatTemplate, record: Record
 ) -> None:
-    """Write all files; the same adapter gives the same bytes."""
+    """Write all files. Equal adapters give equal bytes."""
     tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     save_file(
         {name: tensor.to(dtype).contiguous() for name, tensor in sorted(tensors.items())},

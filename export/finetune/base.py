@@ -18,7 +18,7 @@ from dualtune_edge.toolkit.errors import SpecError
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model in float32, with what is known of its folder."""
+    """A base model in float32 with frozen weights, and its checkpoint."""
 
     checkpoint: Checkpoint
     model: PreTrainedModel
@@ -41,7 +41,7 @@ class Base:
 
     @contextlib.contextmanager
     def adapted(self, settings: FinetuneSettings) -> Iterator[PeftModel]:
-        """The model with a fresh adapter, which is taken off at the end of the block.
+        """The model with a new adapter, which is removed at the end of the block.
 
         Raises:
             SpecError: a target names no linear module of the model.
@@ -57,7 +57,7 @@ class Base:
             target_modules=list(settings.targets),
         )
         adapted = get_peft_model(self.model, config)
-        config.base_model_name_or_path = self.checkpoint.name  # PEFT puts this machine's path there
+        config.base_model_name_or_path = self.checkpoint.name  # PEFT writes this machine's path
         try:
             yield adapted
         finally:
@@ -67,7 +67,7 @@ class Base:
     def _check_targets(self, targets: tuple[str, ...]) -> None:
         head = self.model.get_output_embeddings()
         modules = self.model.named_modules()
-        linear = {name: each for name, each in modules if isinstance(each, torch.nn.Linear) and each is not head}
+        linear = [name for name, module in modules if isinstance(module, torch.nn.Linear) and module is not head]
         known = sorted({name.rsplit(".", 1)[-1] for name in linear})
         for target in targets:
             if target not in known:

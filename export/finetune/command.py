@@ -74,7 +74,7 @@ def finetune(
 
     from dualtune_edge.export.finetune import train
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks an old question
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of an old name that PEFT uses
     logging.disable_progress_bar()
     with shown() as on_event:
         report = train.finetune(settings, on_event)

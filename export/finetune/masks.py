@@ -4,7 +4,7 @@
 - arguments: what follows the frame of the call, through the token that ends the arguments;
 - joint: the whole call, to the end of the turn. This is the ordinary adapter.
 
-What stands behind the last learnt token has no influence on it and is left away.
+What follows the last learnt token has no influence on it and is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Completion, Prompter, common_prefix
 
-_OTHER_NAMES: Final = ("A0", "b1")  # they begin and end differently, so at each end one differs from any name
+_OTHER_NAMES: Final = ("A0", "b1")  # any name differs from one of them in its first and in its last letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Mask(Protocol):
     """Makes a sample of a turn, for one objective."""
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
-        """The turns before, and the call that is learnt → tokens and targets.
+        """A sample of a call, in the context of the turns before it.
 
         Raises:
-            TemplateError: the template does not write this call as the device would read it.
+            TemplateError: the template does not write this call as the device reads it.
 
         """
 
@@ -50,7 +50,7 @@ class SelectionMask:
         self._names = {tool.name: _name_span(prompter, tool.name) for tool in prompter.tools}
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
-        """Prompt and name."""
+        """Prompt and name, of which the name is learnt."""
         tokens, first, stop = self._names[answer.name]
         completion = self._prompter.complete(context, call(answer.name))
         if completion.tokens != tokens:
@@ -71,7 +71,7 @@ class ArgumentsMask:
         self._prompter, self._frame, self._wrapping = prompter, prompter.frame(), prompter.wrapping()
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
-        """Prompt, frame and arguments."""
+        """Prompt, frame and arguments, of which the arguments are learnt."""
         completion = self._prompter.complete(context, call(answer.name, answer.arguments))
         head, tail, length = self._wrapping.head, self._wrapping.tail, len(self._frame.tokens)
         framed = completion.text.startswith(head) and completion.text.endswith(tail)
@@ -94,11 +94,11 @@ class JointMask:
         self._prompter = prompter
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
-        """Prompt and call."""
+        """Prompt and call, of which the call is learnt."""
         completion = self._prompter.complete(context, call(answer.name, answer.arguments))
         special = self._prompter.special_tokens
         ends = [index for index, token in enumerate(completion.tokens, start=1) if token in special]
-        learnt = ends[-1] if ends else len(completion.tokens)  # behind the end of the turn nothing is generated
+        learnt = ends[-1] if ends else len(completion.tokens)  # nothing is generated after the end of the turn
         return Sample(tuple(completion.encoding.ids[: completion.start + learnt]), learnt)
 
 
@@ -110,10 +110,10 @@ MASKS: Final[dict[Objective, Callable[[Prompter], Mask]]] = {
 
 
 def _name_span(prompter: Prompter, name: str) -> tuple[tuple[int, ...], int, int]:
-    """(the completion's tokens, index of the first that holds some of the name, index behind the one that closes it).
+    """(the completion's tokens, index of the first one of the name, index after the one that closes it).
 
     Raises:
-        TemplateError: the name does not stand in the call exactly once, as it is or escaped for JSON.
+        TemplateError: the call does not hold the name exactly once, plain or escaped for JSON.
 
     """
     context = [user("a")]
@@ -135,5 +135,5 @@ def _name_span(prompter: Prompter, name: str) -> tuple[tuple[int, ...], int, int
 
 
 def _tokens_before(completion: Completion, end: int) -> int:
-    """How many tokens begin before this character."""
+    """The number of tokens that start before this character."""
     return sum(start < end for start, _ in completion.encoding.offsets)

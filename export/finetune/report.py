@@ -34,14 +34,14 @@ class FinetuneReport(Frozen):
 
 
 class Source(Frozen):
-    """A file that a run read."""
+    """An input file of a run."""
 
     name: str
     sha256: str
 
 
 class Origin(Frozen):
-    """What an adapter was made from and how: the same on every machine."""
+    """The inputs and settings of a run: equal on every machine."""
 
     format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
     base: str
@@ -49,7 +49,7 @@ class Origin(Frozen):
     data: Source
     tools: Source
     template_sha256: str
-    settings: dict[str, Any]  # those that have an influence on the result
+    settings: dict[str, Any]  # those that influence the result
     versions: dict[str, str]
 
 
@@ -65,7 +65,7 @@ class Record(Origin):
 
 
 def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
-    """Describe a run before it starts; two runs with equal origins give equal adapters."""
+    """The origin of a run. Runs with equal origins give equal adapters."""
     return Origin(
         base=base.name,
         base_fingerprint=base.fingerprint,

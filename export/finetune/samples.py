@@ -1,4 +1,4 @@
-"""Trajectories → samples: which turns are learnt from, in which context, and as which call."""
+"""Trajectories → samples: the turns that are learnt, their contexts, and the calls that they teach."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dualtune_edge.toolkit.validation import listing, nearest
 
 @dataclass(frozen=True)
 class Samples:
-    """What a run learns from, and what was left out and why."""
+    """The samples of a run, and how many were left out."""
 
     samples: tuple[Sample, ...]
     dropped_long: int
@@ -30,7 +30,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class _Turn:
-    """An assistant's turn as a target: the call that it is learnt as."""
+    """An assistant's turn that is learnt: its context, and the call that it teaches."""
 
     where: str
     context: tuple[Message, ...]
@@ -78,7 +78,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
 
     Raises:
         DataError: a line cannot be used, a sample is too long, or there is nothing to learn.
-        TemplateError: the template writes a call otherwise than the device would read it.
+        TemplateError: the template does not write a call as the device reads it.
 
     """
     turns = list(_turns(settings, prompter.tools, read_trajectories(settings.data, settings.toolset)))
@@ -89,7 +89,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         try:
             sample = mask.sample(turn.context, turn.answer)
         except UnicodeEncodeError:
-            raise _unusable(turn.where, "half of a surrogate pair", "Unicode text", "Mend the text.") from None
+            raise _unusable(turn.where, "half of a surrogate pair", "Unicode text", "Correct the text.") from None
         if len(sample.tokens) <= max_length:
             samples.append(sample)
             answers.append(turn.answer)
@@ -145,12 +145,12 @@ def _check_call(answer: FunctionCall, tools: dict[str, Tool], where: str) -> Non
             where,
             f"a call of {answer.name!r}: {refused}",
             "arguments that fit the tool's schema",
-            "Mend the call; wrong calls would be learnt.",
+            "Correct the call: it would be learnt.",
         )
 
 
 def _keep(turns: list[_Turn], settings: FinetuneSettings) -> list[_Turn]:
-    """The turns without those that `keep` drops, at random by the seed."""
+    """The turns without those that `keep` leaves out, drawn by the seed."""
     rng = Random(f"keep {settings.seed}")  # noqa: S311 - sampling, not secrets
     return [turn for turn in turns if rng.random() < settings.keep.get(turn.answer.name, 1.0)]
 

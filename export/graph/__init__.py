@@ -1,1 +1,1 @@
-"""The base graph: built, given LoRA slots, checked."""
+"""The base's graph: built, extended by slots for LoRA, checked."""

@@ -1,7 +1,7 @@
-"""An adapter's pairs → the `.onnx_adapter` file that onnxruntime maps and the graph's slots take.
+"""An adapter's pairs → the `.onnx_adapter` file that onnxruntime maps, for the graph's slots.
 
-Every slot of the graph has its A and B in the file, of rank 0 where the adapter leaves the module alone: so no tensor
-of an adapter used before can stay in place.
+The file has A and B of every slot, of rank 0 where the adapter has nothing for the module. So no tensor of an adapter
+used before can stay in place.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dualtune_edge.export.graph.checks import check_adapter
 from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
 from dualtune_edge.toolkit.errors import AdapterError
 
-_VERSION: Final = 1  # of adapter and model; the manifest holds what really tells them apart
+_VERSION: Final = 1  # of adapter and model; the manifest identifies both by their hashes
 
 
 def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
-    """Write the file, and read it back.
+    """Write the file and check it.
 
     Raises:
-        AdapterError: a module of the adapter has no slot, or another shape than its slot.
-        GraphError: what was written is not what the slots need.
+        AdapterError: a module of the adapter has no slot, or a shape that differs from its slot's.
+        GraphError: the file is not what the slots need.
         OSError: it cannot be written.
 
     """
-    if strange := sorted(weights.pairs.keys() - slots.modules):
+    if without_slot := sorted(weights.pairs.keys() - slots.modules):
         raise AdapterError(
-            f"{weights.folder}, {strange[0]}",
+            f"{weights.folder}, {without_slot[0]}",
             found="LoRA on a module without a slot in the graph",
             expected="modules that the base's graph has",
             fix="Export this adapter with `mode: merged`, which folds it into the base.",
@@ -50,16 +50,16 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.export_adapter(str(path))
-    except RuntimeError:  # onnxruntime does not tell what the system said: as much is written again, which does
+    except RuntimeError:  # it lacks the system's reason: writing as many bytes again gives an OSError with it
         path.write_bytes(bytes(sum(value.tensor_size_in_bytes() for value in parameters.values())))
         raise
     check_adapter(path, slots)
 
 
 def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A and B as a slot stores them: the A of its parts side by side, their scaled B each in its own block.
+    """A and B as a slot stores them: the A of its parts one below the other, their scaled B block-diagonal.
 
-    Of a bias: A is 1 and B the parts' scaled biases; both of rank 0 where no part has one.
+    For a bias A is 1 and B the parts' scaled biases; both have rank 0 where no part has one.
     """
     parts = [(part, weights.pairs[part.module]) for part in slot.parts if part.module in weights.pairs]
     a, b = _pack_bias(parts, slot) if slot.operand == "one" else _pack_pairs(parts, slot)
@@ -68,7 +68,7 @@ def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDAr
 
 
 def _pack_pairs(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`[r, inputs]` and `[outputs, r]`, as PEFT has them."""
+    """A `[r, inputs]` and B `[outputs, r]`, as PEFT has them."""
     rank = sum(pair.a.shape[0] for _, pair in parts)
     a = np.zeros((rank, slot.inputs), dtype=np.float32)
     b = np.zeros((slot.outputs, rank), dtype=np.float32)
@@ -83,25 +83,25 @@ def _pack_pairs(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray
 
 
 def _pack_bias(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`[r, 1]` and `[outputs, r]`; r is 1, or 0."""
+    """A `[r, 1]` and B `[outputs, r]`; r is 1 or 0."""
     rank = int(any(pair.bias is not None for _, pair in parts))
     b = np.zeros((slot.outputs, rank), dtype=np.float32)
     for part, pair in parts:
         if pair.bias is not None:
-            own = pair.bias[part.first : part.first + part.width]
-            b[part.start : part.start + part.width, 0] = np.float32(pair.scale) * own
+            bias = pair.bias[part.first : part.first + part.width]
+            b[part.start : part.start + part.width, 0] = np.float32(pair.scale) * bias
     return np.ones((rank, 1), dtype=np.float32), b
 
 
 def _check_whole(weights: AdapterWeights, slots: SlotMap) -> None:
-    """Refuse a pair of which the slots would hold another shape, or not all."""
+    """Refuse a pair that the slots do not hold as a whole."""
     inputs = {part.module: slot.inputs for slot in slots.slots if slot.operand != "one" for part in slot.parts}
     for module, pair in weights.pairs.items():
-        found, expected = (pair.a.shape[1], pair.b.shape[0]), (inputs[module], slots.outputs[module])
-        if found != expected:
+        sizes, expected = (pair.a.shape[1], pair.b.shape[0]), (inputs[module], slots.outputs[module])
+        if sizes != expected:
             raise AdapterError(
                 f"{weights.folder}, {module}",
-                found=f"a pair of {found[0]} inputs and {found[1]} outputs",
+                found=f"a pair of {sizes[0]} inputs and {sizes[1]} outputs",
                 expected=f"{expected[0]} and {expected[1]}, as the graph's slot",
                 fix="Export it with the base that it was trained on.",
             )

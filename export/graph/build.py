@@ -1,4 +1,4 @@
-"""The base graph, by onnxruntime-genai's model builder: quantized or not, QKV packed, logits where asked for."""
+"""The base's graph by onnxruntime-genai's model builder: quantized or not, QKV packed, logits of any position."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def build_graph(
     Args:
         checkpoint: the base model.
         out: an empty or new folder.
-        quantization: how weights are stored; 32 bits: as they are, in fp32.
-        weights: others than the checkpoint's, such as `merge` makes.
-        base: a folder with the graph of the checkpoint's own weights, quantized alike; it may have slots by now. What
-            is unchanged in `weights` is copied from there; the checkpoint may be its first layers.
+        quantization: how weights are stored; with 32 bits, in fp32.
+        weights: instead of the checkpoint's, as those with an adapter merged in.
+        base: a folder with the graph of the checkpoint's weights in the same quantization, with slots or without.
+            Weights that `weights` does not change are copied from there. The checkpoint may be its first layers.
         decoder: what was read of Optimum's graph, to be lowered; without it the graph is the builder's.
 
-    While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
+    The builder prints: while it runs, `sys.stdout` and `sys.stderr` lead to a log.
 
     Raises:
-        GraphError: the builder failed, or what it built is not what was asked for.
+        GraphError: the builder failed, or the graph is not what it should be.
 
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,8 @@ def build_graph(
 
 
 def _forget_how_it_was_read(path: Path) -> None:
-    """Transformers notes in a tokenizer's config whether it might have used the network: the same base, other bytes."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: each for key, each in value.items() if key not in {"is_local", "local_files_only"}}
-    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    """Remove what transformers notes in a tokenizer's config of how it was loaded: one base, one file."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("is_local", "local_files_only"):
+        config.pop(key, None)
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

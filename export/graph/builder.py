@@ -1,4 +1,4 @@
-"""onnxruntime-genai's model builder, with weights of ours: it makes the graph, and never sees a number."""
+"""onnxruntime-genai's model builder on deferred weights: it makes the graph, and never sees a number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 _PRECISIONS: Final = {4: "int4", 8: "int8", 32: "fp32"}
-_QUANTIZER: Final = "onnxruntime.quantization"  # logs a line a node
+_QUANTIZER: Final = "onnxruntime.quantization"  # a logger with a line a node
 
 
 def run_builder(
@@ -37,17 +37,18 @@ def run_builder(
     *,
     decoder: Decoder | None,
 ) -> None:
-    """Write model.onnx, model.onnx.data, and the builder's own genai_config.json and tokenizer files.
+    """Write model.onnx, model.onnx.data, and the builder's genai_config.json and tokenizer files.
 
     Args:
-        checkpoint: whose config and tokenizer it is.
-        weights: of the model.
+        checkpoint: gives the config and the tokenizer.
+        weights: the model's.
         out: an empty folder.
         quantization: how weights are stored.
-        base: a folder with the graph of the checkpoint's own weights, quantized alike: a source of what is unchanged.
-        decoder: what was read of another exporter's graph; it takes the place of the builder's own.
+        base: a folder with the graph of the checkpoint's weights in the same quantization: unchanged weights are copied
+            from there.
+        decoder: what was read of another exporter's graph; it replaces the builder's.
 
-    While it runs, `sys.stdout` and `sys.stderr` lead to a log: the builder prints.
+    The builder prints: while it runs, `sys.stdout` and `sys.stderr` lead to a log.
 
     Raises:
         GraphError: the builder failed.
@@ -67,10 +68,10 @@ def run_builder(
             with _streaming(builder.Model, checkpoint, weights, base, decoder):
                 builder.create_model(*place, **extra)
         except Exception as error:
-            said = log.getvalue().strip().splitlines()
+            lines = log.getvalue().strip().splitlines()
             raise GraphError(
                 f"onnxruntime-genai's builder on {folder}",
-                found=f"{type(error).__name__}: {error}" + (f" (after {said[-1]!r})" if said else ""),
+                found=f"{type(error).__name__}: {error}" + (f" (after {lines[-1]!r})" if lines else ""),
                 expected="a graph",
                 fix="Check that the checkpoint loads in transformers, and the free space on the disk.",
             ) from error
@@ -79,7 +80,7 @@ def run_builder(
 
 
 def options(quantization: Quantization, *, tied: bool) -> list[str]:
-    """The builder's `key=value` options. It ignores a name that it does not know, hence the checks."""
+    """The builder's `key=value` options. It ignores unknown names; `checks` looks at what came of them."""
     always = ["hf_token=false", "hf_remote=false", "prune_lm_head=true", "fuse_qkv=true", *builder_config.OPTIONS]
     always.append(f"shared_embeddings={str(tied).lower()}")
     if quantization.bits == 32:
@@ -96,7 +97,7 @@ def options(quantization: Quantization, *, tied: bool) -> list[str]:
 
 
 def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
-    """The model as transformers has it, its parameters deferred."""
+    """The model of transformers with deferred parameters."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
     for path, module in model.named_modules():
@@ -108,10 +109,10 @@ def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def _streaming(
-    kind: Any, checkpoint: Checkpoint, weights: Weights, base: Path | None, decoder: Decoder | None
+    model_class: Any, checkpoint: Checkpoint, weights: Weights, base: Path | None, decoder: Decoder | None
 ) -> Iterator[None]:
-    """While it holds, the builder takes a deferred model where it would load one, and saves by `GraphWriter`."""
-    load, save = kind.load_weights, kind.save_model
+    """Inside the block the builder takes a deferred model where it would load one, and saves by `GraphWriter`."""
+    load, save = model_class.load_weights, model_class.save_model
     model, names = _model(checkpoint, weights), checkpoint.architecture.builders
 
     def write(builder: Any, out: str) -> None:
@@ -123,9 +124,9 @@ def _streaming(
             keep_rows(builder.model.graph, one_table=weights.weights.tied)
         GraphWriter(builder, weights, base).write(Path(out))
 
-    kind.load_weights = lambda _builder, _path: model
-    kind.save_model = write
+    model_class.load_weights = lambda _builder, _path: model
+    model_class.save_model = write
     try:
         yield
     finally:
-        kind.load_weights, kind.save_model = load, save
+        model_class.load_weights, model_class.save_model = load, save

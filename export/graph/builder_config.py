@@ -14,35 +14,35 @@ import onnx_ir as ir
 from transformers import PretrainedConfig
 
 from dualtune_edge.export.base.architectures import Architecture, all_layers_slide, rope_parameters
-from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.toolkit.errors import GraphError
 
-# Sliding windows come as an attribute of attention. Without this option the KV cache would slide as well, and a state
-# could not be rewound.
+# A sliding window is an attribute of attention. Without this option the KV cache slides too, and a state cannot be
+# rewound.
 OPTIONS: Final = ("windowed_kv_cache=false",)
 _SCALE: Final = "/model/embed_tokens/Mul"
 _COS, _SIN = 7, 8  # inputs of GroupQueryAttention
 
 
 def adapt(config: PretrainedConfig) -> None:
-    """Change the config that the builder was given; the weights are loaded with their own."""
+    """Change the config that the builder was given, and only that: weights are loaded by the checkpoint's."""
     first, *local = rope_parameters(config)
     if local:  # Gemma 3: parameters for each type of layer, where the builder expects one set and one number
         config.rope_local_base_freq = local[0]["rope_theta"]
     config.rope_parameters = {**first, "type": first.get("rope_type", "default")}
     if first.get("rope_type") != "longrope" and hasattr(config, "original_max_position_embeddings"):
-        config.original_max_position_embeddings = config.max_position_embeddings  # else it takes Phi-3 for long RoPE
+        config.original_max_position_embeddings = config.max_position_embeddings  # or it takes Phi-3 for long RoPE
     if all_layers_slide(config):
         config.layer_types = ["sliding_attention"] * config.num_hidden_layers  # Mistral and Phi-3 say no type
     if hasattr(config, "no_rope_layers"):
-        config.no_rope_layers = [1] * config.num_hidden_layers  # it would ask for positions; see `correct`
+        config.no_rope_layers = [1] * config.num_hidden_layers  # with 0 it asks for positions; see `correct`
 
 
 def correct(folder: Path, architecture: Architecture, config: PretrainedConfig) -> None:
     """Rewrite model.onnx where the builder rounds a factor or rotates a layer that has no positions.
 
     Args:
-        folder: holds the builder's model.onnx and model.onnx.data; the latter stays as the builder wrote it.
+        folder: holds the builder's model.onnx and model.onnx.data; only the first is changed.
         architecture: the checkpoint's.
         config: the checkpoint's.
 
@@ -60,9 +60,7 @@ def correct(folder: Path, architecture: Architecture, config: PretrainedConfig) 
         _stop_rotating(_node(nodes, f"/model/layers.{layer}/attn/GroupQueryAttention", path))
     if architecture.scaled_embedding:
         _scale_exactly(model.graph, _node(nodes, _SCALE, path), config.hidden_size)
-    partial = folder / f"{MODEL}.partial"
-    ir.save(model, partial)  # external tensors stay references to model.onnx.data
-    partial.replace(path)
+    replace_model(model, folder)
 
 
 def _node(nodes: dict[str | None, ir.Node], name: str, path: Path) -> ir.Node:

@@ -1,6 +1,6 @@
-"""What was asked for is what the graph holds: post-conditions of every pass, read from the file that was written.
+"""Post-conditions of the passes, read from the files that they wrote.
 
-The builder ignores options that it does not know, and quantizers skip what they cannot do; neither says so.
+The builder ignores options that it does not know, and quantizers skip what they cannot quantize; neither reports it.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ import onnx_ir as ir
 import onnxruntime
 
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
+from dualtune_edge.export.graph.model_files import DATA, MODEL
 from dualtune_edge.export.graph.slot_map import Slot, SlotMap
 from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
 from dualtune_edge.toolkit.errors import GraphError
 
-MODEL: Final = "model.onnx"
-DATA: Final = "model.onnx.data"
 LINEAR: Final = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of each layer, as the builder names them
 _LAYER_NODE: Final = re.compile(r"/model/layers\.(\d+)/(?:attn|mlp)/(\w+)/MatMul(?:_Q\d)?")
-_SENSITIVE: Final = ("qkv_proj", "down_proj")  # modules that `sensitive_bits` are for
-_GROUPED: Final = re.compile(r".*_Q\dG\d+")  # names of weights by rtn and k_quant; default's end after the digit
+_SENSITIVE: Final = ("qkv_proj", "down_proj")  # modules that have `sensitive_bits`
+_GROUPED: Final = re.compile(r".*_Q\dG\d+")  # weights' names by rtn and k_quant; those by default end after the digit
 
 
 @dataclass(frozen=True)
 class _Bits:
-    """Which of a graph's weights have how many bits."""
+    """The number of bits of every weight in a graph."""
 
     quantization: Quantization
     layers: int
 
     def of(self, node: str) -> int:
-        """Of the weights of the node of that name."""
+        """The number of bits of the node's weights."""
         match = _LAYER_NODE.fullmatch(node)
-        wanted: int | None = None
+        bits: int | None = None
         if match and match[2] in _SENSITIVE and int(match[1]) in sensitive_layers(self.layers):
-            wanted = self.quantization.sensitive_bits
+            bits = self.quantization.sensitive_bits
         elif node.startswith("/lm_head/"):
-            wanted = self.quantization.lm_head_bits
-        return wanted or self.quantization.bits
+            bits = self.quantization.lm_head_bits
+        return bits or self.quantization.bits
 
 
 def check_build(folder: Path, quantization: Quantization, *, tied: bool, like: Path | None = None) -> None:
@@ -52,12 +51,12 @@ def check_build(folder: Path, quantization: Quantization, *, tied: bool, like: P
 
     Args:
         folder: holds model.onnx and genai_config.json.
-        quantization: what was asked for.
-        tied: the checkpoint has one table for embedding and head; in 4 bits the graph then has one as well.
+        quantization: how the weights should be stored.
+        tied: the checkpoint has one table for embedding and head; in 4 bits the graph has one too.
         like: a folder with the graph from which weights were copied; it may have more layers.
 
     Raises:
-        GraphError: names the node, what it has and what it should have.
+        GraphError: names the node, what it has and what is expected.
 
     """
     graph = ir.load(folder / MODEL).graph
@@ -75,7 +74,7 @@ def check_build(folder: Path, quantization: Quantization, *, tied: bool, like: P
 
 
 def check_slots(folder: Path, slots: SlotMap) -> None:
-    """Check that every slot stands beside its module, empty by default, and that there is no other.
+    """Check that every slot is beside its module, empty by default, and that there is no other.
 
     Raises:
         GraphError: names the slot, what was found and what was expected.
@@ -83,9 +82,9 @@ def check_slots(folder: Path, slots: SlotMap) -> None:
     """
     graph = ir.load(folder / MODEL).graph
     inputs = {value.name or "": value for value in graph.inputs}
-    wanted = {name for slot in slots.slots for name in (slot.a, slot.b)}
-    found = {name for name in inputs if name.startswith("lora.")}
-    _require("LoRA inputs", found == wanted, sorted(found ^ wanted)[:2], "one A and one B a slot, and no other")
+    expected = {name for slot in slots.slots for name in (slot.a, slot.b)}
+    present = {name for name in inputs if name.startswith("lora.")}
+    _require("LoRA inputs", present == expected, sorted(present ^ expected)[:2], "one A and one B a slot, and no other")
     for slot in slots.slots:
         for name, shape in ((slot.a, slot.a_shape), (slot.b, slot.b_shape)):
             _check_input(inputs[name], shape)
@@ -96,27 +95,27 @@ def check_slots(folder: Path, slots: SlotMap) -> None:
 
 
 def check_adapter(path: Path, slots: SlotMap) -> None:
-    """Check a written adapter: one tensor for each input of each slot, no other, fp32 and of one rank a slot.
+    """Check a written adapter: one tensor for every input of every slot, in fp32 and of one rank a slot, and no other.
 
     Raises:
         GraphError: names the tensor, what was found and what was expected.
 
     """
     parameters = onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters()
-    wanted = {name for slot in slots.slots for name in (slot.a, slot.b)}
+    names = {name for slot in slots.slots for name in (slot.a, slot.b)}
     _require(
         f"{path.name}, tensors",
-        parameters.keys() == wanted,
-        sorted(parameters.keys() ^ wanted)[:2],
-        "one for each input of each slot, and no other",
+        parameters.keys() == names,
+        sorted(parameters.keys() ^ names)[:2],
+        "one for every input of every slot, and no other",
     )
     for slot in slots.slots:
         a, b = parameters[slot.a], parameters[slot.b]
         rank = a.shape()[slot.a_shape.index(slot.rank)]
         for name, value, shape in ((slot.a, a, slot.a_shape), (slot.b, b, slot.b_shape)):
-            found = (value.element_type(), list(value.shape()))
+            stored = (value.element_type(), list(value.shape()))
             expected = (int(ir.DataType.FLOAT), [size if isinstance(size, int) else rank for size in shape])
-            _require(f"{path.name}, {name}", found == expected, found, f"(ONNX type, shape) {expected}")
+            _require(f"{path.name}, {name}", stored == expected, stored, f"(ONNX type, shape) {expected}")
 
 
 def _layers(folder: Path) -> int:
@@ -126,10 +125,10 @@ def _layers(folder: Path) -> int:
 
 def _check_layers(graph: ir.Graph, layers: int) -> None:
     matches = [match for node in graph if (match := _LAYER_NODE.fullmatch(node.name or ""))]
-    found = Counter((int(match[1]), match[2]) for match in matches)
-    wanted = Counter((layer, module) for layer in range(layers) for module in LINEAR)
-    different = sorted(((found - wanted) + (wanted - found)).keys())
-    _require(f"{MODEL}, linear modules", not different, different[:3], f"{', '.join(LINEAR)}, once in each layer")
+    present = Counter((int(match[1]), match[2]) for match in matches)
+    expected = Counter((layer, module) for layer in range(layers) for module in LINEAR)
+    different = sorted(((present - expected) + (expected - present)).keys())
+    _require(f"{MODEL}, linear modules", not different, different[:3], f"{', '.join(LINEAR)}, once a layer")
     attention = sum(node.op_type == "GroupQueryAttention" for node in graph)
     _require(f"{MODEL}, GroupQueryAttention", attention == layers, attention, f"{layers}, one a layer")
 
@@ -155,36 +154,37 @@ def _check_float(graph: ir.Graph) -> None:
         _require(f"{MODEL}, {value.name}", value.dtype == ir.DataType.FLOAT, value.dtype, "FLOAT")
 
 
-def _check_quantized(node: ir.Node, wanted: Quantization, bits: int) -> None:
+def _check_quantized(node: ir.Node, quantization: Quantization, bits: int) -> None:
     if node.op_type == "MatMul":
         weight = node.inputs[1]
         constant = weight is not None and weight.is_initializer() and not weight.is_graph_input()  # a slot is both
         _require(f"{MODEL}, {node.name}", not constant, "weights that are not quantized", f"{bits} bits")
     if node.op_type != "MatMulNBits":
         return
-    found = {key: node.attributes[key].as_int() for key in ("bits", "block_size") if key in node.attributes}
+    attributes = {key: node.attributes[key].as_int() for key in ("bits", "block_size") if key in node.attributes}
     level = node.attributes.get("accuracy_level")  # left out where it is 0
-    found["accuracy_level"] = 0 if level is None else level.as_int()
-    expected = {"bits": bits, "block_size": wanted.block_size, "accuracy_level": wanted.accuracy_level}
-    _require(f"{MODEL}, {node.name}", found == expected, found, str(expected))
-    _check_stored(node, bits, wanted.block_size)
+    attributes["accuracy_level"] = 0 if level is None else level.as_int()
+    expected = {"bits": bits, "block_size": quantization.block_size, "accuracy_level": quantization.accuracy_level}
+    _require(f"{MODEL}, {node.name}", attributes == expected, attributes, str(expected))
+    _check_stored(node, bits, quantization.block_size)
     grouped = _GROUPED.fullmatch(node.inputs[1].name or "") if node.inputs[1] else None
     zero_points = len(node.inputs) > 3 and node.inputs[3] is not None
     algorithm = "default" if not grouped else "k_quant" if zero_points else "rtn"
-    _require(f"{MODEL}, {node.name}", algorithm == wanted.algorithm, algorithm, wanted.algorithm)
+    _require(f"{MODEL}, {node.name}", algorithm == quantization.algorithm, algorithm, quantization.algorithm)
 
 
 def _check_stored(node: ir.Node, bits: int, block_size: int) -> None:
-    """The tensors have the sizes that the attributes say: a scale a block, and its weights in so many bits."""
+    """Check the tensors' sizes against the attributes: one scale a block, weights and zero points in `bits` bits."""
     depth, width = node.attributes["K"].as_int(), node.attributes["N"].as_int()
     blocks = -(-depth // block_size)
     sizes = [width * blocks * block_size * bits // 8, width * blocks, width * -(-blocks * bits // 8)]
-    found = [value.const_value.size for value in node.inputs[1:4] if value and value.const_value is not None]
-    _require(f"{MODEL}, {node.name}, weights, scales and zero points", found == sizes[: len(found)], found, str(sizes))
+    stored = [value.const_value.size for value in node.inputs[1:4] if value and value.const_value is not None]
+    where = f"{MODEL}, {node.name}, weights, scales and zero points"
+    _require(where, stored == sizes[: len(stored)], stored, str(sizes))
 
 
 def _check_shared(graph: ir.Graph) -> None:
-    """A tied table is stored once: the embedding reads the head's weights, reshaped."""
+    """Check that a tied table is stored once: the embedding reads the head's weights, reshaped."""
     head = next((node for node in graph if node.op_type == "MatMulNBits" and "lm_head" in (node.name or "")), None)
     table = next((node for node in graph if node.op_type == "GatherBlockQuantized"), None)
     reshape = table.inputs[0].producer() if table and table.inputs[0] else None
@@ -193,20 +193,22 @@ def _check_shared(graph: ir.Graph) -> None:
     _require(f"{MODEL}, embedding", shared, source.name if source else "no quantized table", "the head's own weights")
     if head is None or table is None:
         return  # _require has raised
-    found, expected = ({key: each.attributes[key].as_int() for key in ("bits", "block_size")} for each in (table, head))
-    _require(f"{MODEL}, embedding", found == expected, found, str(expected))
+    of_table, of_head = (
+        {key: node.attributes[key].as_int() for key in ("bits", "block_size")} for node in (table, head)
+    )
+    _require(f"{MODEL}, embedding", of_table == of_head, of_table, str(of_head))
 
 
 def _check_input(value: ir.Value, shape: tuple[int | str, int | str]) -> None:
-    found = [size if isinstance(size, int) else size.value for size in value.shape or ()]
-    _require(f"{MODEL}, {value.name}", found == list(shape), found, str(list(shape)))
+    sizes = [size if isinstance(size, int) else size.value for size in value.shape or ()]
+    _require(f"{MODEL}, {value.name}", sizes == list(shape), sizes, str(list(shape)))
     _require(f"{MODEL}, {value.name}", value.dtype == ir.DataType.FLOAT, value.dtype, "FLOAT: adapters stay exact")
     empty = value.is_initializer() and value.const_value is not None and value.const_value.size == 0
     _require(f"{MODEL}, {value.name}", empty, "another default", "a default of rank 0")
 
 
 def _check_place(slot: Slot, a: ir.Value, b: ir.Value) -> None:
-    """Linear(x) [+ bias] + (x A) B, and nothing else uses A or B."""
+    """Check that the graph computes Linear(x) [+ bias] + (x A) B, and that nothing else reads A or B."""
     where = f"{MODEL}, {slot.name}"
     down, up = _only_user(a), _only_user(b)
     total = _only_user(up.outputs[0]) if up else None
@@ -214,33 +216,33 @@ def _check_place(slot: Slot, a: ir.Value, b: ir.Value) -> None:
     _require(where, bool(chained), "A and B apart", "MatMul(MatMul(x, A), B) added to the module")
     if down is None or total is None:
         return  # _require has raised
-    found = (_op(down), _op(up), _op(total))
+    operators = (_operator(down), _operator(up), _operator(total))
     product = "FusedMatMul, transposed" if slot.transposed else "MatMul"
-    wanted = ("Gather" if slot.operand == "ids" else product, product, "Add")
-    _require(where, found == wanted, found, f"A, then B, then Add: {wanted}")
+    expected = ("Gather" if slot.operand == "ids" else product, product, "Add")
+    _require(where, operators == expected, operators, f"A, then B, then Add: {expected}")
     before = total.inputs[0].producer() if total.inputs[0] else None
     if slot.operand == "one":
-        own = f"/{slot.name.removesuffix('.bias').replace('.', '/')}/Add"
-        _require(where, before is not None and before.name == own, before and before.name, f"added to {own}")
+        pair = f"/{slot.name.removesuffix('.bias').replace('.', '/')}/Add"
+        _require(where, before is not None and before.name == pair, before and before.name, f"added to {pair}")
         return
     if slot.operand == "ids":
         table = before is not None and (before.name or "").startswith("/model/embed_tokens/")
-        _require(where, table, before and before.name, "added to what the embedding's table gives")
+        _require(where, table, before and before.name, "added to the rows of the embedding's table")
         return
     _check_beside(slot, down, next(_linear_before(total.inputs[0]), None))
 
 
 def _check_beside(slot: Slot, down: ir.Node, linear: ir.Node | None) -> None:
-    """The low-rank path reads what its module reads."""
+    """Check that the low-rank path reads what its module reads."""
     where = f"{MODEL}, {slot.name}"
     match = _LAYER_NODE.fullmatch(linear.name or "") if linear else None
     head = linear is not None and (linear.name or "").startswith("/lm_head/MatMul")
     name = f"lora.{match[1]}.{match[2]}" if match else "lora.lm_head" if head else None
     _require(where, name == slot.name, linear.name if linear else "no linear module", f"the module of {slot.name}")
-    _require(where, linear is not None and linear.inputs[0] is down.inputs[0], "another input", "the module's own x")
+    _require(where, linear is not None and linear.inputs[0] is down.inputs[0], "another input", "the module's x")
 
 
-def _op(node: ir.Node | None) -> str:
+def _operator(node: ir.Node | None) -> str:
     if node is None:
         return "nothing"
     transposed = node.attributes.get("transB")
@@ -253,7 +255,7 @@ def _only_user(value: ir.Value) -> ir.Node | None:
 
 
 def _linear_before(value: ir.Value | None) -> Iterator[ir.Node]:
-    """The node that made this value; through its bias, where there is one."""
+    """The node that makes this value, or what a bias is added to."""
     node = value.producer() if value else None
     if node is not None and node.op_type == "Add" and node.inputs[0] is not None:
         node = node.inputs[0].producer()

@@ -1,7 +1,7 @@
-"""Weights without bytes: torch tensors that remember what was done to them, and do it when they are needed.
+"""Weights without bytes: torch tensors that record operations, and compute them when their values are needed.
 
 onnxruntime-genai's builder transposes, joins and slices a checkpoint's weights on their way into the graph. On these
-tensors that costs nothing; `evaluate` does it later, a weight at a time, so the model is never in memory as a whole.
+tensors that takes no memory. `evaluate` computes one weight at a time, so the whole model is never in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Weight:
 
 @dataclass(frozen=True)
 class _Operation:
-    """What torch was asked to do; tensors among the arguments may be deferred."""
+    """An operation of torch; tensors among its arguments may be deferred."""
 
     function: Callable[..., Any]
     arguments: Sequence[Any]
@@ -38,18 +38,18 @@ class _Operation:
 
 
 class Deferred(torch.Tensor):
-    """A tensor with a shape and a type, and the recipe of its values."""
+    """A tensor with a shape, a type, and a definition of its values."""
 
-    recipe: _Weight | _Operation
+    definition: _Weight | _Operation
 
     @staticmethod
-    def __new__(cls: type[Self], like: torch.Tensor, recipe: _Weight | _Operation) -> Self:
-        """Take shape, strides and type of `like`, a tensor on the meta device."""
-        made: Self = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - torch's way to a tensor without bytes
+    def __new__(cls: type[Self], like: torch.Tensor, definition: _Weight | _Operation) -> Self:
+        """A tensor of the shape, strides and type of `like`, which is on the meta device."""
+        tensor: Self = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - torch's way to a tensor without bytes
             cls, like.shape, strides=like.stride(), dtype=like.dtype
         )
-        made.recipe = recipe
-        return made
+        tensor.definition = definition
+        return tensor
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it without `func`
@@ -59,8 +59,8 @@ class Deferred(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Note the operation, and have torch work out the shape."""
-        if func is _aten._local_scalar_dense.default:  # noqa: SLF001 - "is this bias zero?" wants a number
+        """Record the operation; torch computes its result's shape."""
+        if func is _aten._local_scalar_dense.default:  # noqa: SLF001 - "is this bias zero?" needs a number
             return evaluate(args[0]).item()
         keywords = kwargs or {}
         like = func(*tree_map(_shape_of, args), **tree_map(_shape_of, keywords))
@@ -68,24 +68,24 @@ class Deferred(torch.Tensor):
 
 
 def deferred(name: str, like: torch.Tensor, source: Weights) -> Deferred:
-    """A weight of `source`: of the shape of `like`, in fp32."""
+    """A weight of `source` in fp32, of the shape of `like`."""
     return Deferred(torch.empty(like.shape, dtype=torch.float32, device="meta"), _Weight(name, source))
 
 
 def evaluate(tensor: torch.Tensor) -> torch.Tensor:
-    """The values, by the operations that were noted; a tensor that is not deferred is given back."""
+    """The values of a deferred tensor; another tensor unchanged."""
     if not isinstance(tensor, Deferred):
         return tensor
-    recipe = tensor.recipe
-    if isinstance(recipe, _Weight):
-        return recipe.source.read(recipe.name)
-    arguments = tree_map(lambda each: evaluate(each) if isinstance(each, Deferred) else each, recipe.arguments)
-    values: torch.Tensor = recipe.function(*arguments, **recipe.keywords)
+    definition = tensor.definition
+    if isinstance(definition, _Weight):
+        return definition.source.read(definition.name)
+    arguments = tree_map(lambda leaf: evaluate(leaf) if isinstance(leaf, Deferred) else leaf, definition.arguments)
+    values: torch.Tensor = definition.function(*arguments, **definition.keywords)
     return values
 
 
 def rows(tensor: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """`tensor` in pieces of so many rows. Of a weight as it is, one piece at a time is read."""
+    """`tensor` in pieces of `count` rows. A weight that was not changed is read a piece at a time."""
     stored, turned = _stored(tensor)
     if stored is None or turned:
         yield from torch.split(evaluate(tensor), count)
@@ -95,7 +95,7 @@ def rows(tensor: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
 
 
 def columns(matrix: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
-    """`matrix` [K, N] in pieces [K, width]. Of a weight that was only transposed, one piece at a time is read."""
+    """`matrix` [K, N] in pieces [K, width]. A weight that was only transposed is read a piece at a time."""
     stored, turned = _stored(matrix)
     if stored is None or not turned:
         yield from torch.split(evaluate(matrix), width, dim=1)
@@ -105,34 +105,34 @@ def columns(matrix: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
 
 
 def untransposed(matrix: torch.Tensor) -> Deferred | None:
-    """The weight that `matrix` is the transpose of; None: it is more than that."""
+    """The weight whose transpose `matrix` is; None where it is something else."""
     stored, turned = _stored(matrix)
     return deferred(stored.name, matrix.T, stored.source) if stored and turned else None
 
 
 def names(tensor: torch.Tensor) -> frozenset[str]:
-    """Of the weights that the values are made of."""
+    """The names of the weights that a tensor is computed from."""
     if not isinstance(tensor, Deferred):
         return frozenset()
-    recipe = tensor.recipe
-    if isinstance(recipe, _Weight):
-        return frozenset({recipe.name})
-    leaves, _ = tree_flatten((recipe.arguments, recipe.keywords))
+    definition = tensor.definition
+    if isinstance(definition, _Weight):
+        return frozenset({definition.name})
+    leaves, _ = tree_flatten((definition.arguments, definition.keywords))
     return frozenset().union(*(names(leaf) for leaf in leaves if isinstance(leaf, Deferred)))
 
 
 def _stored(tensor: torch.Tensor) -> tuple[_Weight | None, bool]:
-    """The weight that `tensor` is as it is, or (True) of which it is the transpose; None: it is more than that."""
+    """The weight that `tensor` is, and whether it is its transpose; None where it is something else."""
     turned = False
     while isinstance(tensor, Deferred):
-        recipe = tensor.recipe
-        if isinstance(recipe, _Weight):
-            return recipe, turned
-        if recipe.function in _TRANSPOSE and not turned and list(recipe.arguments[1:]) in ([], [[1, 0]]):
+        definition = tensor.definition
+        if isinstance(definition, _Weight):
+            return definition, turned
+        if definition.function in _TRANSPOSE and not turned and list(definition.arguments[1:]) in ([], [[1, 0]]):
             turned = True
-        elif recipe.function not in _SAME:
+        elif definition.function not in _SAME:
             break
-        tensor = recipe.arguments[0]
+        tensor = definition.arguments[0]
     return None, turned
 
 

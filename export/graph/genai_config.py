@@ -1,4 +1,4 @@
-"""genai_config.json, written by us: `onnxruntime_genai.Model` follows it, and could be told there to load code."""
+"""genai_config.json with known keys only: `onnxruntime_genai.Model` follows it, and other keys could load code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.errors import GraphError
 
 GENAI_CONFIG: Final = "genai_config.json"
-# What the builder may say and we keep. Anything else, a sliding window say, is a graph that the runtime does not know.
+# The keys that are kept. Any other, as of a sliding window, stands for a graph that the runtime does not know.
 _MODEL: Final = {"bos_token_id", "context_length", "decoder", "eos_token_id", "pad_token_id", "type", "vocab_size"}
 _DECODER: Final = {
     "session_options",
@@ -23,14 +23,19 @@ _DECODER: Final = {
     "num_hidden_layers",
     "num_key_value_heads",
 }
-_SPECIAL: Final = {"bot_token_id", "eot_token_id", "bor_token_id", "eor_token_id"}  # ids of <tool_call> & co.: unused
+_SPECIAL: Final = {
+    "bot_token_id",
+    "eot_token_id",
+    "bor_token_id",
+    "eor_token_id",
+}  # unused: <tool_call> and the like
 
 
 def write_genai_config(checkpoint: Checkpoint, folder: Path) -> None:
-    """Replace the builder's genai_config.json in `folder` by one with our keys only.
+    """Replace the builder's genai_config.json in `folder` by one with known keys only.
 
     Raises:
-        GraphError: the builder's names something else, or a shorter context than the checkpoint.
+        GraphError: the builder's has another key, or a shorter context than the checkpoint.
 
     """
     path = folder / GENAI_CONFIG
@@ -52,7 +57,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path) -> None:
 def _model(checkpoint: Checkpoint, built: dict[str, Any]) -> dict[str, Any]:
     end, *_ = checkpoint.end_of_turn
     decoder = {key: built["decoder"][key] for key in _DECODER}
-    # Severity 3, errors: at 2 onnxruntime warns of every slot's default as the session opens.
+    # Severity 3 is errors. At 2 onnxruntime warns of every slot's default as the session opens.
     decoder["session_options"] = {"log_id": "onnxruntime-genai", "log_severity_level": 3, "provider_options": []}
     return {
         "bos_token_id": built["bos_token_id"],
@@ -66,7 +71,7 @@ def _model(checkpoint: Checkpoint, built: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Greedy, whatever generation_config.json says; one buffer for past and present."""
+    """Greedy search, whatever generation_config.json says, with one buffer for past and present."""
     return {
         "do_sample": False,
         "max_length": checkpoint.context_length,

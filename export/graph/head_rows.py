@@ -1,7 +1,7 @@
-"""The head of a graph in float32 as the checkpoint has it, in rows: for comparisons, at which it is the largest weight.
+"""The head of a float32 graph stored in rows, as in the checkpoint. In a comparison's graph it is the largest weight.
 
-The builder stores it transposed, and where embedding and head are one table, transposes it once more for the embedding:
-at Qwen2.5-0.5B's shape 0.5 GB each time, to be made, written, and held as the graph opens.
+The builder stores it transposed, and transposes it again for the embedding where both are one table. At Qwen2.5-0.5B's
+shape either copy is 0.5 GB to compute, to write, and to hold in memory.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _EMBEDDING: Final = "/model/embed_tokens/Gather"
 
 
 def keep_rows(graph: ir.Graph, *, one_table: bool) -> None:
-    """Let the head's product transpose its weight, which no other node does; a head made otherwise is left as it is.
+    """Make the head's product transpose its weight, in place of the weight itself. Any other head is left as it is.
 
     Args:
-        graph: fresh from the builder, its weights deferred.
-        one_table: embedding and head have equal weights: then they are stored once.
+        graph: fresh from the builder, with deferred weights.
+        one_table: embedding and head have equal weights, and are stored once.
 
     """
     nodes = {node.name: node for node in graph}
@@ -33,7 +33,7 @@ def keep_rows(graph: ir.Graph, *, one_table: bool) -> None:
     rows = None if source is None else untransposed(source)
     if head is None or weight is None or rows is None or head.op_type != "MatMul":
         return
-    head.op_type, head.domain = "FusedMatMul", "com.microsoft"  # ONNX's own product cannot transpose
+    head.op_type, head.domain = "FusedMatMul", "com.microsoft"  # ONNX's MatMul cannot transpose
     head.attributes["transB"] = ir.AttrInt64("transB", 1)
     if one_table:
         head.replace_input_with(1, nodes[_EMBEDDING].inputs[0])

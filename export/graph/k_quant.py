@@ -1,9 +1,9 @@
-"""What onnxruntime 1.32's k-quant leaves to be done.
+"""Two corrections of onnxruntime 1.32's k-quant.
 
-Measured: with an odd number of blocks in a column it fails, as it packs zero points of 4 bits without regard to
-columns. And its zero point is clipped to what an unsigned number holds, so a block whose weights are all on one side of
-zero, and far from it, comes out as one value: all of [0.5, 1] as 0.5. llama.cpp, whose method it is, takes zero into
-every block's range.
+Measured: it fails on an odd number of blocks in a column, since it packs zero points of 4 bits without regard to
+columns. And it clips the zero point to an unsigned number, so a block of weights that are all on one side of zero, and
+far from it, becomes one value: all of [0.5, 1] is 0.5. In llama.cpp, where the method is from, every block's range
+includes zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Blocks:
-    """A weight [K, N] as MatMulNBits stores it; it is scale · (q - zero).
+    """A weight [K, N] as MatMulNBits stores it: scale · (q - zero).
 
     `quants` (N, blocks, block_size · bits / 8), `scales` (N, blocks), `zeros` (N, ⌈blocks · bits / 8⌉). In 4 bits two
     values share a byte, the first in its lower half.
@@ -30,17 +30,17 @@ class Blocks:
 
 
 def even(matrix: torch.Tensor, block_size: int) -> torch.Tensor:
-    """`matrix` [K, N] with zeros below, so that its columns have an even number of whole blocks."""
+    """`matrix` [K, N] with zeros below it, so that a column has an even number of whole blocks."""
     missing = -matrix.shape[0] % (2 * block_size)
     return torch.nn.functional.pad(matrix, (0, 0, 0, missing))
 
 
-def mended(blocks: Blocks, matrix: NDArray[np.float32]) -> Blocks:
-    """`blocks` as of `matrix` [K, N] alone, blocks with one sign rounded to nearest between their largest and zero.
+def corrected(blocks: Blocks, matrix: NDArray[np.float32]) -> Blocks:
+    """The blocks of `matrix` alone; those with one sign are rounded to nearest between zero and their largest weight.
 
     Args:
         blocks: k-quant's, of `even(matrix)`.
-        matrix: the weights.
+        matrix: the weights, shape (K, N).
 
     """
     depth, width = matrix.shape
@@ -67,7 +67,7 @@ def _unpacked(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def _packed(values: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
-    """Along the last axis; in 4 bits, half of a last byte that no value takes is 8, as onnxruntime has it."""
+    """Values packed along the last axis; in 4 bits an unused half of the last byte is 8, as in onnxruntime."""
     whole: NDArray[np.uint8] = values.astype(np.uint8)
     if bits == 8:
         return whole

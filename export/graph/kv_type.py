@@ -1,7 +1,7 @@
-"""A KV cache in int8: GroupQueryAttention rounds keys and values as it stores them, on constant scales.
+"""A KV cache in int8: GroupQueryAttention rounds keys and values as it stores them, by constant scales.
 
-Each channel of each layer has a scale of its own, since keys have channels many times as large as others. Attention is
-computed in float32 on what is stored. `past_key_values.*` and `present.*` become int8; nothing else changes.
+Every channel of every layer has its own scale, since some channels of keys are many times as large as others. Attention
+is computed in float32 on the stored values. `past_key_values.*` and `present.*` become int8; nothing else changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.toolkit.errors import GraphError
 
 _SCALES: Final = 12  # inputs 12 and 13 of GroupQueryAttention: of keys, of values
@@ -22,14 +22,14 @@ _ATTRIBUTES: Final = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNE
 
 
 def store_kv_in_int8(folder: Path, scales: NDArray[np.float32]) -> None:
-    """Rewrite model.onnx; leaves model.onnx.data.
+    """Change the cache of model.onnx from float32 to int8.
 
     Args:
-        folder: holds model.onnx, its cache in float32.
-        scales: (layers, 2, heads, head_dim): what 1 stands for, of each channel of keys and values.
+        folder: holds model.onnx.
+        scales: the value of the integer 1, by channel of keys and values: shape (layers, 2, heads, head_dim).
 
     Raises:
-        GraphError: there are not as many layers, or a cache is no float32.
+        GraphError: the number of layers differs, or a cache is not in float32.
 
     """
     path = folder / MODEL
@@ -43,8 +43,8 @@ def store_kv_in_int8(folder: Path, scales: NDArray[np.float32]) -> None:
             for name in (f"past_key_values.{layer}.{half}", f"present.{layer}.{half}"):
                 cache = values.get(name)
                 used = cache is not None and cache in (*node.inputs, *node.outputs)
-                found = cache.dtype if cache is not None and used else "none"
-                _require(found == ir.DataType.FLOAT, path, f"{node.name} with {name} {found}", "FLOAT")
+                dtype = cache.dtype if cache is not None and used else "none"
+                _require(dtype == ir.DataType.FLOAT, path, f"{node.name} with {name} {dtype}", "FLOAT")
                 values[name].dtype = ir.DataType.INT8
             scale = _initializer(
                 model.graph, f"model.layers.{layer}.attn.{letter}_scale", scales[layer, index].reshape(-1)
@@ -52,14 +52,12 @@ def store_kv_in_int8(folder: Path, scales: NDArray[np.float32]) -> None:
             node.replace_input_with(_SCALES + index, scale)
         for name, value in _ATTRIBUTES.items():
             node.attributes[name] = ir.AttrInt64(name, value) if isinstance(value, int) else ir.AttrString(name, value)
-    stage = folder / f"{MODEL}.partial"
-    ir.save(model, stage)  # external tensors stay references to model.onnx.data
-    stage.replace(path)
+    replace_model(model, folder)
     check_kv_in_int8(folder, scales)
 
 
 def check_kv_in_int8(folder: Path, scales: NDArray[np.float32]) -> None:
-    """Check what was written: every cache in int8, every layer with its own scales.
+    """Check the written graph: every cache is in int8, every layer has its scales.
 
     Raises:
         GraphError: names the value or node, what was found and what was expected.
@@ -72,12 +70,12 @@ def check_kv_in_int8(folder: Path, scales: NDArray[np.float32]) -> None:
             _require(value.dtype == ir.DataType.INT8, path, f"{value.name} {value.dtype}", "INT8")
     nodes = [node for node in graph if node.op_type == "GroupQueryAttention"]
     for layer, node in enumerate(nodes):
-        found = {name: node.attributes[name].value for name in _ATTRIBUTES if name in node.attributes}
-        _require(found == _ATTRIBUTES, path, f"{node.name} with {found}", str(_ATTRIBUTES))
+        attributes = {name: node.attributes[name].value for name in _ATTRIBUTES if name in node.attributes}
+        _require(attributes == _ATTRIBUTES, path, f"{node.name} with {attributes}", str(_ATTRIBUTES))
         for index in range(2):
             scale = node.inputs[_SCALES + index]
-            held = None if scale is None or scale.const_value is None else scale.const_value.numpy()
-            same = held is not None and np.array_equal(held, scales[layer, index].reshape(-1))
+            values = None if scale is None or scale.const_value is None else scale.const_value.numpy()
+            same = values is not None and np.array_equal(values, scales[layer, index].reshape(-1))
             _require(same, path, f"{node.name} with other scales", "those that were measured")
 
 

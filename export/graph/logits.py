@@ -1,10 +1,10 @@
-"""Logits of several positions from one forward: which rows reach the head is an input with a default.
+"""Logits of several positions from one forward: an input with a default says which rows reach the head.
 
-The builder's graph computes the last position's logits alone, which is all that a prefill needs. A draft of several
-tokens is verified by one forward only if each of its positions has logits. The pass leaves `logits` as it is and adds:
+The builder's graph computes the logits of the last position only, which is all that a prefill needs. To verify a draft
+of several tokens in one forward, each of its positions needs logits. The pass keeps `logits` and adds:
 
 - input `logits_at`, int64 [rows]: positions of `input_ids`, counted from the end where negative. Default: [-1].
-- output `logits_rows`, float [batch, rows, vocabulary]: their logits. The last row is `logits`.
+- output `logits_rows`, float [batch, rows, vocabulary]: the logits of those positions. The last row is `logits`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dualtune_edge.export.graph.checks import MODEL
+from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.toolkit.errors import GraphError
 
 AT: Final = "logits_at"
@@ -25,10 +25,10 @@ _UNSQUEEZE: Final = "/lm_head/prune/Unsqueeze"
 
 
 def add_logits_rows(folder: Path) -> None:
-    """Rewrite model.onnx so that `logits_at` says which positions reach the head; leaves model.onnx.data.
+    """Add `logits_at` and `logits_rows` to model.onnx.
 
     Raises:
-        GraphError: the head is not fed by the builder's own nodes for the last position.
+        GraphError: the head does not read what the builder's nodes for the last position make.
 
     """
     path = folder / MODEL
@@ -46,9 +46,7 @@ def add_logits_rows(folder: Path) -> None:
     graph.remove(unsqueeze, safe=True)
     _widen(kept)
     _split(graph, path)
-    stage = folder / f"{MODEL}.partial"
-    ir.save(model, stage)  # external tensors stay references to model.onnx.data
-    stage.replace(path)
+    replace_model(model, folder)
 
 
 def _node(graph: ir.Graph, name: str, path: Path) -> ir.Node:
@@ -79,7 +77,7 @@ def _positions(graph: ir.Graph) -> ir.Value:
 
 
 def _widen(kept: ir.Value) -> None:
-    """Say of what the head makes of the rows that they may be several."""
+    """Give the values that the head makes of the rows a symbolic number of rows."""
     users = {use.node for use in kept.uses()}
     while users:
         for value in users.pop().outputs:
@@ -89,7 +87,7 @@ def _widen(kept: ir.Value) -> None:
 
 
 def _split(graph: ir.Graph, path: Path) -> None:
-    """What was `logits` becomes `logits_rows`; `logits` is its last row."""
+    """Rename `logits` to `logits_rows`, and make its last row `logits`."""
     index = next((at for at, value in enumerate(graph.outputs) if value.name == "logits"), None)
     node = None if index is None else graph.outputs[index].producer()
     if index is None or node is None:

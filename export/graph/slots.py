@@ -1,15 +1,15 @@
 """LoRA slots: beside each linear module `y = xW + b` a low-rank path `y + (x A) B` whose A and B come from outside.
 
-A and B are graph inputs and, so that the graph runs without an adapter, also initializers of rank 0. They lie
-transposed, A `[r, K]` and B `[N, r]`, where that is the faster (docs/performance.md): onnxruntime shares a product with
-one row out among its threads by columns, and on x86-64 reads them faster as rows of their own. On arm64 it has a kernel
-for one row only where they are not transposed.
+A and B are graph inputs, and initializers of rank 0 too, so the graph runs without an adapter. They are stored
+transposed, A `[r, K]` and B `[N, r]`, where that is faster (docs/performance.md): onnxruntime divides a product of one
+row among its threads by columns, and on x86-64 a column is read faster where it is a row in memory. On arm64 its kernel
+for one row takes only matrices that are not transposed.
 
-Each slot has a symbolic rank of its own: shared, onnxruntime would warn where adapters differ. A packed QKV projection
-has one slot: the A of its parts one below the other, their B block-diagonal. Weights are left where they are.
+Each slot has its own symbolic rank: with a common one onnxruntime warns of adapters whose ranks differ. A packed QKV
+projection has one slot: the A of its parts one below the other, their B block-diagonal. model.onnx.data is not changed.
 
-The embedding's A is a table that the token ids look up. A bias is a pair of rank 1 beside its module's: A holds 1, and
-is applied to 1.
+The embedding's A is a table that the token ids look up. A bias is a pair of rank 1 beside its module's pair: A is 1,
+and so is what it is applied to.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import onnx_ir as ir
 
 from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.modules import Extra
-from dualtune_edge.export.graph.checks import MODEL, check_slots
+from dualtune_edge.export.graph.checks import check_slots
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
+from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.export.graph.slot_map import Part, Slot, SlotMap
 from dualtune_edge.toolkit.errors import GraphError
 
@@ -58,16 +59,16 @@ class _Place:
 def add_slots(
     folder: Path, *, packed: bool = False, extras: frozenset[Extra] = frozenset(), transposed: bool = True
 ) -> SlotMap:
-    """Give every linear module of the decoder layers a slot; rewrites model.onnx, leaves model.onnx.data.
+    """Give every linear module of the decoder layers a slot, in model.onnx; the slots, in the graph's order.
 
     Args:
         folder: holds model.onnx and genai_config.json.
         packed: the model has one module for q, k and v, and one for gate and up.
-        extras: slots besides: for the head, for the embedding, for a bias of each linear module.
-        transposed: how A and B are stored.
+        extras: further slots: for the head, for the embedding, for a bias of every linear module.
+        transposed: whether A and B are stored transposed.
 
     Raises:
-        GraphError: the graph has no such modules, has slots already, or came out otherwise than meant.
+        GraphError: the graph has no such modules or has slots already, or the result is not what it should be.
 
     """
     model = ir.load(folder / MODEL)
@@ -85,31 +86,27 @@ def add_slots(
         )
     for place in places:
         _attach(model.graph, place)
-    stage = folder / f"{MODEL}.partial"
-    ir.save(model, stage)  # external tensors stay references to model.onnx.data
-    stage.replace(folder / MODEL)
+    replace_model(model, folder)
     result = SlotMap(slots)
     check_slots(folder, result)
     return result
 
 
 def add_spare_inputs(folder: Path, like: Path) -> None:
-    """Rewrite model.onnx in `folder` with the slots' inputs of the one in `like` that it lacks; nothing reads them.
+    """Add inputs to the model.onnx of `folder`: those of the slots in `like` that it lacks. Nothing reads them.
 
     A graph of the first layers then takes the adapters of all layers.
     """
     model = ir.load(folder / MODEL)
-    own = {value.name for value in model.graph.inputs}
+    present = {value.name for value in model.graph.inputs}
     for value in ir.load(like / MODEL).graph.inputs:
-        if (value.name or "").startswith("lora.") and value.name not in own:
+        if (value.name or "").startswith("lora.") and value.name not in present:
             model.graph.inputs.append(ir.Value(name=value.name, shape=value.shape, type=value.type))
-    stage = folder / f"{MODEL}.partial"
-    ir.save(model, stage)  # external tensors stay references to model.onnx.data
-    stage.replace(folder / MODEL)
+    replace_model(model, folder)
 
 
 def _places(graph: ir.Graph, heads: _Heads, *, packed: bool, extras: frozenset[Extra]) -> Iterator[_Place]:
-    """In the graph's order, which follows the layers."""
+    """The places of all slots, in the graph's order, which is that of the layers."""
     names = modules.in_layer(packed=packed)
     for node in graph:
         match = _LINEAR.fullmatch(node.name or "")
@@ -156,7 +153,7 @@ def _slot(node: ir.Node, layer: int, name: str, parts: tuple[str, ...], heads: _
             f"{node.name}",
             found=f"{outputs} columns",
             expected=f"{heads.q} + {heads.kv} + {heads.kv}: the heads of q, k and v",
-            fix="Report this: the builder packs otherwise than it did.",
+            fix="Report this with the versions of the packages: the builder packs in another way than it did.",
         )
     # gate_up_proj is gate's outputs, then up's.
     first = outputs if parts == ("mlp.gate_up_proj",) and name == "up_proj" else 0
@@ -194,9 +191,9 @@ def _attach(graph: ir.Graph, place: _Place) -> None:
         down = _product(slot, x, a, name=f"{prefix}/A")
     up = _product(slot, down.outputs[0], b, name=f"{prefix}/B")
     total = ir.node("Add", [y, up.outputs[0]], name=f"{prefix}/Add")
-    for each in (down, up, total):
-        each.outputs[0].name = f"{each.name}/output_0"
-        each.outputs[0].dtype = ir.DataType.FLOAT
+    for node in (down, up, total):
+        node.outputs[0].name = f"{node.name}/output_0"
+        node.outputs[0].dtype = ir.DataType.FLOAT
     total.outputs[0].shape = y.shape
     for user, index in users:
         user.replace_input_with(index, total.outputs[0])
@@ -208,19 +205,19 @@ def _attach(graph: ir.Graph, place: _Place) -> None:
 def _product(slot: Slot, x: ir.Value | None, weight: ir.Value, name: str) -> ir.Node:
     if not slot.transposed:
         return ir.node("MatMul", [x, weight], name=name)
-    # Of onnxruntime's own operators: ONNX's MatMul cannot transpose, and its Gemm takes no batch.
+    # An operator of onnxruntime: ONNX's MatMul cannot transpose, and its Gemm takes no batch.
     return ir.node("FusedMatMul", [x, weight], attributes={"transB": 1}, domain="com.microsoft", name=name)
 
 
 def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let `new` be the graph's output in the place and under the name of `old`."""
+    """Make `new` the graph's output in the place of `old`, with its name."""
     index = next(at for at, value in enumerate(graph.outputs) if value is old)
     graph.outputs[index] = new
     old.name, new.name = new.name, old.name
 
 
 def _last(place: _Place) -> ir.Node:
-    """The node whose output the path is added to: the module, its bias, or the slot that was added before."""
+    """The node to whose output the path is added: the module, its bias, or the slot that was added before."""
     node = place.node if place.slot.operand == "ids" else _after_bias(place.node)
     if place.slot.operand == "one":
         node = next(use.node for use in node.outputs[0].uses() if (use.node.name or "").startswith("/lora/"))
@@ -251,7 +248,7 @@ def _after_bias(node: ir.Node) -> ir.Node:
 
 
 def _input(graph: ir.Graph, name: str, shape: tuple[int | str, int | str]) -> ir.Value:
-    """An input that may be left out: its default has rank 0 and so adds nothing."""
+    """An input that may be left out: its default has rank 0 and adds nothing."""
     empty = np.zeros([size if isinstance(size, int) else 0 for size in shape], dtype=np.float32)
     value = ir.Value(
         name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=ir.tensor(empty, name=name)

@@ -1,8 +1,8 @@
-"""The builder's graph onto the disk, weight by weight: read, quantize, write, drop.
+"""The builder's graph written weight by weight: read, quantize, write, drop.
 
-The builder quantizes a whole graph in memory. Its own `to_nbits` is called here on a graph of one MatMul, for some
-columns at a time: a block of weights lies within a column, so the outcome is the same, bit for bit. Where its k-quant
-fails or loses a block, `k_quant` mends that.
+The builder quantizes a whole graph in memory. Here its `to_nbits` is called on a graph of one MatMul, for some columns
+at a time. A block of weights lies within a column, so the result is the same, bit for bit. `k_quant` corrects blocks
+that its k-quant gets wrong.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import torch
 
 from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.graph import k_quant
-from dualtune_edge.export.graph.checks import DATA, MODEL
-from dualtune_edge.export.graph.data_file import DataFile
 from dualtune_edge.export.graph.deferred import columns, names, rows
+from dualtune_edge.export.graph.model_files import DATA, MODEL, DataFile
 
 _SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
-_PIECE: Final = 1 << 22  # weights in memory at a time; k_quant takes about 100 bytes for each
+_PIECE: Final = 1 << 22  # weights in memory at a time; k_quant takes about 100 bytes a weight
 
 
 @dataclass(frozen=True)
 class _Quantized:
-    """What takes a MatMul's place. `tensors` are its inputs behind the activations, in the order they are stored."""
+    """The node in a MatMul's place. `tensors` are its inputs after the activations, in the order of storage."""
 
     op_type: str
     domain: str
@@ -44,9 +43,9 @@ class GraphWriter:
     """Writes the graph that a builder has made.
 
     Args:
-        builder: onnxruntime-genai's, its graph made of deferred weights.
-        weights: those the graph is made of.
-        base: a folder with the base's graph, quantized alike. What the base has as well is copied from there.
+        builder: onnxruntime-genai's, with a graph of deferred weights.
+        weights: the graph's.
+        base: a folder with the base's graph in the same quantization; unchanged weights are copied from there.
 
     """
 
@@ -58,7 +57,7 @@ class GraphWriter:
         self._nodes = {_SUFFIX.sub("", node.name or ""): node for node in quantized}
 
     def write(self, folder: Path) -> None:
-        """Write model.onnx and model.onnx.data, laid out as the builder lays them out."""
+        """Write model.onnx and model.onnx.data in the builder's layout."""
         model: ir.Model = self._builder.model
         matmuls = list(self._matmuls(model.graph))
         weights = {node.inputs[1].name for node in matmuls}
@@ -73,7 +72,7 @@ class GraphWriter:
         ir.save(model, folder / MODEL)
 
     def _matmuls(self, graph: ir.Graph) -> Iterator[ir.Node]:
-        """Nodes with weights to be quantized."""
+        """The nodes whose weights are quantized."""
         if self._builder.onnx_dtype == ir.DataType.FLOAT:
             return
         for node in graph:
@@ -81,7 +80,7 @@ class GraphWriter:
                 yield node
 
     def _copy(self, value: ir.Value, data: DataFile) -> ir.ExternalTensor:
-        """Write a tensor that is stored as it is."""
+        """Write a tensor that is not quantized."""
         tensor = value.const_value
         source = source_of(tensor)
         if source is None:
@@ -93,7 +92,7 @@ class GraphWriter:
         return data.append_rows(value, (piece.contiguous().numpy() for piece in rows(source, step)))
 
     def _lower(self, node: ir.Node, data: DataFile) -> None:
-        """Quantize a MatMul's weight, write it, and make the node one that reads it."""
+        """Quantize and write a MatMul's weight, and make the node one that reads it."""
         weight = node.inputs[1]
         graph = node.graph
         source = source_of(weight.const_value)
@@ -118,7 +117,7 @@ class GraphWriter:
 
     def _quantize(self, node: ir.Node, source: torch.Tensor | None) -> _Quantized:
         if source is None:
-            raise TypeError(f"{node.name}: found a weight that is none of the model's")
+            raise TypeError(f"{node.name}: found a weight that is not the model's")
         depth, width = source.shape
         step = max(1, _PIECE // depth)
         quantize = self._k_quantize if self._builder.quantization_algo == "k_quant" else self._quantize_piece
@@ -134,22 +133,22 @@ class GraphWriter:
     def _k_quantize(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:
         depth = piece.shape[0]
         with np.errstate(divide="ignore", invalid="ignore"):  # blocks of one value
-            found = self._quantize_piece(node, k_quant.even(piece, self._builder.quant_attrs["matmul_block_size"]))
-        attributes = {attribute.name: attribute for attribute in found.attributes}
-        quants, scales, zeros = found.inputs
-        arrays = {tensor.name: tensor.numpy() for tensor in found.tensors}
+            even = self._quantize_piece(node, k_quant.even(piece, self._builder.quant_attrs["matmul_block_size"]))
+        attributes = {attribute.name: attribute for attribute in even.attributes}
+        quants, scales, zeros = even.inputs
+        arrays = {tensor.name: tensor.numpy() for tensor in even.tensors}
         blocks = k_quant.Blocks(attributes["bits"].as_int(), arrays[quants], arrays[scales], arrays[zeros])
-        mended = k_quant.mended(blocks, piece.numpy())
-        arrays = {quants: mended.quants, scales: mended.scales, zeros: mended.zeros}
+        blocks = k_quant.corrected(blocks, piece.numpy())
+        arrays = {quants: blocks.quants, scales: blocks.scales, zeros: blocks.zeros}
         return replace(
-            found,
+            even,
             attributes=tuple((attributes | {"K": ir.AttrInt64("K", depth)}).values()),
-            tensors=tuple(ir.Tensor(arrays[tensor.name], name=tensor.name) for tensor in found.tensors),
+            tensors=tuple(ir.Tensor(arrays[tensor.name], name=tensor.name) for tensor in even.tensors),
         )
 
     def _quantize_piece(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:
-        """By the builder's own `to_nbits`, which works on `builder.model`."""
-        x, y = (ir.Value(name=each.name, shape=each.shape, type=each.type) for each in (node.inputs[0], *node.outputs))
+        """A piece of a node's weight, quantized by the builder's `to_nbits`, which works on `builder.model`."""
+        x, y = (ir.Value(name=end.name, shape=end.shape, type=end.type) for end in (node.inputs[0], *node.outputs))
         tensor = ir.Tensor(piece.contiguous().numpy(), name=node.inputs[1].name)
         weight = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         alone = ir.Graph(
@@ -169,12 +168,12 @@ class GraphWriter:
         (result,) = graph
         if result.op_type == node.op_type:
             raise ValueError(f"{node.name}: the builder does not quantize it")
-        weight.const_value = None  # a graph is a cycle: it would keep its tensors for a while
-        return _quantized(result, tuple(_taken(value) for value in graph.initializers.values()))
+        weight.const_value = None  # a graph is a reference cycle, and keeps its tensors until it is collected
+        return _quantized(result, tuple(_take(value) for value in graph.initializers.values()))
 
 
-def _taken(value: ir.Value) -> ir.Tensor:
-    """A copy, for a protobuf keeps the memory of the whole model that it came with; and nothing is left behind."""
+def _take(value: ir.Value) -> ir.Tensor:
+    """A copy of the value's tensor, which is let go: a protobuf's tensor keeps the memory of its whole model."""
     tensor = ir.Tensor(value.const_value.numpy().copy(), name=value.name)
     value.const_value = None
     return tensor
@@ -196,7 +195,7 @@ def _quantized(node: ir.Node, tensors: tuple[ir.TensorProtocol, ...]) -> _Quanti
 
 
 def source_of(tensor: ir.TensorProtocol) -> torch.Tensor | None:
-    """The torch tensor that the builder's lazy or plain tensor stands for; None: it is none of torch's."""
+    """The torch tensor behind the builder's lazy or plain tensor; None where it is not of torch."""
     if isinstance(tensor, ir.LazyTensor):
         tensor = tensor.raw()
     return tensor.raw if isinstance(tensor.raw, torch.Tensor) else None

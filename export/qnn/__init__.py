@@ -1,1 +1,1 @@
-"""Static graphs in integers for compilers of NPUs, from the same weights as the dynamic graph."""
+"""Static graphs in integers for NPU compilers, from the same weights as the dynamic graph."""

@@ -1,4 +1,4 @@
-"""A model's static graphs: one for each chunk length, all on the same weights file."""
+"""A model's static graphs: one a chunk length, all on one weights file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx_ir import external_data
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
 from dualtune_edge.export.base.weights import StoredWeights, Weights
-from dualtune_edge.export.qnn.calibration import calibrate, products
+from dualtune_edge.export.qnn.calibration import calibrate, input_moments
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
 from dualtune_edge.export.qnn.parameters import ModelParameters
@@ -42,9 +42,8 @@ def build_static(
         out: the folder.
         form: chunk lengths and the length of the KV cache.
         quantization: of weights and activations; None: all in float32.
-        prompts: token sequences like those that will be read; weights of 4 bits are rounded by them, and ranges of
-            activations are taken from them.
-        weights: those with an adapter folded in; None: the base's.
+        prompts: token sequences for calibration: they give the rounding of 4-bit weights and the activations' ranges.
+        weights: those with an adapter merged in; None: the base's.
 
     Raises:
         CheckpointError: the base has no static graph.
@@ -59,8 +58,9 @@ def build_static(
     if quantization:
         chunk = Chunk(form.chunks[-1], form.kv_length)
         with tempfile.TemporaryDirectory(dir=out, prefix=".calibration.") as scratch:
-            seen = products(shape, chunk, parameters, prompts, Path(scratch)) if quantization.weight_bits == 4 else {}
-            parameters = ModelParameters(stored, names, shape, quantization, seen)
+            four = quantization.weight_bits == 4
+            inputs = input_moments(shape, chunk, parameters, prompts, Path(scratch)) if four else {}
+            parameters = ModelParameters(stored, names, shape, quantization, inputs)
             ranges = calibrate(shape, chunk, parameters, prompts, Path(scratch))
     for name, values in lookup_tables(shape, form.kv_length, parameters.table()).items():
         grid = UNIT if name in {"cos", "sin"} else Range.around(values)
@@ -68,13 +68,12 @@ def build_static(
     shared: dict[str, ir.TensorProtocol] = {}
     for tokens, file in zip(form.chunks, form.files, strict=True):
         model = decoder(shape, Chunk(tokens, form.kv_length), parameters, ranges).model(file.removesuffix(".onnx"))
-        large = [
-            each for each in model.graph.initializers.values() if each.const_value and each.const_value.nbytes > _INLINE
-        ]
+        initializers = model.graph.initializers.values()
+        large = [value for value in initializers if value.const_value and value.const_value.nbytes > _INLINE]
         if not shared:
-            tensors = [each.const_value for each in large if each.const_value]
-            written = external_data.convert_tensors_to_external(tensors, out, WEIGHTS)
-            shared = {str(tensor.name): tensor for tensor in written}
-        for each in large:
-            each.const_value = shared[str(each.name)]
+            tensors = [value.const_value for value in large if value.const_value]
+            external = external_data.convert_tensors_to_external(tensors, out, WEIGHTS)
+            shared = {str(tensor.name): tensor for tensor in external}
+        for value in large:
+            value.const_value = shared[str(value.name)]
         ir.save(model, out / file)

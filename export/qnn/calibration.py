@@ -1,4 +1,4 @@
-"""What activations are like, for ranges and for rounding: the float graph run over prompts, chunk by chunk."""
+"""Calibration: the float graph is run over prompts, chunk by chunk, and its activations give ranges and moments."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from dualtune_edge.export.qnn.tables import lookup_tables
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.runtime.engines.static_graph import mask_of
 
-_ROOM: Final = 4.0  # of what was seen, for what other prompts may need: two bits of sixteen. With 1.5 some were clipped
+_ROOM: Final = 4.0  # a range is so many times the observed one: two bits of sixteen. With 1.5 values were clipped
 
 
 def calibrate(
     shape: DecoderShape, chunk: Chunk, parameters: ModelParameters, prompts: Sequence[Sequence[int]], scratch: Path
 ) -> dict[str, Range]:
-    """Run the prompts and widen what was seen.
+    """The ranges of the activations by name: those over the prompts, widened.
 
     Args:
         shape: the decoder's.
-        chunk: tokens of a forward. A prompt that is shorter is filled up with its own tokens.
-        parameters: its weights.
-        prompts: one or more, each of one token or more; beyond `kv_length` they are cut.
+        chunk: tokens of a forward. A shorter prompt is filled up with its own tokens.
+        parameters: the model's weights.
+        prompts: one or more, each of one token or more. Beyond `kv_length` they are cut.
         scratch: an existing folder for the graph.
 
     """
     run = _Run(shape, chunk, parameters, scratch)
     names = {str(value.name): name for name, value in run.emit.observed.items()}
-    seen: dict[str, Range] = {}
+    ranges: dict[str, Range] = {}
     for output, values in run.forwards(prompts, run.emit.observed):
         low, high = float(values.min()), float(values.max())
-        before = seen.get(names[output], Range(low, high))
-        seen[names[output]] = Range(min(low, before.low), max(high, before.high))
-    return {name: Range(each.low * _ROOM, each.high * _ROOM) for name, each in seen.items()}
+        before = ranges.get(names[output], Range(low, high))
+        ranges[names[output]] = Range(min(low, before.low), max(high, before.high))
+    return {name: Range(observed.low * _ROOM, observed.high * _ROOM) for name, observed in ranges.items()}
 
 
-def products(
+def input_moments(
     shape: DecoderShape, chunk: Chunk, parameters: ModelParameters, prompts: Sequence[Sequence[int]], scratch: Path
 ) -> dict[str, Moments]:
-    """Run the prompts, and sum up what each linear module multiplies; arguments as of `calibrate`."""
+    """The second moments of the linear modules' inputs over the prompts, by module; arguments as of `calibrate`."""
     run = _Run(shape, chunk, parameters, scratch)
-    seen: dict[str, Moments] = {}  # by the value: modules may multiply the same
+    sums: dict[str, Moments] = {}  # by the value: several modules may read one
     for output, values in run.forwards(prompts, run.emit.read):
-        found = moments(values.reshape(-1, values.shape[-1]))
-        before = seen.get(output)
-        seen[output] = tuple(map(np.add, before, found)) if before else found
-    return {module: seen[str(value.name)] for module, value in run.emit.read.items()}
+        added = moments(values.reshape(-1, values.shape[-1]))
+        before = sums.get(output)
+        sums[output] = tuple(map(np.add, before, added)) if before else added
+    return {module: sums[str(value.name)] for module, value in run.emit.read.items()}
 
 
 class _Run:
@@ -70,17 +70,17 @@ class _Run:
     def forwards(
         self, prompts: Sequence[Sequence[int]], wanted: Mapping[str, ir.Value]
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Each value that is wanted, by its name in the graph, of each chunk."""
+        """(name in the graph, values) of every wanted value in every chunk."""
         model = self.emit.model("calibration")
-        outputs = model.graph.outputs
-        outputs.extend(value for value in dict.fromkeys(wanted.values()) if value not in outputs)
+        graph_outputs = model.graph.outputs
+        graph_outputs.extend(value for value in dict.fromkeys(wanted.values()) if value not in graph_outputs)
         path = self._scratch / "calibration.onnx"
         ir.save(model, path, external_data=f"{path.name}.data")
         session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
         names = {str(value.name) for value in wanted.values()}
         for prompt in prompts:
-            for found in _forwards(session, self._tables, self._shape, self._chunk, prompt):
-                yield from ((output, values) for output, values in found.items() if output in names)
+            for outputs in _forwards(session, self._tables, self._shape, self._chunk, prompt):
+                yield from ((output, values) for output, values in outputs.items() if output in names)
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -98,7 +98,7 @@ def _forwards(
     chunk: Chunk,
     prompt: Sequence[int],
 ) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-    """All outputs of each chunk."""
+    """All outputs of every chunk, by name."""
     outputs = [value.name for value in session.get_outputs()]
     halves = [f"{layer}.{half}" for layer in range(shape.layers) for half in ("key", "value")]
     past = {half: np.zeros((1, chunk.kv_length, shape.kv_heads, shape.head_dim), dtype=np.float32) for half in halves}
@@ -111,12 +111,12 @@ def _forwards(
             "logits_at": np.array([chunk.tokens - 1]),
             **{f"past.{half}": values[:, : chunk.past] for half, values in past.items()},
         }
-        found = dict(zip(outputs, session.run(outputs, feed), strict=True))
+        values_of = dict(zip(outputs, session.run(outputs, feed), strict=True))
         for half, values in past.items():
-            values[:, start : start + chunk.tokens] = found[f"present.{half}"]
-        yield found
+            values[:, start : start + chunk.tokens] = values_of[f"present.{half}"]
+        yield values_of
 
 
 def _starts(length: int, tokens: int) -> list[int]:
-    """Where chunks begin that are all of a prompt; the last one ends with it, and may repeat some of the one before."""
+    """Where a prompt's chunks start. The last one ends with the prompt, and may repeat tokens of the one before."""
     return [*range(0, length - tokens, tokens), max(0, length - tokens)]

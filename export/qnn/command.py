@@ -27,9 +27,9 @@ def verify(
     """Simulate the NPU and compare it with the CPU.
 
     The variant's graphs are compiled for its SoC and run in the simulation that comes with the compiler (Linux on
-    x86-64, package onnxruntime-qnn): seconds a forward, of which a choice takes two or three and arguments ten to
-    thirty. After Ctrl-C the report is of what was simulated until then. The same prompts go to the same graphs on the
-    CPU provider, and to the bundle's primary model. The report goes into the bundle too, where `inspect` shows it.
+    x86-64, package onnxruntime-qnn). A forward takes seconds; a choice is two or three of them, arguments ten to
+    thirty. After Ctrl-C the report is of the prompts simulated so far. The same prompts go to the same graphs on the
+    CPU provider, and to the bundle's primary model. The report is put into the bundle too, where `inspect` shows it.
 
     Example:
         dualtune-edge verify my-bundle --profile qnn-x-elite --heldout heldout.jsonl --limit 20
@@ -49,18 +49,18 @@ def _text(report: Verification) -> str:
     ]
     if report.known:
         lines.append(_known(report, report))
-    for each in report.against:
-        errors = max(stage.max_error for stage in each.stages)
+    for against in report.against:
+        errors = max(stage.max_error for stage in against.stages)
         lines += [
-            f"against {each.reference}:",
-            f"  choices the same    {each.agreed} of {each.choices}",
-            f"  arguments the same  {each.same} of {each.arguments}",
-            f"  logits              within {errors:.3g}, KL up to {max(stage.max_kl for stage in each.stages):.2g}",
+            f"against {against.reference}:",
+            f"  choices the same    {against.agreed} of {against.choices}",
+            f"  arguments the same  {against.same} of {against.arguments}",
+            f"  logits              within {errors:.3g}, KL up to {max(stage.max_kl for stage in against.stages):.2g}",
         ]
         if report.known:
-            lines.append(f"  {_known(each, report)}")
+            lines.append(f"  {_known(against, report)}")
     return "\n".join(lines)
 
 
-def _known(found: Against | Verification, of: Verification) -> str:
-    return f"right answers: {found.right} of {of.known}, whole calls: {found.whole} of {of.calls}"
+def _known(answers: Against | Verification, report: Verification) -> str:
+    return f"right answers: {answers.right} of {report.known}, whole calls: {answers.whole} of {report.calls}"

@@ -1,4 +1,4 @@
-"""Static graphs → a context binary for one SoC, by Qualcomm's own compiler inside its execution provider."""
+"""Static graphs → a context binary for one SoC, by Qualcomm's compiler inside its execution provider."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dualtune_edge.toolkit.errors import GraphError
 
 @dataclass(frozen=True)
 class Compiled:
-    """A context binary, with one copy of the weights for all chunk lengths; beside it a graph for each, by its name."""
+    """A context binary with one copy of the weights for all chunk lengths; a graph a chunk length is beside it."""
 
     binary: Path
     seconds: float
@@ -27,13 +27,13 @@ def compile_contexts(folder: Path, out: Path, form: StaticGraph, htp: Htp) -> Co
     """Compile the graphs of a folder.
 
     Args:
-        folder: `form.files`, as `build_static` writes them.
+        folder: holds `form.files`, as `build_static` writes them.
         out: a new folder.
-        form: their chunk lengths.
-        htp: compiles them: a device that simulates will do.
+        form: the graphs' form.
+        htp: the device that compiles them; a simulated one suffices.
 
     Raises:
-        GraphError: it does not compile, or leaves an operator to the CPU, which is named.
+        GraphError: a graph does not compile, or leaves an operator, named in the error, to the CPU.
 
     """
     out.mkdir()
@@ -44,7 +44,7 @@ def compile_contexts(folder: Path, out: Path, form: StaticGraph, htp: Htp) -> Co
         for name, value in entries.items():
             options.add_session_config_entry(f"ep.context_{name}", value)
         share(options, last=tokens == form.chunks[-1])
-        session = _compiled(folder / file, options, htp)
+        session = _compile(folder / file, options, htp)
         if left := left_behind(session):
             raise GraphError(
                 str(folder / file),
@@ -57,7 +57,7 @@ def compile_contexts(folder: Path, out: Path, form: StaticGraph, htp: Htp) -> Co
     return Compiled(binary, time.perf_counter() - start)
 
 
-def _compiled(path: Path, options: onnxruntime.SessionOptions, htp: Htp) -> onnxruntime.InferenceSession:
+def _compile(path: Path, options: onnxruntime.SessionOptions, htp: Htp) -> onnxruntime.InferenceSession:
     try:
         return htp.session(path, options)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class

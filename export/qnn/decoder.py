@@ -1,8 +1,8 @@
-"""A decoder's forward over a fixed chunk of tokens, written out in operators that NPUs' compilers take.
+"""A decoder's forward over a fixed chunk of tokens, written in operators that NPU compilers take.
 
-Keys and values of earlier tokens come in and those of the chunk go out, token by token: the host writes them behind
-the others in one buffer. Query heads that share keys are rows of one product, so keys are never repeated. The factor
-1/√d of attention is folded into the queries' weights (into their norm's, where they are normed).
+Keys and values of earlier tokens are inputs, those of the chunk are outputs, in the order of tokens: the host appends
+them to one buffer. Query heads that share keys are rows of one product, so keys are never repeated. Attention's factor
+1/√d is folded into the weights of the queries, or of their norm where there is one.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from dualtune_edge.export.qnn.integers import IntegerWeight, Range
 from dualtune_edge.export.qnn.shape import DecoderShape
 
 NORM: Final = "model.norm"
-_BEYOND: Final = 16.0  # nats below the least score: its share, e^-16, is none of the 65,535 steps
+_BEYOND: Final = 16.0  # nats below the least score: a share of e^-16 is less than one of 65,535 steps
 UNIT: Final = Range(-1.0, 1.0)  # of cosines and sines
 _SHARE: Final = Range(0.0, 1.0)
 
 
 class Parameters(Protocol):
-    """A model's weights as a graph holds them."""
+    """A model's weights, as stored in a static graph."""
 
     def matrix(self, module: str) -> IntegerWeight | NDArray[np.float32]:
-        """A linear module's, shape (inputs, outputs)."""
+        """A linear module's weight, shape (inputs, outputs)."""
 
     def vector(self, name: str) -> NDArray[np.float32] | None:
         """A bias or a norm's weight; None: there is none."""
 
     def table(self) -> NDArray[np.float32]:
-        """The embedding's, shape (vocabulary, hidden)."""
+        """The embedding, shape (vocabulary, hidden)."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`tokens` of one forward; `kv_length`: the most tokens that it can attend to, its own included."""
+    """The number of tokens of a forward, and the largest number that it attends to, itself included."""
 
     tokens: int
     kv_length: int
 
     @property
     def past(self) -> int:
-        """Places for earlier tokens."""
+        """The number of places for earlier tokens."""
         return self.kv_length - self.tokens
 
 
@@ -57,15 +57,16 @@ def decoder(
 ) -> Emitter:
     """The whole model over a chunk.
 
-    Inputs, activations all but the last:
+    Inputs, all but the last of them activations:
         `hidden` (1, tokens, hidden): the tokens' rows of the embedding.
-        `cos`, `sin` (1, tokens, 1, head_dim / 2): of their positions.
-        `mask` (1, 1, tokens, kv_length): 0 where a token is seen, far below where not; as integers, most and least.
+        `cos`, `sin` (1, tokens, 1, head_dim / 2): of the tokens' positions.
+        `mask` (1, 1, tokens, kv_length): 0 where a token is attended to, far below 0 where not; in integers, the
+            largest and the smallest.
         `past.<layer>.key`, `past.<layer>.value` (1, past, kv_heads, head_dim)
-        `logits_at` (1,): the token after which logits are computed; of more than one.
+        `logits_at` (1,): the token after which logits are computed; left out where there is one token.
     Outputs:
         `logits` (1, 1, vocabulary), float32.
-        `present.<layer>.key`, `present.<layer>.value` (1, tokens, kv_heads, head_dim): the chunk's own.
+        `present.<layer>.key`, `present.<layer>.value` (1, tokens, kv_heads, head_dim): those of the chunk.
     """
     return _Decoder(shape, chunk, parameters, ranges).build()
 
@@ -93,7 +94,7 @@ class _Decoder:
         return emit
 
     def _mask(self) -> ir.Value:
-        """Once for each head of a group: queries of a group are rows of one product."""
+        """The mask, repeated for the heads of a group: the queries of a group are rows of one product."""
         mask = self.emit.activation("mask", (1, 1, self.chunk.tokens, self.chunk.kv_length), Range(-self._depth, 0.0))
         if self.shape.group == 1:
             return mask
@@ -101,11 +102,11 @@ class _Decoder:
 
     @property
     def _depth(self) -> float:
-        """How far the mask lowers a score, where scores are integers."""
+        """By how much the mask lowers a score, where scores are integers."""
         if self.ranges is None:
             return 0.0
         scores = [self.ranges[f"model.layers.{layer}.self_attn.scores"] for layer in range(self.shape.layers)]
-        return _BEYOND + max(each.high - each.low for each in scores)
+        return _BEYOND + max(score.high - score.low for score in scores)
 
     def _layer(self, layer: int, hidden: ir.Value, mask: ir.Value, rotations: tuple[ir.Value, ir.Value]) -> ir.Value:
         emit, name = self.emit, f"model.layers.{layer}"
@@ -152,7 +153,7 @@ class _Decoder:
         return self._norm(f"{path}.{part}_norm", split) if self.shape.qk_norm and part != "v" else split
 
     def _rotated(self, name: str, heads: ir.Value, rotations: tuple[ir.Value, ir.Value]) -> ir.Value:
-        """By position: the first half of each head's values is paired with the second."""
+        """Heads rotated by position; the first half of a head's values is paired with the second."""
         emit, half, (cos, sin) = self.emit, self.shape.head_dim // 2, rotations
         one, other = (self._part(f"{name}.{index}", heads, index * half, (index + 1) * half) for index in (0, 1))
 
@@ -164,12 +165,12 @@ class _Decoder:
         return emit.compute("Concat", [first, second], f"{name}.rotated", attributes={"axis": -1})
 
     def _part(self, name: str, value: ir.Value, start: int, end: int) -> ir.Value:
-        """Values [start, end) of the last axis."""
-        bounds = [self.emit.constant(f"index.{each}", np.array([each], dtype=np.int64)) for each in (start, end, -1)]
+        """The values [start, end) of the last axis."""
+        bounds = [self.emit.constant(f"index.{index}", np.array([index], dtype=np.int64)) for index in (start, end, -1)]
         return self.emit.move("Slice", [value, *bounds], name)
 
     def _behind_past(self, layer: int, half: str, new: ir.Value, grid: str) -> ir.Value:
-        """The chunk's keys or values behind those of the tokens before it; the chunk's own are an output."""
+        """The keys or values of the past and of the chunk, joined; the chunk's are an output too."""
         emit, chunk = self.emit, self.chunk
         heads = (self.shape.kv_heads, self.shape.head_dim)
         past = emit.activation(f"past.{layer}.{half}", (1, chunk.past, *heads), grid)

@@ -1,8 +1,8 @@
 """Writes a static graph operator by operator: in float32, or with every activation in 16-bit integers (QDQ).
 
-Both forms come from one description, so that what is calibrated in the first is what the second computes. In QDQ form
-an operator's result goes through QuantizeLinear and DequantizeLinear on its calibrated range; an operator that only
-moves values keeps the range of what it moves. Weights are integers in both forms, or in neither.
+Both forms come from one description, so the QDQ form computes what was calibrated in float32. In QDQ form the result of
+an operator goes through QuantizeLinear and DequantizeLinear on its calibrated range. An operator that only moves values
+keeps their range. Weights are integers in both forms, or in neither.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _NONE: Final[_Attributes] = MappingProxyType({})
 
 
 class Emitter:
-    """A graph in the making.
+    """A graph that is being written.
 
     Args:
-        ranges: of the activations by name, as calibrated; None: everything stays float32.
+        ranges: the calibrated ranges of the activations, by name; None: all is float32.
 
     """
 
@@ -38,34 +38,34 @@ class Emitter:
         self._outputs: list[ir.Value] = []
         self._constants: dict[str, ir.Value] = {}
         self._grids: dict[ir.Value, Range] = {}  # dequantized value → its range
-        self._integers: dict[ir.Value, ir.Value] = {}  # dequantized value → the integers that it was made of
-        self.observed: dict[str, ir.Value] = {}  # name of a range → the values that it must hold; in float32 only
-        self.read: dict[str, ir.Value] = {}  # linear module → what it multiplies
+        self._integers: dict[ir.Value, ir.Value] = {}  # dequantized value → the integers that it is made of
+        self.observed: dict[str, ir.Value] = {}  # name of a range → the values in it; in float32 only
+        self.read: dict[str, ir.Value] = {}  # linear module → its input
 
     @property
     def activations(self) -> ir.DataType:
-        """What activations are stored as where they enter and leave the graph."""
+        """The type of activations where they enter and leave the graph."""
         return ir.DataType.FLOAT if self._ranges is None else ir.DataType.INT16
 
     def input(self, name: str, shape: Sequence[int], kind: ir.DataType) -> ir.Value:
-        """A graph input that is no activation."""
+        """A graph input that is not an activation."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind))
         self._inputs.append(value)
         return value
 
     def activation(self, name: str, shape: Sequence[int], of: str | Range) -> ir.Value:
-        """A graph input on a range, known or called `of`."""
+        """An activation that is a graph input; `of` is its range, or the name of one."""
         value = self.input(name, shape, self.activations)
         return self._dequantized(value, self._range(of)) if self._ranges is not None else value
 
     def output(self, value: ir.Value, name: str, shape: Sequence[int], kind: ir.DataType) -> None:
-        """A graph output: float32, or the integers of an activation."""
+        """Make a value a graph output: in float32, or the integers of an activation."""
         result = self._integers[value] if kind == ir.DataType.INT16 else value
         result.name, result.shape, result.type = name, ir.Shape(shape), ir.TensorType(kind)
         self._outputs.append(result)
 
     def constant(self, name: str, array: NDArray[np.generic], kind: ir.DataType | None = None) -> ir.Value:
-        """An initializer; one of the same name is the same."""
+        """An initializer; a second call with its name returns it."""
         if name not in self._constants:
             tensor = ir.Tensor(array, dtype=kind, name=name)
             shape, stored = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
@@ -76,11 +76,11 @@ class Emitter:
         """A constant that an operator computes with, in 16 bits on its own range."""
         if self._ranges is None:
             return self.constant(name, array)
-        own = Range.around(array)
-        return self._dequantized(self.constant(name, own.quantize(array)), own)
+        grid = Range.around(array)
+        return self._dequantized(self.constant(name, grid.quantize(array)), grid)
 
     def weight(self, name: str, weight: IntegerWeight | NDArray[np.float32]) -> ir.Value:
-        """A matrix (inputs, outputs), in integers or as it is."""
+        """A matrix (inputs, outputs), dequantized where it is in integers."""
         if not isinstance(weight, IntegerWeight):
             return self.constant(name, weight)
         kind = ir.DataType.INT8 if weight.values.dtype == np.int8 else ir.DataType.INT4
@@ -103,7 +103,7 @@ class Emitter:
         within: Range | None = None,
         attributes: _Attributes = _NONE,
     ) -> ir.Value:
-        """An operator whose result has a range of its own: `within`, or the one that is calibrated as `name`."""
+        """The result of an operator, on the range `within` or on the one calibrated as `name`."""
         result = self.raw(kind, inputs, name, attributes)
         if self._ranges is not None:
             return self._quantized(result, within or self._range(name))
@@ -112,12 +112,12 @@ class Emitter:
         return result
 
     def move(self, kind: str, inputs: Sequence[ir.Value], name: str, attributes: _Attributes = _NONE) -> ir.Value:
-        """An operator that only moves values, which are on the range of the first input."""
+        """The result of an operator that only moves values, on the range of the first input."""
         result = self.raw(kind, inputs, name, attributes)
         return result if self._ranges is None else self._quantized(result, self._grids[inputs[0]])
 
     def raw(self, kind: str, inputs: Sequence[ir.Value], name: str, attributes: _Attributes = _NONE) -> ir.Value:
-        """An operator as it is."""
+        """The result of an operator, not quantized."""
         node = ir.node(kind, inputs, attributes=attributes, name=f"/{name}")
         node.outputs[0].name = name
         self._nodes.append(node)
@@ -129,7 +129,7 @@ class Emitter:
         return self.move("Reshape", [value, sizes_of], name)
 
     def model(self, name: str) -> ir.Model:
-        """The graph as it stands."""
+        """The graph of all that was written."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,

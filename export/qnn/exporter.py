@@ -1,4 +1,4 @@
-"""A bundle's variant for Qualcomm's NPUs: static graphs of the base and of each merged adapter, and their contexts."""
+"""A bundle's variant for Qualcomm's NPUs: static graphs of the base and of every merged adapter, and their contexts."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CONTEXTS: Final = "htp"  # folder beside the graphs
 
 
 class QnnExporter:
-    """Builds what `QNNExecutionProvider` compiles."""
+    """Builds the graphs that `QNNExecutionProvider` compiles."""
 
     def check(self, inputs: Inputs, profile: HardwareProfile) -> None:
-        """Refuse what has no static graph, an adapter that is to stay external, and a machine that cannot compile.
+        """Refuse a base without a static graph, an external adapter, and a machine that cannot compile.
 
         Raises:
-            CheckpointError: the base's architecture or a field of its config, or a width that blocks do not divide.
-            AdapterError: an adapter that the spec wants external.
+            CheckpointError: the architecture or a field of the config has no static graph, or a width no whole blocks.
+            AdapterError: the spec says that an adapter is external.
             ProfileError: the compiler's package is missing, broken, or not for this machine.
 
         """
@@ -60,7 +60,7 @@ class QnnExporter:
                     f"adapter {adapter.name}",
                     found=f"mode: {adapter.mode}",
                     expected=f"mode: merged, as profile {profile.name} needs it",
-                    fix="Leave its mode out; then each profile's own counts.",
+                    fix="Leave its mode out; then the profile's counts.",
                 )
         find_htp(target, simulate=True)
 
@@ -68,7 +68,7 @@ class QnnExporter:
         """Refuse a prompt that leaves no room for a conversation in the profile's `kv_length`.
 
         Raises:
-            RequestError: which one, and how long it is.
+            RequestError: names the prompt and its length.
 
         """
         room = _parts(profile)[0].kv_length
@@ -86,26 +86,26 @@ class QnnExporter:
     def export(
         self, model: ModelPlan, plans: Plans, work: Work, progress: Progress, *, states_mb: int | None
     ) -> tuple[ModelEntry, tuple[str, ...]]:
-        """Build, calibrate and compile the graphs of the base and of each adapter, and compute their prefix states.
+        """Build, calibrate and compile the graphs of the base and of every adapter, and compute their prefix states.
 
         Raises:
             GraphError: a graph does not compile, or leaves an operator to the CPU.
-            AdapterError: an adapter cannot be folded in.
+            AdapterError: an adapter cannot be merged.
 
         """
         (profile,) = model.profiles
         form, quantization, _ = _parts(profile)
         inputs = model.inputs
         bundled = inputs.bundled_adapters
-        paths = {each.adapter.name: each.path for each in bundled}
+        paths = {place.adapter.name: place.path for place in bundled}
         build = _Build(inputs, plans, work, profile)
         with progress.phase(PhaseName.STATIC, 1 + len(set(paths.values()))) as phase:
             contexts = [build.make(inputs.layout.model, ())]
             phase.advance()
             for path in dict.fromkeys(paths.values()):
-                sharing = tuple(each for each in inputs.adapters if paths[each.name] == path)
-                made = build.make(path, sharing)
-                contexts += [made.model_copy(update={"adapter": each.name}) for each in sharing]
+                adapters = tuple(adapter for adapter in inputs.adapters if paths[adapter.name] == path)
+                context = build.make(path, adapters)
+                contexts += [context.model_copy(update={"adapter": adapter.name}) for adapter in adapters]
                 phase.advance()
         entry = ModelEntry(
             name=model.name,
@@ -113,7 +113,7 @@ class QnnExporter:
             graph=form,
             quantization=quantization,
             cache=inputs.checkpoint.cache.model_copy(update={"dtype": "int16"}),
-            adapters=tuple(each.entry for each in bundled),
+            adapters=tuple(place.entry for place in bundled),
             contexts=tuple(contexts),
         )
         return with_states(entry, inputs, plans, work, made_of=build.keys, budget=states_mb, progress=progress)
@@ -127,10 +127,10 @@ class _Build:
         self.keys: dict[str | None, str] = {}  # adapter (None: the base) → key of the step that made its graphs
 
     def make(self, path: str, adapters: Sequence[AdapterInput]) -> ContextBinary:
-        """The graphs and the context of the base, or of adapters that are one in content."""
+        """Build and compile the graphs of the base, or of adapters with equal weights."""
         form, _, target = _parts(self._profile)
-        names: set[str | None] = {each.name for each in adapters} or {None}
-        stages = [each for each in self._plans.stages if (each.adapter and each.adapter.name) in names]
+        names: set[str | None] = {adapter.name for adapter in adapters} or {None}
+        stages = [stage for stage in self._plans.stages if (stage.adapter and stage.adapter.name) in names]
         prompts = calibration_prompts(self._inputs.checkpoint, self._plans, stages or self._first())
         step = self._steps.static(path, adapters[0] if adapters else None, self._profile, prompts, compiler())
         self.keys |= dict.fromkeys(names, step.key)
@@ -140,7 +140,7 @@ class _Build:
             self._build(folder, adapters[0] if adapters else None, prompts)
             self._htp = self._htp or find_htp(target, simulate=True)
             compile_contexts(folder, folder / CONTEXTS, form, self._htp)
-            self._work.keep(step, *(each for each in folder.rglob("*") if each.is_file()))
+            self._work.keep(step, *(path for path in folder.rglob("*") if path.is_file()))
         (binary,) = (folder / CONTEXTS).glob("*.bin")
         return ContextBinary(
             path=f"{path}/{CONTEXTS}/{binary.name}",
@@ -151,7 +151,7 @@ class _Build:
         )
 
     def _first(self) -> list[PlannedStage]:
-        """Where no stage is answered by the base, its ranges are taken from the first stage's prompts."""
+        """The first stage: it calibrates the base where the base answers no stage."""
         return [next(self._plans.stages)]
 
     def _build(self, folder: Path, adapter: AdapterInput | None, prompts: Sequence[Sequence[int]]) -> None:
@@ -166,7 +166,7 @@ class _Build:
 
 
 def _parts(profile: HardwareProfile) -> tuple[StaticGraph, QdqQuantization, QnnOptions]:
-    """What the schema asks of every profile for this provider."""
+    """The parts that the schema requires of every profile for this provider."""
     assert isinstance(profile.graph, StaticGraph)  # noqa: S101
     assert profile.qdq  # noqa: S101
     assert profile.qnn  # noqa: S101

@@ -1,4 +1,4 @@
-"""Numbers as integers: weights on a symmetric grid, activations on a range that was calibrated."""
+"""Numbers as integers: weights on a symmetric grid, activations on a calibrated range."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 TOP: Final = 32767  # of 16 bits, signed
 _LEAST: Final = 1e-6
-_SHRINKS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)  # of a scale: clipping the largest weight may serve all the others
+_SHRINKS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)  # factors of a scale: clipping the largest weight may help the others
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an activation's values lie in, and its grid: signed 16-bit integers around 0.
+    """The range of an activation's values, and its grid: signed 16-bit integers around 0.
 
-    HTP multiplies two activations of unsigned integers, or of a zero point other than 0, as if one of them had 8 bits.
+    HTP multiplies two activations in unsigned integers, or with a zero point other than 0, as if one had 8 bits.
     """
 
     low: float
@@ -31,11 +31,11 @@ class Range:
 
     @property
     def scale(self) -> float:
-        """Of one step."""
+        """The value of the integer 1."""
         return float(np.float32(max(-self.low, self.high, _LEAST) / TOP))
 
     def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int16]:
-        """Values as QuantizeLinear writes them: rounded to the nearest, clipped to what 16 bits hold."""
+        """The values as QuantizeLinear rounds them: to the nearest integer, clipped to 16 bits."""
         integers = np.rint(values / np.float32(self.scale))
         result: NDArray[np.int16] = np.clip(integers, -TOP - 1, TOP).astype(np.int16)
         return result
@@ -43,24 +43,24 @@ class Range:
 
 @dataclass(frozen=True)
 class IntegerWeight:
-    """A matrix (inputs, outputs) as signed integers; `scales` has shape (blocks of inputs, outputs)."""
+    """A matrix (inputs, outputs) in signed integers; `scales` has shape (blocks of inputs, outputs)."""
 
     values: NDArray[np.generic]  # int4 (ml_dtypes) or int8
     scales: NDArray[np.float32]
 
     @property
     def block(self) -> int:
-        """Inputs that share a scale."""
+        """The number of inputs that share a scale."""
         return int(self.values.shape[0] // self.scales.shape[0])
 
 
 def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None) -> IntegerWeight:
-    """Round to the nearest, each block of inputs of each output on the scale that costs it the least squared error.
+    """A matrix rounded to the nearest integers, every block on the scale of the least squared error.
 
     Args:
-        weight: (inputs, outputs).
+        weight: shape (inputs, outputs).
         bits: 4 or 8.
-        block: inputs that share a scale, a divisor of them; None: all of an output's.
+        block: the number of inputs that share a scale, a divisor of all; None: all.
 
     """
     inputs, outputs = weight.shape
@@ -71,7 +71,7 @@ def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None
 
 
 def best_scales(blocks: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Those that cost the least squared error, shape (blocks, outputs).
+    """The scales of the least squared error, shape (blocks, outputs).
 
     Args:
         blocks: weights, shape (blocks, block, outputs).
@@ -79,7 +79,7 @@ def best_scales(blocks: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
     """
     top = top_of(bits)
-    # The grid has one step more below 0 than above.
+    # The grid has one integer more below 0 than above.
     full = np.maximum(blocks.max(1) / top, -blocks.min(1) / (top + 1))  # (blocks, outputs)
     full = np.where(full > 0, full, np.float32(1)).astype(np.float32)
     scales, least = full, np.full(full.shape, np.inf, dtype=np.float32)
@@ -93,10 +93,10 @@ def best_scales(blocks: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 
 def top_of(bits: int) -> int:
-    """The largest signed integer of so many bits."""
+    """The largest signed integer of `bits` bits."""
     return int(2 ** (bits - 1) - 1)
 
 
 def stored(integers: NDArray[np.floating], scales: NDArray[np.float32], bits: int) -> IntegerWeight:
-    """Whole numbers (inputs, outputs) in the type of so many bits."""
+    """Whole numbers (inputs, outputs) in the integer type of `bits` bits."""
     return IntegerWeight(integers.astype(ml_dtypes.int4 if bits == 4 else np.int8), scales)

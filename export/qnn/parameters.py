@@ -1,4 +1,4 @@
-"""A model's weights as a static graph holds them: matrices in integers, the scale of attention folded in."""
+"""A model's weights, as stored in a static graph: matrices in integers, attention's factor folded in."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 
 
 class ModelParameters:
-    """Read and rounded at first use, and kept: both graphs of a model hold the same.
+    """Weights that are read and rounded at first use, and kept: all graphs of a model share them.
 
     Args:
-        weights: the base's, or with an adapter folded in.
+        weights: the base's, or those with an adapter merged in.
         names: of all the model's weights.
         shape: the decoder's.
-        quantization: of the matrices; None: float32. The head has 8 bits in any case: every answer depends on it.
-        seen: what linear modules multiply; those of 4 bits are rounded by it.
+        quantization: of the matrices; None: float32. The head always has 8 bits, since every answer depends on it.
+        inputs: the moments of the linear modules' inputs, by module: 4-bit weights are rounded by them.
 
     """
 
@@ -36,14 +36,14 @@ class ModelParameters:
         names: frozenset[str],
         shape: DecoderShape,
         quantization: QdqQuantization | None,
-        seen: Mapping[str, Moments] = MappingProxyType({}),
+        inputs: Mapping[str, Moments] = MappingProxyType({}),
     ) -> None:
         self._weights, self._names, self._shape, self._quantization = weights, names, shape, quantization
-        self._seen = seen
+        self._inputs = inputs
 
-    @functools.cache  # noqa: B019 - it lives as long as the export of one model
+    @functools.cache  # noqa: B019 - the object lives as long as the export of one model
     def matrix(self, module: str) -> IntegerWeight | NDArray[np.float32]:
-        """A linear module's, shape (inputs, outputs)."""
+        """A linear module's weight, shape (inputs, outputs)."""
         weight = np.ascontiguousarray(self._read(f"{module}.weight").T)
         if module.endswith(".q_proj") and not self._shape.qk_norm:
             weight *= np.float32(1 / math.sqrt(self._shape.head_dim))
@@ -51,7 +51,7 @@ class ModelParameters:
             return weight
         if module == HEAD or self._quantization.weight_bits == 8:
             return quantize_weight(weight, bits=8, block=None)
-        return round_by(weight, self._seen[module], bits=4, block=self._quantization.block_size)
+        return round_by(weight, self._inputs[module], bits=4, block=self._quantization.block_size)
 
     def vector(self, name: str) -> NDArray[np.float32] | None:
         """A bias or a norm's weight; None: there is none."""
@@ -61,7 +61,7 @@ class ModelParameters:
         return self._read(name) * np.float32(1 / math.sqrt(self._shape.head_dim) if scaled in name else 1)
 
     def table(self) -> NDArray[np.float32]:
-        """The embedding's, shape (vocabulary, hidden)."""
+        """The embedding, shape (vocabulary, hidden)."""
         return self._read(f"{EMBEDDING}.weight")
 
     def _read(self, name: str) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
-"""Weights rounded one input after the other: what one costs is made up for by those that are still to be rounded.
+"""GPTQ (arXiv 2210.17323, section 3.3), with the scales of `integers`.
 
-GPTQ (arXiv 2210.17323, section 3.3), with the scales of this package. What is kept small is the error of the products
-that calibration saw, so it needs the second moments of what the matrix multiplies.
+Weights are rounded one input after the other; the error of one is compensated by those still to be rounded. It keeps
+the products of the calibration near, and for that needs the second moments of the matrix's inputs.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 
 from dualtune_edge.export.qnn.integers import IntegerWeight, best_scales, stored, top_of
 
-# Inputs that make up for one another. More would take memory by their square, for each matrix of the model.
+# The number of inputs that compensate one another; their moments take memory by its square.
 REACH: Final = 1024
-_DAMPING: Final = 0.01  # of the mean of the diagonal: what was seen of some inputs is little
+_DAMPING: Final = 0.01  # of the diagonal's mean: some inputs are rarely active in calibration
 
 _Float = TypeVar("_Float", np.float32, np.float64)
-Moments: TypeAlias = Sequence[NDArray[np.float32]]  # Σ xᵀx of each `REACH` inputs, shape (inputs of these, the same)
+Moments: TypeAlias = Sequence[NDArray[np.float32]]  # Σ xᵀx of every `REACH` inputs, shape (inputs, inputs)
 
 
 def moments(rows: NDArray[np.float32]) -> Moments:
-    """Of what a matrix multiplies, shape (rows, inputs)."""
+    """The second moments of a matrix's inputs; `rows` has shape (rows, inputs)."""
     parts = (rows[:, start : start + REACH] for start in range(0, rows.shape[1], REACH))
     return tuple(_product(part.T, part) for part in parts)
 
 
-def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: int | None) -> IntegerWeight:
-    """Round a matrix so that its products with what was seen are near.
+def round_by(weight: NDArray[np.float32], seconds: Moments, *, bits: int, block: int | None) -> IntegerWeight:
+    """A matrix rounded so that its products with the inputs of the calibration change least.
 
     Args:
-        weight: (inputs, outputs).
-        seen: the moments of its inputs.
+        weight: shape (inputs, outputs).
+        seconds: the moments of its inputs.
         bits: 4 or 8.
-        block: inputs that share a scale, a divisor of them and of `REACH`; None: all of an output's.
+        block: the number of inputs that share a scale, a divisor of all and of `REACH`; None: all.
 
     """
     inputs, outputs = weight.shape
@@ -45,7 +45,7 @@ def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: in
     if block is None:
         scales[0] = best_scales(weight[np.newaxis], bits)[0]
     integers = np.empty((inputs, outputs))
-    for part, second in zip(range(0, inputs, REACH), seen, strict=True):
+    for part, second in zip(range(0, inputs, REACH), seconds, strict=True):
         factor = _factor(second)
         for start in range(0, len(second), unit):
             end = min(start + unit, len(second))
@@ -64,7 +64,7 @@ def round_by(weight: NDArray[np.float32], seen: Moments, *, bits: int, block: in
 
 
 def _factor(second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The upper triangle U with Uᵀ U = H⁻¹; row by row it says how the inputs behind one make up for it."""
+    """The upper triangle U with Uᵀ U = H⁻¹: row i says how the inputs after i compensate its error."""
     damped = second.astype(np.float64)
     damped[np.diag_indices(len(damped))] += _DAMPING * damped.diagonal().mean() or 1.0
     factor = torch.linalg.cholesky(torch.linalg.inv(torch.from_numpy(damped))).T

@@ -1,4 +1,4 @@
-"""Sizes of a decoder as a static graph writes it out."""
+"""The sizes of a decoder in a static graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dualtune_edge.toolkit.errors import CheckpointError
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A decoder with rotary positions, grouped queries and a gated MLP. Which biases there are, the weights tell."""
+    """A decoder with rotary positions, grouped queries and a gated MLP. Its weights say which biases it has."""
 
     hidden: int
     intermediate: int
@@ -29,7 +29,7 @@ class DecoderShape:
 
     @property
     def group(self) -> int:
-        """Query heads that share one head of keys and values."""
+        """The number of query heads that share one head of keys and values."""
         return self.heads // self.kv_heads
 
 

@@ -1,4 +1,4 @@
-"""A variant for an NPU simulated, prompt by prompt, and compared with the CPU."""
+"""A variant for an NPU, simulated prompt by prompt and compared with the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dualtune_edge.toolkit.validation import listing, nearest
 
 
 class Simulation:
-    """One variant of a bundle, to be simulated. `run` gives the report, `keep` puts it into the bundle."""
+    """The simulation of one variant of a bundle. `run` makes the report, `keep` puts it into the bundle."""
 
     def __init__(self, bundle: Path, profile: str) -> None:
         """Open the bundle.
@@ -52,30 +52,30 @@ class Simulation:
 
     def run(self, heldout: Path | None, limit: int) -> Verification:
         """Simulate at most `limit` prompts made from the tools, and as many turns of the conversations in `heldout`."""
-        seen = self._opened.on(self._model)
-        turns = _spread(list(made_up_turns(seen, 2)), limit)
+        variant = self._opened.on(self._model)
+        turns = _spread(list(made_up_turns(variant, 2)), limit)
         if heldout:
-            turns += _spread(list(heldout_turns(seen, read_trajectories(heldout))), limit)
-        Random(0).shuffle(turns)  # noqa: S311 - no secret: one that is stopped has seen some of everything
-        return _verify(seen, self._opened, self._profile, turns)
+            turns += _spread(list(heldout_turns(variant, read_trajectories(heldout))), limit)
+        Random(0).shuffle(turns)  # noqa: S311 - an order: a run that is stopped has had some of every kind
+        return _verify(variant, self._opened, self._profile, turns)
 
     def keep(self, report: Verification) -> None:
         """Put the report into the bundle."""
         put(self._opened, f"{VARIANTS_DIR}/{self._model}/{SIMULATED}", (report.model_dump_json() + "\n").encode())
 
 
-def _verify(seen: Bundle, opened: Bundle, profile: str, turns: Sequence[Turn]) -> Verification:
-    """`seen`: through the variant's model."""
-    context, asked = seen.entry.contexts[0], sum(map(len, turns))
+def _verify(variant: Bundle, opened: Bundle, profile: str, turns: Sequence[Turn]) -> Verification:
+    """Simulate the turns; `variant` is the opened bundle on the variant's model."""
+    context, asked = variant.entry.contexts[0], sum(map(len, turns))
     settings = SessionSettings(detect().cpu.physical_cores, spinning=False)
     htp = find_htp(QnnOptions(soc_model=context.soc_model, htp_arch=context.htp_arch), simulate=True)
-    with StaticEngine(seen.model, settings, by_simulation(htp, settings)) as simulated, _bar() as bar:
-        verifier = Verifier(seen, simulated)
+    with StaticEngine(variant.model, settings, by_simulation(htp, settings)) as simulated, _bar() as bar:
+        verifier = Verifier(variant, simulated)
         task = bar.add_task("simulate", total=len(turns))
         answered = verifier.answer(turns, lambda: bar.advance(task))
         if len(answered) < asked:
             console.warn(f"stopped: the report is of {len(answered)} of {asked} prompts")
-        with open_engine(seen.model, settings) as same:
+        with open_engine(variant.model, settings) as same:
             against = [verifier.compare("the same graphs on the CPU provider", same, answered)]
         with open_engine(opened.on(PRIMARY).model, settings) as primary:
             against.append(verifier.compare("the primary model on the CPU provider", primary, answered))
@@ -84,7 +84,7 @@ def _verify(seen: Bundle, opened: Bundle, profile: str, turns: Sequence[Turn]) -
         compiler=compiler(),
         asked=asked,
         prompts=len(answered),
-        known=sum(is_known(each.case) for each in answered),
+        known=sum(is_known(answer.case) for answer in answered),
         right=right(answered),
         calls=len(calls(answered)),
         whole=whole(answered),
@@ -100,7 +100,7 @@ def _bar() -> Progress:
 
 
 def _model(bundle: Bundle, profile: str) -> str:
-    """The model of a variant that was compiled."""
+    """The model of a compiled variant."""
     compiled = {
         variant.profile: variant.model
         for variant in bundle.manifest.variants
@@ -117,6 +117,6 @@ def _model(bundle: Bundle, profile: str) -> str:
 
 
 def _spread(turns: list[Turn], limit: int) -> list[Turn]:
-    """At most so many, from all over the list."""
+    """At most `limit` turns, evenly spaced over the list."""
     count = min(limit, len(turns))
     return [turns[index * len(turns) // count] for index in range(count)]

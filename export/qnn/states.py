@@ -1,6 +1,6 @@
-"""KV states of the static prefixes for static graphs: computed by the CPU provider on the graphs that are compiled.
+"""Prefix states of static graphs, computed by the CPU provider on the graphs that are compiled.
 
-The NPU's own are a few steps from these (docs/profiles.md, "Qualcomm's NPU"): both are roundings of the same values.
+The NPU's states differ from these by a few steps (docs/profiles.md, "Qualcomm's NPU"): both round the same values.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def with_states(
     budget: int | None,
     progress: Progress,
 ) -> tuple[ModelEntry, tuple[str, ...]]:
-    """Compute and write the states that are not there yet; the model with them, and warnings.
+    """Compute and write the missing states; the model's entry with them, and warnings.
 
     Args:
-        entry: the model, its graphs built.
-        inputs: what it is made of.
+        entry: the model, whose graphs are built.
+        inputs: the export's.
         plans: the stages.
         work: the bundle.
         made_of: adapter (None: the base) → key of the step that made its graphs.
-        budget: the most MB to write; None: all. The choices come first.
+        budget: the largest number of MB to write; None: no limit. States of choices come first.
         progress: shows a bar.
 
     Raises:
@@ -55,7 +55,7 @@ def with_states(
     model = model_source(inputs, work.folder, entry)
     prefixes, dtype = prefixes_of(plans, model, inputs.layout.states), entry.cache.dtype
     kept = list(affordable(prefixes, model, dtype, budget))
-    found: dict[str, StateEntry] = {}  # by the stage's prompt
+    entries: dict[str, StateEntry] = {}  # by the stage's prompt
     if kept:
         (work.folder / inputs.layout.states).mkdir(parents=True, exist_ok=True)
         with progress.phase(PhaseName.STATES, len(kept)) as phase:
@@ -66,25 +66,25 @@ def with_states(
                     state = _write(prefix, model, entry, work)
                     work.keep(step, work.folder / prefix.path, value=state.model_dump_json())
                 state = StateEntry.model_validate_json(work.value(step))
-                found |= {prompt_path(stage): state for stage in prefix.stages}
+                entries |= {prompt_path(stage): state for stage in prefix.stages}
                 phase.advance()
-    states = tuple({each.path: each for each in found.values()}.values())
+    states = tuple({state.path: state for state in entries.values()}.values())
     entry = entry.model_copy(
-        update={"states": states, "stage_states": {prompt: each.path for prompt, each in found.items()}}
+        update={"states": states, "stage_states": {prompt: state.path for prompt, state in entries.items()}}
     )
     return entry, tuple(tell_left_out(prefixes[len(kept) :], model, dtype))
 
 
 def _write(prefix: Prefix, model: ModelSource, entry: ModelEntry, work: Work) -> StateEntry:
-    """By an engine of its own, which has the graphs of one adapter open."""
+    """Compute and write one state, by an engine that has only one adapter's graphs open."""
     with StaticEngine(model, SessionSettings(THREADS, spinning=False)) as engine:
         engine.use(prefix.adapter)
         engine.forward(prefix.tokens)
         values = np.asarray(engine.snapshot().state)
     (work.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
     adapter = None if prefix.adapter is None else model.adapter(prefix.adapter)
-    own = adapter.path.relative_to(work.folder).as_posix() if adapter else None
-    read = graph_paths(adapter, own, folder=entry.folder, form=entry.graph)
-    graph = graph_digest([sha256_file(work.folder / each) for each in read])
+    adapter_path = adapter.path.relative_to(work.folder).as_posix() if adapter else None
+    paths = graph_paths(adapter, adapter_path, folder=entry.folder, form=entry.graph)
+    graph = graph_digest([sha256_file(work.folder / path) for path in paths])
     key = state_key(model, prefix.adapter, prefix.tokens, graph=graph, kv_format=STATIC_KV_FORMAT)
     return StateEntry(path=prefix.path, key=key)

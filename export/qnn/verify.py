@@ -1,12 +1,12 @@
-"""A compiled variant in simulation, against other engines on the same prompts: logits, choices, arguments."""
+"""A simulated variant compared with other engines on the same prompts: logits, choices, arguments."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count, groupby
 from typing import Any, TypeAlias
 
 from dualtune_edge.export.compare.metrics import Comparison, distance, summary
@@ -24,26 +24,26 @@ from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 from dualtune_edge.toolkit.validation import listing
 
-_ROOM = 96  # the most tokens of arguments
+_ROOM = 96  # the largest number of tokens of arguments
 
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation at a stage. `tool` and `arguments`: what is right, where that is known."""
+    """A conversation at a stage, with the right answer where it is known."""
 
     stage: Stage
     messages: tuple[Message, ...]
     tool: str | None = None  # the right choice
-    arguments: Mapping[str, Any] | None = None  # the right ones
+    arguments: Mapping[str, Any] | None = None  # the right arguments
     call: int | None = None  # number of the held-out call that it is part of
 
 
-Turn: TypeAlias = tuple[Case, ...]  # a choice, and the arguments where it is known of which tool
+Turn: TypeAlias = tuple[Case, ...]  # a choice, and the arguments where the right tool is known
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A case, what was asked, and what an engine answered."""
+    """A case, the question made of it, and an engine's answer."""
 
     case: Case
     question: Question
@@ -51,59 +51,62 @@ class Answered:
 
     @property
     def is_choice(self) -> bool:
-        """Whether it is a choice, and not arguments."""
+        """Whether a choice was asked for, and not arguments."""
         return self.question.grammar is None
 
 
-def made_up_turns(bundle: Bundle, each: int) -> Iterator[Turn]:
-    """For every stage of a toolset, so many requests made from its tools."""
+def made_up_turns(bundle: Bundle, count: int) -> Iterator[Turn]:
+    """`count` requests made from the tools, for every stage of every toolset."""
     for entry in bundle.manifest.toolsets:
         tools = entry.toolset.tools
-        for index in range(each):
-            tool = tools[index * len(tools) // each % len(tools)]
+        for index in range(count):
+            tool = tools[index * len(tools) // count % len(tools)]
             yield (Case(entry.selection, (user(request(tool, index)),)),)
         for name, stage in entry.arguments.items():
             tool = next(tool for tool in tools if tool.name == name)
-            yield from ((Case(stage, (user(request(tool, variant)),)),) for variant in range(each))
+            yield from ((Case(stage, (user(request(tool, variant)),)),) for variant in range(count))
 
 
 def heldout_turns(bundle: Bundle, conversations: Iterable[Trajectory]) -> Iterator[Turn]:
-    """The choice at every turn of the assistant's, with the arguments where it calls a tool which takes some.
+    """The choice at every assistant's turn, with the arguments where it calls a tool that takes some.
 
     Raises:
-        DataError: a conversation names no toolset of the bundle; with one toolset it need not name it.
+        DataError: a conversation does not name a toolset of the bundle; it may name none where there is one.
 
     """
     entries = {entry.toolset.name: entry for entry in bundle.manifest.toolsets}
     only = next(iter(entries)) if len(entries) == 1 else ""
-    numbers = count()
+    numbers = itertools.count()
     for conversation in conversations:
         name = conversation.toolset or only
         if name not in entries:
-            found = repr(conversation.toolset) if conversation.toolset else "no toolset"
-            fix = "Leave the line out, or name the toolset that it is for."
-            raise DataError(conversation.where, found=found, expected=listing(entries), fix=fix)
+            raise DataError(
+                conversation.where,
+                found=repr(conversation.toolset) if conversation.toolset else "no toolset",
+                expected=listing(entries),
+                fix="Leave the line out, or name the toolset that it is for.",
+            )
         entry = entries[name]
         for index, message in enumerate(conversation.messages):
             if message.role != "assistant":
                 continue
-            called = message.tool_calls[0].function if message.tool_calls else None
+            call = message.tool_calls[0].function if message.tool_calls else None
             before = conversation.messages[:index]
-            if called is None:
+            if call is None:
                 yield (Case(entry.selection, before, bundle.manifest.no_tool),)
                 continue
-            call = next(numbers)
-            choice = Case(entry.selection, before, called.name, call=call)
-            stage = entry.arguments.get(called.name)
-            yield (choice, Case(stage, before, arguments=called.arguments, call=call)) if stage else (choice,)
+            number = next(numbers)
+            choice = Case(entry.selection, before, call.name, call=number)
+            stage = entry.arguments.get(call.name)
+            yield (choice, Case(stage, before, arguments=call.arguments, call=number)) if stage else (choice,)
 
 
 class Verifier:
-    """Answers cases in simulation once, and compares with any number of engines.
+    """Answers cases in simulation, and compares the answers with those of other engines.
 
     Args:
-        bundle: seen through the variant's model.
-        simulated: an engine on it.
+        bundle: on the variant's model.
+        simulated: an engine on that model.
 
     """
 
@@ -112,15 +115,15 @@ class Verifier:
         self._prefixes: dict[str, Snapshot] = {}  # by the stage's prompt
         self.seconds, self.forwards = 0.0, 0
 
-    def answer(self, turns: Iterable[Turn], tell: Callable[[], None]) -> list[Answered]:
-        """Simulate. Where the user interrupts it, what was answered until then is the answer.
+    def answer(self, turns: Iterable[Turn], advance: Callable[[], None]) -> list[Answered]:
+        """Simulate the turns. Where the user interrupts it, the answers so far.
 
         Args:
-            turns: what is asked.
-            tell: called after each.
+            turns: in this order.
+            advance: called after every turn.
 
         Raises:
-            KeyboardInterrupt: before the first was answered.
+            KeyboardInterrupt: before the first turn was answered.
 
         """
         answered: list[Answered] = []
@@ -131,7 +134,7 @@ class Verifier:
                 if not answered:
                     raise
                 break
-            tell()
+            advance()
         return answered
 
     def _answer(self, case: Case) -> Answered:
@@ -141,25 +144,25 @@ class Verifier:
         kept, prefix = self._prefixes.get(case.stage.prompt), self._bundle.plan(case.stage).prefix
         if kept and engine.tokens[: len(prefix)] != prefix:
             engine.restore(kept)
-        found = record(engine, question)
+        answer = record(engine, question)
         if not kept and engine.tokens[: len(prefix)] == prefix:
             engine.rewind(len(prefix))
             self._prefixes[case.stage.prompt] = engine.snapshot()
         self.seconds += time.perf_counter() - start
-        self.forwards += len(found.logits)
-        return Answered(case, question, found)
+        self.forwards += len(answer.logits)
+        return Answered(case, question, answer)
 
     def compare(self, name: str, reference: Engine, answered: Sequence[Answered]) -> Against:
-        """Have the reference read what the simulation read, and answer for itself."""
-        stages, own = [], []
-        by_stage = sorted(answered, key=lambda each: each.case.stage.prompt)
-        for stage, group in groupby(by_stage, key=lambda each: each.case.stage):
+        """Compare the simulation with a reference that answers the same questions."""
+        stages, of_reference = [], []
+        by_stage = sorted(answered, key=lambda answer: answer.case.stage.prompt)
+        for stage, group in itertools.groupby(by_stage, key=lambda answer: answer.case.stage):
             self._use(reference, stage.adapter)
             comparisons = []
-            for each in group:
-                theirs = record(reference, each.question)
-                comparisons.append(_comparison(each, theirs, reference))
-                own.append(replace(each, record=theirs))
+            for answer in group:
+                other = record(reference, answer.question)
+                comparisons.append(_comparison(answer.record, other, reference))
+                of_reference.append(replace(answer, record=other))
             stages.append(summary(stage.prompt, stage.adapter, comparisons))
         return Against(
             reference=name,
@@ -168,13 +171,13 @@ class Verifier:
             agreed=sum(stage.choices - stage.flips for stage in stages),
             arguments=sum(stage.arguments for stage in stages),
             same=sum(stage.exact for stage in stages),
-            right=right(own),
-            whole=whole(own),
+            right=right(of_reference),
+            whole=whole(of_reference),
         )
 
     @staticmethod
     def _use(engine: Engine, adapter: str | None) -> None:
-        """Activate an adapter, which drops what is held, only where another is in use."""
+        """Activate an adapter if another is in use: it drops the held tokens."""
         if engine.adapter != adapter or not engine.tokens:
             engine.use(adapter)
 
@@ -193,28 +196,27 @@ class Verifier:
 
 
 def right(answered: Iterable[Answered]) -> int:
-    """How many answers are known to be right."""
-    return sum(_is_right(each) for each in answered)
+    """The number of answers that are known to be right."""
+    return sum(_is_right(answer) for answer in answered)
 
 
 def whole(answered: Sequence[Answered]) -> int:
-    """How many held-out calls have the right tool and wholly the right arguments."""
-    return len(calls(answered) - calls(each for each in answered if not _is_right(each)))
+    """The number of held-out calls with the right tool and exactly the right arguments."""
+    return len(calls(answered) - calls(answer for answer in answered if not _is_right(answer)))
 
 
 def calls(answered: Iterable[Answered]) -> frozenset[int]:
-    """Numbers of the held-out calls among them."""
-    return frozenset(each.case.call for each in answered if each.case.call is not None)
+    """The numbers of the held-out calls among the answers."""
+    return frozenset(answer.case.call for answer in answered if answer.case.call is not None)
 
 
 def is_known(case: Case) -> bool:
-    """Whether its right answer is known."""
+    """Whether the right answer is known."""
     return case.tool is not None or case.arguments is not None
 
 
-def _comparison(each: Answered, theirs: Record, reference: Engine) -> Comparison:
-    """Of the simulation's logits and answer with the reference's."""
-    ours = each.record
+def _comparison(ours: Record, theirs: Record, reference: Engine) -> Comparison:
+    """Compare logits and answer of the simulation (`ours`) with those of the reference."""
     distances = tuple(
         distance(theirs.logits[path] if path in theirs.logits else logits_after(reference, path), logits)
         for path, logits in ours.logits.items()
@@ -223,8 +225,8 @@ def _comparison(each: Answered, theirs: Record, reference: Engine) -> Comparison
     return Comparison(distances, before=None, same=ours.answer == theirs.answer, sure=sure, finished=ours.finished)
 
 
-def _is_right(each: Answered) -> bool:
-    case, found = each.case, each.record
+def _is_right(answered: Answered) -> bool:
+    case, answer = answered.case, answered.record
     if case.tool is not None:
-        return found.choice is not None and found.choice.winner == case.tool
-    return case.arguments is not None and found.arguments == dict(case.arguments)
+        return answer.choice is not None and answer.choice.winner == case.tool
+    return case.arguments is not None and answer.arguments == dict(case.arguments)

@@ -117,7 +117,7 @@ def test_same_adapter_same_bytes(tiny: Checkpoint, float_graph: Any, make_adapte
 def test_a_file_that_the_system_does_not_take_is_its_error(
     tiny: Checkpoint, float_graph: Any, make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:
-    """Not onnxruntime's, by which a full disk could not be told from a defect."""
+    """onnxruntime's error does not say that the disk is full."""
     weights = read_adapter(make_adapter(tiny), tiny, "external")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))

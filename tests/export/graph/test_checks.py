@@ -33,11 +33,11 @@ def spoilt(folder: Path, spoil: Spoil) -> Path:
 
 
 def node(graph: ir.Graph, name: str) -> ir.Node:
-    return next(each for each in graph if each.name == name)
+    return next(node for node in graph if node.name == name)
 
 
 def value(graph: ir.Graph, name: str) -> ir.Value:
-    return next(each for each in graph.inputs if each.name == name)
+    return next(value for value in graph.inputs if value.name == name)
 
 
 def _attribute(name: str, number: int) -> Spoil:
@@ -60,7 +60,7 @@ def _float_left(graph: ir.Graph) -> None:
 
 def _own_table(graph: ir.Graph) -> None:
     head = node(graph, "/lm_head/MatMul_Q4")
-    table = next(each for each in graph if each.op_type == "Reshape")
+    table = next(node for node in graph if node.op_type == "Reshape")
     other = ir.Value(name="table", const_value=head.inputs[1].const_value)
     graph.register_initializer(other)
     table.replace_input_with(0, other)
@@ -134,7 +134,7 @@ SLOTS: dict[str, tuple[Spoil, str]] = {
     "a default that adds": (_default, "lora.0.o_proj.A.*rank 0"),
     "half precision": (lambda graph: setattr(value(graph, "lora.0.o_proj.A"), "dtype", ir.DataType.FLOAT16), "FLOAT16"),
     "a shared rank": (_shared_rank, "lora.1.o_proj.A.*lora.1.o_proj.r"),
-    "another input": (_other_input, "lora.0.up_proj.*own x"),
+    "another input": (_other_input, "lora.0.up_proj.*module.s x"),
     "another module": (_other_module, "lora.0.up_proj.*gate_proj"),
     "a slot without effect": (_unused, "lora.0.up_proj.*apart"),
 }
@@ -176,7 +176,11 @@ def test_a_wrong_adapter_file_is_seen(change: dict[str, Any], said: str, int4_gr
     def write(values: dict[str, Any]) -> Path:
         file = onnxruntime.AdapterFormat()
         file.set_parameters(
-            {name: onnxruntime.OrtValue.ortvalue_from_numpy(each) for name, each in values.items() if each is not None}
+            {
+                name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
+                for name, value in values.items()
+                if value is not None
+            }
         )
         file.export_adapter(str(tmp_path / "a.onnx_adapter"))
         return tmp_path / "a.onnx_adapter"

@@ -1,4 +1,4 @@
-"""What each recipe stores is near the checkpoint's weights, and onnxruntime computes with what numpy dequantizes."""
+"""What a recipe stores is near the checkpoint's weights, and onnxruntime computes with what numpy dequantizes."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def run(node: ir.Node, feeds: dict[int, NDArray[Any]], width: int) -> NDArray[np
         feeds.get(at, value.const_value.numpy() if value.const_value else None) for at, value in enumerate(node.inputs)
     ]
     names = [f"x{at}" for at in range(len(given))]
-    types = [onnx.helper.np_dtype_to_tensor_dtype(each.dtype) for each in given]
+    types = [onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for array in given]
     inputs = [
-        onnx.helper.make_tensor_value_info(name, type_, each.shape)
-        for name, type_, each in zip(names, types, given, strict=True)
+        onnx.helper.make_tensor_value_info(name, type_, array.shape)
+        for name, type_, array in zip(names, types, given, strict=True)
     ]
     outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, None, width])]
     attributes = {attribute.name: attribute.as_int() for attribute in node.attributes.values()}
@@ -153,13 +153,13 @@ def test_a_block_of_one_sign_is_not_lost(bits: int, sign: int, depth: int) -> No
         scale.reshape(6, blocks).astype(np.float32),
         k_quant._packed(zero.reshape(6, blocks), bits),
     )
-    mended = k_quant.mended(raw, matrix)
+    corrected = k_quant.corrected(raw, matrix)
     count = -(-depth // 32)
-    assert (mended.quants.shape, mended.scales.shape) == ((6, count, 32 * bits // 8), (6, count))
-    values = k_quant._unpacked(mended.quants, bits).astype(np.float32)
-    values = (values - k_quant._unpacked(mended.zeros, bits)[:, :count, None]) * mended.scales[..., None]
+    assert (corrected.quants.shape, corrected.scales.shape) == ((6, count, 32 * bits // 8), (6, count))
+    values = k_quant._unpacked(corrected.quants, bits).astype(np.float32)
+    values = (values - k_quant._unpacked(corrected.zeros, bits)[:, :count, None]) * corrected.scales[..., None]
     found = values.reshape(6, -1)[:, :depth].T
     assert np.abs(found - matrix).max() <= np.abs(matrix).max() / (2 ** (bits - 1) - 0.5)
     np.testing.assert_allclose(found[:32, 2], matrix[:32, 2], rtol=1e-6)
     others = [0, 3, 4, 5]  # as k-quant has them
-    np.testing.assert_array_equal(mended.quants[others], raw.quants[others, :count])
+    np.testing.assert_array_equal(corrected.quants[others], raw.quants[others, :count])

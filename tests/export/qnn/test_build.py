@@ -1,4 +1,4 @@
-"""Static graphs of each architecture against transformers; what they hold; what is refused."""
+"""Static graphs of every architecture against transformers; what they hold; what is refused."""
 
 from __future__ import annotations
 
@@ -84,14 +84,20 @@ def test_every_activation_and_matrix_is_in_integers(tiny: Checkpoint, tmp_path: 
                 continue
             read = [made[name].op_type for name in node.input if name in made]
             assert set(read) <= {"DequantizeLinear"}, node.name
-            (user,) = [each.op_type for each in graph.node if node.output[0] in each.input]
+            (user,) = [reader.op_type for reader in graph.node if node.output[0] in reader.input]
             assert user == "QuantizeLinear", node.name
-        kinds = Counter(each.data_type for each in graph.initializer if len(each.dims) == 2 and "zero" not in each.name)
+        kinds = Counter(
+            tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2 and "zero" not in tensor.name
+        )
         assert kinds[onnx.TensorProto.INT4] == 7 * 2
         assert kinds[onnx.TensorProto.INT8] == 1  # the head
     data = onnx.external_data_helper.ExternalDataInfo
     places = [
-        {each.name: (data(each).location, data(each).offset) for each in graph.initializer if each.external_data}
+        {
+            tensor.name: (data(tensor).location, data(tensor).offset)
+            for tensor in graph.initializer
+            if tensor.external_data
+        }
         for graph in (onnx.load(tmp_path / "static" / file, load_external_data=False).graph for file in FORM.files)
     ]
     assert places[0] == places[1]  # one copy of the weights

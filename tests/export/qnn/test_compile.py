@@ -42,7 +42,7 @@ def static(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("target", [X_ELITE, X_PLUS])
 def test_all_of_it_compiles_into_one_context(static: Path, tmp_path: Path, target: QnnOptions) -> None:
     compiled = compile_contexts(static, tmp_path / "htp", FORM, find_htp(target, simulate=True))
-    assert {each.name for each in (tmp_path / "htp").iterdir()} == {*FORM.files, compiled.binary.name}
+    assert {path.name for path in (tmp_path / "htp").iterdir()} == {*FORM.files, compiled.binary.name}
 
 
 def test_the_simulation_computes_what_the_cpu_computes(static: Path, tiny: Checkpoint) -> None:

@@ -111,12 +111,17 @@ def spec(desk: Path) -> ExportSpec:
 
 def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:
     (entry,) = bundle.manifest.models
-    assert {each.profile: each.model for each in bundle.manifest.variants} == {"cpu-x64": "model", "soc": "soc"}
+    assert {variant.profile: variant.model for variant in bundle.manifest.variants} == {
+        "cpu-x64": "model",
+        "soc": "soc",
+    }
     assert entry.graph == StaticGraph(chunks=(1, 128), kv_length=2048)
-    assert {each.mode for each in entry.adapters} == {"merged"}
-    assert {each.mode for each in bundle.manifest.adapters} == {"external"}
-    assert [each.adapter for each in entry.contexts] == [None, "selection.files", "arguments.files.read"]
-    assert {(each.soc_model, each.htp_arch, each.compiler) for each in entry.contexts} == {(60, 73, "a stand-in")}
+    assert {adapter.mode for adapter in entry.adapters} == {"merged"}
+    assert {adapter.mode for adapter in bundle.manifest.adapters} == {"external"}
+    assert [context.adapter for context in entry.contexts] == [None, "selection.files", "arguments.files.read"]
+    assert {(context.soc_model, context.htp_arch, context.compiler) for context in entry.contexts} == {
+        (60, 73, "a stand-in")
+    }
 
 
 def test_the_cpu_provider_runs_it_and_reads_no_prefix(bundle: Bundle) -> None:
@@ -145,10 +150,12 @@ def test_states_are_what_the_engine_computes(bundle: Bundle) -> None:
             np.testing.assert_array_equal(found.state, engine.snapshot().state)
 
 
-def test_states_that_would_take_too_much_are_left_out_aloud(bundle: Bundle, desk: Path) -> None:
+def test_states_that_would_take_too_much_are_left_out_with_a_warning(bundle: Bundle, desk: Path) -> None:
     with_none = spec(desk).model_copy(update={"prefix_states_mb": 0})
     report = run.run(with_none, desk / "none", reuse=bundle.root)
-    assert len([each for each in report.warnings if "prefix states: 2 stages have none" in each]) == 2  # of both models
+    assert (
+        len([warning for warning in report.warnings if "prefix states: 2 stages have none" in warning]) == 2
+    )  # of both models
     assert not any(file.path.endswith(".kv") for file in open_bundle(desk / "none").manifest.files)
 
 
@@ -156,8 +163,8 @@ def test_without_an_npu_the_cpu_provider_runs_it_and_says_why(bundle: Bundle) ->
     seen = bundle.on("soc")
     settings = SessionSettings(1, spinning=False, provider=QNN_PROVIDER, device="NPU")
     with StaticEngine(seen.model, settings) as engine, StaticEngine(seen.model, CPU) as plain:
-        for each in (engine, plain):
-            each.use("selection.files")
+        for opened_engine in (engine, plain):
+            opened_engine.use("selection.files")
         assert (engine.forward([1, 2, 3]) == plain.forward([1, 2, 3])).all()
         assert QNN_PROVIDER in engine.placement.instead
 
@@ -174,7 +181,7 @@ def test_verify_compares_twice_and_puts_its_report_into_the_bundle(
     opened = open_bundle(tmp_path / "bundle")
     assert opened.on("soc").simulation == report
     assert {path.name for path in tmp_path.iterdir()} == {"bundle", "heldout.jsonl"}
-    assert [each.path for each in opened.manifest.files if each not in bundle.manifest.files] == [
+    assert [file.path for file in opened.manifest.files if file not in bundle.manifest.files] == [
         "variants/soc/simulated.json"
     ]
     assert (report.asked, report.prompts, report.known, report.calls) == (6, 6, 3, 1)

@@ -1,14 +1,17 @@
-"""model.onnx.data, written front to back: what has been written need not stay in memory."""
+"""model.onnx and model.onnx.data: the names, the weights written front to back, and a graph replaced by another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+MODEL: Final = "model.onnx"
+DATA: Final = "model.onnx.data"
 
 
 class DataFile:
@@ -25,13 +28,13 @@ class DataFile:
         self._file.close()
 
     def append(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-        """Write a tensor's bytes, and say where they are."""
+        """Write a tensor's bytes; a tensor that refers to them."""
         start = self._file.tell()
         tensor.tofile(self._file)
         return self._reference(tensor.name or "", tensor.dtype, tensor.shape, start)
 
     def append_rows(self, value: ir.Value, rows: Iterable[NDArray[np.generic]]) -> ir.ExternalTensor:
-        """Write a value's tensor that comes some rows at a time."""
+        """Write a value's tensor, which comes some rows at a time; a tensor that refers to it."""
         start = self._file.tell()
         for piece in rows:
             piece.tofile(self._file)
@@ -42,3 +45,10 @@ class DataFile:
         return ir.ExternalTensor(
             self._path.name, start, length, dtype, shape=shape, name=name, base_dir=self._path.parent
         )
+
+
+def replace_model(model: ir.Model, folder: Path) -> None:
+    """Write `model` as the model.onnx of `folder`, whole or not at all. model.onnx.data is not written."""
+    partial = folder / f"{MODEL}.partial"
+    ir.save(model, partial)  # external tensors stay references to model.onnx.data
+    partial.replace(folder / MODEL)
