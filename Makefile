@@ -1,5 +1,6 @@
 # make demo   export the built-in kit and make calls with it
 # make test   every check: ruff, mypy, import-linter, pytest
+# make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
 
@@ -13,7 +14,9 @@ WINGS := toolkit profiles runtime export
 demo: .venv/installed
 	$(BIN)/dualtune-edge demo
 
+# A server that cannot be installed here is named by the tests that are skipped for it.
 test: .venv/installed .types
+	-@$(MAKE) --no-print-directory servers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
@@ -29,6 +32,20 @@ docs: .venv/installed
 	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nGive another interpreter: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]' --editable ./kit
+	@touch $@
+
+# Each server has a folder to itself: what it pins meets no other package.
+.PHONY: servers
+servers: .tools/git-server/installed .tools/filesystem-server/installed
+
+.tools/git-server/installed: tests/tasks/git-server.txt
+	$(PYTHON) -m venv .tools/git-server
+	.tools/git-server/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+.tools/filesystem-server/installed: tests/tasks/package.json
+	@mkdir -p .tools/filesystem-server && cp $< .tools/filesystem-server
+	npm install --prefix .tools/filesystem-server --silent --no-fund --no-audit
 	@touch $@
 
 # mypy sees no editable install; these links give it the same names.
