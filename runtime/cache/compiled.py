@@ -12,12 +12,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dualtune_edge.runtime.cache.folder import cache_folder, drop, evict, used
+from dualtune_edge.runtime.cache.folder import drop, evict, private_folder, used
 from dualtune_edge.runtime.cache.verified_files import hash_changed
 from dualtune_edge.toolkit.errors import OutputError
 from dualtune_edge.toolkit.files import sha256_file, staged_folder
 
 _SEAL: Final = "sha256"  # one line a file, as `sha256sum -c` reads it
+_OWN: Final = 0o700  # mode of an entry's folder
 _Opened = TypeVar("_Opened")
 
 
@@ -29,12 +30,13 @@ def open_cached(depends_on: str, open_with: Callable[[Path | None], _Opened]) ->
         open_with: opens the model; None where there is no place to write.
 
     """
-    entry = _entry(depends_on)
-    if _usable(entry):
-        return open_with(entry)
     opened: list[_Opened] = []
     try:
+        entry = _entry(depends_on)
+        if _usable(entry):
+            return open_with(entry)
         with staged_folder(entry) as stage:
+            stage.chmod(_OWN)
             opened.append(open_with(stage))
             _seal(stage)
     except OutputError:  # no place to write, or another process was quicker: then this model needs no entry any more
@@ -53,7 +55,7 @@ def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
         fill: writes plain files into the folder that it is given.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or others can write to the cache folder.
         Exception: what `fill` raises; nothing is left then.
 
     """
@@ -62,6 +64,7 @@ def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
         return entry
     try:
         with staged_folder(entry) as stage:
+            stage.chmod(_OWN)
             fill(stage)
             _seal(stage)
     except OutputError:
@@ -73,13 +76,19 @@ def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
 
 
 def _entry(depends_on: str) -> Path:
-    return cache_folder() / sha256(depends_on.encode()).hexdigest()
+    return private_folder() / sha256(depends_on.encode()).hexdigest()
 
 
 def _usable(entry: Path) -> bool:
-    """Whether the entry is there and whole; a damaged one is dropped."""
+    """Whether the entry is there and whole; a damaged one is dropped.
+
+    Raises:
+        OutputError: others can write to it.
+
+    """
     if not entry.is_dir():
         return False
+    private_folder(entry.name)
     if not _whole(entry):
         drop(entry)
         return False
@@ -90,7 +99,7 @@ def _usable(entry: Path) -> bool:
 def _seal(folder: Path) -> None:
     files = sorted(path for path in folder.iterdir())
     for path in files:
-        path.chmod(0o644)  # OpenVINO writes them read-only, and what is read-only cannot be synced
+        path.chmod(0o600)  # OpenVINO writes them read-only, and what is read-only cannot be synced
     lines = (f"{sha256_file(path)}  {path.name}\n" for path in files)
     (folder / _SEAL).write_text("".join(lines), encoding="utf-8")
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 from typing import Final
 
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.errors import ProfileError
-from dualtune_edge.toolkit.files import aside, remove_abandoned
+from dualtune_edge.toolkit.errors import OutputError, ProfileError
+from dualtune_edge.toolkit.files import aside, remove_abandoned, unwritable
 
 CACHE_VARIABLE: Final = "DUALTUNE_EDGE_CACHE"
 BUDGET_VARIABLE: Final = "DUALTUNE_EDGE_CACHE_MB"
 _ENTRY_NAME: Final = 64  # characters: a SHA-256
+_OWN: Final = 0o700  # mode of a folder
 
 
 def cache_folder() -> Path:
@@ -32,6 +34,54 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return _home() / "Library" / "Caches" / "dualtune-edge"
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "dualtune-edge"
+
+
+def private_folder(name: str = "") -> Path:
+    """The cache folder, or the folder `name` in it, made if it is not there: nobody else can write to it.
+
+    Raises:
+        OutputError: it cannot be made, is a link in the cache folder, belongs to somebody else, or others can write to
+            it: they could put a damaged file among those that were verified.
+        ProfileError: as for `cache_folder`.
+
+    """
+    folder = cache_folder()
+    try:
+        _make(folder)
+        _refuse_foreign(folder, folder.stat())
+        if name:
+            folder /= name
+            folder.mkdir(mode=_OWN, exist_ok=True)
+            _refuse_foreign(folder, folder.lstat())
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return folder
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, for this user alone whatever the umask is."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(mode=_OWN, exist_ok=True)
+
+
+def _refuse_foreign(folder: Path, status: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        found = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
+    elif sys.platform == "win32":  # a profile's folders are closed to others there, and modes say nothing
+        return
+    elif status.st_uid not in {os.geteuid(), 0}:
+        found = f"a folder of user {status.st_uid}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        found = f"a folder that others can write to (mode {stat.S_IMODE(status.st_mode):o})"
+    else:
+        return
+    raise OutputError(
+        str(folder),
+        found=found,
+        expected="a folder of this user, to which nobody else can write",
+        fix=f"Remove it, or set {CACHE_VARIABLE} to another folder.",
+    )
 
 
 def _home() -> Path:

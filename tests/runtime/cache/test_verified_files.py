@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,8 @@ NAMES = ("a", "below/b")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(verified_files, "_SETTLED", 0)  # the tests write no file twice within a tick
+    monkeypatch.setattr(verified_files, "name_of", lambda _root: "a file system")  # whatever the tests run on
+    monkeypatch.setattr(verified_files, "_FORGOTTEN", threading.Event())
     return tmp_path / "cache"
 
 
@@ -130,12 +134,105 @@ def test_without_a_place_to_write_everything_is_hashed(root: Path, cache: Path) 
     assert hashed(root) == hashed(root) == list(NAMES)
 
 
-def test_all_can_be_forgotten(root: Path) -> None:
+def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a later process does."""
+    monkeypatch.setattr(verified_files, "_FORGOTTEN", threading.Event())
+
+
+def test_all_can_be_forgotten(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed(root)
     forget()
+    assert hashed(root) == hashed(root) == list(NAMES)
+    forget()
+    forget()
+    remembering(monkeypatch)
     assert hashed(root) == list(NAMES)
+    assert hashed(root) == []
+
+
+def linked(cache: Path) -> None:
+    (cache / "verified").rename(cache / "moved")
+    (cache / "verified").symlink_to(cache / "moved")
+
+
+def of_others(cache: Path) -> None:
+    (cache / "verified").chmod(0o777)
+
+
+def not_to_be_removed(cache: Path) -> None:
+    (record,) = (cache / "verified").iterdir()
+    text = record.read_bytes()
+    record.unlink()
+    record.mkdir()
+    (record / "inside").write_bytes(text)
+
+
+@pytest.mark.parametrize("spoil", [linked, of_others, not_to_be_removed])
+def test_what_cannot_be_forgotten_counts_for_nothing(root: Path, cache: Path, spoil: Callable[[Path], None]) -> None:
+    hashed(root)
+    spoil(cache)
     forget()
+    assert hashed(root) == hashed(root) == list(NAMES)
+
+
+def test_a_record_that_stays_is_not_read_after_all_was_to_be_forgotten(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed(root)
+    monkeypatch.setattr(verified_files.shutil, "rmtree", lambda _path, **_options: None)
     forget()
+    assert hashed(root) == list(NAMES)
+
+
+@pytest.mark.parametrize("spoil", [linked, of_others])
+def test_records_that_others_could_have_written_count_for_nothing(
+    root: Path, cache: Path, spoil: Callable[[Path], None]
+) -> None:
+    hashed(root)
+    spoil(cache)
+    assert hashed(root) == hashed(root) == list(NAMES)
+
+
+def test_a_record_is_its_users_alone(root: Path, cache: Path) -> None:
+    before = os.umask(0)
+    try:
+        hashed(root)
+    finally:
+        os.umask(before)
+    (record,) = (cache / "verified").iterdir()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (cache, record.parent, record)] == [0o700, 0o700, 0o600]
+
+
+def test_where_times_tell_nothing_everything_is_hashed(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only image: another one at the same place may have the same times, sizes and inodes."""
+    hashed(root)
+    monkeypatch.setattr(verified_files, "name_of", lambda _root: None)
+    assert hashed(root) == hashed(root) == list(NAMES)
+    assert len(list((cache / "verified").iterdir())) == 1
+
+
+def test_on_another_file_system_everything_is_hashed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed(root)
+    monkeypatch.setattr(verified_files, "name_of", lambda _root: "another one")
+    assert hashed(root) == list(NAMES)
+    assert hashed(root) == []
+
+
+def test_a_file_on_another_device_than_its_folder_is_hashed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file mounted over another, or a mount inside the folder."""
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        status = real(path)
+        fields = list(status)
+        fields[2] += path.name == "a"  # st_dev
+        return os.stat_result(fields, {"st_mtime_ns": status.st_mtime_ns, "st_ctime_ns": status.st_ctime_ns})
+
+    hashed(root)
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert hashed(root) == hashed(root) == ["a"]
 
 
 def test_a_damaged_bundle_is_refused_after_it_was_verified(bundle: Path) -> None:
@@ -153,8 +250,8 @@ def test_a_damaged_bundle_is_refused_after_it_was_verified(bundle: Path) -> None
 
 def test_what_is_trusted_is_told_in_the_docs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage that moves neither size, nor times, nor inode passes "once", and never "always"."""
-    stamp = (1, time.time_ns() - 1, 1, 1)
-    monkeypatch.setattr(verified_files, "_stamp", lambda _path: stamp)
+    stamp = (1, time.time_ns() - 1, 1, 1, 1)
+    monkeypatch.setattr(verified_files._Records, "stamp", lambda _self, _path: stamp)
     open_bundle(bundle, verify="once")
     weights = bundle / "model" / "model.onnx.data"
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
