@@ -1,6 +1,6 @@
-"""The kit: a small base model with adapters for two real MCP servers, and how they were made.
+"""The kit: a small base model with adapters for two real MCP servers, and the code that made them.
 
-Beside it `random_checkpoint`, models of real shapes with random weights, for tests and benchmarks.
+`random_checkpoint` makes models of real shapes with random weights, for tests and benchmarks.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints and adapters of a real shape with seeded random weights: speed, memory and exactness need no training.
+"""Checkpoints and adapters of real shapes with seeded random weights, to measure speed, memory and exactness.
 
     python -m dualtune_edge_kit.random_checkpoint OUT --shape qwen2.5-0.5b --rank 32
 
@@ -32,7 +32,7 @@ _END_OF_TURN: Final = 258  # the id of <|im_end|>: after 256 bytes, the third
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder; heads are of `hidden / heads` values."""
+    """The sizes of a decoder; a head has `hidden / heads` values."""
 
     hidden: int
     intermediate: int
@@ -43,10 +43,10 @@ class Shape:
     context: int
     tied: bool = True
     model_type: str = "qwen2"
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the model type needs others
+    settings: Mapping[str, Any] = field(default_factory=dict)  # further fields of config.json
 
     def config(self) -> PretrainedConfig:
-        """As transformers has it."""
+        """The config of transformers."""
         settings = {
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
@@ -57,7 +57,7 @@ class Shape:
             "vocab_size": self.vocabulary,
             "max_position_embeddings": self.context,
             "tie_word_embeddings": self.tied,
-            "sliding_window": None,  # Mistral has one unless told
+            "sliding_window": None,  # Mistral has one by default
             "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
             "bos_token_id": _END_OF_TURN - 2,
             "eos_token_id": _END_OF_TURN,
@@ -67,7 +67,7 @@ class Shape:
 
 SHAPES: Final = {
     "tiny": Shape(64, 128, 2, 4, 2, 288, 512),
-    # Of the published config.json files.
+    # From the published config.json files.
     "qwen2.5-0.5b": Shape(896, 4864, 24, 14, 2, 151_936, 32_768),
     "qwen2.5-1.5b": Shape(1536, 8960, 28, 12, 2, 151_936, 32_768),
     "qwen2.5-7b": Shape(3584, 18_944, 28, 28, 4, 152_064, 32_768, tied=False),
@@ -77,9 +77,9 @@ SHAPES: Final = {
 def write_checkpoint(
     folder: Path, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16, shard: int = 2_000_000_000
 ) -> None:
-    """Write a base model: every weight drawn, biases and norms too, so that a part left out would show.
+    """Write a base model. All weights are random, biases and norms too, so a missing part changes the output.
 
-    A file of at most `shard` bytes is in memory at a time, so a machine that exports this shape can make it as well.
+    At most one file of `shard` bytes is in memory: a machine that exports this shape can make it too.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)
@@ -108,22 +108,23 @@ def _write_config(folder: Path, model: PreTrainedModel) -> None:
 def _write_weights(
     folder: Path, parameters: Mapping[str, torch.Tensor], shard: int, generator: torch.Generator
 ) -> None:
-    """Draw weights of these shapes, one after the other, and write each file as its last one is drawn."""
+    """Draw weights of these shapes one after the other, and write a file once its weights are drawn."""
     shards = list(_shards(parameters, shard))
-    numbered = [f"model-{index:05d}-of-{len(shards):05d}.safetensors" for index in range(1, len(shards) + 1)]
-    files = numbered if len(shards) > 1 else ["model.safetensors"]
+    files = [f"model-{index:05d}-of-{len(shards):05d}.safetensors" for index in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        files = ["model.safetensors"]
     for file, names in zip(files, shards, strict=True):
         drawn = {name: _draw(name, parameters[name], generator) for name in names}
         save_file(drawn, folder / file, metadata={"format": "pt"})
         del drawn  # before the next is made
     if len(shards) > 1:
-        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        total = sum(each.nbytes for each in parameters.values())
-        _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        metadata = {"total_size": sum(parameter.nbytes for parameter in parameters.values())}
+        _write_json(folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": weight_map})
 
 
 def _shards(parameters: Mapping[str, torch.Tensor], most: int) -> Iterator[list[str]]:
-    """Names in their order, in groups of at most so many bytes; a larger weight is alone."""
+    """The names in order, in groups of at most `most` bytes; a larger weight is a group of its own."""
     names: list[str] = []
     size = 0
     for name, parameter in parameters.items():
@@ -143,7 +144,7 @@ def _draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 
 def write_adapter(folder: Path, base: Path, config: LoraConfig, *, seed: int = 0) -> None:
-    """Write an adapter for `base` with every tensor drawn (PEFT's own starts with B at zero)."""
+    """Write an adapter for `base`. All tensors are random, where PEFT initializes B with zeros."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
         tensors = get_peft_model_state_dict(get_peft_model(model, config), save_embedding_layers=False)
@@ -173,7 +174,7 @@ def main(
 
 
 def _tokenizer() -> Tokenizer:
-    """Byte-level BPE that merges nothing: a token a byte."""
+    """Byte-level BPE without merges: a token is a byte."""
     letters = sorted(ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE({letter: index for index, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)

@@ -18,7 +18,7 @@ from dualtune_edge.toolkit.bundle.manifest import Quantization
 
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
 TOKENS = tuple(range(40, 72))
-EVERY = 16  # of the held-out turns: the `engines` stage of export/demo/make.py compares all
+EVERY = 16  # of the held-out turns: the part `engines` of training/make.py compares all
 
 
 def exported(folder: Path, quantization: Quantization) -> Path:
@@ -70,8 +70,8 @@ def test_both_engines_make_the_same_calls(quantized: Path) -> None:
         Agent.open(quantized, engine="ort", settings=SETTINGS) as one,
         Agent.open(quantized, engine="genai", settings=SETTINGS) as other,
     ):
-        told: list[str] = []
-        assert evaluate.differences(one, other, turns, told.append) == 0, told
+        lines: list[str] = []
+        assert evaluate.differences(one, other, turns, lines.append) == 0, lines
 
 
 def test_no_lever_changes_a_call(quantized: Path) -> None:
@@ -84,5 +84,5 @@ def test_no_lever_changes_a_call(quantized: Path) -> None:
         Agent.open(quantized, settings=SETTINGS) as quick,
         Agent.open(quantized, settings=SETTINGS, levers=NAIVE) as naive,
     ):
-        told: list[str] = []
-        assert evaluate.differences(quick, naive, turns, told.append) == 0, told
+        lines: list[str] = []
+        assert evaluate.differences(quick, naive, turns, lines.append) == 0, lines

@@ -52,7 +52,7 @@ def test_no_heldout_sentence_is_a_training_sentence() -> None:
 def test_no_heldout_word_appears_in_training_texts() -> None:
     heldout = set(words.HELDOUT_NOUNS + words.HELDOUT_VERBS)
     texts = itertools.islice(pretraining.documents(3, pretraining.read_templates(), copying=0.2, echoing=0.2), 300)
-    said = set(re.findall("[a-z]+", " ".join(each.context + each.text for each in texts).lower()))
+    said = set(re.findall("[a-z]+", " ".join(text.context + text.text for text in texts).lower()))
     for _, messages in trajectories.generate(3, "train", 300):
         for message in messages:
             said |= set(re.findall("[a-z]+", message.content.lower()))
@@ -69,8 +69,8 @@ def test_the_committed_set_holds_over_500_calls_of_all_tools_and_turns_without()
     calls: list[str] = []
     plain = 0
     for name in toolsets.NAMES:
-        for each in read_trajectories(HELDOUT, name):
-            answers = [message for message in each.messages if message.role == "assistant"]
+        for trajectory in read_trajectories(HELDOUT, name):
+            answers = [message for message in trajectory.messages if message.role == "assistant"]
             calls += [message.tool_calls[0].function.name for message in answers if message.tool_calls]
             plain += sum(not message.tool_calls for message in answers)
     assert len(calls) >= 500

@@ -51,5 +51,7 @@ def test_every_kind_of_text_is_drawn_and_a_seed_draws_the_same() -> None:
         list(itertools.islice(pretraining.documents(7, templates, copying=0.3, echoing=0.5), 80)) for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
-    routed = [each for each in drawn[0] if any(f'{{"name": "{name}"' in each.text for name in toolsets.NAMES)]
+    routed = [
+        document for document in drawn[0] if any(f'{{"name": "{name}"' in document.text for name in toolsets.NAMES)
+    ]
     assert 0 < len(routed) < 40

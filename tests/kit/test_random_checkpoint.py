@@ -27,7 +27,7 @@ def in_memory(shape: Shape, seed: int) -> dict[str, torch.Tensor]:
 
 
 def read(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: each for file in folder.glob("*.safetensors") for name, each in load_file(file).items()}
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 @pytest.mark.parametrize("shape", [TIED, UNTIED])
@@ -46,12 +46,12 @@ def test_a_shard_holds_at_most_what_was_asked_for_or_one_weight(tmp_path: Path) 
     for file in tmp_path.glob("*.safetensors"):
         weights = load_file(file)
         assert weights.keys() == {name for name, place in places.items() if place == file.name}
-        assert len(weights) == 1 or sum(each.nbytes for each in weights.values()) <= 50_000
+        assert len(weights) == 1 or sum(weight.nbytes for weight in weights.values()) <= 50_000
 
 
 def test_transformers_loads_it(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, UNTIED, seed=5, shard=50_000)
-    model, told = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    model, loading = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     assert model.dtype == torch.bfloat16

@@ -1,1 +1,1 @@
-"""How the kit was made: its texts, its base model, its adapters, and what they reach."""
+"""The making of the kit: its texts, its base model, its adapters, and their evaluation."""

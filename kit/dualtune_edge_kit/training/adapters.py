@@ -1,4 +1,4 @@
-"""The kit's adapters, made by the project's own `finetune`: 2 selections, 25 arguments, 2 joint ones to compare."""
+"""The kit's adapters, made by `finetune`: 2 selections, 25 arguments, 2 joint ones for comparison."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "se
 
 
 def runs() -> list[Run]:
-    """All adapters: a tool without arguments has none."""
+    """All adapters. A tool without arguments has none."""
     made: list[Run] = []
     for name in toolsets.NAMES:
         made.append(Run(name, "selection", None))
@@ -47,7 +47,7 @@ def runs() -> list[Run]:
 
 
 def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: int, say: Callable[[str], None]) -> None:
-    """Train what is wanted and not there yet; ``data`` holds the training conversations and is made if missing."""
+    """Train the wanted adapters that ``out`` lacks, on the conversations in ``data``, which are made if missing."""
     if not data.exists():
         trajectories.write(data, list(trajectories.generate(seed, "train", TRAJECTORIES)))
     with Base.open(base_folder) as base:
@@ -60,6 +60,7 @@ def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: i
 
 def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> FinetuneSettings:
     steps, batch, template = _STEPS[run.objective]
+    keep = {} if run.objective == "arguments" else {NO_TOOL: 0.15}  # half of all turns call no tool
     return FinetuneSettings(
         objective=run.objective,
         base=base,
@@ -74,7 +75,7 @@ def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> Finetun
         dtype="float16",
         learning_rate=4e-3,
         epochs=100,
-        keep={} if run.objective == "arguments" else {NO_TOOL: 0.15},  # half of all turns: they would drown the tools
+        keep=keep,
         max_steps=steps,
         batch_size=batch,
         warm_up_steps=5,

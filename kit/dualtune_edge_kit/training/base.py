@@ -1,4 +1,4 @@
-"""Pretrain the kit's base model: a small Qwen2, from nothing, on two cores, in about an hour and a quarter."""
+"""Pretrain the kit's base model: a small Qwen2, from random weights, on two cores, in about 75 minutes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ from dualtune_edge_kit.training.tokenizer import END_OF_TEXT, END_OF_TURN
 
 CONTEXT: Final = 2048
 _WARM_UP: Final = 50  # steps
-_DECAY: Final = 0.6  # share of the steps, at the end, over which the rate falls to nothing
+_DECAY: Final = 0.6  # share of the steps, at the end, over which the rate falls to zero
 _REPORT: Final = 20  # steps
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training. `copying` is the share of plain copying, `echoing` the part of it that only repeats."""
+    """A part of the training. `copying` is the share of plain copying, `echoing` the share of it that only repeats."""
 
     steps: int
     rows: int  # packed rows in a step
@@ -37,7 +37,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Course:
-    """Phases under one rise, plateau and fall of the learning rate."""
+    """Phases with one warm-up, plateau and decay of the learning rate."""
 
     peak: float  # learning rate of both optimizers
     phases: tuple[Phase, ...]
@@ -52,10 +52,10 @@ COURSES: Final = (
     Course(
         peak=3e-3,
         phases=(
-            # Copying first: it is what everything else stands on.
+            # Copying first: everything else needs it.
             Phase(steps=340, rows=8, row=512, copying=0.5, echoing=0.7),
             Phase(steps=3160, rows=8, row=512, copying=0.125, echoing=0.2),
-            # Then long rows, as a joint prompt has 900 tokens, and at last the weights as int4 will have them.
+            # Then long rows, since a joint prompt has 900 tokens, and last the weights in int4.
             Phase(steps=630, rows=4, row=1024, copying=0.1, echoing=0.2),
             Phase(steps=330, rows=4, row=1024, copying=0.1, echoing=0.2, int4=True),
         ),
@@ -72,7 +72,7 @@ def configuration(tokenizer: Tokenizer) -> Qwen2Config:
         intermediate_size=640,
         num_attention_heads=6,
         num_key_value_heads=3,
-        head_dim=64,  # wide heads tell equal tokens from similar ones: copying needs that
+        head_dim=64,  # wide heads distinguish equal tokens from similar ones, as copying needs
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         tie_word_embeddings=True,
@@ -83,7 +83,7 @@ def configuration(tokenizer: Tokenizer) -> Qwen2Config:
 
 
 def learnt(ids: list[int], end: int, assistant: list[int]) -> list[bool]:
-    """Which tokens are learnt: the assistant's turns and what ends them; ``assistant`` are the tokens that open one."""
+    """For every token, whether it is learnt: assistant's turns and their ends. ``assistant`` is the start of a turn."""
     mask, inside = [False] * len(ids), False
     width = len(assistant)
     for index, token in enumerate(ids):
@@ -96,7 +96,7 @@ def learnt(ids: list[int], end: int, assistant: list[int]) -> list[bool]:
 
 
 def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) -> Iterator[tuple[list[int], list[bool]]]:
-    """Endless packed rows: (tokens, which are learnt). A document that is cut off opens the next row."""
+    """Endless packed rows: (tokens, which are learnt). A document that is cut off starts the next row."""
     (end,) = tokenizer.encode(END_OF_TURN).ids
     assistant = tokenizer.encode("<|im_start|>assistant\n").ids
     ids: list[int] = []
@@ -112,7 +112,7 @@ def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) ->
 
 
 def batches(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A phase's steps: (tokens, learnt), each (rows, row)."""
+    """A phase's steps: (tokens, learnt), both of shape (rows, row)."""
     source = rows(tokenizer, templates, phase, seed)
     for _ in range(phase.steps):
         drawn = [next(source) for _ in range(phase.rows)]
@@ -120,7 +120,7 @@ def batches(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int)
 
 
 class Trainer:
-    """Muon on the layers' matrices, AdamW on the rest; warm-up, a plateau, then a straight way down."""
+    """Muon for the layers' matrices, AdamW for the rest; the rate has a warm-up, a plateau and a linear decay."""
 
     def __init__(self, model: Qwen2ForCausalLM, course: Course, say: Callable[[str], None]) -> None:
         matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
@@ -132,7 +132,7 @@ class Trainer:
         self._total, self._started = 0.0, time.monotonic()
 
     def run(self, stream: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """Train over all of ``stream``."""
+        """Train on all of ``stream``."""
         body: Any = torch.compile(self._model.model)  # mypy: an untyped function
         for ids, mask in stream:
             with torch.autocast("cpu", torch.bfloat16):
@@ -171,7 +171,7 @@ def pretrain(
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Run the courses; the model is saved after each phase."""
+    """Run the courses, and save the model after every phase."""
     for number, course in enumerate(courses, start=1):
         trainer = Trainer(model, course, say)
         for index, phase in enumerate(course.phases, start=1):
@@ -184,7 +184,7 @@ def pretrain(
 
 
 def save(model: Qwen2ForCausalLM, out: Path) -> None:
-    """Weights in float16: they are small, and int4 comes after them."""
+    """Save the weights in float16: the file is small, and int4 needs no more."""
     trained = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
     model.to(torch.float16).save_pretrained(out)
     model.to(torch.float32).load_state_dict(trained)

@@ -1,4 +1,4 @@
-"""Measure the kit on its held-out conversations: every assistant's turn, answered as the device would answer it."""
+"""Measure the kit on its held-out conversations: every assistant's turn is answered as on the device."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 from dualtune_edge_kit.training import specs
 from dualtune_edge_kit.training.specs import Method
 
-TIE: Final = 0.005  # probability: two candidates this near to one half are equals
+TIE: Final = 0.005  # of probability: two candidates as near as this to one half are a tie
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A point of a conversation where the assistant speaks next. `call` is None where it needs no tool."""
+    """A point of a conversation where the assistant is next. `call` is None where no tool is needed."""
 
     toolset: str
     context: tuple[Message, ...]
@@ -29,7 +29,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Score:
-    """Counts. A tool is right where it is the one that was meant, or none where none was."""
+    """Counts. A tool is right if it is the expected one, or none where none is expected."""
 
     turns: int
     toolsets: int  # right toolsets
@@ -52,21 +52,21 @@ class Score:
 def read_turns(path: Path, names: Sequence[str]) -> list[Turn]:
     """All assistant's turns of a file of conversations."""
     return [
-        Turn(name, each.messages[:index], message.tool_calls[0].function if message.tool_calls else None)
+        Turn(name, trajectory.messages[:index], message.tool_calls[0].function if message.tool_calls else None)
         for name in names
-        for each in read_trajectories(path, name)
-        for index, message in enumerate(each.messages)
+        for trajectory in read_trajectories(path, name)
+        for index, message in enumerate(trajectory.messages)
         if message.role == "assistant"
     ]
 
 
-def measure(agent: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) -> Score:
-    """Answer every turn. Where the base picks the wrong toolset, the turn is answered within the right one too."""
+def measure(agent: Agent, turns: Sequence[Turn], say: Callable[[str], None]) -> Score:
+    """Answer every turn. Where the base chooses the wrong toolset, the turn is answered within the right one too."""
     toolsets = tools = whole = end_to_end = 0
     for turn in turns:
-        chosen = _answer(agent, turn, None, tell)
+        chosen = _answer(agent, turn, None, say)
         routed = chosen is not None and chosen.toolset == turn.toolset
-        answer = chosen if routed else _answer(agent, turn, turn.toolset, tell)
+        answer = chosen if routed else _answer(agent, turn, turn.toolset, say)
         named = answer is not None and answer.tool == (turn.call.name if turn.call else None)
         exact = named and turn.call is not None and answer is not None and answer.arguments == turn.call.arguments
         toolsets += routed
@@ -74,42 +74,44 @@ def measure(agent: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) ->
         whole += exact
         end_to_end += exact and routed
         if not (exact if turn.call else named):
-            tell(f"{turn.context[-1].content!r}: wanted {turn.call}, got {answer and (answer.tool, answer.arguments)}")
+            given = answer and (answer.tool, answer.arguments)
+            say(f"{turn.context[-1].content!r}: expected {turn.call}, found {given}")
     calls = sum(turn.call is not None for turn in turns)
     return Score(len(turns), toolsets, tools, calls, whole, end_to_end)
 
 
-def differences(one: Agent, other: Agent, turns: Sequence[Turn], tell: Callable[[str], None]) -> int:
-    """How many turns two agents answer differently: another outcome, tool or argument.
+def differences(one: Agent, other: Agent, turns: Sequence[Turn], say: Callable[[str], None]) -> int:
+    """The number of turns that two agents answer differently, in the outcome, the tool or an argument.
 
-    All are told, but those where a choice was a tie (`TIE`) to both are not counted: the same int4 sums in another
-    order decide it.
+    All are printed. Those where a choice is a tie (`TIE`) to both are not counted: the order of int4 sums decides it.
     """
     count = 0
     for turn in turns:
-        answers = [_answer(agent, turn, None, tell) for agent in (one, other)]
+        answers = [_answer(agent, turn, None, say) for agent in (one, other)]
         calls = [answer and (answer.toolset, answer.tool, answer.arguments) for answer in answers]
         if calls[0] != calls[1]:
             tied = _tied(*answers)
             count += not tied
-            tell(f"{turn.context[-1].content!r}: {calls[0]} and {calls[1]}{', a tie' if tied else ''}")
+            say(f"{turn.context[-1].content!r}: {calls[0]} and {calls[1]}{', a tie' if tied else ''}")
     return count
 
 
 def _tied(one: CallResult | None, other: CallResult | None) -> bool:
-    """Whether the first choice that two answers differ in was one between equals to both."""
+    """Whether the first choice in which two answers differ is a tie in both."""
     if one is None or other is None:
         return False
     if one.toolset != other.toolset:
         return all(
-            each.toolset_probability is not None and each.toolset_probability < 0.5 + TIE for each in (one, other)
+            answer.toolset_probability is not None and answer.toolset_probability < 0.5 + TIE for answer in (one, other)
         )
-    second = [max((each.probability for each in answer.alternatives), default=0.0) for answer in (one, other)]
+    second = [
+        max((alternative.probability for alternative in answer.alternatives), default=0.0) for answer in (one, other)
+    ]
     return one.tool != other.tool and max(one.probability - second[0], other.probability - second[1]) < 2 * TIE
 
 
 def reference(bundle: Path, kit: Path, method: Method) -> Agent:
-    """The bundle's prompts on the checkpoint itself, in PyTorch float32."""
+    """An agent on the bundle's prompts whose model is the checkpoint in PyTorch, in float32."""
     return Agent(open_bundle(bundle), reference_engine(kit, method))
 
 
@@ -120,14 +122,14 @@ def reference_engine(kit: Path, method: Method) -> TorchEngine:
         if toolset.selection:
             adapters[f"selection.{toolset.name}"] = toolset.selection.path
         if isinstance(toolset.arguments, dict):
-            adapters |= {f"arguments.{toolset.name}.{tool}": each.path for tool, each in toolset.arguments.items()}
+            adapters |= {f"arguments.{toolset.name}.{tool}": spec.path for tool, spec in toolset.arguments.items()}
     return TorchEngine(kit / "base", adapters)
 
 
-def _answer(agent: Agent, turn: Turn, toolset: str | None, tell: Callable[[str], None]) -> CallResult | None:
+def _answer(agent: Agent, turn: Turn, toolset: str | None, say: Callable[[str], None]) -> CallResult | None:
     """The agent's answer; None where it refuses, which counts as wrong."""
     try:
         return agent.call(turn.context, toolset=toolset)
     except RequestError as error:
-        tell(f"refused: {error}")
+        say(f"refused: {error}")
         return None

@@ -1,4 +1,4 @@
-"""Made-up tools with made-up requests: what the base model learns tool calling from, none of them a real server's."""
+"""Made-up tools with made-up requests, from which the base model learns tool calling. None is a real server's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Argument: TypeAlias = str | int | bool | list[str] | list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of argument: its JSON type, how its values are made, its names, and words that lead to it unnamed."""
+    """A kind of argument: its JSON type, its maker of values, its names, and the words before an unnamed value."""
 
     schema: str
     make: Callable[[Random, Pool], Argument]
@@ -175,7 +175,7 @@ class Property:
 
 @dataclass(frozen=True)
 class MadeUpTool:
-    """A made-up tool, with what a request needs to ask for it."""
+    """A made-up tool, with the words of a request for it."""
 
     verb: str
     objects: str
@@ -210,8 +210,8 @@ def make_tool(rng: Random, pool: Pool) -> MadeUpTool:
     chosen = tuple(properties.values())
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {each.name: _schema(each) for each in chosen},
-        "required": [each.name for each in chosen if each.required],
+        "properties": {property_.name: _schema(property_) for property_ in chosen},
+        "required": [property_.name for property_ in chosen if property_.required],
     }
     joined = "_".join([verb, *objects.split()])
     if rng.random() < 0.3:
@@ -221,16 +221,16 @@ def make_tool(rng: Random, pool: Pool) -> MadeUpTool:
 
 
 def make_request(rng: Random, pool: Pool, made: MadeUpTool) -> Request:
-    """A sentence that asks for ``made`` with fresh values; optional arguments that it does not mention are left out."""
+    """A sentence that asks for ``made`` with new values; it leaves out some of the optional arguments."""
     arguments: dict[str, Argument] = {}
     pieces: list[str] = []
     seen: set[str] = set()
-    for each in made.properties:
-        if not each.required and rng.random() < 0.5:
+    for property_ in made.properties:
+        if not property_.required and rng.random() < 0.5:
             continue
-        value = each.kind.make(rng, pool)
-        arguments[each.name] = value
-        pieces.append(_piece(rng, each, value, seen))
+        value = property_.kind.make(rng, pool)
+        arguments[property_.name] = value
+        pieces.append(_piece(rng, property_, value, seen))
     rng.shuffle(pieces)
     verb = made.verb if rng.random() < 0.5 else made.verb.capitalize()
     opening = rng.choice(("", "", "", "Please ", "Now ", "Can you ", "I want to ", "Could you "))
@@ -259,18 +259,19 @@ def listed(rng: Random, items: list[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _schema(each: Property) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": "string"}} if each.kind.schema == "array" else {"type": each.kind.schema}
+def _schema(property_: Property) -> dict[str, Any]:
+    kind = property_.kind.schema
+    return {"type": "array", "items": {"type": "string"}} if kind == "array" else {"type": kind}
 
 
 def _idle(rng: Random, pool: Pool) -> str:
-    """What a description goes on to say."""
+    """The end of a description."""
     return f"{rng.choice(('of', 'for', 'with', 'in'))} the {values.noun(rng, pool)} {values.noun(rng, pool)}"
 
 
-def _piece(rng: Random, each: Property, value: Argument, seen: set[str]) -> str:
-    """The words that hand over one argument. It goes unnamed only where its cue and look are the request's first."""
-    spoken = each.name if rng.random() < 0.3 else each.name.replace("_", " ")
+def _piece(rng: Random, property_: Property, value: Argument, seen: set[str]) -> str:
+    """The words of one argument. It goes unnamed only where its cue and look are the request's first."""
+    spoken = property_.name if rng.random() < 0.3 else property_.name.replace("_", " ")
     if isinstance(value, bool):
         return f"{rng.choice(('with', 'and'))} {spoken} {'on' if value else 'off'}"
     if isinstance(value, list):
@@ -282,9 +283,9 @@ def _piece(rng: Random, each: Property, value: Argument, seen: set[str]) -> str:
     elif isinstance(value, int):
         text = str(value)
     else:
-        text = written(rng, value, quoted=each.kind.quoted)
-    look = each.kind.look if each.kind.look != "other" else each.kind.names[0]
-    free = [cue for cue in each.kind.cues if cue not in seen]
+        text = written(rng, value, quoted=property_.kind.quoted)
+    look = property_.kind.look if property_.kind.look != "other" else property_.kind.names[0]
+    free = [cue for cue in property_.kind.cues if cue not in seen]
     if free and look not in seen and rng.random() < 0.5:
         cue = rng.choice(free)
         seen.update((cue, look))

@@ -1,12 +1,13 @@
-"""Remake the kit, stage by stage: `python -m dualtune_edge_kit.training.make STAGE WORK`, three hours on two cores.
+"""Remake the kit, part by part: `python -m dualtune_edge_kit.training.make PART WORK`, three hours on two cores.
 
-Stages, in this order: tokenizer, base, adapters, heldout, table; `engines` compares the two engines, `levers` a call
-with what makes it quick and without. WORK is a folder laid out like `kit/`; adapters that are there already are not
-made again. Training data is not kept: seeds make it anew.
+Parts, in this order: tokenizer, base, adapters, heldout, table. `engines` compares the two engines; `levers` compares
+calls with and without the levers that make them fast. WORK is a folder laid out like this package; adapters that are in
+it are not made again. Training data is not kept: it follows from the seeds.
 
-A remake has the committed kit's size, schedule and data, not its bits: the committed base was trained by two processes
-that shared each step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and it saw fewer
-random values (`values.one`) than the adapters did after it.
+A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained by two
+processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and its
+data had fewer random values (`values.one`) than the adapters' data. The adapters were trained in batches of samples of
+like length, where `finetune` draws batches at random now.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from dualtune_edge_kit.training import tokenizer as bpe
 
 SEED: Final = 0
 _TOKENIZER_TEXTS: Final = 12_000
-_HELDOUT: Final = 470  # conversations; they hold over 500 calls
+_HELDOUT: Final = 470  # conversations, with more than 500 calls
 _HEADER: Final = (
     "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n"
     "|---|---|---|---|---|---|---|\n"
@@ -41,7 +42,7 @@ def make_tokenizer(work: Path) -> None:
     """Train the BPE on pretraining texts."""
     templates = pretraining.read_templates()
     documents = pretraining.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
-    texts = (each.context + each.text for each in itertools.islice(documents, _TOKENIZER_TEXTS))
+    texts = (document.context + document.text for document in itertools.islice(documents, _TOKENIZER_TEXTS))
     bpe.save(bpe.train(texts), work / "base", templates.base.source)
 
 
@@ -68,7 +69,7 @@ def make_heldout(work: Path) -> None:
 
 
 def make_table(work: Path) -> None:
-    """Export base, joint and decoupled, external and merged; measure each, and PyTorch in float32 beside them."""
+    """Measure base, joint and decoupled, external and merged, and PyTorch in float32 for comparison."""
     turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
     rows: list[str] = []
     for method in specs.METHODS:
@@ -99,7 +100,7 @@ def make_table(work: Path) -> None:
 
 
 def compare_engines(work: Path) -> None:
-    """Answer every held-out turn by onnxruntime and by onnxruntime-genai, and tell where they differ."""
+    """Answer every held-out turn by onnxruntime and by onnxruntime-genai, and print the differences."""
     turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
     with tempfile.TemporaryDirectory() as scratch:
         run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
@@ -112,9 +113,9 @@ def compare_engines(work: Path) -> None:
 
 
 def compare_levers(work: Path) -> None:
-    """Answer every held-out turn with every lever on, then with each of them off and with all off."""
+    """Answer every held-out turn with all levers on, with one of them off, and with all off."""
     turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
-    ways = {each.name: replace(Levers(), **{each.name: False}) for each in fields(Levers)} | {"all": NAIVE}
+    ways = {lever.name: replace(Levers(), **{lever.name: False}) for lever in fields(Levers)} | {"all": NAIVE}
     with tempfile.TemporaryDirectory() as scratch:
         run(specs.spec("decoupled", "external", work), Path(scratch) / "bundle")
         with Agent.open(Path(scratch) / "bundle") as one:
@@ -130,10 +131,10 @@ def _say(text: str) -> None:
 
 
 def _quiet(_text: str) -> None:
-    """Wrong answers are counted, not told."""
+    """Print nothing: wrong answers are only counted."""
 
 
-STAGES: Final[dict[str, Callable[[Path], None]]] = {
+PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "tokenizer": make_tokenizer,
     "base": make_base,
     "adapters": make_adapters,
@@ -145,7 +146,7 @@ STAGES: Final[dict[str, Callable[[Path], None]]] = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("work", type=Path)
-    asked = parser.parse_args()
-    STAGES[asked.stage](asked.work)
+    arguments = parser.parse_args()
+    PARTS[arguments.part](arguments.work)

@@ -1,5 +1,5 @@
 # ruff: noqa: S311 - values drawn by seed, not secrets
-"""What the base model is trained on: copying, made-up tool calls, and the routing of requests to toolsets."""
+"""The training texts of the base model: copying, made-up tool calls, and the routing of requests to toolsets."""
 
 import json
 from collections.abc import Iterator
@@ -29,21 +29,21 @@ class Templates:
 
 
 def read_templates() -> Templates:
-    """The kit's templates, as they are stored."""
+    """The kit's templates."""
     folder = FOLDER / "templates"
     return Templates(*(ChatTemplate.read(folder / f"{name}.jinja") for name in ("base", "selection", "arguments")))
 
 
 @dataclass(frozen=True)
 class Document:
-    """A training text. Assistant's turns of ``text`` are learnt; ``context`` comes before it and teaches nothing."""
+    """A training text. Assistant's turns of ``text`` are learnt; ``context`` comes before it and is not."""
 
     text: str
     context: str = ""
 
     @classmethod
     def of_last_turn(cls, text: str) -> "Document":
-        """Only the last turn is learnt: the others answer to another prompt."""
+        """A document of which only the last turn is learnt: the others answer another prompt."""
         context, opening, turn = text.rpartition("<|im_start|>assistant\n")
         return cls(opening + turn, context)
 
@@ -57,7 +57,7 @@ class Turns:
 
 
 def documents(seed: int, templates: Templates, *, copying: float, echoing: float) -> Iterator[Document]:
-    """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` its part that only repeats."""
+    """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` that of mere repetition in it."""
     rng = Random(seed)
     while True:
         if rng.random() < copying:
@@ -73,7 +73,7 @@ def documents(seed: int, templates: Templates, *, copying: float, echoing: float
 
 
 def routing(rng: Random, base: ChatTemplate) -> Document:
-    """A request and the toolset that it belongs to; now and then as a later turn."""
+    """A request and its toolset, sometimes as a later turn."""
     text, chosen, tools = toolsets.routing(rng)
     messages = [user(text), called(FunctionCall(name=chosen))]
     if rng.random() < 0.2:
@@ -83,7 +83,7 @@ def routing(rng: Random, base: ChatTemplate) -> Document:
 
 
 def routing_on(rng: Random, base: ChatTemplate) -> Document:
-    """A conversation with one of the kit's toolsets, up to some turn, and that toolset."""
+    """The start of a conversation with one of the kit's toolsets, and that toolset."""
     name = rng.choice(toolsets.NAMES)
     tool = rng.choice(toolsets.load(name).toolset.tools).name
     messages = trajectories.conversation(rng, name, tool, "train")
@@ -93,14 +93,14 @@ def routing_on(rng: Random, base: ChatTemplate) -> Document:
 
 
 def echo(rng: Random) -> str:
-    """A request that is said again, word for word."""
+    """A request that is repeated word for word."""
     text = " ".join(_value(rng) if rng.random() < 0.3 else words.invented(rng) for _ in range(rng.randint(2, 9)))
     return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}<|im_end|>\n"
 
 
 def recall(rng: Random) -> str:
-    """Names and values in the request, the same as JSON in the answer: nothing but copying."""
-    plain = rng.random() < 0.6  # short values first teach what copying is
+    """Names and values in the request, and the same in JSON in the answer: only copying."""
+    plain = rng.random() < 0.6  # short values teach copying first
     count = rng.randint(2, 8) if plain else rng.randint(2, 6)
     pairs = {
         words.invented(rng) if rng.random() < 0.7 else values.noun(rng, TRAIN): values.phrase(rng, TRAIN)
@@ -141,7 +141,7 @@ def tool_calling(rng: Random, templates: Templates) -> Document:
 
 
 def arguments(rng: Random, template: ChatTemplate) -> Document:
-    """A conversation up to a call, whose tool alone is shown."""
+    """A conversation up to a call; only its tool is shown."""
     turns = conversation(rng, rng.choice((1, 1, 1, 3)))
     cut = max(index for index, message in enumerate(turns.messages) if message.tool_calls)
     messages = turns.messages[: cut + 1]
@@ -152,7 +152,7 @@ def arguments(rng: Random, template: ChatTemplate) -> Document:
 
 
 def conversation(rng: Random, tools: int) -> Turns:
-    """One to four calls: asked one by one, in one breath, or about something in the last result."""
+    """One to four calls: requested one by one, in one sentence, or about something in the last result."""
     made = tuple(madeup.make_tool(rng, TRAIN) for _ in range(tools))
     style = rng.random()
     if style < 0.6:
@@ -161,11 +161,11 @@ def conversation(rng: Random, tools: int) -> Turns:
         messages = _in_one_breath(rng, made)
     else:
         messages = _follow_up(rng, made)
-    return Turns(messages, tuple(each.tool for each in made))
+    return Turns(messages, tuple(tool.tool for tool in made))
 
 
 def _single(rng: Random, made: tuple[MadeUpTool, ...]) -> tuple[Message, ...]:
-    """Requests that have nothing to do with each other."""
+    """Requests that do not depend on one another."""
     messages: list[Message] = []
     for _ in range(rng.choice((1, 2, 3, 4))):
         request = madeup.make_request(rng, TRAIN, rng.choice(made))
@@ -207,7 +207,7 @@ def _follow_up(rng: Random, made: tuple[MadeUpTool, ...]) -> tuple[Message, ...]
 
 
 def _pointing(request: Request, ordinal: str, chosen: str) -> Request:
-    """The request with one of its values said as "the first one", if it has a plain text value."""
+    """The request with one of its values replaced by "the first one" or the like, if it has a plain text value."""
     for name, value in request.call.arguments.items():
         if isinstance(value, str) and request.text.count(value) == 1:
             arguments = {**request.call.arguments, name: chosen}

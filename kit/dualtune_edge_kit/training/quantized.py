@@ -1,4 +1,4 @@
-"""Training through int4: linear weights are seen as onnxruntime will store them; gradients pass all the same."""
+"""Training through int4: the forward pass has linear weights as onnxruntime stores them; gradients pass unchanged."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _BLOCK: Final = 32  # weights that share a scale, along the input
 
 
 class Int4(nn.Module):
-    """Round to symmetric int4 in blocks, as onnxruntime does: the largest weight of a block becomes -8."""
+    """Rounds to symmetric int4 in blocks as onnxruntime does: the largest weight of a block becomes -8."""
 
     def forward(self, weight: Tensor) -> Tensor:  # noqa: D102 - nn.Module's
         return weight + (rounded(weight) - weight).detach()
@@ -26,14 +26,14 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 def see_int4(model: nn.Module) -> None:
-    """From now on the layers' linear weights are seen rounded."""
+    """Round the layers' linear weights in every forward pass."""
     for module in list(model.modules()):
         if isinstance(module, nn.Linear):
             parametrize.register_parametrization(module, "weight", Int4())
 
 
 def see_float(model: nn.Module) -> None:
-    """Undo `see_int4`; the weights keep what they learnt, unrounded."""
+    """Undo `see_int4`; the weights stay unrounded."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)

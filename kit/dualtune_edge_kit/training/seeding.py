@@ -1,26 +1,26 @@
-"""A structured initialisation: the base model is born with an induction circuit, which training then refines.
+"""A structured initialization: the base model starts with an induction circuit, which training refines.
 
-Copying a value needs two heads in a row (Olsson et al. 2022, In-context Learning and Induction Heads): the first tells
-each token which one stood before it, the second looks for the place behind an equal token and copies what stands there.
-A small model finds the pair only after most of the training that two cores can do; begun with it, it learns the rest.
+Copying a value needs two heads in a row (Olsson et al. 2022, In-context Learning and Induction Heads): the first moves
+to a token what came before it, the second attends to the place after an equal token and copies what is there. A small
+model finds this pair only after most of the training that two cores can do. Initialized with it, it learns the rest.
 """
 
 import torch
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-_EMBEDDING = 0.1  # standard deviation: beside it, seeded heads neither drown nor drown others
-_SLOW = 12  # RoPE's pairs from here on turn so little that they carry content over hundreds of tokens
+_EMBEDDING = 0.1  # standard deviation, at which seeded heads and the others have like weight
+_SLOW = 12  # RoPE's pairs from here on rotate so slowly that they carry content over hundreds of tokens
 
 
 def seed_copying(model: Qwen2ForCausalLM, seed: int) -> None:
-    """Set biases and projections of a few heads in the first two layers; all else stays as it was drawn."""
+    """Set biases and projections of a few heads in the first two layers; all other weights stay random."""
     draw = torch.Generator().manual_seed(seed)
     hidden = model.config.hidden_size
     width = model.model.layers[0].self_attn.head_dim
     shared = model.config.num_attention_heads // model.config.num_key_value_heads
     basis = torch.linalg.qr(torch.randn(hidden, hidden, generator=draw)).Q  # (hidden, hidden), orthonormal
-    content, memory = basis[:width], _directions(hidden, width, draw)  # each (width, hidden)
+    content, memory = basis[:width], _directions(hidden, width, draw)  # both (width, hidden)
     with torch.no_grad():
         model.model.embed_tokens.weight.normal_(0, _EMBEDDING, generator=draw)
         first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
@@ -28,7 +28,7 @@ def seed_copying(model: Qwen2ForCausalLM, seed: int) -> None:
             key, query = group * width, group * shared * width
             turns, weights = model.model.rotary_emb.inv_freq, _quick(width // 2)
             first.k_proj.bias[key : key + width // 2] = weights
-            # The key's bias turned back by the distance: RoPE makes their product largest just there.
+            # The key's bias rotated back by the distance: there RoPE makes the product largest.
             first.q_proj.bias[query : query + width // 2] = weights * torch.cos(distance * turns)
             first.q_proj.bias[query + width // 2 : query + width] = -weights * torch.sin(distance * turns)
         first.v_proj.weight[:width] = content
@@ -50,7 +50,7 @@ def _directions(hidden: int, width: int, draw: torch.Generator) -> Tensor:
 
 
 def _quick(half: int) -> Tensor:
-    """The key's bias over RoPE's pairs, (half,): mostly on the quick ones, which tell neighbours apart."""
+    """The key's bias over RoPE's pairs, (half,): mostly on the fast ones, which distinguish neighbours."""
     weights = torch.exp(-torch.arange(half) / 1.5)
     bias: Tensor = 8.0 * (weights / weights.sum()).sqrt()
     return bias

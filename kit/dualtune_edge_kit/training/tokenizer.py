@@ -1,6 +1,6 @@
-"""The kit's own byte-level BPE: a value is cut into the same tokens wherever it stands, so copies copy tokens.
+"""The kit's byte-level BPE: a value has the same tokens at every place, so a copy of it copies tokens.
 
-Words never take the space before them, digits and punctuation marks stand alone, and ChatML's marks are single tokens.
+A word never includes the space before it, digits and punctuation marks are single tokens, and so are ChatML's marks.
 """
 
 import json
@@ -16,7 +16,7 @@ END_OF_TURN: Final = "<|im_end|>"
 SPECIAL: Final = (END_OF_TEXT, "<|im_start|>", END_OF_TURN)
 WORDS: Final = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\p{L}\p{N}]"), behavior="isolated")
 _BYTES: Final = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-MARKS: Final = ("<tool_call>", "</tool_call>")  # single tokens, but text: they are kept when tokens become text again
+MARKS: Final = ("<tool_call>", "</tool_call>")  # single tokens, but not special: decoding keeps them
 
 
 def train(texts: Iterable[str]) -> Tokenizer:
@@ -35,14 +35,14 @@ def train(texts: Iterable[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # The merges that were learnt never leave a word, so cutting at words changes no token any more; and
-    # onnxruntime-genai, which knows few regular expressions, reads the file without one.
+    # The learnt merges never cross words, so splitting at words changes no token any more. Without that regular
+    # expression onnxruntime-genai, which knows few, reads the file.
     tokenizer.pre_tokenizer = _BYTES
     return tokenizer
 
 
 def save(tokenizer: Tokenizer, folder: Path, template: str) -> None:
-    """Write what transformers, tokenizers and onnxruntime-genai read: tokenizer files and the chat template."""
+    """Write the tokenizer's files and the chat template, for transformers, tokenizers and onnxruntime-genai."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {

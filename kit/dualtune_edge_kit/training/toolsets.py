@@ -76,7 +76,7 @@ class Wordings:
 
 
 def servers_file(name: str) -> Path:
-    """The server's own `tools/list`."""
+    """The server's `tools/list`."""
     return FOLDER / "servers" / f"{name}.json"
 
 
@@ -95,7 +95,7 @@ def load(name: str) -> Wordings:
 
 
 def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, str] | None = None) -> Request:
-    """A sentence of ``split`` that asks for ``tool``, with fresh values; ``same`` gives slots values said before."""
+    """A sentence of ``split`` that asks for ``tool``, with new values, or those of ``same``, by slot."""
     wordings = load(name)
     pool = values.TRAIN if split == "train" else values.HELDOUT
     wording = rng.choice(wordings.sentences[tool, split])
@@ -117,7 +117,7 @@ def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, 
 
 
 def routing(rng: Random) -> tuple[str, str, tuple[Tool, ...]]:
-    """(a request, the toolset that it belongs to, the toolsets on offer as pseudo-tools)."""
+    """(a request, its toolset, the toolsets on offer as pseudo-tools)."""
     tools = offered(rng)
     others = [tool.name for tool in tools if tool.name not in NAMES]
     chosen = rng.choice(list(NAMES) * 2 + others)
@@ -130,7 +130,7 @@ def routing(rng: Random) -> tuple[str, str, tuple[Tool, ...]]:
 
 
 def offered(rng: Random) -> tuple[Tool, ...]:
-    """The kit's toolsets as pseudo-tools, among others or alone, in their order or in another."""
+    """The kit's toolsets as pseudo-tools, alone or among others, in their order or shuffled."""
     others = _others()
     descriptions = {name: load(name).toolset.description for name in NAMES}
     descriptions |= {name: others[name][0] for name in rng.sample(sorted(others), rng.choice((0, 0, 1, 2, 3)))}
@@ -142,14 +142,14 @@ def offered(rng: Random) -> tuple[Tool, ...]:
 
 @cache
 def chat(split: Split) -> tuple[str, ...]:
-    """What users say that needs no tool."""
+    """Users' sentences that need no tool."""
     return tuple(tomllib.loads((_WORDINGS / "chat.toml").read_text(encoding="utf-8"))[split])
 
 
 @cache
 def _others() -> dict[str, tuple[str, tuple[str, ...]]]:
     read = tomllib.loads((_WORDINGS / "others.toml").read_text(encoding="utf-8"))
-    return {name: (each["description"], tuple(each["train"])) for name, each in read.items()}
+    return {name: (toolset["description"], tuple(toolset["train"])) for name, toolset in read.items()}
 
 
 def _wordings(lines: list[str]) -> tuple[Wording, ...]:
@@ -158,7 +158,7 @@ def _wordings(lines: list[str]) -> tuple[Wording, ...]:
 
 
 def _value(rng: Random, pool: Pool, kind: str) -> tuple[Any, str]:
-    """(the argument, how the sentence says it)."""
+    """(the argument, its words in the sentence)."""
     if kind == "count":
         count = values.number(rng, pool, rng.choice((20, 60, 200)))
         return count, str(count)
@@ -173,5 +173,5 @@ def _arguments(wordings: Wordings, tool: str, filled: dict[str, Any]) -> dict[st
     """The call's arguments in the schema's order; an edit's two texts become its list of edits."""
     if "old" in filled:
         filled["edits"] = [{"oldText": filled.pop("old"), "newText": filled.pop("new")}]
-    schema = next(each.parameters for each in wordings.toolset.tools if each.name == tool)
+    schema = next(known.parameters for known in wordings.toolset.tools if known.name == tool)
     return {name: filled[name] for name in schema["properties"] if name in filled}

@@ -1,5 +1,5 @@
 # ruff: noqa: S311 - values drawn by seed, not secrets
-"""Conversations with the two real servers: what adapters learn from, and the held-out set that measures them."""
+"""Conversations with the two real servers: the adapters' training data, and the held-out set."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def write(path: Path, trajectories: Sequence[tuple[str, Sequence[Message]]]) -> 
 
 
 def generate(seed: int, split: Split, count: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
-    """``count`` conversations, each tool's turn once in a round."""
+    """``count`` conversations; the tools take turns."""
     rng = Random(f"{split} {seed}")
     plan = [(name, tool.name) for name in toolsets.NAMES for tool in toolsets.load(name).toolset.tools]
     for index in range(count):
@@ -44,7 +44,7 @@ def generate(seed: int, split: Split, count: int) -> Iterator[tuple[str, tuple[M
 
 
 def conversation(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
-    """A conversation; about a third go on over several calls, and some call nothing."""
+    """A conversation. About a third have several calls, and some have none."""
     style = rng.random()
     if style < 0.62:
         return _single(rng, name, tool, split)
@@ -61,7 +61,7 @@ def _single(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, .
 
 
 def _in_one_breath(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
-    """Two calls asked for in one sentence; a git request's second half is about the same repository."""
+    """Two calls requested in one sentence; the second half of a git request is about the same repository."""
     first = toolsets.request(rng, name, tool, split)
     other = rng.choice(toolsets.load(name).toolset.tools).name
     same = {key: value for key, value in first.call.arguments.items() if key == "repo_path"}
@@ -104,7 +104,7 @@ def _follow_up(rng: Random, name: str, split: Split) -> tuple[Message, ...]:
 
 
 def _chat(rng: Random, name: str, tool: str, split: Split) -> tuple[Message, ...]:
-    """Words that need no tool, alone or after a call."""
+    """A sentence that needs no tool, alone or after a call."""
     chat = (user(rng.choice(toolsets.chat(split))), _said(rng, split))
     return chat if rng.random() < 0.5 else (*_single(rng, name, tool, split), *chat)
 

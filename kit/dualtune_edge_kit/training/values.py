@@ -1,5 +1,5 @@
 # ruff: noqa: SIM905 - word lists read better as text
-"""Values that fill a sentence and come back as arguments: paths, branches, hashes, messages, numbers, dates."""
+"""Values for the slots of a sentence, which are its arguments: paths, branches, hashes, messages, numbers, dates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ UNITS: Final = ("days", "weeks", "months", "hours", "years")
 
 @dataclass(frozen=True)
 class Pool:
-    """Where values take their words from; a share of ``invented`` ones leaves nothing to be learnt by heart."""
+    """The words of values. A share of ``invented`` ones keeps the model from learning a list by heart."""
 
     nouns: Sequence[str]
     verbs: Sequence[str]
@@ -23,7 +23,7 @@ class Pool:
     roots: Sequence[str]
     prefixes: Sequence[str]
     invented: float
-    digits: tuple[str, ...]  # the last digits a number may have: keeps training and held-out numbers apart
+    digits: tuple[str, ...]  # the last digits of numbers: training and held-out numbers differ
 
 
 TRAIN: Final = Pool(
@@ -54,7 +54,7 @@ def noun(rng: Random, pool: Pool) -> str:
 
 
 def one(rng: Random, pool: Pool, known: Sequence[str]) -> str:
-    """One of a short list, or in training something alike: a short list would be learnt by heart, not copied."""
+    """One of a short list, or in training something similar: a short list is learnt by heart, not copied."""
     chosen = rng.choice(known)
     if pool.invented and rng.random() < 0.5:
         letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(1, 4)))

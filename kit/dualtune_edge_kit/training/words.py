@@ -1,5 +1,5 @@
 # ruff: noqa: SIM905 - word lists read better as text
-"""Word pools: what training may say, and what only the held-out set says. The two never share a word."""
+"""Word pools: those of the training, and those of the held-out set. They share no word."""
 
 from random import Random
 from typing import Final
@@ -86,7 +86,7 @@ _CODAS: Final = [
 
 
 def invented(rng: Random) -> str:
-    """An invented word: two real ones spliced, syllables (sayable), or now and then plain random letters."""
+    """An invented word: two real ones joined, syllables, or sometimes random letters."""
     style = rng.random()
     if style < 0.15:
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 8)))
