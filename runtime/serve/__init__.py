@@ -1,0 +1,1 @@
+"""The agent as a service: an OpenAI-compatible endpoint on one engine."""

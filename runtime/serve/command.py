@@ -1,0 +1,107 @@
+"""`dualtune-edge serve`: an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+import uvicorn
+
+from dualtune_edge.runtime.agent.approval import Policy, read_policy
+from dualtune_edge.runtime.agent.servers import Servers
+from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.engines.engine import EngineKind
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.runtime.serve.agent_route import AgentRoute
+from dualtune_edge.runtime.serve.app import Service
+from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
+from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.errors import SpecError
+
+KEY: Final = "DUALTUNE_EDGE_API_KEY"
+_STOPPING: Final = 10  # seconds that requests in flight may still take after SIGTERM
+
+
+def serve(
+    bundle: BundleFolder,
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on; beyond loopback an API key is needed.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A name under which clients reach it; several times.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="A web page's origin that may use it; several times.")
+    ] = None,
+    waiting: Annotated[int, typer.Option(min=0, help="The most requests that wait; further ones get 429.")] = 16,
+    deadline: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="The most time for a request.")] = 120.0,
+    mcp: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="MCP servers: /v1/agent and the page do whole tasks with them.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")] = None,
+    log_contents: Annotated[bool, typer.Option("--log-contents", help="Log messages and answers too.")] = False,
+    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+) -> None:
+    """Serve a bundle to OpenAI's clients.
+
+    /v1/chat/completions with tools and streams, /v1/models, /health and /metrics. The model's name is the bundle
+    folder's. With --mcp, /v1/agent does whole tasks, and a page at / shows each step and asks for approval. With
+    DUALTUNE_EDGE_API_KEY set, every request needs that key, and there is no page.
+
+    Example:
+        dualtune-edge serve my-bundle --port 8080
+        dualtune-edge serve my-bundle --mcp mcp.json
+
+    """
+    key = os.environ.get(KEY) or None
+    if host not in LOOPBACK and key is None:
+        raise SpecError(
+            "--host",
+            found=f"{host} without an API key",
+            expected=f"a loopback address, or the environment variable {KEY}",
+            fix=f"Set {KEY}.",
+        )
+    guard = Guard(hosts={*LOOPBACK, host, *(name or ())}, origins=tuple(allow_origin or ()), key=key)
+    rules = read_policy(policy) if policy else Policy()
+    log = CallLog(contents=log_contents)
+    with Agent.open(bundle, engine=engine) as agent, contextlib.ExitStack() as stack:
+        runs = None
+        if mcp:
+            servers = stack.enter_context(Servers.open(mcp))
+            for note in servers.offer(agent.bundle.manifest).notes:
+                console.warn(note)
+            runs = AgentRoute(agent, servers, rules)
+        service = Service(agent, guard, runs, waiting, deadline, log)
+        config = uvicorn.Config(
+            service.application(),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOPPING,
+        )
+        _Server(config, service).run()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Listen, and write the ready line."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for bound in server.sockets:
+                address, port, *_ = bound.getsockname()
+                url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+                self._service.log.write({"event": "ready", "url": url, "model": self._service.model})

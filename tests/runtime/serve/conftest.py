@@ -1,0 +1,130 @@
+"""A real server on a loopback port, before an agent that answers by a script."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from tokenizers import Tokenizer
+
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens
+from dualtune_edge.runtime.serve.app import Service
+from dualtune_edge.runtime.serve.guard import Guard
+from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.toolkit.errors import RequestError
+
+TOKENS = Tokens(prompt=40, reused=30, forced=3, decided=2, drafted=0, accepted=0, forwards=4)
+TIMES = Timings(toolset=0, selection=1, arguments=1, total=2)
+
+
+@dataclass
+class ScriptedAgent:
+    """Calls the first offered tool while the conversation has no result in it, then says what it was told."""
+
+    bundle: Bundle
+    words: tuple[str, ...] = ("It is ", "done.")
+    entered: threading.Event = field(default_factory=threading.Event)
+    leave: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    slow: bool = False
+    seen: list[Mapping[str, Any]] = field(default_factory=list)
+    context_length: int = 512
+
+    def __post_init__(self) -> None:
+        self.leave.set()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.bundle.tokenizer
+
+    def call(
+        self,
+        messages: Sequence[Any],
+        *,
+        offered: Mapping[str, frozenset[str]],
+        required: bool = False,
+        cancel: threading.Event,
+        deadline: float | None,
+    ) -> CallResult:
+        self.seen.append({"offered": offered, "required": required, "deadline": deadline, "messages": messages})
+        self._wait(cancel)
+        toolset, names = next(iter(offered.items()))
+        tool = None if messages[-1]["role"] == "tool" and not required else min(names)
+        return CallResult(
+            toolset=toolset,
+            tool=tool,
+            arguments={"path": "größe"} if tool else None,
+            outcome="call" if tool else "no_tool",
+            probability=0.75,
+            alternatives=(Alternative(tool="summarize", probability=0.25),),
+            timings_ms=TIMES,
+            tokens=TOKENS,
+        )
+
+    def answer(self, messages: Sequence[Any], *, cancel: threading.Event, **settings: Any) -> Iterator[str]:
+        self.seen.append({"messages": messages, **settings})
+        if messages[-1]["content"] == "fail":
+            raise RequestError("prompt", found="9 tokens", expected="at most 8", fix="Shorten it.")
+        for word in self.words:
+            self._wait(cancel)
+            yield word
+
+    def _wait(self, cancel: threading.Event) -> None:
+        self.entered.set()
+        while not self.leave.wait(0.01):
+            if cancel.is_set():
+                self.cancelled.set()
+                raise RequestError("call", found="a cancelled call", expected="one that goes on", fix="Call again.")
+
+
+@dataclass
+class Running:
+    """A server, and what it runs."""
+
+    url: str
+    agent: ScriptedAgent
+    service: Service
+
+
+@pytest.fixture(scope="session")
+def opened(exported: Path) -> Bundle:
+    return open_bundle(exported)
+
+
+@pytest.fixture
+def start(opened: Bundle) -> Iterator[Callable[..., Running]]:
+    """`start(guard=…, waiting=…)` → a server, until the test ends."""
+    servers: list[tuple[uvicorn.Server, threading.Thread, ScriptedAgent]] = []
+
+    def begin(*, guard: Guard | None = None, waiting: int = 16) -> Running:
+        agent = ScriptedAgent(opened)
+        service = Service(agent, guard or Guard(), waiting, 60.0, CallLog(quiet=True))  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            service.application(), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        servers.append((server, thread, agent))
+        _, port = server.servers[0].sockets[0].getsockname()
+        return Running(f"http://127.0.0.1:{port}", agent, service)
+
+    yield begin
+    for server, thread, agent in servers:
+        agent.leave.set()
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def running(start: Callable[..., Running]) -> Running:
+    return start()
