@@ -63,17 +63,17 @@ async def in_thread(work: Callable[[], T], cancel: threading.Event, gone: Callab
         ClientGoneError: the client went away.
 
     """
-    task = asyncio.create_task(asyncio.to_thread(work))
+    task, left = asyncio.create_task(asyncio.to_thread(work)), False
     try:
         while not (await asyncio.wait({task}, timeout=_POLL))[0]:
-            if await gone():
+            if left := left or await gone():
                 cancel.set()
     finally:
         if not task.done():
             cancel.set()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({task})
-    if cancel.is_set():
+    if left:
         task.exception()  # the client's leaving is the reason, whatever the work says
         raise ClientGoneError
     return task.result()

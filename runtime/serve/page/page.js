@@ -106,7 +106,7 @@ class Turn {
       });
       box.append(button);
     }
-    box.querySelector("button").focus();
+    box.focus(); // not a button: a key that was meant for the text must not allow a call
     reveal(box);
   }
 
@@ -114,9 +114,10 @@ class Turn {
     const details = this.step.querySelector(".result");
     details.hidden = false;
     details.classList.toggle("failed", event.error);
-    const lines = event.text.split("\n").length;
+    const count = event.text.split("\n").length;
+    const lines = count === 1 ? "1 line" : `${count} lines`;
     const left = event.shortened ? `, ${event.shortened} characters left out` : "";
-    details.querySelector("summary").textContent = `${event.error ? "Error" : "Result"}: ${lines} lines${left}`;
+    details.querySelector("summary").textContent = `${event.error ? "Error" : "Result"}: ${lines}${left}`;
     details.querySelector("pre").textContent = event.text;
     this.span(`run: ${event.tool}`);
     messages.push({ role: "tool", content: event.text, tool_call_id: messages.at(-1).tool_calls[0].id });

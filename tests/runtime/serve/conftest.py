@@ -13,8 +13,11 @@ import pytest
 import uvicorn
 from tokenizers import Tokenizer
 
+from dualtune_edge.runtime.agent.approval import Policy
+from dualtune_edge.runtime.agent.loop import Toolbox
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens
+from dualtune_edge.runtime.serve.agent_route import AgentRoute
 from dualtune_edge.runtime.serve.app import Service
 from dualtune_edge.runtime.serve.guard import Guard
 from dualtune_edge.runtime.serve.log import CallLog
@@ -56,7 +59,8 @@ class ScriptedAgent:
         self.seen.append({"offered": offered, "required": required, "deadline": deadline, "messages": messages})
         self._wait(cancel)
         toolset, names = next(iter(offered.items()))
-        tool = None if messages[-1]["role"] == "tool" and not required else min(names)
+        last = messages[-1]["role"] if isinstance(messages[-1], dict) else messages[-1].role
+        tool = None if last == "tool" and not required else min(names)
         return CallResult(
             toolset=toolset,
             tool=tool,
@@ -70,7 +74,7 @@ class ScriptedAgent:
 
     def answer(self, messages: Sequence[Any], *, cancel: threading.Event, **settings: Any) -> Iterator[str]:
         self.seen.append({"messages": messages, **settings})
-        if messages[-1]["content"] == "fail":
+        if isinstance(messages[-1], dict) and messages[-1]["content"] == "fail":
             raise RequestError("prompt", found="9 tokens", expected="at most 8", fix="Shorten it.")
         for word in self.words:
             self._wait(cancel)
@@ -103,9 +107,12 @@ def start(opened: Bundle) -> Iterator[Callable[..., Running]]:
     """`start(guard=…, waiting=…)` → a server, until the test ends."""
     servers: list[tuple[uvicorn.Server, threading.Thread, ScriptedAgent]] = []
 
-    def begin(*, guard: Guard | None = None, waiting: int = 16) -> Running:
-        agent = ScriptedAgent(opened)
-        service = Service(agent, guard or Guard(), waiting, 60.0, CallLog(quiet=True))  # type: ignore[arg-type]
+    def begin(
+        *, guard: Guard | None = None, waiting: int = 16, tools: Toolbox | None = None, policy: Policy | None = None
+    ) -> Running:
+        agent: Any = ScriptedAgent(opened)
+        runs = AgentRoute(agent, tools, policy or Policy()) if tools else None
+        service = Service(agent, guard or Guard(), runs, waiting, 60.0, CallLog(quiet=True))
         config = uvicorn.Config(
             service.application(), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
