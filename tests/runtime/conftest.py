@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from dualtune_edge.toolkit.files import sha256_file
 
+MADE_ELSEWHERE = "DUALTUNE_TEST_BUNDLE"  # its folder, on a machine without the build side
 FILES = [
     {
         "name": "read",
@@ -57,13 +59,19 @@ toolsets:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's folder; tests that change it take `bundle`."""
+    if made := os.environ.get(MADE_ELSEWHERE):
+        return Path(made)
+    return export_bundle(tmp_path_factory.mktemp("desk"))
+
+
+def export_bundle(desk: Path) -> Path:
+    """Write base, adapters and tools into `desk`, and export them: the bundle's folder."""
     from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
     from peft import LoraConfig
 
     from dualtune_edge.export import run
     from dualtune_edge.export.plan.spec import read_spec
 
-    desk = tmp_path_factory.mktemp("desk")
     write_checkpoint(desk / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
     config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
     for seed, name in enumerate(("chooser", "writers/read", "writers/sort")):
