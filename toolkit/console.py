@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 from pydantic import BaseModel
 
 from dualtune_edge.toolkit.files import unwritable
 
+_WIDTH: Final = 160  # characters of a line where there is no terminal
+_FOLDED: Final = 12  # characters: a column is not made narrower
+_GAP: Final = "  "
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -24,7 +29,7 @@ def result(value: BaseModel, text: str, *, as_json: bool) -> None:
 
     """
     try:
-        typer.echo(value.model_dump_json() if as_json else text)
+        echo(value.model_dump_json() if as_json else text)
     except BrokenPipeError:  # its reader went away
         raise
     except OSError as error:
@@ -34,22 +39,53 @@ def result(value: BaseModel, text: str, *, as_json: bool) -> None:
 
 def warn(text: str) -> None:
     """Write a warning on stderr; with `--json` too."""
-    typer.echo(f"warning: {text}", err=True)
+    echo(f"{typer.style('warning:', fg='yellow', bold=True)} {text}", err=True)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Write a text; its bold and colours only on a terminal, and not where NO_COLOR or TERM says otherwise."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    typer.echo(text, err=err, color=False if plain else None)
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str]) -> list[str]:
-    """Rows below their columns' names. Texts stand as they are: a tool's name may look like rich's markup."""
+    """Rows below their columns' names, as wide as the terminal; on a narrow one a line for each cell.
+
+    Texts stand as they are: a tool's name may look like rich's markup.
+    """
+    cells = [tuple(row) for row in rows]
+    width = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
+    widest = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if width < sum(min(size, _FOLDED) + len(_GAP) for size in widest):
+        return _records(columns, cells)
+    return _table(columns, cells, left, width)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str], width: int) -> list[str]:
     from rich.console import Console  # noqa: PLC0415 - `call`, which is to be quick, prints no table
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    terminal = sys.stdout.isatty()
+    table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="bold" if terminal else "none")
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()  # `capture` would write to stdout too, if nothing
-    Console(file=text, width=160, no_color=True, highlight=False, markup=False, emoji=False).print(table)
+    console = Console(
+        file=text, width=width, force_terminal=terminal, no_color=True, highlight=False, markup=False, emoji=False
+    )
+    console.print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def _records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    label = max(map(len, columns))
+    lines: list[str] = []
+    for row in rows:
+        cells = ((name, cell) for name, cell in zip(columns, row, strict=True) if cell)
+        lines += ["", *(f"{name:<{label}}{_GAP}{cell}" for name, cell in cells)]
+    return lines[1:]
 
 
 def printable(text: str, keep: str = "") -> str:

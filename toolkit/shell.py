@@ -6,25 +6,31 @@ line stands in the table too, and an `Example:` section ends it. A group of comm
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
 import io
 import json
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import typer
 
-from dualtune_edge.toolkit import extras
+from dualtune_edge.toolkit import console, extras
 from dualtune_edge.toolkit.errors import EdgeError
 
 PROGRAM: Final = "dualtune-edge"
-_INTERRUPTED: Final = 130  # by convention 128 and the number of SIGINT
+_INTERRUPTED: Final = 130  # by convention 128 and the signal's number
+_TERMINATED: Final = 143
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}  # of every command
 
 
 class Row(NamedTuple):
@@ -46,23 +52,70 @@ def run(commands: Commands, argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # a pipe on Windows has the code page's encoding, which lacks letters
     try:
-        application(commands, arguments[:1])(args=arguments, prog_name=PROGRAM)
+        with _signals():
+            application(commands, arguments[:1] or _completed())(args=arguments, prog_name=PROGRAM)
     except EdgeError as error:
-        _tell(error, as_json="--json" in arguments)
+        _print_error(error, as_json="--json" in arguments)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:  # while a command's packages are imported; later it is the shell's
-        raise SystemExit(_INTERRUPTED) from None
     except ModuleNotFoundError as error:
         lacking = extras.missing(error, f"{PROGRAM} {' '.join(arguments[:1])}")
         if lacking is None:
             raise
-        _tell(lacking, as_json="--json" in arguments)
+        _print_error(lacking, as_json="--json" in arguments)
         raise SystemExit(lacking.exit_code) from None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """While it is open, Ctrl-C and SIGTERM end the process in order: with a word, and a code of their own."""
+    before = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    try:
+        yield
+    except _Terminated:
+        console.echo(f"{PROGRAM}: terminated", err=True)
+        raise SystemExit(_TERMINATED) from None
+    except KeyboardInterrupt:  # while a command's packages are imported
+        _interrupted()
+        raise SystemExit(_INTERRUPTED) from None
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # later typer makes this of it
+            _interrupted()
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived. No `except Exception` holds it up; what cleans up does so on the way."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Terminated
+
+
+def _interrupted() -> None:
+    if _in_main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C does not wait for threads that still work
+    console.echo(f"{PROGRAM}: interrupted", err=True)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _completed() -> list[str]:
+    """The command whose flags a shell asks for, as its completion script passes the line."""
+    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return words.split()[1:2]
 
 
 def application(commands: Commands, imported: Sequence[str]) -> typer.Typer:
     """The whole command line, with the functions of the `imported` commands only; the others show their summary."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+    app = typer.Typer(
+        rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, context_settings=_SETTINGS
+    )
     app.callback(help="LoRA adapters in, tool calls out, on a CPU.")(_root)
     for name, row in commands.items():
         if name in imported:
@@ -93,7 +146,7 @@ def help_and_example(function: Callable[..., Any]) -> tuple[str, str | None]:
 
 def group(summary: str, functions: Sequence[Callable[..., Any]]) -> typer.Typer:
     """A command of commands, each named as its function is (without underscores at the end)."""
-    app = typer.Typer(help=summary, rich_markup_mode=None, no_args_is_help=True)
+    app = typer.Typer(help=summary, rich_markup_mode=None, no_args_is_help=True, context_settings=_SETTINGS)
     for function in functions:
         _add(app, function.__name__.rstrip("_"), function)
     return app
@@ -104,7 +157,7 @@ def _add(app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any])
         app.add_typer(command, name=name)
         return
     text, example = help_and_example(command)
-    app.command(name, help=text, epilog=example, no_args_is_help=False)(command)
+    app.command(name, help=text, epilog=example, no_args_is_help=False, context_settings=_SETTINGS)(command)
 
 
 def _version(*, wanted: bool) -> None:
@@ -126,10 +179,11 @@ def _not_imported() -> None:
     raise AssertionError("a command that is called is imported")  # pragma: no cover
 
 
-def _tell(error: EdgeError, *, as_json: bool) -> None:
+def _print_error(error: EdgeError, *, as_json: bool) -> None:
     parts = {"type": type(error).__name__, "where": error.where, "found": error.found}
     parts |= {"expected": error.expected, "fix": error.fix}
     if as_json:
         typer.echo(json.dumps({"error": parts}, ensure_ascii=False))
     else:
-        typer.echo(f"error: {error.where}: found {error.found}; expected {error.expected}.\n{error.fix}", err=True)
+        word = typer.style("error:", fg="red", bold=True)
+        console.echo(f"{word} {error.where}: found {error.found}; expected {error.expected}.\n{error.fix}", err=True)

@@ -84,7 +84,8 @@ def _text(report: DemoReport) -> str:
 def _call_lines(call: Call) -> list[str]:
     result = call.result
     answer = _signature(result.toolset, result.tool, result.arguments)
-    lines = [call.request, f"  {'✓' if call.right else '✗'} {answer}   {result.timings_ms.total:.0f} ms"]
+    mark = typer.style("✓", fg="green") if call.right else typer.style("✗", fg="red")
+    lines = [call.request, f"  {mark} {answer}   {result.timings_ms.total:.0f} ms"]
     if not call.right:
         lines.append(f"    expected {_signature(call.toolset, call.expected.name, call.expected.arguments)}")
     return lines

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dualtune_edge.toolkit.console import result, table_lines
+from dualtune_edge.toolkit.console import result, table_lines, warn
 from dualtune_edge.toolkit.errors import OutputError
 from dualtune_edge.toolkit.tools.toolset import Tool
 
@@ -13,6 +13,50 @@ from dualtune_edge.toolkit.tools.toolset import Tool
 def test_names_that_look_like_markup_stand_as_they_are() -> None:
     rows = [("[/b]", "1"), ("[red]x", "22"), (":cat:", "3")]
     assert table_lines(("name", "n"), rows, left={"name"}) == ["name     n", "[/b]     1", "[red]x  22", ":cat:    3"]
+
+
+ROWS = [("read_text_file", "arguments.filesystem.read_text_file", "6"), ("git_log", "", "12")]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_of_a_table_is_wider_than_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = table_lines(("tool", "answered by", "rank"), ROWS, left={"tool", "answered by"})
+    assert max(map(len, lines)) <= max(width, len("answered by  arguments.filesystem.read_text_file"))
+    text = "".join("".join(lines).split())
+    assert all("".join(cell.split()) in text for row in ROWS for cell in row[:1])
+
+
+def test_a_narrow_terminal_has_a_line_for_each_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    assert table_lines(("tool", "answered by", "rank"), ROWS, left={"tool"}) == [
+        "tool         read_text_file",
+        "answered by  arguments.filesystem.read_text_file",
+        "rank         6",
+        "",
+        "tool         git_log",
+        "rank         12",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bold"), [("TERM", "xterm", True), ("TERM", "dumb", False), ("NO_COLOR", "1", False)]
+)
+def test_bold_is_for_terminals_only(name: str, value: str, monkeypatch: pytest.MonkeyPatch, *, bold: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(sys, "stdout", stream)
+        warn("look")
+        result(Tool(name="read"), "\n".join(table_lines(("name",), [("read",)], left={"name"})), as_json=False)
+        assert ("\x1b[" in stream.getvalue()) is (bold and stream.isatty())
 
 
 class Full(io.StringIO):
