@@ -383,7 +383,8 @@ class Agent:
         grammar = self._grammar(prompt, frame)
         drafter = Drafter.of(messages, frame, grammar.tool) if self._levers.drafts else None
         written = write_arguments(self._engine, pending, grammar, drafter, ride=self._levers.forced)
-        self._reuse.keep(stage, prompt.plan.prefix, tokens)
+        if written.forwards:  # without one the engine lacks the prompt
+            self._reuse.keep(stage, prompt.plan.prefix, tokens)
         count.add(written)
         count.forced += len(frame.tokens)
         count.drafted += written.drafted

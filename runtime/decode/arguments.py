@@ -44,6 +44,8 @@ def write_arguments(
 ) -> Arguments:
     """Append `pending` to what the engine holds, then let the model write the arguments.
 
+    Where the grammar leaves nothing to decide the model is not run, and the engine holds what it held.
+
     Args:
         engine: holds the prompt so far under the right adapter.
         pending: the rest of the prompt and the frame's tokens.

@@ -1,4 +1,5 @@
 import itertools
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -327,3 +328,22 @@ def test_an_answer_that_is_left_does_not_hold_the_agent(real: Agent) -> None:
     next(pieces, None)
     pieces.close()
     assert real.call("hello").toolset
+
+
+def test_a_tool_whose_arguments_leave_no_choice(bundle: Path, reseal: Callable[[], None]) -> None:
+    only = {"type": "object", "properties": {"count": {"const": 3}}, "required": ["count"]}
+    opened = open_bundle(bundle)
+    stage = opened.toolset("git").arguments["log"]
+    (tool,) = opened.plan(stage).tools
+    for name in (stage.prompt, "manifest.json"):
+        text = (bundle / name).read_text(encoding="utf-8")
+        given, wanted = (json.dumps(schema, separators=(",", ":")) for schema in (tool.parameters, only))
+        assert given in text
+        (bundle / name).write_text(text.replace(given, wanted), encoding="utf-8")
+    reseal()
+    again = open_bundle(bundle)
+    agent = Agent(again, Scripted(again.model, again, LOG))
+    for _ in range(2):
+        answer = agent.call(QUESTION)
+        assert (answer.tool, answer.arguments) == ("log", {"count": 3})
+        assert agent.call(QUESTION, offered={"git": ()}).outcome == "no_tool"

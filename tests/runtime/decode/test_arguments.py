@@ -414,3 +414,56 @@ def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypo
             assert result.forwards == result.decided
         outcomes.append(f"{result.value} {result.decided} {result.forced}")
     assert len(set(outcomes)) == 1
+
+
+DEAD = st.sampled_from(
+    [False, {"enum": []}, {"type": "boolean", "enum": ["yes"]}, {"allOf": [{"const": 1}, {"const": 2}]}]
+)
+ONE = st.recursive(
+    st.sampled_from(
+        [
+            ({"const": "soft"}, "soft"),
+            ({"enum": [7]}, 7),
+            ({"enum": ["größe"], "type": "string"}, "größe"),
+            ({"type": "null"}, None),
+            ({"type": "boolean", "enum": [True]}, True),
+            ({"type": "array", "items": False}, []),
+            ({"type": "array", "maxItems": 0}, []),
+            ({"type": "integer", "minimum": 3, "maximum": 3}, 3),
+            ({"type": "string", "maxLength": 0}, ""),
+        ]
+    ),
+    lambda inner: st.dictionaries(st.sampled_from("ab"), inner, max_size=1).map(
+        lambda parts: (
+            {
+                "type": "object",
+                "properties": {name: schema for name, (schema, _) in parts.items()},
+                "required": list(parts),
+                "additionalProperties": False,
+            },
+            {name: value for name, (_, value) in parts.items()},
+        )
+    ),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    only=st.none() | ONE,
+    dead=st.lists(DEAD, max_size=2),
+    frame=st.sampled_from([SPACED, DENSE]),
+    ride=st.booleans(),
+    drafts=st.booleans(),
+)
+def test_arguments_without_a_choice_run_no_model(
+    only: tuple[dict[str, Any], Any] | None, dead: list[Any], frame: Frame, *, ride: bool, drafts: bool
+) -> None:
+    properties = {"x": only[0]} if only else {}
+    properties |= {f"dead{number}": schema for number, schema in enumerate(dead)}
+    of = grammar(properties, frame, required=["x"] if only else [], additionalProperties=False)
+    engine = Wishing()
+    drafter = Drafter.of([user("soft 7")], frame, of.tool) if drafts else None
+    written = write_arguments(engine, [7, 8], of, drafter, ride=ride)  # type: ignore[arg-type]
+    assert written.value == ({"x": only[1]} if only else {})
+    assert (written.decided, written.forwards, engine.tokens) == (0, 0, PROMPT)
