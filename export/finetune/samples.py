@@ -13,7 +13,6 @@ from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
-from dualtune_edge.toolkit.tools.schema_faults import fault
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
@@ -140,7 +139,7 @@ def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: It
 def _check_call(answer: FunctionCall, tools: dict[str, Tool], where: str) -> None:
     if answer.name not in tools:
         raise _unusable(where, f"a call of {answer.name!r}", listing(tools), nearest(answer.name, tools))
-    if refused := fault(answer.arguments, tools[answer.name].parameters):
+    if refused := tools[answer.name].reading.fault(answer.arguments):
         raise _unusable(
             where,
             f"a call of {answer.name!r}: {refused}",

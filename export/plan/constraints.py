@@ -40,12 +40,13 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
                 warnings += [f"{where}: {what}; checked only after the arguments are written" for what in left]
                 dead = impossible_properties(tools[name], stage.plan.frame, tokenizer)
                 warnings += [f"{where}: no value fits {key!r}, which a call never holds" for key in dead]
+                warnings += [f"{where}: {what}; an annotation, which is not checked" for what in tools[name].reading.constraint.ignored]
     return tuple(warnings)
 
 
 def refuse_long_numbers(tool: Tool) -> None:
     """Raise `ToolsError` for a number in `enum` or `const` that would be written rounded, and so refused at calls."""
-    for number in _listed(tool.parameters):
+    for number in _listed(tool.reading.schema):
         digits = len(Decimal(repr(number)).normalize().as_tuple().digits)
         if digits > _DIGITS:
             raise ToolsError(

@@ -35,8 +35,9 @@ def request(tool: Tool, variant: int) -> str:
     """One sentence that asks for the tool; another variant has other words and values."""
     random = Random(f"{tool.name}/{variant}")  # noqa: S311 - no secret; a text as a seed is the same everywhere
     what = (tool.description.split("\n")[0].partition(". ")[0] or tool.name.replace("_", " "))[:_CHARS].rstrip(".")
-    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
-    required = [name for name in properties if name in tool.parameters.get("required", ())]
+    schema = tool.reading.schema
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    required = [name for name in properties if name in schema.get("required", ())]
     names = list(properties) if variant % 2 or not required else required
     values = ", ".join(f"{name} {_text(_value(properties[name], name, random, 0))}" for name in names)
     return _WORDINGS[variant % len(_WORDINGS)].format(what=what, values=values) if values else what

@@ -11,7 +11,6 @@ from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
-from dualtune_edge.toolkit.tools.schema_faults import fault
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
@@ -71,11 +70,11 @@ def made_requests(manifest: Manifest, count: int) -> list[Request]:
 
 def fitting(tool: Tool, number: int) -> dict[str, Any] | None:
     """Arguments that the tool's schema takes, others for another `number`; None where simple values do not fit."""
-    required = tool.parameters.get("required", [])
-    properties = tool.parameters.get("properties", {})
+    schema = tool.reading.schema
+    required, properties = schema.get("required", []), schema.get("properties", {})
     for names in (list(properties), [name for name in properties if name in required]):
         arguments = {name: _value(name, properties[name], number) for name in names}
-        if fault(arguments, tool.parameters) is None:
+        if tool.reading.fault(arguments) is None:
             return arguments
     return None
 

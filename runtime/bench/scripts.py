@@ -12,7 +12,6 @@ from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
-from dualtune_edge.toolkit.prompts.ordering import in_schema_order
 from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan, common_prefix
 
 StageName = Literal["toolset", "selection", "arguments"]
@@ -92,10 +91,8 @@ class ScriptWriter:
     def _arguments(self, prompt: _Prompt, request: Request, gold: FunctionCall) -> tuple[tuple[int, ...], str]:
         """The call in tokens and text, to where the constraint is satisfied: the end of turn is not decoded."""
         frame = prompt.plan.frame
-        tool = next(tool for tool in prompt.plan.tools if tool.name == gold.name)
-        arguments = in_schema_order(gold.arguments, tool.parameters)
-        complete = prompt.prompter.complete(request.messages, call(gold.name, arguments))
-        written = prompt.prompter.wrapping().head + (frame.dumps(arguments) + frame.tail if frame else "")
+        complete = prompt.prompter.complete(request.messages, call(gold.name, gold.arguments))
+        written = prompt.prompter.wrapping().head + (frame.dumps(gold.arguments) + frame.tail if frame else "")
         if frame is None or not complete.text.startswith(written):
             raise DataError(
                 request.where, found=f"the call {complete.text!r}", expected=repr(written), fix="Export it anew."

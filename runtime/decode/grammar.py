@@ -18,7 +18,6 @@ from dualtune_edge.runtime.decode.object_rules import ObjectRules
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame
-from dualtune_edge.toolkit.tools.schema_faults import fault
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason
@@ -72,7 +71,7 @@ class Grammar:
             raise self._refusal(str(error)) from None
         if not isinstance(value, dict):
             raise self._refusal(f"{type(value).__name__} {written[:80]!r}")
-        if refused := fault(value, self.tool.parameters):
+        if refused := self.tool.reading.fault(value):
             raise self._refusal(refused)
         return value
 
@@ -117,14 +116,14 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
 
     """
-    style, unenforced = _Style(tool, frame, lenient=False), list[str]()
+    style, unenforced = _Style(tool, frame, lenient=False), tool.reading.constraint.left
     failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
     if failed:
         style = _Style(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
         failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
-        unenforced = messages
+        unenforced = (*unenforced, *map(_reason, messages))
     if not failed:
-        grammar = Grammar(tool, frame, tokenizer, style.source(), tuple(map(_reason, unenforced)))
+        grammar = Grammar(tool, frame, tokenizer, style.source(), unenforced)
         matcher = grammar.matcher()
         matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
         if not matcher.is_error():
@@ -159,14 +158,18 @@ class _Style:
     def source(self, rules: str = "") -> str:
         """A grammar for llguidance: the frame around `rules`; by default around its own rule for the whole schema."""
         if not rules:
-            rules = f"arguments: %json {json.dumps({**self.tool.parameters, 'x-guidance': self._guidance})}\n"
+            rules = f"arguments: %json {json.dumps({**self._schema, 'x-guidance': self._guidance})}\n"
         pending, tail = json.dumps(self.frame.pending), json.dumps(self.frame.tail)
         source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\n{rules}")
         return source
 
     def rules(self, possible: Callable[[str], bool] | None = None) -> ObjectRules:
         """Rules in which properties come in any order."""
-        return ObjectRules(self.tool.parameters, self.frame, self._guidance, possible)
+        return ObjectRules(self._schema, self.frame, self._guidance, possible)
+
+    @property
+    def _schema(self) -> dict[str, Any]:
+        return self.tool.reading.constraint.schema
 
     @property
     def _guidance(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ The template alone defines the format: every text here is a difference between t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, TypeVar
@@ -18,8 +18,7 @@ from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
-from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
-from dualtune_edge.toolkit.prompts.ordering import in_schema_order
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Item = TypeVar("Item")
@@ -115,10 +114,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Prompter:
-    """One template with its tokenizer, tools and (for arguments) the chosen tool.
-
-    Arguments in the messages are put into the order of their tool's schema first.
-    """
+    """One template with its tokenizer, tools and (for arguments) the chosen tool."""
 
     template: ChatTemplate
     tokenizer: Tokenizer
@@ -127,8 +123,7 @@ class Prompter:
 
     def text(self, messages: Sequence[Message], *, generate: bool) -> str:
         """Render; with `generate`, up to where the assistant's next words begin."""
-        ordered = [self._in_order(message) if message.tool_calls else message for message in messages]
-        return self.template.render(ordered, self.tools, tool=self.tool, generate=generate)
+        return self.template.render(messages, self.tools, tool=self.tool, generate=generate)
 
     def encode(self, text: str) -> Encoding:
         """Tokens of a rendered text. The template has written the special tokens, so none are added."""
@@ -144,8 +139,7 @@ class Prompter:
         """
         if self.control_token_in([message.model_dump() for message in messages]) is None:
             return tuple(self.encode(self.text(messages, generate=True)).ids)
-        ordered = [self._in_order(message) for message in messages]
-        marked, mark = self._controls.marked(ordered)
+        marked, mark = self._controls.marked(messages)
         text = self.template.render(marked, self.tools, tool=self.tool, generate=True)
         return tuple(self._controls.encode(text, mark))
 
@@ -216,12 +210,12 @@ class Prompter:
         written = [self.completion_text(_CONTEXT, answer)[1] for answer in probes]
         arguments = [answer.tool_calls[0].function.arguments for answer in probes]
         for style in _STYLES:
-            cuts = {_cut(text, style.dumps(each)) for text, each in zip(written, arguments, strict=True)}
-            if len(cuts) == 1 and (cut := cuts.pop()) is not None:
-                return Wrapping(*cut, style)
+            for head, tail in _cuts(written[0], style.dumps(arguments[0])):
+                if written == [head + style.dumps(probe) + tail for probe in arguments]:
+                    return Wrapping(head, tail, style)
         raise TemplateError(
             self.template.where,
-            found=f"arguments of {self.tool!r} rendered as {written[1]!r}",
+            found=f"arguments of {self.tool!r} rendered as {written[0]!r}",
             expected="the arguments once, as one JSON object (Jinja's tojson)",
             fix="Write them with `tool_call.function.arguments | tojson`.",
         )
@@ -266,21 +260,11 @@ class Prompter:
         """Calls of the tool with arguments that begin in ways which merge differently with the text before them."""
         if self.tool is None:
             raise ValueError("a frame needs the tool whose arguments it surrounds")
-        names = {name[:1]: name for name in (*self._schemas[self.tool].get("properties", {}), "a")}
-        probes: list[dict[str, Any]] = [{}, {"é": [1, {"b": "ü"}], "c": 2.5}, *({name: "x"} for name in names.values())]
+        schemas = (tool.parameters for tool in self.tools if tool.name == self.tool)
+        declared = next(schemas, {}).get("properties", {})
+        names = {name[:1]: name for name in (*declared, "a")}
+        probes: list[dict[str, Any]] = [{"é": [1, {"b": "ü"}], "c": 2.5}, {}, *({name: "x"} for name in names.values())]
         return [call(self.tool, probe) for probe in probes]
-
-    @cached_property
-    def _schemas(self) -> dict[str, dict[str, Any]]:
-        return {tool.name: tool.parameters for tool in self.tools}
-
-    def _in_order(self, message: Message) -> Message:
-        calls = [each.model_copy(update={"function": self._ordered(each.function)}) for each in message.tool_calls]
-        return message.model_copy(update={"tool_calls": tuple(calls)})
-
-    def _ordered(self, function: FunctionCall) -> FunctionCall:
-        arguments = in_schema_order(function.arguments, self._schemas.get(function.name, {}))
-        return FunctionCall(name=function.name, arguments=arguments)
 
     def _no_border(self) -> TemplateError:
         return TemplateError(
@@ -312,9 +296,9 @@ def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _cut(text: str, arguments: str) -> tuple[str, str] | None:
-    """(before, behind) the arguments in the text, if they stand in it exactly once."""
-    if text.count(arguments) != 1:
-        return None
-    head, _, tail = text.partition(arguments)
-    return head, tail
+def _cuts(text: str, arguments: str) -> Iterator[tuple[str, str]]:
+    """(before, behind) the arguments, at each place of the text where they could stand."""
+    at = text.find(arguments)
+    while at >= 0:
+        yield text[:at], text[at + len(arguments) :]
+        at = text.find(arguments, at + 1)

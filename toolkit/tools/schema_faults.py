@@ -14,13 +14,13 @@ from referencing.exceptions import Unresolvable
 from dualtune_edge.toolkit.patterns import PatternError
 from dualtune_edge.toolkit.tools.schema_keywords import PATTERN_KEYWORDS
 
-_MESSAGE: Final = 200  # characters of a fault that are told
+_MESSAGE: Final = 200  # characters of a fault in a message
+_NO_FORMATS: Final = jsonschema.FormatChecker(())  # patterns are compiled elsewhere, and not by `re`
 
 
 def fault(value: object, schema: dict[str, Any]) -> str | None:
-    """Why the schema refuses the value; None if it does not."""
-    validator_class = _exact(jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator))
-    validator = validator_class(schema, registry=Registry())  # an empty registry: nothing is fetched
+    """Why the schema refuses the value; None if it does not. The draft is the one that `$schema` names."""
+    validator = _exact(validator_class(schema))(schema, registry=Registry())  # an empty registry: nothing is fetched
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Unresolvable as unresolvable:
@@ -33,6 +33,26 @@ def fault(value: object, schema: dict[str, Any]) -> str | None:
         return None
     message = error.message if len(error.message) <= _MESSAGE else f"{error.message[:_MESSAGE]}…"  # it holds the value
     return f"{message} (at {error.json_path})"
+
+
+def schema_fault(schema: dict[str, Any]) -> str | None:
+    """Why the schema is none in its own draft; None if it is one. Patterns are read elsewhere."""
+    try:
+        validator_class(schema).check_schema(schema, format_checker=_NO_FORMATS)
+    except jsonschema.SchemaError as error:
+        return f"{error.message[:_MESSAGE]} (at {'/'.join(map(str, error.absolute_path)) or 'the schema'})"
+    return None
+
+
+def is_known(schema: dict[str, Any]) -> bool:
+    """Whether there is a validator of the draft that `$schema` names, by the very name."""
+    absent = jsonschema.Draft3Validator  # which is used for nothing here
+    return jsonschema.validators.validator_for(schema, default=absent) is not absent
+
+
+def validator_class(schema: dict[str, Any]) -> Any:
+    """That of the draft that `$schema` names; without one, or with an unknown one, the newest."""
+    return jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
 
 
 @cache

@@ -1,108 +1,85 @@
-"""A tool's argument schema, made ready for a constraint: checked, bounded, and closed to undeclared properties.
-
-JSON Schema leaves objects open: `{"properties": {"path": …}}` admits any other key. A model that writes a call must not
-invent one, so an object that declares properties, and does not say otherwise itself, is closed here.
-"""
+"""A tool's argument schema, read: checked, bounded, and with the constraint by which arguments are written."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-import jsonschema
-
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.tools.constraint import Constraint, constrain, translate
+from dualtune_edge.toolkit.tools.dialects import Dialect
+from dualtune_edge.toolkit.tools.parts import SchemaReadError
 from dualtune_edge.toolkit.tools.schema_bounds import check_bounds
-
-# BFCL writes Python's names for types: berkeley-function-call-leaderboard/bfcl_eval/constants/type_mappings.py
-_BFCL_TYPES: Final = {"dict": "object", "float": "number", "tuple": "array", "any": None}
-_ONE: Final = ("items", "contains", "additionalProperties", "not", "if", "then", "else", "propertyNames")
-_MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_COMPOSING: Final = ("allOf", "anyOf", "oneOf", "if", "then", "else", "$ref", "dependentSchemas", "patternProperties")
-_NO_FORMATS: Final = jsonschema.FormatChecker(())  # patterns are compiled already, and not by `re`
-_OPENNESS: Final = ("additionalProperties", "unevaluatedProperties")
+from dualtune_edge.toolkit.tools.schema_faults import fault, is_known, schema_fault
 
 
-def normalise(schema: object, where: str, *, bfcl: bool = False) -> dict[str, Any]:
-    """The schema with its objects closed; with `bfcl`, Python's type names as JSON Schema's.
+@dataclass(frozen=True)
+class Reading:
+    """What a tool's schema says. `schema` judges values: as it was given, or else translated to JSON Schema 2020-12."""
+
+    schema: dict[str, Any]
+    constraint: Constraint
+
+    def fault(self, arguments: object) -> str | None:
+        """Why a call cannot have these arguments: the schema refuses them, or they hold what it does not declare."""
+        return fault(arguments, self.schema) or fault(arguments, self.constraint.schema)
+
+
+def read_schema(schema: object, where: str) -> Reading:
+    """Read a tool's schema.
 
     Args:
         schema: what the tool list says.
         where: the name that errors give it.
-        bfcl: whether the list is BFCL's.
 
     Raises:
-        ToolsError: not a JSON Schema of an object, too large, or a reference to another document.
+        ToolsError: not a JSON Schema of an object, too large, or a reference to another document or to nowhere.
 
     """
     if not isinstance(schema, dict):
-        raise _refuse(where, f"a schema that is {type(schema).__name__}", "a JSON object", "Mend the tool list.")
+        raise _refuse(where, f"a schema that is {type(schema).__name__}", "a JSON object", "Correct the tool list.")
     check_bounds(schema, where)
-    result: dict[str, Any] = _walk(schema, where, bfcl=bfcl, composed=False)
-    result.setdefault("type", "object")
-    if result["type"] != "object":
-        raise _refuse(where, f"arguments of type {result['type']!r}", "type 'object'", "Arguments are named values.")
-    result.setdefault("properties", {})
-    if not result["properties"] and not any(key in result for key in (*_COMPOSING, *_OPENNESS)):
-        result["additionalProperties"] = False
-    dialect: Any = jsonschema.validators.validator_for(result, jsonschema.Draft202012Validator)
     try:
-        dialect.check_schema(result, format_checker=_NO_FORMATS)
-    except jsonschema.SchemaError as error:
-        path = "/".join(map(str, error.absolute_path)) or "the schema"
-        raise _refuse(where, f"{error.message} (at {path})", "a valid JSON Schema", "Mend the tool list.") from None
-    return result
+        return _reading(json.dumps(schema))
+    except SchemaReadError as error:
+        fix = "Correct the tool list; docs/limits.md says what is read."
+        raise _refuse(where, str(error), "a JSON Schema of the arguments", fix) from None
+    except RecursionError:
+        found = "references through too many schemas"
+        raise _refuse(where, found, "a smaller schema", "Write the definitions out.") from None
 
 
-def _walk(schema: Any, where: str, *, bfcl: bool, composed: bool) -> Any:
-    """A copy with types mapped and objects closed.
-
-    `composed`: another schema applies to the same value, so closing this one would forbid the other's properties.
-    """
-    if not isinstance(schema, dict):
-        return schema  # true and false are schemas
-    result = dict(schema)
-    _refuse_remote(result, where)
-    if bfcl:
-        _map_type(result)
-    inner = composed or "properties" in result
-    for key in _ONE:
-        if key in result:
-            beside = key in ("not", "if", "then", "else")
-            result[key] = _walk(result[key], where, bfcl=bfcl, composed=inner if beside else False)
-    for key in _MANY:
-        if isinstance(result.get(key), list):
-            beside = key == "allOf" or (key != "prefixItems" and inner)
-            result[key] = [_walk(each, where, bfcl=bfcl, composed=beside) for each in result[key]]
-    for key in _NAMED:
-        if isinstance(result.get(key), dict):
-            # What a definition is composed with is known only where it is referred to: it is left as it is.
-            beside = key in ("$defs", "definitions", "dependentSchemas")
-            result[key] = {name: _walk(each, where, bfcl=bfcl, composed=beside) for name, each in result[key].items()}
-    if result.get("properties") and not composed and not any(key in result for key in (*_COMPOSING, *_OPENNESS)):
-        result["additionalProperties"] = False
-    return result
+@lru_cache(maxsize=limits.TOOLS)
+def _reading(text: str) -> Reading:
+    """Of the schema's JSON: a tool list is read once, and its tools are asked often."""
+    schema: dict[str, Any] = json.loads(text)
+    dialect = Dialect.of(schema)
+    _refuse_drafts(schema)
+    _refuse_types(dialect.read(schema))
+    known = is_known(schema) if dialect.draft else not dialect.bfcl
+    refused = schema_fault(schema)
+    judge = schema
+    if refused or not known:
+        judge = translate(schema)
+        if still := schema_fault(judge):
+            raise SchemaReadError(refused or still)
+    return Reading(judge, constrain(schema))
 
 
-def _map_type(schema: dict[str, Any]) -> None:
-    name = schema.get("type")
-    if isinstance(name, str) and name in _BFCL_TYPES:
-        mapped = _BFCL_TYPES[name]
-        if mapped is None:
-            del schema["type"]
-        else:
-            schema["type"] = mapped
+def _refuse_types(words: dict[str, Any]) -> None:
+    types = words.get("type", "object")
+    if types != "object" and not (isinstance(types, list) and "object" in types):
+        raise SchemaReadError(f"arguments of type {types!r}")
 
 
-def _refuse_remote(schema: dict[str, Any], where: str) -> None:
+def _refuse_drafts(schema: dict[str, Any]) -> None:
     if not isinstance(schema.get("$schema", ""), str):
-        raise _refuse(where, f"$schema {schema['$schema']!r}", "a dialect's URI", "Leave it out.")
-    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
-        reference = schema.get(key, "#")
-        if not (isinstance(reference, str) and reference.startswith("#")):
-            raise _refuse(
-                where, f"{key} {reference!r}", "a reference within the schema (#/…)", "Write the definition out."
-            )
+        raise SchemaReadError(f"$schema {schema['$schema']!r}")
+    if "json-schema.org/draft-03/" in schema.get("$schema", ""):
+        raise SchemaReadError("a schema of draft 3, which is read no more")
 
 
 def _refuse(where: str, found: str, expected: str, fix: str) -> ToolsError:

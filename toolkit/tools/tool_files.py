@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.tools.schemas import normalise
+from dualtune_edge.toolkit.tools.schemas import read_schema
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Shape = Literal["MCP", "OpenAI", "BFCL"]
@@ -98,8 +98,17 @@ def _tool(item: Any, where: str) -> Tool:
     schema = function.get(key)
     if schema is None:
         _refuse_other_keys(function.keys() - {key}, f"{where} ({name})")
-    parameters = normalise({} if schema is None else schema, f"{where} ({name})", bfcl=shape == "BFCL")
-    return Tool(name=name, description=description, parameters=parameters)
+    if schema is None:
+        return Tool(name=name, description=description)
+    if shape != "BFCL" and isinstance(schema, dict) and schema.get("type") == "dict":
+        raise ToolsError(
+            f"{where} ({name})",
+            found=f"arguments of type 'dict', as BFCL writes them, under `{key}`",
+            expected="type 'object'",
+            fix="Correct the tool list, or write it as BFCL has it.",
+        )
+    read_schema(schema, f"{where} ({name})")
+    return Tool(name=name, description=description, parameters=schema)
 
 
 def _refuse_other_keys(keys: set[str], where: str) -> None:

@@ -1,31 +1,54 @@
-"""Tools and toolsets: read MCP `tools/list`, OpenAI `tools` and BFCL functions into one form."""
+"""Tools and toolsets: MCP `tools/list`, OpenAI `tools`, Anthropic's and BFCL's functions in one form."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.tools.schemas import Reading, read_schema
 
 
 class Tool(Frozen):
-    """One tool: its name, what it does, and the JSON Schema of its arguments (always an object's)."""
+    """One tool: its name, what it does, and the JSON Schema of its arguments, as the tool list has it.
+
+    `function` is the whole OpenAI function where it has other keys than these three; it is what prompts show.
+    """
 
     name: str = Field(min_length=1, max_length=limits.NAME_CHARS)
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    function: dict[str, Any] | None = None  # None is left out of JSON
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in dump(self).items() if value is not None}
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Its schema, read.
+
+        Raises:
+            ToolsError: the schema cannot be used; one from a tool list can.
+
+        """
+        return read_schema(self.parameters, f"schema of {self.name!r}")
 
     @property
     def takes_arguments(self) -> bool:
         """Whether a call of this tool can hold any argument."""
-        return bool(self.parameters.get("properties")) or self.parameters.get("additionalProperties") is not False
+        if self.parameters.get("properties"):
+            return True
+        schema = self.reading.constraint.schema
+        return bool(schema["properties"]) or schema.get("additionalProperties") is not False
 
     def for_template(self) -> dict[str, Any]:
         """The OpenAI form, which Hugging Face chat templates read."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": function}
+        return {"type": "function", "function": self.function or function}
 
 
 class Toolset(Frozen):

@@ -33,12 +33,12 @@ def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_too
 
 def test_arguments_learn_the_calls_of_their_tool_only(base: Base, settings: Any) -> None:
     made = samples(settings(objective="arguments", tool="read"), base)
-    assert learnt(made, base) == ['{"path": "/docs/ä", "head": 3}', '{"path": "c"}']
+    assert learnt(made, base) == ['{"head": 3, "path": "/docs/ä"}', '{"path": "c"}']
 
 
 def test_joint_learns_whole_calls(base: Base, settings: Any) -> None:
     found = learnt(samples(settings(objective="joint"), base), base)
-    assert found[0] == '{"name": "read", "parameters": {"path": "/docs/ä", "head": 3}}<|im_end|>'
+    assert found[0] == '{"name": "read", "parameters": {"head": 3, "path": "/docs/ä"}}<|im_end|>'
     assert found[1] == '{"name": "summarize", "parameters": {}}<|im_end|>'
 
 

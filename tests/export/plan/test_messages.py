@@ -56,5 +56,6 @@ schemas = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), schemas, max_size=4), st.integers(0, 7))
 def test_every_schema_gives_a_text(properties: dict[str, object], variant: int) -> None:
-    tool = Tool(name="any", parameters={"type": "object", "properties": properties})
+    definitions = {"x": {"type": "integer"}}
+    tool = Tool(name="any", parameters={"type": "object", "properties": properties, "$defs": definitions})
     assert request(tool, variant)

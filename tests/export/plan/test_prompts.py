@@ -10,6 +10,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.inputs import Inputs
@@ -44,8 +45,7 @@ def byte_tokenizer() -> Tokenizer:
 CHECKPOINT = Checkpoint(
     folder=Path("base"),
     name="base",
-    architecture="Qwen2ForCausalLM",
-    model_type="qwen2",
+    architecture=ARCHITECTURES["Qwen2ForCausalLM"],
     task="text-generation",
     model_class="Qwen2ForCausalLM",
     context_length=4096,

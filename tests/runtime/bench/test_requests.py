@@ -82,7 +82,10 @@ def test_fewer_requests_than_tools_are_spread_over_them(manifest: Manifest) -> N
         ({"properties": {"a": {"type": "array", "items": {"const": "x"}}}}, {"a": ["x"]}),
         ({"properties": {"a": {"pattern": "^0+$"}, "b": {"type": "boolean"}}, "required": ["b"]}, {"b": False}),
         ({"properties": {"a": {"pattern": "^0+$"}}, "required": ["a"]}, None),
-        ({"properties": {"a": True, "b": {"$ref": "#/nowhere"}}, "required": ["a"]}, {"a": "a-3"}),
+        (
+            {"properties": {"a": True, "b": {"$ref": "#/$defs/b"}}, "required": ["a"], "$defs": {"b": False}},
+            {"a": "a-3"},
+        ),
     ],
 )
 def test_values_fit_or_are_left_out(schema: dict[str, Any], arguments: dict[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,35 @@ def test_the_frame_and_the_arguments_make_the_whole_call(
         return
     completion = under_test.complete(messages, answer)
     assert completion.tokens[: len(frame.tokens)] == frame.tokens
-    ordered = under_test._ordered(answer.tool_calls[0].function).arguments
-    assert completion.text == wrapping.head + frame.dumps(ordered) + wrapping.tail
+    assert completion.text == wrapping.head + frame.dumps(given_arguments) + wrapping.tail
     spelled = under_test.tokenizer.decode(list(frame.tokens), skip_special_tokens=False)
     assert spelled + frame.pending == wrapping.head
     assert wrapping.tail.startswith(frame.tail)
     assert "<|im_end|>" not in frame.tail
 
 
-def test_past_and_present_arguments_are_in_the_schemas_order() -> None:
-    text = prompter("arguments", "cutting").text([user("a"), call("read", {"head": 1, "path": "p"})], generate=False)
-    assert '{"path": "p", "head": 1}' in text
+@given(st.permutations(["head", "path", "/x", "äh"]))
+def test_past_arguments_stand_as_they_were_written(names: list[str]) -> None:
+    written = {name: {"b": 1, "a": [name]} for name in names}
+    text = prompter("arguments", "cutting").text([user("a"), call("read", written), user("b")], generate=True)
+    assert json.dumps(written, ensure_ascii=False) in text
+
+
+NAMES = ("a", "b", "c", "é", "x", "{", "}", "{}", '"', '{"c": 2.5}', "name", "arguments", "parameters", "read", "[1]")
+
+
+@pytest.mark.parametrize("source", ["arguments", "compact"])
+def test_no_name_of_a_tool_or_property_is_taken_for_a_probe(source: str) -> None:
+    template = ChatTemplate(SOURCES[source], where=source)
+    for name in NAMES:
+        for properties in ({name: {}}, {key: {} for key in NAMES}):
+            named = Tool(name=name, parameters={"type": "object", "properties": properties})
+            under_test = Prompter(template, tokenizer("merging"), (named, *TOOLS), name)
+            frame, wrapping = under_test.frame(), under_test.wrapping()
+            spelled = under_test.tokenizer.decode(list(frame.tokens), skip_special_tokens=False)
+            assert spelled + frame.pending == wrapping.head
+            text = under_test.complete([user("a")], call(name, {"z": 1})).text
+            assert text == wrapping.head + frame.dumps({"z": 1}) + wrapping.tail
 
 
 def each_call(written: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.tools.schema_bounds import check_bounds
-from dualtune_edge.toolkit.tools.schemas import normalise
+from dualtune_edge.toolkit.tools.schemas import read_schema
 
 Schema = dict[str, Any]
 
@@ -84,7 +84,7 @@ TOO_MUCH = {
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_what_costs_too_much_is_refused_by_name(name: str) -> None:
     schema, complaint = TOO_MUCH[name]
-    for refuse in (check_bounds, normalise):
+    for refuse in (check_bounds, read_schema):
         with pytest.raises(ToolsError, match=complaint) as refusal:
             refuse(schema, "list.json, tool 1")
         assert refusal.value.where.startswith("list.json, tool 1")

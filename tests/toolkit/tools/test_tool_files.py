@@ -9,7 +9,6 @@ from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.tools.tool_files import parse_tools, read_tools
 
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
-CLOSED = {**SCHEMA, "additionalProperties": False}
 
 
 def mcp(**more: Any) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def test_every_shape_gives_the_same_tool(shape: str, tmp_path: Path) -> None:
     file = tmp_path / "tools.json"
     file.write_text(json.dumps(SHAPES[shape]), encoding="utf-8")
     (tool,) = read_tools(file)
-    assert (tool.name, tool.description, tool.parameters) == ("read", "Reads.", CLOSED)
+    assert (tool.name, tool.description, tool.reading.schema) == ("read", "Reads.", SCHEMA)
 
 
 def test_python_type_names_are_bfcls_alone() -> None:
@@ -52,7 +51,8 @@ def test_python_type_names_are_bfcls_alone() -> None:
         },
     }
     (tool,) = parse_tools([{"name": "f", "parameters": schema}], where="test")
-    assert tool.parameters["properties"] == {
+    assert tool.parameters == schema
+    assert tool.reading.schema["properties"] == {
         "a": {"type": "number"},
         "b": {"type": "array", "items": {"type": "array"}},
         "c": {},
@@ -65,7 +65,8 @@ def test_python_type_names_are_bfcls_alone() -> None:
 def test_a_tool_without_properties_takes_no_arguments(parameters: Any) -> None:
     (tool,) = parse_tools([{"type": "function", "name": "f", "parameters": parameters}], where="test")
     assert not tool.takes_arguments
-    assert tool.parameters == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert tool.reading.fault({}) is None
+    assert tool.reading.fault({"a": 1})
 
 
 def test_a_tool_with_free_arguments_takes_them() -> None:
@@ -95,7 +96,7 @@ def test_a_tool_with_free_arguments_takes_them() -> None:
         ([{"type": "function", "function": {"name": "read", "inputSchema": SCHEMA}}], r"\(read\).*'inputSchema'"),
         ([mcp(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}})], r"'text' .*properties/a/type"),
         ([mcp(inputSchema={"$schema": 5})], r"\$schema 5"),
-        ([mcp(inputSchema={"properties": {"a": {"$ref": "https://example.com/a"}}})], r"\$ref"),
+        ([mcp(inputSchema={"properties": {"a": {"$ref": "https://example.com/a"}}})], "another document"),
     ],
 )
 def test_refuses(value: Any, complaint: str) -> None:
