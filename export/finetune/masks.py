@@ -47,7 +47,7 @@ class SelectionMask:
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
-        self._names = {tool.name: _name_span(prompter, tool.name) for tool in prompter.tools}
+        self._names = {name: _name_span(prompter, name) for name in prompter.choices}
 
     def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
         """Prompt and name, of which the name is learnt."""

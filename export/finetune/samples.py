@@ -6,12 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
+from tokenizers import Tokenizer
+
 from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
-from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
+from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -36,8 +40,10 @@ class _Turn:
     answer: FunctionCall
 
 
-def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """The tools that the prompt lists.
+def make_prompter(
+    settings: FinetuneSettings, template: ChatTemplate, tokenizer: Tokenizer, tools: tuple[Tool, ...]
+) -> Prompter:
+    """What renders the run's samples.
 
     Raises:
         ToolsError: a tool has the name of the no-tool entry; the arguments' tool is unknown or takes none.
@@ -55,7 +61,7 @@ def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[T
                 expected="that name for turns without a call",
                 fix="Rename the tool, or set another no_tool name.",
             )
-        return (*tools, no_tool_entry(settings.no_tool))
+        return selection_prompter(template, tokenizer, tools, settings.no_tool)
     tool = next((tool for tool in tools if tool.name == settings.tool), None)
     if tool is None or not tool.takes_arguments:
         raise ToolsError(
@@ -64,7 +70,7 @@ def prompt_tools(settings: FinetuneSettings, tools: tuple[Tool, ...]) -> tuple[T
             expected=listing(tool.name for tool in tools if tool.takes_arguments),
             fix="Name a tool that takes arguments.",
         )
-    return tools
+    return Prompter(template, tokenizer, tools, settings.tool)
 
 
 def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int) -> Samples:
@@ -72,7 +78,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
 
     Args:
         settings: of the run.
-        prompter: with the tools of `prompt_tools`.
+        prompter: of `make_prompter`.
         max_length: tokens of a sample.
 
     Raises:

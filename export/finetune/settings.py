@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 
 Objective: TypeAlias = Literal["selection", "arguments", "joint"]
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # as DualTune's

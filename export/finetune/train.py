@@ -15,13 +15,12 @@ from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.events import OnEvent, Start
 from dualtune_edge.export.finetune.report import FinetuneReport, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import StateFile, state_path
-from dualtune_edge.export.finetune.samples import make_samples, prompt_tools
+from dualtune_edge.export.finetune.samples import make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.files import refuse_existing, staged_folder
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 # The joint adapter writes whole calls, in the layout of the arguments' stage.
@@ -51,8 +50,7 @@ def finetune(
 
 def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneReport:
     template = _template(settings, base)
-    tools = prompt_tools(settings, read_tools(settings.tools))
-    prompter = Prompter(template, base.checkpoint.tokenizer, tools, settings.tool)
+    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
     samples = make_samples(settings, prompter, settings.max_length or base.checkpoint.context_length)
     source = origin(settings, base.checkpoint, template)
     file = StateFile(state_path(settings.output), settings.checkpoint_every)

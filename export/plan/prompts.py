@@ -17,7 +17,8 @@ from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import call
-from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan, no_tool_entry
+from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
+from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 ROOM: Final = 64  # tokens that the static prompt must leave for the conversation: a short request
@@ -119,7 +120,7 @@ def _toolset_choice(inputs: Inputs) -> PlannedStage:
 def _toolset(source: ToolsetInput, inputs: Inputs) -> PlannedToolset:
     checkpoint, tools = inputs.checkpoint, source.toolset.tools
     template = choose_template("selection", checkpoint, adapter=source.selection, named=source.templates.selection)
-    prompter = Prompter(template, checkpoint.tokenizer, (*tools, no_tool_entry(inputs.no_tool)))
+    prompter = selection_prompter(template, checkpoint.tokenizer, tools, inputs.no_tool)
     name = f"selection.{source.toolset.name}"
     return PlannedToolset(
         toolset=source.toolset,
@@ -130,7 +131,7 @@ def _toolset(source: ToolsetInput, inputs: Inputs) -> PlannedToolset:
 
 def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs) -> PromptPlan:
     _refuse_control_tokens(prompter)
-    completions = {tool.name: prompter.completion(call(tool.name)) for tool in prompter.tools}
+    completions = {name: prompter.completion(call(name)) for name in prompter.choices}
     _refuse_ambiguous(completions, prompter.template)
     prefix = prompter.prefix()
     longest = max(map(len, completions.values()))

@@ -21,7 +21,7 @@ from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge.toolkit.validation import validate
 
 

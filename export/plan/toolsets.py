@@ -50,12 +50,16 @@ class AdapterInput(AdapterIdentity):
 
 @dataclass(frozen=True)
 class ToolsetInput:
-    """A toolset with its adapters; `arguments` holds those of the tools that have one."""
+    """A toolset with its adapters; `arguments` holds those of the tools that have one.
+
+    `passed_over` says which folders beside them are not used, and why.
+    """
 
     toolset: Toolset
     selection: AdapterInput | None
     arguments: Mapping[str, AdapterInput]
     templates: TemplatesSpec
+    passed_over: tuple[str, ...] = ()
 
 
 def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetInput, ...]:
@@ -75,8 +79,16 @@ def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tu
     )
 
 
-def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> dict[str, AdapterSpec]:
-    """Tool → its argument adapter, in the order of the tools.
+@dataclass(frozen=True)
+class _Folders:
+    """Tool → its argument adapter, in the order of the tools; and why other folders are passed over."""
+
+    adapters: Mapping[str, AdapterSpec]
+    passed_over: tuple[str, ...] = ()
+
+
+def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> _Folders:
+    """Those that the spec names one by one, or those in its folder.
 
     Raises:
         SpecError: an adapter for no tool, for a tool without arguments, or a second one for a tool.
@@ -84,22 +96,27 @@ def _argument_folders(spec: ToolsetSpec, tools: Iterable[Tool]) -> dict[str, Ada
     """
     by_name = {tool.name: tool for tool in tools}
     where = f"toolset {spec.name!r}, arguments"
-    given = _adapters_in(spec.arguments, by_name, where) if isinstance(spec.arguments, Path) else spec.arguments or {}
+    if isinstance(spec.arguments, Path):
+        return _adapters_in(spec.arguments, by_name, where)
+    given = spec.arguments or {}
     for name in given:
         if name not in by_name:
             raise _no_such_tool(where, name, by_name)
         if not by_name[name].takes_arguments:
-            raise SpecError(
-                where,
-                found=f"an adapter for {name!r}, a tool that takes no arguments",
-                expected="adapters for tools that take some",
-                fix="Remove the adapter; the tool is called without that stage.",
-            )
-    return {name: given[name] for name in by_name if name in given}
+            raise _no_arguments(where, name)
+    return _Folders({name: given[name] for name in by_name if name in given})
 
 
-def _adapters_in(folder: Path, tools: Iterable[str], where: str) -> dict[str, AdapterSpec]:
-    """The adapters of a folder of folders, each named after its tool (as it is, or as `safe_name` writes it)."""
+def _adapters_in(folder: Path, tools: Mapping[str, Tool], where: str) -> _Folders:
+    """The adapters of a folder of folders, each named after its tool (plainly, or as `safe_name` writes it).
+
+    A trainer's output holds more: AgentFlux's has the selection's adapter beside the tools', and one for a tool without
+    arguments.
+
+    Raises:
+        SpecError: an adapter itself, two adapters for one tool, or none for any tool.
+
+    """
     if (folder / "adapter_config.json").exists():
         raise SpecError(
             where,
@@ -109,12 +126,17 @@ def _adapters_in(folder: Path, tools: Iterable[str], where: str) -> dict[str, Ad
         )
     written = {safe_name(tool): tool for tool in tools} | {tool: tool for tool in tools}
     result: dict[str, AdapterSpec] = {}
+    others: dict[str, SpecError] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
         tool = written.get(path.name)
         if tool is None:
-            raise _no_such_tool(where, path.name, written.values())
+            others[path.name] = _no_such_tool(where, path.name, tools)
+            continue
+        if not tools[tool].takes_arguments:
+            others[path.name] = _no_arguments(where, tool)
+            continue
         if tool in result:
             raise SpecError(
                 where,
@@ -123,7 +145,10 @@ def _adapters_in(folder: Path, tools: Iterable[str], where: str) -> dict[str, Ad
                 fix="Remove one of the folders.",
             )
         result[tool] = AdapterSpec(path=path)
-    return result
+    for error in others.values() if not result else ():
+        raise error
+    passed_over = [f"{folder / name}: {error.found}. {error.fix}" for name, error in others.items()]
+    return _Folders({name: result[name] for name in tools if name in result}, tuple(passed_over))
 
 
 def _no_such_tool(where: str, name: str, tools: Iterable[str]) -> SpecError:
@@ -137,10 +162,19 @@ def _no_such_tool(where: str, name: str, tools: Iterable[str]) -> SpecError:
     )
 
 
+def _no_arguments(where: str, name: str) -> SpecError:
+    return SpecError(
+        where,
+        found=f"an adapter for {name!r}, a tool that takes no arguments",
+        expected="adapters for tools that take some",
+        fix="Remove the adapter; the tool is called without that stage.",
+    )
+
+
 def _read_toolset(
     toolset: ToolsetSpec,
     tools: tuple[Tool, ...],
-    folders: Mapping[str, AdapterSpec],
+    folders: _Folders,
     spec: ExportSpec,
     checkpoint: Checkpoint,
     *,
@@ -174,8 +208,9 @@ def _read_toolset(
     return ToolsetInput(
         toolset=Toolset(name=toolset.name, description=toolset.description, tools=tools),
         selection=read("selection", None, toolset.selection) if toolset.selection else None,
-        arguments={tool: read("arguments", tool, adapter) for tool, adapter in folders.items()},
+        arguments={tool: read("arguments", tool, adapter) for tool, adapter in folders.adapters.items()},
         templates=toolset.templates,
+        passed_over=folders.passed_over,
     )
 
 
@@ -183,6 +218,7 @@ def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
     """What one might not expect of them."""
     for source in toolsets:
         name = source.toolset.name
+        yield from (f"{why} It is passed over" for why in source.passed_over)
         if source.selection is None:
             yield f"toolset {name!r} has no selection adapter: the base model chooses among its tools"
         for tool in source.toolset.tools:

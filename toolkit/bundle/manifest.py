@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge.toolkit.tools.toolset import Toolset
 
 MANIFEST: Final = "manifest.json"

@@ -22,16 +22,9 @@ from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Item = TypeVar("Item")
-NO_TOOL: Final = "summarize"  # DualTune's pseudo-tool: the turn answers in words
 # First messages that begin in ways which merge differently with the text before them.
 _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
 _CONTEXT: Final = (user(_PROBES[0]),)
-
-
-def no_tool_entry(name: str = NO_TOOL) -> Tool:
-    """The pseudo-tool that a selection offers beside the toolset's own tools."""
-    closed = {"type": "object", "properties": {}, "additionalProperties": False}
-    return Tool(name=name, description="Answer the user without calling a tool", parameters=closed)
 
 
 class Frame(Frozen):
@@ -114,12 +107,21 @@ class Completion:
 
 @dataclass(frozen=True)
 class Prompter:
-    """One template with its tokenizer, tools and (for arguments) the chosen tool."""
+    """One template with its tokenizer, tools and (for arguments) the chosen tool.
+
+    `unlisted` are names to choose besides those of the tools: entries that the template lists by itself.
+    """
 
     template: ChatTemplate
     tokenizer: Tokenizer
     tools: tuple[Tool, ...]
     tool: str | None = None
+    unlisted: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All names that a selection chooses among."""
+        return (*(tool.name for tool in self.tools), *self.unlisted)
 
     def text(self, messages: Sequence[Message], *, generate: bool) -> str:
         """Render; with `generate`, up to where the assistant's next words begin."""

@@ -8,7 +8,7 @@ from typing import Final
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.train import finetune
-from dualtune_edge.toolkit.prompts.prompter import NO_TOOL
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets, trajectories
 

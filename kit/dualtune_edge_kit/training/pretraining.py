@@ -9,7 +9,7 @@ from typing import Final
 
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
-from dualtune_edge.toolkit.prompts.prompter import NO_TOOL, no_tool_entry
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, no_tool_entry
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import madeup, toolsets, trajectories, values, words

@@ -21,7 +21,8 @@ from tokenizers.trainers import BpeTrainer
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
-from dualtune_edge.toolkit.prompts.prompter import Prompter, no_tool_entry
+from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 ROOT = Path(__file__).parents[3]
