@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
+from llguidance import LLTokenizer
+
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.runtime.decode.grammar import compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _DIGITS: Final = 15  # decimal digits that every double keeps: llguidance reads and writes numbers as doubles
@@ -34,14 +37,20 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
         tools = {tool.name: tool for tool in planned.toolset.tools}
         for name, stage in planned.arguments.items():
             if stage.plan.frame is not None:
-                refuse_long_numbers(tools[name])
-                left = compile_grammar(tools[name], stage.plan.frame, tokenizer).unenforced
                 where = f"schema of {name!r} of {planned.toolset.name!r}"
-                warnings += [f"{where}: {what}; checked only after the arguments are written" for what in left]
-                dead = impossible_properties(tools[name], stage.plan.frame, tokenizer)
-                warnings += [f"{where}: no value fits {key!r}, which a call never holds" for key in dead]
-                warnings += [f"{where}: {what}; an annotation, which is not checked" for what in tools[name].reading.constraint.ignored]
+                found = _tool_warnings(tools[name], stage.plan.frame, tokenizer)
+                warnings += [f"{where}: {what}" for what in found]
     return tuple(warnings)
+
+
+def _tool_warnings(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Iterator[str]:
+    refuse_long_numbers(tool)
+    for what in compile_grammar(tool, frame, tokenizer).unenforced:
+        yield f"{what}; checked only after the arguments are written"
+    for name in impossible_properties(tool, frame, tokenizer):
+        yield f"no value fits {name!r}, which a call never holds"
+    for what in tool.reading.constraint.ignored:
+        yield f"{what}; an annotation, which nobody checks"
 
 
 def refuse_long_numbers(tool: Tool) -> None:

@@ -55,7 +55,7 @@ class Drafter:
         for message in reversed(messages):
             texts += [message.content] if message.content else []
             texts += [frame.dumps(call.function.arguments) for call in message.tool_calls]
-        schema = tool.parameters if tool else {}
+        schema = tool.reading.constraint.schema if tool else {}
         return cls(tuple(texts), frame, schema.get("properties", {}), frozenset(schema.get("required", ())))
 
     def guesses(self, written: str) -> Iterator[str]:
