@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final
 
 from peft import LoraConfig, TaskType
 
+from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.bundle.manifest import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 
 CONFIG: Final = "adapter_config.json"
-# Where the adapter is: PEFT reads these and injects accordingly, so that shapes and scales follow.
-_PLACES: Final = {
+# Where the adapter is, and how strong: PEFT reads these as it injects, so that shapes and scales follow.
+_TARGETING: Final = {
     "r",
     "lora_alpha",
     "use_rslora",
@@ -26,8 +28,9 @@ _PLACES: Final = {
     "layers_to_transform",
     "layers_pattern",
     "fan_in_fan_out",  # PEFT follows the layer's class: no linear layer of a decoder is stored so
+    "ensure_weight_tying",  # read_adapter refuses it where it has an effect
 }
-# What says nothing about inference: where it came from, how it was trained and started.
+# What says nothing about inference: where the adapter came from, how it was trained and started.
 _HISTORY: Final = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -41,10 +44,10 @@ _HISTORY: Final = {
     "runtime_config",
     "task_type",
 }
-# Starts that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights as well.
+# Starts that leave the base's weights alone; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change them as well.
 _STARTS: Final = (True, False, "gaussian", "eva", "orthogonal")
-_REBASING: Final = ("pissa", "olora")  # starts that PEFT repeats when it loads, and so can merge
-# What PEFT folds into the base exactly, so that the merged mode can take it. docs/adapter-matrix.md proves each.
+_RESIDUAL_STARTS: Final = ("pissa", "olora")  # PEFT repeats them when it loads, and so can merge
+# What PEFT folds into the base exactly, so that the merged mode can take it: docs/adapter-matrix.md measures it.
 _MERGEABLE: Final = {
     "use_dora",
     "modules_to_save",
@@ -59,7 +62,7 @@ _MERGEABLE: Final = {
 _EXTERNAL: Final = {"lora_bias"}  # the graph has slots for it; merged only where the module has a bias of its own
 _TASKS: Final = (None, "CAUSAL_LM")
 _NEEDED: Final = ("r", "lora_alpha")  # PEFT writes them always, and takes 8 where they are left out
-# Of fields that PEFT takes otherwise, or fails on far from here, where they are of another type ("false" as true).
+# PEFT takes values of other types in another sense ("false" as true), or fails on them far from here.
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "r": (int,),
     "lora_alpha": (int, float),
@@ -69,47 +72,69 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "use_dora": (bool, NoneType),
     "lora_bias": (bool, NoneType),
     "fan_in_fan_out": (bool, NoneType),
+    "ensure_weight_tying": (bool, NoneType),
     "modules_to_save": (list, NoneType),
 }
+_FIELDS: Final = {field.name: field for field in dataclasses.fields(LoraConfig)}
 
 
-def read_config(folder: Path, mode: Mode) -> LoraConfig:
+@dataclass(frozen=True)
+class AdapterConfig:
+    """A config as PEFT has it. `warnings` say which fields this PEFT does not know and passes over."""
+
+    lora: LoraConfig
+    warnings: tuple[str, ...]
+
+
+def read_config(folder: Path, mode: Mode) -> AdapterConfig:
     """Read the config of an adapter.
 
     Raises:
         AdapterError: no such file, not LoRA, or a field asks for what `mode` cannot do exactly.
 
     """
-    values = read_object(folder / CONFIG)
+    path = folder / CONFIG
+    values = read_object(path)
+    _check_kind(path, values)
     for field in _NEEDED:
         if field not in values:
             raise AdapterError(
-                f"{folder / CONFIG}, {field}", found="nothing", expected="a number", fix="Save the adapter with PEFT."
+                f"{path}, {field}", found="nothing", expected="a number", fix="Save the adapter with PEFT."
             )
+    unknown = []
     for field, value in values.items():
-        _check_type(folder / CONFIG, field, value)
-        _check(folder / CONFIG, field, value, mode)
-    known = {field.name for field in dataclasses.fields(LoraConfig)}
-    kept = {name: value for name, value in values.items() if name in known and name not in _HISTORY}
+        if field in _FIELDS:
+            _check_type(path, field, value)
+            _check(path, field, value, mode)
+        elif _check_unknown(path, field, value):
+            unknown.append(f"{path}: {field} is {value!r}, and PEFT here does not know the field: it is passed over")
+    kept = {name: value for name, value in values.items() if name in _FIELDS and not _is_passed_over(name, value)}
     kept["base_model_name_or_path"] = values.get("base_model_name_or_path")
     try:
-        return LoraConfig(task_type=TaskType.CAUSAL_LM, **kept)
+        return AdapterConfig(LoraConfig(task_type=TaskType.CAUSAL_LM, **kept), tuple(unknown))
     except (TypeError, ValueError) as error:
         raise AdapterError(
-            str(folder / CONFIG), found=str(error), expected="a LoRA config", fix="Save the adapter again with PEFT."
+            str(path), found=str(error), expected="a LoRA config", fix="Save the adapter again with PEFT."
         ) from None
 
 
 def mathematics(config: LoraConfig) -> dict[str, Any]:
     """What of a config changes results besides ranks and scales."""
     fields = config.to_dict()
-    start = {"init_lora_weights": config.init_lora_weights} if rebases(config) else {}
-    return start | {name: fields[name] for name in sorted(_MERGEABLE | _EXTERNAL) if fields[name] not in _neutral(name)}
+    start = {"init_lora_weights": config.init_lora_weights} if has_residual_base(config) else {}
+    return start | {
+        name: fields[name] for name in sorted(_MERGEABLE | _EXTERNAL) if not _is_neutral(name, fields[name])
+    }
 
 
-def rebases(config: LoraConfig) -> bool:
+def has_residual_base(config: LoraConfig) -> bool:
     """Whether loading the adapter changes the base's weights: what it adds is then not all that it does."""
-    return config.init_lora_weights in _REBASING
+    return config.init_lora_weights in _RESIDUAL_STARTS
+
+
+def changes_modules(config: LoraConfig) -> bool:
+    """Whether loading the adapter replaces modules or weights of the base, and so needs them."""
+    return has_residual_base(config) or bool(config.modules_to_save)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -119,6 +144,7 @@ def read_object(path: Path) -> dict[str, Any]:
         AdapterError: no such file, or it holds something else.
 
     """
+    require_content(path, AdapterError)
     try:
         values = strict_json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -134,45 +160,81 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
+def _check_kind(path: Path, values: dict[str, Any]) -> None:
+    """Refuse another kind of adapter first: its fields are not LoRA's."""
+    kind = values.get("peft_type")
+    if kind != "LORA":
+        raise AdapterError(
+            f"{path}, peft_type",
+            found=repr(kind),
+            expected="'LORA', the one kind of adapter that is exported",
+            fix="Train a LoRA adapter; or merge this one with PEFT (merge_and_unload), and export the merged model.",
+        )
+    if values.get("task_type") not in _TASKS:
+        raise AdapterError(
+            f"{path}, task_type",
+            found=repr(values.get("task_type")),
+            expected="'CAUSAL_LM'",
+            fix="Train an adapter for generation; this one is for another task.",
+        )
+
+
 def _check(path: Path, field: str, value: Any, mode: Mode) -> None:
-    """Refuse one field, unless it is one that we follow, says nothing, or stands at its neutral value."""
-    if field == "peft_type":
-        allowed, expected = value == "LORA", "'LORA'"
-    elif field == "task_type":
-        allowed, expected = value in _TASKS, "'CAUSAL_LM'"
-    elif field == "init_lora_weights":
-        starts = (*_STARTS, *_REBASING) if mode == "merged" else _STARTS
-        allowed, expected = any(value is each or value == each for each in starts), f"one of {starts}"
-    elif field in _PLACES or field in _HISTORY or field in _EXTERNAL:
+    """Refuse a field of PEFT's, unless it is followed, says nothing, or stands at its neutral value."""
+    if field == "init_lora_weights":
+        starts = (*_STARTS, *_RESIDUAL_STARTS) if mode == "merged" else _STARTS
+        allowed, expected = any(value is start or value == start for start in starts), f"one of {starts}"
+    elif field in _TARGETING or field in _HISTORY or field in _EXTERNAL:
         return
     else:
-        neutral = _neutral(field)
-        allowed = value in neutral or (mode == "merged" and field in _MERGEABLE)
-        expected = " or ".join(map(repr, neutral))
+        allowed = _is_neutral(field, value) or (mode == "merged" and field in _MERGEABLE)
+        expected = repr(_default(field))
     if not allowed:
         raise AdapterError(f"{path}, {field}", found=repr(value), expected=expected, fix=_fix(field, value, mode))
+
+
+def _check_unknown(path: Path, field: str, value: Any) -> bool:
+    """Whether a field that this PEFT does not know deserves a warning.
+
+    PEFT passes over it. Empty, it asks for nothing. A number alone is a setting of something that another field
+    switches on. Anything else may be that switch.
+    """
+    if not value:
+        return False
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return True
+    raise AdapterError(
+        f"{path}, {field}",
+        found=f"{value!r}, in a field that PEFT here does not know",
+        expected="only fields whose effect is known",
+        fix=f"Where {field} stands at the default of the PEFT that wrote it, remove it from {CONFIG}.",
+    )
 
 
 def _check_type(path: Path, field: str, value: Any) -> None:
     types = _TYPES.get(field)
     if types and type(value) not in types:
-        expected = " or ".join(each.__name__ for each in types if each is not NoneType)
+        expected = " or ".join(kind.__name__ for kind in types if kind is not NoneType)
         raise AdapterError(
             f"{path}, {field}", found=repr(value), expected=expected, fix="Correct it, or save the adapter with PEFT."
         )
 
 
-def _neutral(field: str) -> tuple[Any, ...]:
-    """Values that change nothing: PEFT's default; of a field that this PEFT does not know, null and false."""
-    for known in dataclasses.fields(LoraConfig):
-        if known.name == field:
-            if known.default_factory is not dataclasses.MISSING:
-                return (known.default_factory(), None)
-            return (known.default, None) if known.default is not None else (None,)
-    return (None, False)
+def _default(field: str) -> Any:
+    known = _FIELDS[field]
+    return known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
+
+
+def _is_neutral(field: str, value: Any) -> bool:
+    """Whether a value changes nothing: PEFT's default, null, or an empty list or mapping."""
+    return value is None or value in ([], {}) or value == _default(field)
+
+
+def _is_passed_over(field: str, value: Any) -> bool:
+    return field in _HISTORY or (field not in _TARGETING and _is_neutral(field, value))
 
 
 def _fix(field: str, value: Any, mode: Mode) -> str:
-    if mode == "external" and (field in _MERGEABLE or value in _REBASING):
+    if mode == "external" and (field in _MERGEABLE or value in _RESIDUAL_STARTS):
         return "Export this adapter with `mode: merged`, which folds it into the base."
     return f"Train an adapter without {field}; this one cannot be exported exactly."

@@ -14,14 +14,16 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from dualtune_edge.export.adapter.attach import attach
 from dualtune_edge.export.adapter.merged_weights import MergedWeights
 from dualtune_edge.export.adapter.read import AdapterWeights
 from dualtune_edge.export.base import modules
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
-from dualtune_edge.export.base.weights import StoredWeights, Weights
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.models import load_model
+from dualtune_edge.export.base.weight_files import stored_weights
+from dualtune_edge.export.base.weights import StoredWeights, Weights, read_rows
 from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.toolkit.errors import AdapterError
 
@@ -33,8 +35,9 @@ _FILES: Final = ("tokenizer.json", "tokenizer_config.json", "generation_config.j
 def merged_weights(checkpoint: Checkpoint, adapter: AdapterWeights, *, scratch: Path) -> Iterator[Weights]:
     """The base's weights with the adapter folded in.
 
-    Plain LoRA is folded in as a weight is read. What else PEFT merges, it merges in memory and into a folder that lives
-    as long as the context: that takes some four times the base's size of memory in bfloat16, and twice of disk.
+    Plain LoRA is folded in as a weight is read. Other adapters PEFT merges in memory, and the outcome lies in a folder
+    that lives as long as the context: that takes some four times the base's size in bfloat16 of memory, and twice of
+    disk.
 
     Args:
         checkpoint: the base.
@@ -49,13 +52,13 @@ def merged_weights(checkpoint: Checkpoint, adapter: AdapterWeights, *, scratch: 
         yield MergedWeights(checkpoint, adapter)
         return
     with tempfile.TemporaryDirectory(prefix=".merge.", dir=scratch) as folder:
-        merge(checkpoint, adapter, Path(folder) / "weights")
+        weights = merge(checkpoint, adapter, Path(folder) / "weights")
         gc.collect()  # PEFT's model is a cycle
-        yield StoredWeights(Path(folder) / "weights", merged=True)
+        yield weights
 
 
-def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
-    """Write the base with the adapter folded in by PEFT.
+def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> StoredWeights:
+    """Write the base with the adapter folded in by PEFT, and return its weights.
 
     Args:
         checkpoint: the base.
@@ -67,10 +70,10 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
 
     """
     with captured():
-        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
-        if checkpoint.tied and not adapter.ties:
+        model = load_model(checkpoint)
+        if checkpoint.tied and not adapter.trains_tied_rows:
             _untie(model)
-        merged, touched, plain = _fold(model, adapter)
+        merged, touched, plain = _fold(model, adapter, checkpoint)
     with torch.no_grad():
         _verify(checkpoint, adapter if plain else None, merged, touched)
         if checkpoint.tied and torch.equal(merged.lm_head.weight, merged.model.embed_tokens.weight):
@@ -81,6 +84,7 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> None:
     for name in _FILES:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, out / name)
+    return StoredWeights(stored_weights(out), tied=bool(merged.config.tie_word_embeddings), merged=True)
 
 
 def _untie(model: PreTrainedModel) -> None:
@@ -89,11 +93,12 @@ def _untie(model: PreTrainedModel) -> None:
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)
 
 
-def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedModel, frozenset[str], bool]:
+def _fold(
+    model: PreTrainedModel, adapter: AdapterWeights, checkpoint: Checkpoint
+) -> tuple[PreTrainedModel, frozenset[str], bool]:
     """(merged model, names of the weights that it may have changed, whether it is plain LoRA)."""
     try:
-        # Its warnings, of missing tensors and the like, are read_adapter's refusals.
-        wrapped = PeftModel.from_pretrained(model, adapter.folder, torch_device="cpu")
+        wrapped = attach(model, adapter.folder, checkpoint)
         config = wrapped.peft_config["default"]
         touched = frozenset(_touched(wrapped, config.bias))
         return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
@@ -107,7 +112,7 @@ def _fold(model: PreTrainedModel, adapter: AdapterWeights) -> tuple[PreTrainedMo
 
 
 def _touched(wrapped: PeftModel, bias: str) -> Iterator[str]:
-    """Names of the base's weights that the adapter may change; `bias` is which biases were trained with it."""
+    """Names of the base's weights that the adapter may change; `bias`: the config's field of biases trained along."""
     for path, module in wrapped.base_model.model.named_modules():
         if isinstance(module, LoraLayer):
             yield f"{path}.{getattr(module, 'parameter_name', 'weight')}"
@@ -126,11 +131,10 @@ def _verify(
 ) -> None:
     """Compare with the base's files, one weight at a time; of `adapter` (None: not plain LoRA) the products too."""
     after = merged.state_dict()
-    for name, stored in stored_weights(checkpoint.folder).items():
+    for name, stored in checkpoint.stored.items():
         if name not in after:
             continue  # old rotary frequencies
-        with safe_open(stored.path, framework="pt") as file:
-            base = file.get_tensor(name).to(torch.float32, copy=True)
+        base = read_rows(stored).clone()
         pair = adapter.pairs.get(name.removesuffix(".weight")) if adapter else None
         if pair:
             a, b = torch.from_numpy(pair.a), torch.from_numpy(pair.b)

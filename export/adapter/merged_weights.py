@@ -7,7 +7,7 @@ import torch
 from dualtune_edge.export.adapter.read import AdapterWeights
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
-from dualtune_edge.export.base.weights import ALL_ROWS, StoredWeights
+from dualtune_edge.export.base.weights import ALL_ROWS
 
 
 class MergedWeights:
@@ -17,10 +17,10 @@ class MergedWeights:
     """
 
     def __init__(self, checkpoint: Checkpoint, adapter: AdapterWeights) -> None:
-        self._base = StoredWeights(checkpoint.folder)
+        self._base = checkpoint.weights
         self._pairs = adapter.pairs
         self._last: tuple[str, torch.Tensor] | None = None
-        # PEFT would fold a change of one of the two into both; each gets a table of its own.
+        # PEFT would fold a change of one of the two into both: they become two tables.
         self.tied: bool = checkpoint.tied and not {EMBEDDING, HEAD} & self._pairs.keys()
 
     def read(self, name: str, rows: slice = ALL_ROWS) -> torch.Tensor:

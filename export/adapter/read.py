@@ -1,7 +1,7 @@
 """A PEFT adapter's folder → its low-rank pairs, or a refusal that names what stands in the way.
 
-PEFT itself says what the adapter must hold: it is injected into the base on the meta device, where tensors have shapes
-and no bytes. Where PEFT only warns (a missing or unknown tensor, a config field of another version), this refuses.
+PEFT itself says what the adapter must hold (`structure`). Where PEFT only warns of a missing or unknown tensor, this
+refuses.
 """
 
 from __future__ import annotations
@@ -12,31 +12,29 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
-from safetensors import safe_open
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.adapter.config import CONFIG, mathematics, read_config, read_object, rebases
-from dualtune_edge.export.adapter.expected import Expected, expect
+from dualtune_edge.export.adapter.config import CONFIG, has_residual_base, mathematics, read_config, read_object
+from dualtune_edge.export.adapter.structure import AdapterStructure, inject
+from dualtune_edge.export.adapter.tensors import ROOT, WEIGHTS, incomplete, read_tensors
 from dualtune_edge.export.base import modules
-from dualtune_edge.export.base.chat_template import TOKENIZER_CONFIG, TemplateText, own_template
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.chat_template import TOKENIZER_CONFIG, TemplateText, read_template
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.content import require_content
 from dualtune_edge.export.base.modules import Extra
-from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest, stored_tensors
+from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest
+from dualtune_edge.export.base.weights import read_rows, same_values
 from dualtune_edge.toolkit.bundle.manifest import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 from dualtune_edge.toolkit.files import sha256_file
 
-WEIGHTS: Final = "adapter_model.safetensors"
 BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`
-_ROOT: Final = "base_model.model."  # what PEFT puts before a module's path
 _TABLES: Final = (modules.HEAD, "embed_tokens")
 # PEFT saves the base's embeddings too where LoRA is on one of them.
 _EMBEDDING_COPIES: Final = frozenset(
-    f"{_ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
+    f"{ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
 )
 
 
@@ -62,17 +60,18 @@ class AdapterWeights:
     chat_template: TemplateText | None
     base_model: str | None  # what the config calls its base
     plain: bool  # `pairs` are all that it does
-    ties: bool  # it trains rows of the one table that the base's embedding and head share
+    trains_tied_rows: bool  # of the one table that the base's embedding and head share
+    warnings: tuple[str, ...] = ()  # what of the folder is read differently from how it stands
 
     @property
     def extras(self) -> frozenset[Extra]:
-        """What a graph needs for it besides the slots of the layers' modules."""
-        found: dict[Extra, bool] = {
+        """The slots that it needs besides those of the layers' modules."""
+        needs: dict[Extra, bool] = {
             "head": modules.HEAD in self.pairs,
             "embedding": modules.EMBEDDING in self.pairs,
             "bias": any(pair.bias is not None for pair in self.pairs.values()),
         }
-        return frozenset(extra for extra, needed in found.items() if needed)
+        return frozenset(extra for extra, needed in needs.items() if needed)
 
 
 def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWeights:
@@ -89,44 +88,52 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         TemplateError: its chat template cannot be read.
 
     """
-    config = read_config(folder, mode)
+    read = read_config(folder, mode)
+    config = read.lora
     _check_base(folder, checkpoint)
     _check_tokenizer(folder / "tokenizer.json", checkpoint)
-    expected = expect(folder, config, checkpoint)
-    tensors = _stored(folder)
+    structure = inject(folder, config, checkpoint)
+    tensors = read_tensors(folder, checkpoint)
+    _check_tying(folder, config, structure, checkpoint)
     if mode == "external":
-        _check_slotted(folder, expected, checkpoint)
+        _check_slotted(folder, structure, checkpoint)
     else:
-        _check_mergeable(folder, config, expected, checkpoint)
-    _compare(tensors, expected, optional=_EMBEDDING_COPIES)
-    _check_copies(tensors, expected, checkpoint)
-    scales = {place.path: place.scale for place in expected.places}
-    own = [tensor for name, tensor in tensors.items() if name in expected.shapes]
+        _check_mergeable(folder, config, structure, checkpoint)
+    _compare(folder / WEIGHTS, tensors.stored, structure)
+    _check_copies(tensors.stored, structure, checkpoint)
+    scales = {module.path: module.scale for module in structure.modules}
+    loaded = {name: tensor for name, tensor in tensors.stored.items() if name in structure.shapes}
     try:
-        sha256, wrong = digest(own, {"scales": scales, "config": mathematics(config)})
+        sha256, not_finite = digest(loaded.values(), {"scales": scales, "config": mathematics(config)})
     except (OSError, SafetensorError) as error:
-        raise _incomplete(folder / WEIGHTS, error) from None
-    if wrong:
+        raise incomplete(folder / WEIGHTS, error) from None
+    if not_finite:
         raise AdapterError(
-            f"{folder / WEIGHTS}, {wrong[0]}",
+            f"{folder / WEIGHTS}, {not_finite[0]}",
             found="an infinity or NaN",
             expected="numbers",
             fix="The training diverged: take an earlier checkpoint, or train again.",
         )
-    pairs = {} if rebases(config) else dict(_pairs(folder, expected))
+    pairs = {} if has_residual_base(config) else dict(_pairs(loaded, structure))
     _check_trained(folder, config, pairs)
-    words = folder / TOKENIZER_CONFIG
     return AdapterWeights(
         folder=folder,
         rank=config.r,
         scale=config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r),
         pairs=pairs,
         sha256=sha256,
-        chat_template=own_template(folder, read_object(words) if words.is_file() else {}),
+        chat_template=read_template(folder, _read_tokenizer_config(folder)),
         base_model=config.base_model_name_or_path or None,
-        ties=checkpoint.tied and bool(config.trainable_token_indices),
-        plain=len(own) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
+        trains_tied_rows=checkpoint.tied and bool(config.trainable_token_indices),
+        plain=len(loaded) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
+        warnings=(*read.warnings, *tensors.warnings),
     )
+
+
+def _read_tokenizer_config(folder: Path) -> Mapping[str, object]:
+    path = folder / TOKENIZER_CONFIG
+    require_content(path, AdapterError)
+    return read_object(path) if path.is_file() else {}
 
 
 def _check_base(folder: Path, checkpoint: Checkpoint) -> None:
@@ -144,111 +151,98 @@ def _check_base(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _check_tokenizer(path: Path, checkpoint: Checkpoint) -> None:
-    """Trainers save the tokenizer beside the adapter; of its bytes only what a token's number is counts here."""
+    """Refuse a tokenizer that numbers tokens differently; trainers save it beside the adapter, in other bytes."""
+    require_content(path, AdapterError)
     if not path.is_file() or sha256_file(path) == checkpoint.tokenizer_sha256:
         return
     try:
-        own = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+        tokens = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
         raise AdapterError(
             str(path), found=str(error), expected="a tokenizer", fix="Copy or save the adapter again."
         ) from None
     base = checkpoint.tokenizer.get_vocab(with_added_tokens=True)
-    if odd := sorted(token for token, number in own.items() if base.get(token) != number):
+    if different := sorted(token for token, number in tokens.items() if base.get(token) != number):
+        some = ", ".join(map(repr, different[:3]))
         raise AdapterError(
             str(path),
-            found=f"{len(odd)} tokens that the base lacks or numbers otherwise: {', '.join(map(repr, odd[:3]))}",
+            found=f"{len(different)} tokens that the base lacks or numbers differently: {some}",
             expected="the base's tokenizer, as prompts are written by that",
             fix="Export it with the base that it was trained on; where no prompt holds these tokens, remove this file.",
         )
 
 
-def _stored(folder: Path) -> dict[str, StoredTensor]:
-    path = folder / WEIGHTS
-    try:
-        return stored_tensors(path)
-    except FileNotFoundError:
-        pickled = (folder / "adapter_model.bin").is_file()
-        raise AdapterError(
-            str(folder),
-            found="adapter_model.bin, which is a pickle" if pickled else f"no {WEIGHTS}",
-            expected=f"weights as {WEIGHTS}",
-            fix="Save it again with a present PEFT: model.save_pretrained(…).",
-        ) from None
-    except (OSError, SafetensorError) as error:
-        raise _incomplete(path, error) from None
-
-
-def _incomplete(path: Path, error: Exception) -> AdapterError:
-    return AdapterError(
-        str(path), found=str(error), expected="a complete safetensors file", fix="Copy or save the adapter again."
-    )
-
-
-def _compare(tensors: dict[str, StoredTensor], expected: Expected, *, optional: frozenset[str]) -> None:
+def _compare(path: Path, tensors: Mapping[str, StoredTensor], structure: AdapterStructure) -> None:
     for name, tensor in tensors.items():
-        shape = expected.shapes.get(name)
-        if shape is None and name not in optional:
+        shape = structure.shapes.get(name)
+        if shape is None and name not in _EMBEDDING_COPIES:
             raise AdapterError(
-                f"{tensor.path}, {name}",
+                f"{path}, {tensor.name}",
                 found="a tensor for which the config has no place",
                 expected="only what adapter_config.json describes",
                 fix="Check that the config and the weights are of one adapter, and that it was trained on this base.",
             )
         if tensor.dtype not in FLOATS or (shape is not None and tensor.shape != shape):
             raise AdapterError(
-                f"{tensor.path}, {name}",
+                f"{path}, {tensor.name}",
                 found=f"{tensor.dtype} {list(tensor.shape)}",
                 expected=f"{'/'.join(FLOATS)} {list(shape or tensor.shape)}, as this base needs",
                 fix="Export it with the base that it was trained on.",
             )
-    if missing := sorted(expected.shapes.keys() - tensors.keys()):
+    if missing := sorted(structure.shapes.keys() - tensors.keys()):
         raise AdapterError(
-            f"{next(iter(tensors.values())).path if tensors else WEIGHTS}",
+            str(path),
             found=f"no {missing[0]}",
-            expected=f"all {len(expected.shapes)} tensors that adapter_config.json describes",
+            expected=f"all {len(structure.shapes)} tensors that adapter_config.json describes",
             fix="Check that the config and the weights are of one adapter, and that it was trained on this base.",
         )
 
 
-def _check_copies(tensors: dict[str, StoredTensor], expected: Expected, checkpoint: Checkpoint) -> None:
-    """Refuse an embedding of the adapter's own: PEFT would load it into the base, where all adapters share one."""
-    copies = (tensors.keys() & _EMBEDDING_COPIES) - expected.shapes.keys()
-    weights = stored_weights(checkpoint.folder) if copies else {}
-    for name in sorted(copies):
-        own = weights.get(name.removeprefix(_ROOT).replace(".base_layer", "")) or weights["model.embed_tokens.weight"]
-        if not torch.equal(_load(tensors[name]), _load(own)):
+def _check_copies(tensors: Mapping[str, StoredTensor], structure: AdapterStructure, checkpoint: Checkpoint) -> None:
+    """Refuse an adapter with another embedding: PEFT would load it into the base, where all adapters share one."""
+    weights = checkpoint.stored
+    for name in sorted((tensors.keys() & _EMBEDDING_COPIES) - structure.shapes.keys()):
+        table = (
+            weights.get(name.removeprefix(ROOT).replace(".base_layer", "")) or weights[f"{modules.EMBEDDING}.weight"]
+        )
+        if not same_values(tensors[name], table):
             raise AdapterError(
-                f"{tensors[name].path}, {name}",
+                f"{tensors[name].path}, {tensors[name].name}",
                 found="another table than the base's",
                 expected="the base's own, or none",
                 fix="Export it with the base that it was trained on; a table trained along is not supported.",
             )
 
 
-def _load(stored: StoredTensor) -> torch.Tensor:
-    with safe_open(stored.path, framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(stored.name).to(torch.float32)
-    return tensor
+def _check_tying(folder: Path, config: LoraConfig, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
+    """Refuse ensure_weight_tying where PEFT would tie an adapter's changes of embedding and head."""
+    tables = {module.path for module in structure.modules} | set(config.modules_to_save or ())
+    tied = config.ensure_weight_tying and checkpoint.tied
+    if tied and (config.trainable_token_indices or any(path.endswith(_TABLES) for path in tables)):
+        raise AdapterError(
+            f"{folder / CONFIG}, ensure_weight_tying",
+            found="True, with changes of the table that this base's embedding and head share",
+            expected="False, or neither of the two among the targets",
+            fix="Train an adapter without ensure_weight_tying; this one cannot be exported exactly.",
+        )
 
 
-def _check_slotted(folder: Path, expected: Expected, checkpoint: Checkpoint) -> None:
-    for place in expected.places:
-        if not place.pair or not modules.is_slotted(place.path, packed=checkpoint.architecture.packed):
-            layer = dict.fromkeys(
-                module for parts in modules.in_layer(packed=checkpoint.architecture.packed).values() for module in parts
-            )
+def _check_slotted(folder: Path, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
+    packed = checkpoint.architecture.packed
+    for module in structure.modules:
+        if not module.pair or not modules.is_slotted(module.path, packed=packed):
+            names = dict.fromkeys(name for parts in modules.in_layer(packed=packed).values() for name in parts)
             raise AdapterError(
                 f"{folder / CONFIG}, target_modules",
-                found=f"LoRA on {place.path}",
-                expected=f"modules of {checkpoint.architecture.name} only: {', '.join(layer)}, embed_tokens, lm_head",
+                found=f"LoRA on {module.path}",
+                expected=f"modules of {checkpoint.architecture.name} only: {', '.join(names)}, embed_tokens, lm_head",
                 fix="Export this adapter with `mode: merged`, which folds it into the base.",
             )
 
 
-def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, checkpoint: Checkpoint) -> None:
+def _check_mergeable(folder: Path, config: LoraConfig, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
     """Refuse what PEFT would refuse to merge, or would merge into another table than it was trained on."""
-    without = next((place.path for place in expected.places if place.biased and not place.base_biased), None)
+    without = next((module.path for module in structure.modules if module.biased and not module.base_biased), None)
     if without:
         raise AdapterError(
             f"{folder / CONFIG}, lora_bias",
@@ -256,8 +250,8 @@ def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, check
             expected="modules that have a bias, into which it is merged",
             fix="Export this adapter with `mode: external`.",
         )
-    tables = {place.path for place in expected.places} | set(config.modules_to_save or ())
-    if config.trainable_token_indices and checkpoint.tied and any(each.endswith(_TABLES) for each in tables):
+    tables = {module.path for module in structure.modules} | set(config.modules_to_save or ())
+    if config.trainable_token_indices and checkpoint.tied and any(path.endswith(_TABLES) for path in tables):
         raise AdapterError(
             f"{folder / CONFIG}, trainable_token_indices",
             found="rows of the table that this base's embedding and head share, and another change of one of the two",
@@ -266,17 +260,15 @@ def _check_mergeable(folder: Path, config: LoraConfig, expected: Expected, check
         )
 
 
-def _pairs(folder: Path, expected: Expected) -> Iterator[tuple[str, LoraPair]]:
-    tensors = load_file(folder / WEIGHTS)
-
+def _pairs(tensors: Mapping[str, StoredTensor], structure: AdapterStructure) -> Iterator[tuple[str, LoraPair]]:
     def array(name: str) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = tensors[name].to(torch.float32).numpy()
+        values: NDArray[np.float32] = read_rows(tensors[name]).numpy()
         return values
 
-    for place in sorted(expected.places, key=lambda each: each.path):
-        if place.pair:
-            a, b, bias = place.pair
-            yield place.path, LoraPair(array(a), array(b), place.scale, array(bias) if bias else None)
+    for module in sorted(structure.modules, key=lambda module: module.path):
+        if module.pair:
+            a, b, bias = module.pair
+            yield module.path, LoraPair(array(a), array(b), module.scale, array(bias) if bias else None)
 
 
 def _check_trained(folder: Path, config: LoraConfig, pairs: Mapping[str, LoraPair]) -> None:

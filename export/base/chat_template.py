@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, read_source
 
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
-_FURTHER: Final = "additional_chat_templates"  # a folder of them, each named after its use
+_FURTHER: Final = "additional_chat_templates"  # a folder of templates, named after their use
 _ORDER: Final = ("tool_use", "default")
 
 
@@ -23,29 +24,31 @@ class TemplateText:
     source: str
 
 
-def own_template(folder: Path, words: Mapping[str, Any]) -> TemplateText | None:
+def read_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> TemplateText | None:
     """The folder's template; None if it has none.
 
     As transformers has it (`from_pretrained` and `get_chat_template` of tokenization_utils_base.py): files go before
-    what tokenizer_config.json says, and of several templates the one named `tool_use` before `default`.
+    tokenizer_config.json, and of several templates the one named `tool_use` before `default`.
 
     Args:
         folder: a base's, or an adapter's.
-        words: what its tokenizer_config.json says.
+        tokenizer_config: the content of its tokenizer_config.json.
 
     Raises:
         TemplateError: a file cannot be read, or there are templates of other names only.
 
     """
     files = [folder / CHAT_TEMPLATE, *sorted((folder / _FURTHER).glob("*.jinja"))]
-    found = {path.stem if path.parent.name == _FURTHER else "default": path for path in files if path.is_file()}
-    if found:
-        path = found[_preferred(found, str(folder))]
+    for path in files:
+        require_content(path, TemplateError)
+    named = {path.stem if path.parent.name == _FURTHER else "default": path for path in files if path.is_file()}
+    if named:
+        path = named[_preferred(named, str(folder))]
         return TemplateText(str(path), read_source(path))
-    where, value = f"{folder / TOKENIZER_CONFIG}, chat_template", words.get("chat_template")
+    where, value = f"{folder / TOKENIZER_CONFIG}, chat_template", tokenizer_config.get("chat_template")
     if isinstance(value, list):
-        named = {each.get("name"): each.get("template") for each in value if isinstance(each, dict)}
-        value = named[_preferred(named, where)]
+        texts = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = texts[_preferred(texts, where)]
     if value is not None and not isinstance(value, str):
         raise _refusal(where, f"a {type(value).__name__}")
     return None if value is None else TemplateText(where, value)

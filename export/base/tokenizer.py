@@ -8,6 +8,7 @@ from typing import Any, Final
 import transformers
 from tokenizers import Tokenizer
 
+from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError
 
@@ -15,7 +16,7 @@ _SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})
 
 
 def small_files(folder: Path) -> tuple[Path, ...]:
-    """What a checkpoint has beside its weights, by name: configs, tokenizer and templates."""
+    """The files of a checkpoint beside its weights, by name: configs, tokenizer and templates."""
     return tuple(path for path in sorted(folder.iterdir()) if path.suffix in _SMALL and path.is_file())
 
 
@@ -26,6 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: no such file, or it holds something else.
 
     """
+    require_content(path, CheckpointError)
     try:
         value = strict_json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -49,6 +51,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
 
     """
     path = folder / "tokenizer.json"
+    require_content(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(
             str(path),
@@ -73,9 +76,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def special(words: dict[str, Any], key: str) -> str:
-    """A special token's text: a string, or an object that holds it as `content`."""
-    value = words.get(key)
+def special_token(tokenizer_config: dict[str, Any], key: str) -> str:
+    """A special token's text: a string, or an object that holds it as `content`; "" where there is none."""
+    value = tokenizer_config.get(key)
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else ""
 
@@ -87,16 +90,17 @@ def end_of_turn(folder: Path, config: transformers.PretrainedConfig, tokenizer: 
         CheckpointError: none, or an id outside the vocabulary.
 
     """
-    own = tokenizer.token_to_id(eos) if eos else None
+    first = tokenizer.token_to_id(eos) if eos else None
     path = folder / "generation_config.json"
+    require_content(path, CheckpointError)
     named = (read_json(path).get("eos_token_id") if path.is_file() else None) or config.eos_token_id
-    ids = [own, *(named if isinstance(named, list) else [named])]
-    found = tuple(dict.fromkeys(each for each in ids if each is not None))
-    if not found or not all(isinstance(each, int) and 0 <= each < config.vocab_size for each in found):
+    tokens = [first, *(named if isinstance(named, list) else [named])]
+    ends = tuple(dict.fromkeys(token for token in tokens if token is not None))
+    if not ends or not all(isinstance(token, int) and 0 <= token < config.vocab_size for token in ends):
         raise CheckpointError(
             str(path if path.is_file() else folder / "config.json"),
-            found=f"end-of-sequence tokens {list(found)}",
+            found=f"end-of-sequence tokens {list(ends)}",
             expected="at least one id of the vocabulary",
             fix="Name `eos_token` in tokenizer_config.json or `eos_token_id` in generation_config.json.",
         )
-    return found
+    return ends

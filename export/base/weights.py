@@ -1,19 +1,19 @@
-"""A model's weights, read one at a time, so that it is never in memory as a whole."""
+"""A model's weights, read one at a time, so that the model is never in memory as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
-from dualtune_edge.export.base.checkpoint import stored_weights
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
+from dualtune_edge.export.base.safetensors_file import StoredTensor
 
 ALL_ROWS: Final = slice(None)
+_ROWS: Final = 1024  # of a table in memory at a time
 _TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -31,41 +31,47 @@ class Weights(Protocol):
         """Whether it may differ from the base's."""
 
 
+@dataclass(frozen=True)
 class StoredWeights:
-    """Those of a folder in Hugging Face's format; nothing is kept.
+    """Weights in safetensors files; nothing is kept.
 
-    Args:
-        folder: a checkpoint that `read_checkpoint` has read, or what `merge` has made of one.
-        merged: it is the latter.
-
-    Raises:
-        CheckpointError: files are missing or damaged.
-
+    `merged`: whether an adapter was merged into them, so that any may differ from the base's.
     """
 
-    def __init__(self, folder: Path, *, merged: bool = False) -> None:
-        self.tied: bool = AutoConfig.from_pretrained(folder, local_files_only=True).tie_word_embeddings
-        self._stored = stored_weights(folder)
-        self._merged = merged
+    stored: Mapping[str, StoredTensor]
+    tied: bool
+    merged: bool = False
 
     def read(self, name: str, rows: slice = ALL_ROWS) -> torch.Tensor:
-        """A weight, or some of its rows, in fp32: the stored numbers, none of which has more digits."""
-        absent = name == f"{HEAD}.weight" and (self.tied or name not in self._stored)
-        stored = self._stored[f"{EMBEDDING}.weight" if absent else name]
-        count, *rest = stored.shape
-        start, stop, _ = rows.indices(count)
-        row = stored.size // count  # bytes
-        data = np.fromfile(stored.path, np.uint8, (stop - start) * row, offset=stored.offset + start * row)
-        return torch.from_numpy(data).view(_TYPES[stored.dtype]).reshape(stop - start, *rest).to(torch.float32)
+        """A weight, or some of its rows, in fp32."""
+        shared = name == f"{HEAD}.weight" and (self.tied or name not in self.stored)
+        return read_rows(self.stored[f"{EMBEDDING}.weight" if shared else name], rows)
 
     def changed(self, name: str) -> bool:  # noqa: ARG002 - all or nothing
         """Whether it may differ from the base's."""
-        return self._merged
+        return self.merged
+
+
+def read_rows(stored: StoredTensor, rows: slice = ALL_ROWS) -> torch.Tensor:
+    """Some rows of a tensor in fp32: the stored numbers, none of which has more digits."""
+    count, *rest = stored.shape
+    start, stop, _ = rows.indices(count)
+    row = stored.size // count  # bytes
+    data = np.fromfile(stored.path, np.uint8, (stop - start) * row, offset=stored.offset + start * row)
+    return torch.from_numpy(data).view(_TYPES[stored.dtype]).reshape(stop - start, *rest).to(torch.float32)
+
+
+def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tables hold the same numbers, whatever their dtypes."""
+    if one.shape != other.shape:
+        return False
+    steps = (slice(start, start + _ROWS) for start in range(0, one.shape[0], _ROWS))
+    return all(torch.equal(read_rows(one, rows), read_rows(other, rows)) for rows in steps)
 
 
 @dataclass(frozen=True)
 class UnchangedWeights:
-    """Weights of which a graph was built already: all that the graph holds is taken from there."""
+    """Weights whose graph exists: what the graph holds is taken from there."""
 
     weights: Weights
 
@@ -87,7 +93,8 @@ class UnchangedWeights:
 class UntiedWeights:
     """Weights of a graph in float32 for comparisons: for the builder embedding and head are two tables.
 
-    Of one it makes the embedding by transposing the head. Here the head is turned instead: `graph/head_rows.py`.
+    Of a tied table the builder would keep the head's transpose and make the embedding of it. `graph/head_rows.py` keeps
+    the rows instead.
     """
 
     weights: Weights

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from dualtune_edge.export.adapter.merge import merged_weights
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import Extra
-from dualtune_edge.export.base.weights import StoredWeights, UnchangedWeights, UntiedWeights, Weights
+from dualtune_edge.export.base.weights import UnchangedWeights, UntiedWeights, Weights
 from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.build.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.graph.adapter_file import write_adapter
@@ -122,7 +122,7 @@ class BundleGraphs:
         if decoder:
             decoder = replace(decoder, layers=decoder.layers[: base.cache.layers])
         if merged is None:
-            stored = StoredWeights(whole.folder)
+            stored = whole.weights
             source = stored if kept else UntiedWeights(stored)
             build_graph(base, out, quantization, weights=source, base=kept, decoder=decoder)
             self._write_slots(out)

@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig
 
 from dualtune_edge.export.base.architectures import rotary_partners
 from dualtune_edge.export.base.checkpoint import Checkpoint
@@ -90,5 +89,5 @@ def _reach(state: NDArray[np.float32], partners: NDArray[np.int64]) -> NDArray[n
 
 def _partners(checkpoint: Checkpoint) -> NDArray[np.int64]:
     """The channel with which each is rotated, (head_dim,); -1: it is not."""
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    return np.array(rotary_partners(checkpoint.architecture, config, checkpoint.cache.head_dim), dtype=np.int64)
+    partners = rotary_partners(checkpoint.architecture, checkpoint.config, checkpoint.cache.head_dim)
+    return np.array(partners, dtype=np.int64)

@@ -29,7 +29,9 @@ _WRITE_SECONDS: Final = 1.0e-8  # for a byte of an adapter, from PEFT's form to 
 def reading(model: ModelSizes) -> Need:
     """To read and check the base and the adapters."""
     adapters = (*model.external, *model.merged)
-    read = model.shape.stored + sum(adapter_stored(bundled.adapter.folder) for bundled in adapters)
+    read = model.shape.stored + sum(
+        adapter_stored(bundled.adapter.folder, model.inputs.checkpoint) for bundled in adapters
+    )
     return Need(memory=LIBRARIES, seconds=_START_SECONDS + READ_SECONDS * read + ADAPTER_SECONDS * len(adapters))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.calibration import Case
@@ -125,19 +124,18 @@ def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: 
         work.keep(comparison.steps[stage.stage], *read, value=stage.model_dump_json())
         advance()
 
-    with _Bases(inputs, work.scratch) as bases:
-        source = graphs.source
-        count = None if whole or comparison.earlier else depth.before_quantization
-        compare_stages(
-            inputs,
-            missing,
-            bases.graphs(source, graphs, depth.compared, inputs.quantization),
-            bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
-            room=comparison.spec.argument_tokens,
-            calibration=comparison.calibration,
-            memory=memory,
-            keep=keep,
-        )
+    bases, source = _Bases(inputs, work.scratch), graphs.source
+    count = None if whole or comparison.earlier else depth.before_quantization
+    compare_stages(
+        inputs,
+        missing,
+        bases.graphs(source, graphs, depth.compared, inputs.quantization),
+        bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
+        room=comparison.spec.argument_tokens,
+        calibration=comparison.calibration,
+        memory=memory,
+        keep=keep,
+    )
 
 
 def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
@@ -153,23 +151,16 @@ def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
 
 
 class _Bases:
-    """The checkpoint and its first layers; these live as long as the context."""
+    """The checkpoint and its first layers."""
 
     def __init__(self, inputs: Inputs, scratch: Path) -> None:
         self._inputs, self._scratch = inputs, scratch
-        self._folder = tempfile.TemporaryDirectory(prefix=".layers.", dir=scratch)
         self._made = {inputs.checkpoint.cache.layers: inputs.checkpoint}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
 
     def graphs(self, source: ModelSource, built: BundleGraphs, layers: int, quantization: Quantization) -> Graphs:
         """Of the first layers: the bundle's own where these are all, and it is quantized so."""
         if layers not in self._made:
-            self._made[layers] = first_layers(self._inputs.checkpoint, layers, Path(self._folder.name) / str(layers))
+            self._made[layers] = first_layers(self._inputs.checkpoint, layers)
         base = self._made[layers]
 
         def build(out: Path, merged: str | None) -> None:

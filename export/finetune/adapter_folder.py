@@ -10,7 +10,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from dualtune_edge.export.adapter.config import CONFIG
-from dualtune_edge.export.adapter.read import BASE_FINGERPRINT, WEIGHTS
+from dualtune_edge.export.adapter.read import BASE_FINGERPRINT
+from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.finetune.report import RECORD, Record
 from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.base.models import load_model
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import SpecError
 
@@ -33,11 +34,7 @@ class Base:
 
         """
         checkpoint = read_checkpoint(folder)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
-        model.requires_grad_(requires_grad=False)
-        yield cls(checkpoint, model)
+        yield cls(checkpoint, load_model(checkpoint))
 
     @contextlib.contextmanager
     def adapted(self, settings: FinetuneSettings) -> Iterator[PeftModel]:

@@ -6,10 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.export.base.weights import StoredWeights, Weights
+from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.builder import run_builder
 from dualtune_edge.export.graph.checks import check_build
@@ -46,13 +44,12 @@ def build_graph(
 
     """
     out.mkdir(parents=True, exist_ok=True)
-    source = weights or StoredWeights(checkpoint.folder)
+    source = weights or checkpoint.weights
     run_builder(checkpoint, source, out, quantization, base, decoder=decoder)
     shutil.copyfile(checkpoint.folder / "tokenizer.json", out / "tokenizer.json")  # transformers writes another form
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    builder_config.correct(out, checkpoint.architecture, config)
+    builder_config.correct(out, checkpoint.architecture, checkpoint.config)
     check_build(out, quantization, tied=source.tied, like=base)
     add_logits_rows(out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.models import meta_model
 from dualtune_edge.export.base.weights import UntiedWeights, Weights
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.deferred import deferred
@@ -64,7 +66,9 @@ def run_builder(
 
             logger.setLevel(logging.WARNING)
             extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
-            builder_config.adapt(extra["hf_details"]["hf_config"])
+            # The text model's: it may be part of a model with images, whose config the builder has read.
+            extra["hf_details"]["hf_config"] = config = copy.deepcopy(checkpoint.config)
+            builder_config.adapt(config)
             with _streaming(builder.Model, checkpoint, weights, base, decoder):
                 builder.create_model(*place, **extra)
         except Exception as error:
@@ -98,8 +102,7 @@ def options(quantization: Quantization, *, tied: bool) -> list[str]:
 
 def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
     """The model of transformers with deferred parameters."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
+    model = meta_model(checkpoint)
     for path, module in model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             value = deferred(f"{path}.{name}", parameter, weights)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from dualtune_edge.export.base.architectures import ARCHITECTURES, Architecture
 from dualtune_edge.export.base.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Decoder:
             fix="Leave the graph out: it is then built by onnxruntime-genai's builder.",
         )
     graph = _load(path)
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    config = checkpoint.config
     _check_interface(path, graph, checkpoint)
     cursor = Cursor(path, graph)
     weights = WeightBook(cursor, checkpoint)

@@ -9,9 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.optimum.cursor import FIX, Cursor
 from dualtune_edge.toolkit.errors import GraphError
 
@@ -23,8 +22,7 @@ class WeightBook:
 
     def __init__(self, cursor: Cursor, checkpoint: Checkpoint) -> None:
         self._cursor, self._tied = cursor, checkpoint.tied
-        self._stored = stored_weights(checkpoint.folder)
-        self._weights = StoredWeights(checkpoint.folder)
+        self._stored, self._weights = checkpoint.stored, checkpoint.weights
         self._used: set[str] = set()
 
     def __contains__(self, name: str) -> bool:

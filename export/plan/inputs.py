@@ -99,7 +99,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         profile_files=files,
         no_tool=spec.no_tool,
         toolset_template=spec.toolset_template,
-        warnings=(*_profile_warnings(profiles), *toolset_warnings(toolsets)),
+        warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets)),
         decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
     )
     _refuse_collisions(inputs)

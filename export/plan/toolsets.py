@@ -29,6 +29,7 @@ class AdapterInput(AdapterIdentity):
     template: TemplateText | None
     extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
     plain: bool  # LoRA and nothing else
+    warnings: tuple[str, ...] = ()  # what of the folder is read differently from how it stands
 
     def weights(self, checkpoint: Checkpoint) -> AdapterWeights:
         """Read the tensors.
@@ -196,6 +197,7 @@ def _read_toolset(
             template=weights.chat_template,
             extras=weights.extras,
             plain=weights.plain,
+            warnings=weights.warnings,
         )
 
     if any(tool.name == spec.no_tool for tool in tools):
@@ -226,6 +228,8 @@ def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
                 yield f"tool {tool.name!r} of {name!r} has no adapter: the base model writes its arguments"
         if len(toolsets) > 1 and not source.toolset.description:
             yield f"toolset {name!r} has no description: the base model chooses it by its name alone"
+        for adapter in (source.selection, *source.arguments.values()):
+            yield from adapter.warnings if adapter else ()
     yield from _shared(toolsets)
 
 

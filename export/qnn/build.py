@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import external_data
 
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
-from dualtune_edge.export.base.weights import StoredWeights, Weights
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.qnn.calibration import calibrate, input_moments
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
@@ -50,8 +50,8 @@ def build_static(
 
     """
     shape = decoder_shape(checkpoint)
-    names = frozenset(stored_weights(checkpoint.folder))
-    stored = weights or StoredWeights(checkpoint.folder)
+    names = frozenset(checkpoint.stored)
+    stored = weights or checkpoint.weights
     parameters = ModelParameters(stored, names, shape, None)
     out.mkdir(parents=True)
     ranges = None

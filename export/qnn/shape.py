@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import transformers
-
 from dualtune_edge.export.base.architectures import ARCHITECTURES, all_layers_slide, rope_parameters
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.errors import CheckpointError
@@ -44,7 +42,7 @@ def decoder_shape(checkpoint: Checkpoint) -> DecoderShape:
     if not architecture.static:
         names = ", ".join(name for name, row in ARCHITECTURES.items() if row.static)
         raise _unsupported(f"{where}, architectures", architecture.name, f"one of {names}")
-    config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    config = checkpoint.config
     rope = rope_parameters(config)[0]
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if windows or (all_layers_slide(config) and config.sliding_window < checkpoint.context_length):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.reference.first_layers import on_tables
 from dualtune_edge.export.reference.streamed import LARGE, float32_bytes, streamed_model
@@ -15,13 +14,12 @@ def open_reference(inputs: Inputs, base: Checkpoint) -> TorchEngine:
 
     Args:
         inputs: the checkpoint and the adapters.
-        base: the checkpoint itself, or what `first_layers` made of it.
+        base: the checkpoint itself, or its `first_layers`.
 
     """
     checkpoint = inputs.checkpoint
     folders = {adapter.name: adapter.folder for adapter in inputs.adapters}
-    if base == checkpoint and float32_bytes(checkpoint) <= LARGE:
-        return TorchEngine(base.folder, folders)
-    whole_tables = any(on_tables(folder) for folder in folders.values())  # PEFT may read or copy them as they are
-    model = streamed_model(base, StoredWeights(checkpoint.folder), whole_tables=whole_tables)
-    return TorchEngine(base.folder, folders, model=model)
+    if base.cache.layers == checkpoint.cache.layers and float32_bytes(checkpoint) <= LARGE:
+        return TorchEngine(base, folders)
+    whole_tables = any(on_tables(folder, checkpoint) for folder in folders.values())  # PEFT may read or copy them
+    return TorchEngine(base, folders, model=streamed_model(base, whole_tables=whole_tables))

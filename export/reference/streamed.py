@@ -8,39 +8,35 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.models import unfilled_model
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.weights import Weights
 
-LARGE: Final = 1 << 30  # bytes of weights in float32, from which on they are not all held at once
+LARGE: Final = 1 << 30  # bytes of weights in float32; more are not held at once
 _LAYERS: Final = "model.layers"
 _PIECE: Final = 1 << 24  # weights of the head in memory at a time
 
 
 def float32_bytes(checkpoint: Checkpoint) -> int:
-    """Of all weights."""
-    return 4 * sum(math.prod(stored.shape) for stored in stored_weights(checkpoint.folder).values())
+    """The bytes of all weights in float32."""
+    return 4 * sum(math.prod(stored.shape) for stored in checkpoint.stored.values())
 
 
-def streamed_model(checkpoint: Checkpoint, weights: Weights, *, whole_tables: bool = False) -> Any:
+def streamed_model(checkpoint: Checkpoint, *, whole_tables: bool = False) -> Any:
     """The model, ready for inference: each layer's matrices are read before its forward and dropped after it.
 
     Of the embedding the rows of a prompt's tokens are read, of the head some rows at a time. Norms and biases stay.
     PEFT can be put on it: all weights have their shapes all the time, and zeros for values while they are not in use.
 
     Args:
-        checkpoint: whose config it is.
-        weights: its own, or those of a checkpoint with more layers.
+        checkpoint: the base, or its first layers.
         whole_tables: embedding and head are held, for adapters that change them.
 
     """
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True), dtype=torch.float32
-        )
+    model: Any = unfilled_model(checkpoint)
+    weights = checkpoint.weights
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     for prefix, module in model.named_modules():
         for leaf, parameter in list(module.named_parameters(recurse=False)):
@@ -58,7 +54,7 @@ def streamed_model(checkpoint: Checkpoint, weights: Weights, *, whole_tables: bo
 
 
 class _Rows:
-    """The embedding while it runs: the rows of the tokens at hand, numbered anew."""
+    """The embedding while it runs: the rows of the tokens in its input, under new numbers."""
 
     def __init__(self, table: torch.nn.Embedding, weights: Weights) -> None:
         self._weights, self._empty = weights, table.weight.data
@@ -98,8 +94,10 @@ class _Streamed:
 
     def __init__(self, layer: torch.nn.Module, prefix: str, weights: Weights) -> None:
         self._weights = weights
-        # Taken now, by the names in the checkpoint: PEFT moves the modules, and leaves their parameters.
-        self._matrices = [(f"{prefix}.{name}", each) for name, each in layer.named_parameters() if each.dim() > 1]
+        # By the names in the checkpoint: PEFT moves the modules later, and leaves their parameters.
+        self._matrices = [
+            (f"{prefix}.{name}", parameter) for name, parameter in layer.named_parameters() if parameter.dim() > 1
+        ]
         layer.register_forward_pre_hook(self._read)
         layer.register_forward_hook(self._drop)
 

@@ -9,9 +9,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
+from dualtune_edge.export.adapter.attach import attach
+from dualtune_edge.export.adapter.config import changes_modules, read_config
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.models import load_model, twin
 from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
@@ -22,21 +25,20 @@ CHUNK: Final = 4096  # tokens a forward: activations take 100 KB a token in a 0.
 class TorchEngine(HeldSequence):
     """An `Engine` on PyTorch; see there. Adapters are PEFT folders by name, loaded at first use.
 
+    PEFT changes the model that it is put on, and takes back less than it changed. So it gets a twin of the base, which
+    goes with the adapter; the base itself stays the base.
+
     One forward gives the logits of every token in it. So where the next tokens are known beforehand (`expect`), they
     are read along with the prompt, and a step that goes the expected way costs nothing.
     """
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path], *, model: Any = None) -> None:
+    def __init__(self, base: Checkpoint, adapters: Mapping[str, Path], *, model: Any = None) -> None:
         """`model`: the base's in float32, if it is not to be loaded whole."""
-        with captured():
-            self._model: Any = model or AutoModelForCausalLM.from_pretrained(
-                base, dtype=torch.float32, local_files_only=True
-            )
-        self._model.eval()
-        self._folders = dict(adapters)
-        self._loaded: set[str] = set()
-        config = self._model.config
-        super().__init__(int(config.vocab_size), int(config.max_position_embeddings), identify)
+        self._checkpoint, self._folders = base, dict(adapters)
+        self._base: Any = model or load_model(base)
+        self._model: Any = self._base  # the one in use
+        self._adapted: dict[str, Any] = {}
+        super().__init__(base.vocab_size, int(base.config.max_position_embeddings), identify)
         self._expected: tuple[int, ...] = ()
         self._cache = DynamicCache()
         self._read: tuple[int, ...] = ()  # the tokens in the cache: `tokens` is a beginning of them, or parts from them
@@ -44,22 +46,22 @@ class TorchEngine(HeldSequence):
 
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
-        if adapter is not None:
-            if adapter not in self._loaded:
-                self._load(adapter)
-            self._model.set_adapter(_key(adapter))
+        if adapter is None:
+            self._model = self._base
+        else:
+            if adapter not in self._adapted:
+                self._adapted[adapter] = self._load(adapter)
+            self._model = self._adapted[adapter]
         super().use(adapter)
         self._cache, self._read, self._logits = DynamicCache(), (), {}
 
     def forget_adapters(self) -> None:
-        """Take all adapters off the base again: dozens would need the memory of another base."""
-        if self._loaded:
-            self._model = self._model.unload()
-            self._loaded.clear()
+        """Drop all adapters: dozens would need the memory of another base."""
+        self._adapted.clear()
         self.use(None)
 
     def expect(self, tokens: Sequence[int]) -> None:
-        """What the engine will probably hold before long: a forward that begins like it reads on to its end."""
+        """Tokens that the engine will probably hold soon: a forward that begins like them reads on to their end."""
         self._expected = tuple(tokens)
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -73,13 +75,13 @@ class TorchEngine(HeldSequence):
         return logits
 
     def keys_and_values(self) -> NDArray[np.float32]:
-        """Of all tokens that are held, or were read besides: (layers, 2, kv_heads, tokens, head_dim), keys rotated."""
-        layers = [torch.cat((each.keys, each.values)) for each in self._cache.layers]
+        """The KV cache: (layers, 2, kv_heads, tokens, head_dim), keys rotated, with tokens that were only expected."""
+        layers = [torch.cat((layer.keys, layer.values)) for layer in self._cache.layers]
         state: NDArray[np.float32] = torch.stack(layers).float().numpy()
         return state
 
     def _run(self, wanted: tuple[int, ...]) -> None:
-        """Bring the KV cache to `wanted`, and beyond it to what is expected; keep the logits from there on."""
+        """Bring the KV cache to `wanted`, and on to the expected tokens; keep the logits after `wanted` and later."""
         goal = self._expected if self._expected[: len(wanted)] == wanted else wanted
         held = len(common_prefix([self._read, wanted[:-1]]))
         if not held:
@@ -87,11 +89,7 @@ class TorchEngine(HeldSequence):
         elif held < len(self._read):
             self._cache.crop(held - len(self._read))  # a negative number: tokens to take off
         with torch.inference_mode():
-            if self.adapter is None and self._loaded:
-                with self._model.disable_adapter():
-                    logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
-            else:
-                logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
+            logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
         self._read = goal
         rows: NDArray[np.float32] = logits[0].float().numpy()  # (len(goal) - len(wanted) + 1, vocabulary)
         self._logits = {len(wanted) + index: row for index, row in enumerate(rows)}
@@ -110,23 +108,15 @@ class TorchEngine(HeldSequence):
         logits: torch.Tensor = output.logits
         return logits
 
-    def _load(self, adapter: str) -> None:
+    def _load(self, adapter: str) -> Any:
+        folder = self._folders[adapter]
         with captured():
-            if self._loaded:
-                self._model.load_adapter(self._folders[adapter], adapter_name=_key(adapter))
-            else:
-                self._model = PeftModel.from_pretrained(
-                    self._model, self._folders[adapter], adapter_name=_key(adapter), torch_device="cpu"
-                )
-        self._model.eval()
-        self._loaded.add(adapter)
+            # PEFT copies whole modules, and computes residual weights, from weights that are all there.
+            whole = changes_modules(read_config(folder, "merged").lora)
+            model = load_model(self._checkpoint) if whole else twin(self._base)
+            return attach(model, folder, self._checkpoint)
 
 
 def identify(adapter: str | None) -> str:
     """The adapter's name: one reference has one base."""
     return f"torch/{adapter}"
-
-
-def _key(name: str) -> str:
-    """PEFT's adapter names must be module names: no dots."""
-    return name.replace(".", "__")

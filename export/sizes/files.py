@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from transformers import AutoConfig
-
-from dualtune_edge.export.adapter.read import WEIGHTS
+from dualtune_edge.export.adapter.tensors import read_tensors
 from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.architectures import rope_parameters
-from dualtune_edge.export.base.checkpoint import Checkpoint, stored_weights
-from dualtune_edge.export.base.safetensors_file import stored_tensors
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.tokenizer import small_files
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 
@@ -57,9 +54,8 @@ class BaseShape:
 
 
 def base_shape(checkpoint: Checkpoint) -> BaseShape:
-    """Read from the headers of the checkpoint's files."""
-    stored = stored_weights(checkpoint.folder)
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    """The sizes of a checkpoint."""
+    stored, config = checkpoint.stored, checkpoint.config
     ropes = rope_parameters(config)
     tables = 2 if ropes[0].get("rope_type") == "longrope" else len(ropes)
     named = {name: each.shape for name, each in stored.items()}
@@ -108,9 +104,9 @@ def adapter_bytes(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> int:
 
 def _slots(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> Iterator[int]:
     """Bytes of each slot's pair: the A of its parts side by side, their B each in a block of its own."""
-    weights = {name: each.shape for name, each in stored_weights(checkpoint.folder).items()}
-    found = _pairs(folder)
-    biased = any(name.endswith("lora_B.bias") for name in stored_tensors(folder / WEIGHTS))
+    weights = {name: tensor.shape for name, tensor in checkpoint.stored.items()}
+    found = _pairs(folder, checkpoint)
+    biased = any(name.endswith("lora_B.bias") for name in read_tensors(folder, checkpoint).stored)
     for layer in range(base.layers):
         for name, parts in modules.in_layer(packed=checkpoint.architecture.packed).items():
             paths = [modules.path(layer, part) for part in parts]
@@ -123,16 +119,16 @@ def _slots(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> Iterator[in
         yield 2 * _TENSOR + _FLOAT * found.get(path, 0) * sum(base.table)
 
 
-def _pairs(folder: Path) -> dict[str, int]:
+def _pairs(folder: Path, checkpoint: Checkpoint) -> dict[str, int]:
     """Module → rank, by the tensors of PEFT's file."""
     ranks = {}
-    for name, tensor in stored_tensors(folder / WEIGHTS).items():
+    for name, tensor in read_tensors(folder, checkpoint).stored.items():
         module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
         if rest.startswith(("A", "embedding_A")):
             ranks[module] = tensor.shape[0]
     return ranks
 
 
-def adapter_stored(folder: Path) -> int:
+def adapter_stored(folder: Path, checkpoint: Checkpoint) -> int:
     """Bytes of an adapter's tensors, as PEFT wrote them."""
-    return sum(tensor.size for tensor in stored_tensors(folder / WEIGHTS).values())
+    return sum(tensor.size for tensor in read_tensors(folder, checkpoint).stored.values())

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-from transformers import AutoConfig
-
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.layout import BundledAdapter
 from dualtune_edge.export.plan.prompts import Plans
@@ -162,9 +160,11 @@ class ModelSizes:
     def reference(self, shape: BaseShape, tokens: int) -> int:
         """Memory of the reference, of so many of the base's layers, while it reads a prompt of so many tokens."""
         reading = self.activations(tokens, torch_engine.CHUNK) + self.adapter_memory
-        if not self.streamed:
+        # For an adapter that replaces modules or weights it is loaded whole.
+        if not self.streamed or not all(bundled.adapter.plain for bundled in self.merged):
             return 2 * 4 * shape.weights + reading
-        tables = any(on_tables(bundled.adapter.folder) for bundled in (*self.external, *self.merged))
+        checkpoint, adapters = self.inputs.checkpoint, (*self.external, *self.merged)
+        tables = any(on_tables(bundled.adapter.folder, checkpoint) for bundled in adapters)
         pieces = 2 * 4 * shape.table[0] * shape.table[1] if tables else 2 * 6 * _HEAD_PIECE
         return 2 * 4 * shape.layer + pieces + reading
 
@@ -184,5 +184,5 @@ class ModelSizes:
     @cached_property
     def _held_scores(self) -> int:
         """Heads whose scores are all held: none, unless they are capped."""
-        config = AutoConfig.from_pretrained(self.inputs.checkpoint.folder, local_files_only=True)
+        config = self.inputs.checkpoint.config
         return config.num_attention_heads if getattr(config, "attn_logit_softcapping", None) else 0

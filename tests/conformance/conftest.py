@@ -59,7 +59,6 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
     from dualtune_edge.export.adapter.merge import merge
     from dualtune_edge.export.adapter.read import read_adapter
     from dualtune_edge.export.base.checkpoint import read_checkpoint
-    from dualtune_edge.export.base.weights import StoredWeights
     from dualtune_edge.export.graph.adapter_file import write_adapter
     from dualtune_edge.export.graph.build import build_graph
     from dualtune_edge.export.graph.slots import add_slots
@@ -76,10 +75,8 @@ def _export(root: Path, name: str, bits: Literal[4, 32]) -> ModelSource:
         write_adapter(weights, slots, path)
         adapters.append(bare_adapter(adapter, path, weights.sha256))
     weights = read_adapter(root / "wide", checkpoint, "merged")
-    merge(checkpoint, weights, root / f"{name}-weights")
-    build_graph(
-        checkpoint, root / f"{name}-merged", quantization, weights=StoredWeights(root / f"{name}-weights", merged=True)
-    )
+    merged = merge(checkpoint, weights, root / f"{name}-weights")
+    build_graph(checkpoint, root / f"{name}-merged", quantization, weights=merged)
     adapters.append(bare_adapter("merged", root / f"{name}-merged", weights.sha256, "merged"))
     return _source(root / name, checkpoint, tuple(adapters))
 

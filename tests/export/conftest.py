@@ -151,5 +151,5 @@ def adapters(checkpoint: Checkpoint) -> dict[str, Path]:
 
 @pytest.fixture
 def reference(checkpoint: Checkpoint, adapters: dict[str, Path]) -> Iterator[TorchEngine]:
-    with TorchEngine(checkpoint.folder, adapters) as engine:
+    with TorchEngine(checkpoint, adapters) as engine:
         yield engine

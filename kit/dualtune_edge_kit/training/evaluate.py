@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
@@ -123,7 +124,7 @@ def reference_engine(kit: Path, method: Method) -> TorchEngine:
             adapters[f"selection.{toolset.name}"] = toolset.selection.path
         if isinstance(toolset.arguments, dict):
             adapters |= {f"arguments.{toolset.name}.{tool}": spec.path for tool, spec in toolset.arguments.items()}
-    return TorchEngine(kit / "base", adapters)
+    return TorchEngine(read_checkpoint(kit / "base"), adapters)
 
 
 def _answer(agent: Agent, turn: Turn, toolset: str | None, say: Callable[[str], None]) -> CallResult | None:

@@ -16,7 +16,6 @@ from dualtune_edge.export.adapter import merge as merging
 from dualtune_edge.export.adapter.merge import merge
 from dualtune_edge.export.adapter.read import LoraPair, read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import AdapterError
@@ -56,8 +55,8 @@ def test_merged_gives_pefts_logits(
 @pytest.mark.parametrize("modules", [["q_proj", "down_proj"], ["q_proj", "lm_head"]])
 def test_a_graph_is_built_of_it(bits: Any, modules: list[str], tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
     folder = make_adapter(tiny, target_modules=modules)
-    merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")
-    build_graph(tiny, folder / "graph", Quantization(bits=bits), weights=StoredWeights(folder / "merged", merged=True))
+    weights = merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")
+    build_graph(tiny, folder / "graph", Quantization(bits=bits), weights=weights)
     config = json.loads((folder / "merged" / "config.json").read_text(encoding="utf-8"))
     assert config["tie_word_embeddings"] == ("lm_head" not in modules)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -19,7 +20,7 @@ from dualtune_edge.export.adapter.read import BASE_FINGERPRINT, read_adapter
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.bundle.manifest import Mode
-from dualtune_edge.toolkit.errors import AdapterError
+from dualtune_edge.toolkit.errors import AdapterError, EdgeError
 
 MakeAdapter: TypeAlias = Callable[..., Path]
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -96,7 +97,6 @@ FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
     "monteclora_config": {"num_samples": 2},
     "velora_config": {"rank": 2},
     "alora_invocation_tokens": [1],
-    "ensure_weight_tying": True,
     "megatron_config": {"x": 1},
     "loftq_config": {"loftq_bits": 4},
     "corda_config": {"corda_method": "ipm"},
@@ -134,9 +134,107 @@ def test_what_peft_does_not_merge_is_refused_there_too(field: str, tiny: Checkpo
         read_adapter(adapter, tiny, "merged")
 
 
-def test_a_field_of_next_year_that_is_off_is_read(tiny: Checkpoint, adapter: Path) -> None:
-    edit(adapter, a_field_of_next_year=None, another=False)
-    read_adapter(adapter, tiny, "external")
+@pytest.mark.parametrize("mode", ["external", "merged"])
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
+def test_a_field_of_next_year_that_asks_for_nothing_is_read(
+    value: object, mode: Mode, tiny: Checkpoint, adapter: Path
+) -> None:
+    edit(adapter, a_field_of_next_year=value)
+    assert read_adapter(adapter, tiny, mode).warnings == ()
+
+
+@pytest.mark.parametrize("value", [32, -1, 0.5])
+def test_a_number_in_a_field_of_next_year_is_read_and_said(value: float, tiny: Checkpoint, adapter: Path) -> None:
+    """It is a setting of something that another field switches on: PEFT passes over it."""
+    before = read_adapter(adapter, tiny, "external")
+    edit(adapter, a_field_of_next_year=value)
+    after = read_adapter(adapter, tiny, "external")
+    assert after.sha256 == before.sha256
+    (warning,) = after.warnings
+    assert f"a_field_of_next_year is {value}" in warning
+
+
+@pytest.mark.parametrize("value", [True, "on", [1], {"a": 1}])
+def test_what_may_switch_something_on_is_refused_in_a_field_of_next_year(
+    value: object, tiny: Checkpoint, adapter: Path
+) -> None:
+    edit(adapter, a_field_of_next_year=value)
+    with pytest.raises(AdapterError, match=r"a_field_of_next_year: .* remove it from adapter_config\.json"):
+        read_adapter(adapter, tiny, "merged")
+
+
+@pytest.mark.parametrize("mode", ["external", "merged"])
+def test_every_field_of_peft_may_stand_at_its_default_or_be_empty(mode: Mode, tiny: Checkpoint, adapter: Path) -> None:
+    before = read_adapter(adapter, tiny, mode).sha256
+    given = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    defaults = {name: value for name, value in LoraConfig().to_dict().items() if name not in {"r", "lora_alpha"}}
+    edit(adapter, **{name: value for name, value in defaults.items() if name not in given or given[name] == value})
+    assert read_adapter(adapter, tiny, mode).sha256 == before
+    edit(
+        adapter, trainable_token_indices=[], target_parameters=[], layer_replication=[], arrow_config={}, use_dora=None
+    )
+    assert read_adapter(adapter, tiny, mode).sha256 == before
+
+
+@pytest.mark.parametrize("mode", ["external", "merged"])
+def test_ensure_weight_tying_is_read_where_it_does_nothing(
+    mode: Mode, tiny: Checkpoint, untied: Checkpoint, adapter: Path, make_adapter: MakeAdapter
+) -> None:
+    before = read_adapter(adapter, tiny, mode).sha256
+    edit(adapter, ensure_weight_tying=True)
+    assert read_adapter(adapter, tiny, mode).sha256 == before
+    on_head = make_adapter(untied, target_modules=["q_proj", "lm_head"])
+    edit(on_head, ensure_weight_tying=True)
+    read_adapter(on_head, untied, mode)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"modules_to_save": ["embed_tokens"]},
+        {"trainable_token_indices": [1]},
+    ],
+)
+def test_ensure_weight_tying_is_refused_where_it_ties_changes(
+    fields: dict[str, Any], tiny: Checkpoint, make_adapter: MakeAdapter
+) -> None:
+    folder = make_adapter(tiny, **fields)
+    edit(folder, ensure_weight_tying=True)
+    with pytest.raises(AdapterError, match="ensure_weight_tying: found True"):
+        read_adapter(folder, tiny, "merged")
+
+
+KINDS = ("IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "PREFIX_TUNING", "PROMPT_TUNING", None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_kind_of_adapter_is_called_by_its_name(kind: str | None, tiny: Checkpoint, adapter: Path) -> None:
+    """Its config has other fields than LoRA's: no other is looked at."""
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": kind, "base_model_name_or_path": "base", "alpha": 8}), encoding="utf-8")
+    with pytest.raises(AdapterError, match=f"peft_type: found {kind!r}.*merge_and_unload"):
+        read_adapter(adapter, tiny, "merged")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16\n"
+FILES = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("name", [*FILES, "chat_template.jinja"])
+def test_a_pointer_of_lfs_is_called_one(name: str, tiny: Checkpoint, adapter: Path) -> None:
+    (adapter / name).write_bytes(POINTER)
+    with pytest.raises(EdgeError, match=f"{name}: found a pointer of Git LFS.*git lfs pull"):
+        read_adapter(adapter, tiny, "external")
+
+
+@pytest.mark.parametrize("name", [*FILES, "chat_template.jinja"])
+def test_a_link_whose_target_is_gone_is_called_one(name: str, tiny: Checkpoint, adapter: Path) -> None:
+    (adapter / name).unlink(missing_ok=True)
+    (adapter / name).symlink_to(Path("..", "blobs", "4d7a"))
+    with pytest.raises(EdgeError, match=rf"{name}: found a link to \.\./blobs/4d7a, where no file is"):
+        read_adapter(adapter, tiny, "external")
 
 
 def test_an_adapter_says_which_slots_it_needs_besides(tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
@@ -231,6 +329,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "alpha as text": (lambda folder: edit(folder, lora_alpha="8"), "lora_alpha: found '8'; expected int or float"),
     "text for true": (lambda folder: edit(folder, use_rslora="false"), "use_rslora: found 'false'; expected bool"),
     "modules as text": (lambda folder: edit(folder, modules_to_save="lm_head"), "modules_to_save: found 'lm_head'"),
+    "no peft_type": (lambda folder: _without(folder, "peft_type"), "peft_type: found None"),
     "no alpha": (lambda folder: _without(folder, "lora_alpha"), "lora_alpha: found nothing"),
     "other token numbers": (
         lambda f: _tokenizer(f, {"a": 97, "b": 98}),

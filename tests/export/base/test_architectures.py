@@ -224,7 +224,7 @@ REFUSED = {
     "HunYuanDenseV1ForCausalLM": {},
     "GptOssForCausalLM": {},
     "Lfm2ForCausalLM": {},
-    "Gemma3ForConditionalGeneration": {},
+    "PaliGemmaForConditionalGeneration": {},
     "NoSuchModel": {},
 }
 

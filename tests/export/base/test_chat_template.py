@@ -7,7 +7,7 @@ import pytest
 from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
 from transformers import PreTrainedTokenizerFast
 
-from dualtune_edge.export.base.chat_template import TemplateText, own_template
+from dualtune_edge.export.base.chat_template import TemplateText, read_template
 from dualtune_edge.toolkit.errors import TemplateError
 
 NAMED = [{"name": "default", "template": "of several"}, {"name": "tool_use", "template": "for tools"}]
@@ -46,14 +46,14 @@ def test_it_is_the_one_that_transformers_takes(which: str, base: Path, tmp_path:
         (tmp_path / "saved" / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).rename(tmp_path / "saved" / name)
     theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved").get_chat_template(tools=[{}])
-    found = own_template(tmp_path / "saved", {"chat_template": of_config})
+    found = read_template(tmp_path / "saved", {"chat_template": of_config})
     assert found is not None
     assert found.source == theirs
 
 
 def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
-    assert own_template(tmp_path, {"chat_template": None}) is None
-    assert own_template(tmp_path, {"chat_template": "text"}) == TemplateText(
+    assert read_template(tmp_path, {"chat_template": None}) is None
+    assert read_template(tmp_path, {"chat_template": "text"}) == TemplateText(
         f"{tmp_path / 'tokenizer_config.json'}, chat_template", "text"
     )
 
@@ -61,10 +61,10 @@ def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [[], [{"name": "rag", "template": "x"}], 5, [{"name": "default", "template": 5}]])
 def test_what_is_no_template_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"tokenizer_config\.json, chat_template"):
-        own_template(tmp_path, {"chat_template": value})
+        read_template(tmp_path, {"chat_template": value})
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(TemplateError, match=r"chat_template\.jinja"):
-        own_template(tmp_path, {})
+        read_template(tmp_path, {})

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.toolkit.errors import CheckpointError
+from dualtune_edge.export.base.models import load_model
+from dualtune_edge.toolkit.errors import CheckpointError, EdgeError
 
 NORM = "model.norm.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+TOKENS = (257, 72, 105, 40, 11)
 
 
 @pytest.fixture
@@ -155,6 +163,173 @@ def test_damage_is_refused(damage: str, base: Path) -> None:
     spoil, said = DAMAGE[damage]
     spoil(base)
     with pytest.raises(CheckpointError, match=said):
+        read_checkpoint(base)
+
+
+def logits(model: PreTrainedModel) -> NDArray[np.float32]:
+    with torch.no_grad():
+        rows: NDArray[np.float32] = model(torch.tensor([TOKENS])).logits[0].numpy()
+    return rows
+
+
+def _other_head(folder: Path) -> None:
+    head = torch.randn(288, 64, generator=torch.Generator().manual_seed(4)).mul_(0.1).to(torch.bfloat16)
+    change(folder, **{HEAD: head})
+
+
+def _head_of_one_other_bit(folder: Path) -> None:
+    head = load_file(folder / "model.safetensors")[EMBEDDING].clone()
+    head.view(torch.int16)[-1, -1] ^= 1
+    change(folder, **{HEAD: head})
+
+
+def _same_head(folder: Path) -> None:
+    change(folder, **{HEAD: load_file(folder / "model.safetensors")[EMBEDDING].to(torch.float32)})
+
+
+def _head_alone(folder: Path) -> None:
+    change(folder, **{HEAD: load_file(folder / "model.safetensors")[EMBEDDING], EMBEDDING: None})
+
+
+TIES: dict[str, tuple[Callable[[Path], None], bool]] = {
+    "a head that differs": (_other_head, False),
+    "a head that differs in a bit": (_head_of_one_other_bit, False),
+    "a copy in another dtype": (_same_head, True),
+    "the table under the head's name": (_head_alone, True),
+}
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_tables_are_tied_where_transformers_ties_them(case: str, base: Path) -> None:
+    """config.json says tie_word_embeddings in every case."""
+    spoil, tied = TIES[case]
+    spoil(base)
+    checkpoint, model = read_checkpoint(base), AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    assert checkpoint.tied == tied == torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    assert checkpoint.config.tie_word_embeddings == tied
+    assert ("tie_word_embeddings" in " ".join(checkpoint.warnings)) == (not tied)
+    np.testing.assert_array_equal(logits(load_model(checkpoint)), logits(model))
+
+
+def test_tied_tables_that_are_both_missing_are_refused(base: Path) -> None:
+    change(base, **{EMBEDDING: None})
+    with pytest.raises(CheckpointError, match=f"no weight {EMBEDDING}"):
+        read_checkpoint(base)
+
+
+@pytest.mark.parametrize(
+    ("start", "layer"), [("_orig_mod.", ""), ("module.", ""), ("module._orig_mod.", ""), ("", "_orig_mod.")]
+)
+def test_names_of_a_compiled_or_distributed_model_are_read_and_said(
+    start: str, layer: str, tiny: Checkpoint, base: Path
+) -> None:
+    path = base / "model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {start + name.replace("self_attn", f"{layer}self_attn"): tensor for name, tensor in tensors.items()}, path
+    )
+    checkpoint = read_checkpoint(base)
+    assert checkpoint.stored.keys() == tiny.stored.keys()
+    assert "torch.compile" in checkpoint.warnings[0]
+    np.testing.assert_array_equal(logits(load_model(checkpoint)), logits(load_model(tiny)))
+
+
+def test_two_weights_of_one_name_are_refused(base: Path) -> None:
+    change(base, **{f"_orig_mod.{NORM}": torch.ones(64)})
+    with pytest.raises(CheckpointError, match=f"found a second weight for {NORM}"):
+        read_checkpoint(base)
+
+
+NUMBERS = {
+    "num_attention_heads": (0, -4, 10**9, 3, "4", 4.0, True, None),
+    "num_key_value_heads": (0, -2, 3, 10**9),
+    "num_hidden_layers": (0, -1, 10**9, 1.5),
+    "hidden_size": (0, -64, 10**9),
+    "intermediate_size": (0, 10**9),
+    "vocab_size": (0, -288, 10**9),
+    "max_position_embeddings": (0, -1, 10**9, "512"),
+    "head_dim": (-16, 10**9, "16"),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in NUMBERS.items() for value in values])
+def test_a_number_that_no_model_has_is_refused_by_its_field(field: str, value: object, base: Path) -> None:
+    edit(base / "config.json", **{field: value})
+    with pytest.raises(CheckpointError, match=field):
+        read_checkpoint(base)
+
+
+HEADS = {
+    8: Shape(112, 128, 2, 14, 2, 288, 512),
+    24: Shape(96, 128, 2, 4, 2, 288, 512),
+    20: Shape(64, 128, 2, 4, 2, 288, 512, settings={"head_dim": 20}),
+}
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3"])
+@pytest.mark.parametrize("size", HEADS)
+def test_heads_that_attention_does_not_take_are_refused(size: int, model_type: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "base", replace(HEADS[size], model_type=model_type))
+    with pytest.raises(CheckpointError, match=f"head_dim: found {size}; expected a multiple of 16"):
+        read_checkpoint(tmp_path / "base")
+
+
+def test_heads_that_follow_from_two_fields_are_refused_by_both(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "base", HEADS[8])
+    path = tmp_path / "base" / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["head_dim"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="hidden_size / num_attention_heads: found 8; expected a multiple of 16"):
+        read_checkpoint(tmp_path / "base")
+
+
+@pytest.mark.parametrize(("head", "factor"), [(32, 0.75), (32, 0.25), (64, 0.375), (48, 0.5), (96, 0.75)])
+def test_a_rotated_part_that_attention_does_not_take_is_refused(head: int, factor: float, tmp_path: Path) -> None:
+    count = int(head * factor) // 2
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * count,
+        "long_factor": [2.0] * count,
+        "partial_rotary_factor": factor,
+    }
+    settings = {"rope_parameters": rope, "partial_rotary_factor": factor, "original_max_position_embeddings": 96}
+    shape = Shape(4 * head, 128, 2, 4, 2, 288, 512, model_type="phi3", settings={"pad_token_id": 0} | settings)
+    write_checkpoint(tmp_path / "base", shape)
+    with pytest.raises(CheckpointError, match=f"partial_rotary_factor: found {2 * count} of {head} values"):
+        read_checkpoint(tmp_path / "base")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16\n"
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+
+
+@pytest.mark.parametrize("name", [*FILES, "chat_template.jinja"])
+def test_a_pointer_of_lfs_is_called_one(name: str, base: Path) -> None:
+    (base / name).write_bytes(POINTER)
+    with pytest.raises(EdgeError, match=f"{name}: found a pointer of Git LFS.*git lfs pull"):
+        read_checkpoint(base)
+
+
+@pytest.mark.parametrize("name", [*FILES, "chat_template.jinja", "model.safetensors.index.json"])
+def test_a_link_into_a_cache_that_is_gone_is_called_one(name: str, base: Path) -> None:
+    """As in a snapshot of the hub's cache, whose blobs were deleted."""
+    (base / name).unlink(missing_ok=True)
+    if name.endswith("index.json"):
+        (base / "model.safetensors").unlink()
+    (base / name).symlink_to(Path("..", "..", "blobs", "4d7a"))
+    with pytest.raises(EdgeError, match=rf"{name}: found a link to \.\./\.\./blobs/4d7a, where no file is"):
+        read_checkpoint(base)
+
+
+@pytest.mark.parametrize("spoil", ["pointer", "link"])
+def test_so_is_one_shard_of_several(spoil: str, untied: Checkpoint, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(untied.folder, tmp_path / "base"))
+    shard = max(base.glob("model-*.safetensors"))
+    shard.unlink()
+    shard.write_bytes(POINTER) if spoil == "pointer" else shard.symlink_to("gone")
+    with pytest.raises(CheckpointError, match=f"{shard.name}: found a {spoil}"):
         read_checkpoint(base)
 
 

@@ -15,6 +15,7 @@ from dualtune_edge.export.adapter.merge import merge
 from dualtune_edge.export.adapter.merged_weights import MergedWeights
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.weight_files import stored_weights
 from dualtune_edge.export.base.weights import StoredWeights
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
@@ -36,7 +37,7 @@ OTHER: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("base", ["tiny", "untied"])
 def test_stored_numbers_come_as_they_are(base: str, request: pytest.FixtureRequest) -> None:
     checkpoint: Checkpoint = request.getfixturevalue(base)
-    weights = StoredWeights(checkpoint.folder)
+    weights = checkpoint.weights
     model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32)
     for name, expected in model.state_dict().items():
         assert torch.equal(weights.read(name), expected), name
@@ -49,7 +50,7 @@ def test_rows_are_rows_of_the_whole(rows: slice, dtype: torch.dtype, tiny: Check
     folder = Path(shutil.copytree(tiny.folder, tmp_path / "base"))
     stored = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
-    read = StoredWeights(folder).read(QUERY, rows)
+    read = StoredWeights(stored_weights(folder), tied=True).read(QUERY, rows)
     assert read.dtype == torch.float32
     assert torch.equal(read, stored[QUERY][rows].to(torch.float32))
 
@@ -63,7 +64,7 @@ def test_merged_weights_are_pefts(
     adapter = read_adapter(make_adapter(checkpoint, **PLAIN[config]), checkpoint, "merged")
     assert adapter.plain
     merge(checkpoint, adapter, tmp_path / "merged")
-    weights, own = MergedWeights(checkpoint, adapter), StoredWeights(checkpoint.folder)
+    weights, own = MergedWeights(checkpoint, adapter), checkpoint.weights
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     assert weights.tied == model.config.tie_word_embeddings
     for name, expected in model.state_dict().items():

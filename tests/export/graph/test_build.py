@@ -13,7 +13,6 @@ import onnxruntime_genai
 import pytest
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.slots import add_slots
@@ -82,7 +81,7 @@ def test_an_unknown_key_of_the_builders_is_refused(
 
 def test_a_builder_that_fails_is_one_error(tiny: Checkpoint, tmp_path: Path) -> None:
     gone = read_checkpoint(shutil.copytree(tiny.folder, tmp_path / "base"))
-    weights = StoredWeights(gone.folder)
+    weights = gone.weights
     (gone.folder / "model.safetensors").unlink()
     with pytest.raises(GraphError, match=r"builder on.*No such file"):
         build_graph(gone, tmp_path / "graph", Quantization(), weights=weights)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dualtune_edge.export.adapter.read import read_adapter
-from dualtune_edge.export.base.weights import StoredWeights, UntiedWeights
+from dualtune_edge.export.base.weights import UntiedWeights
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
@@ -34,7 +34,7 @@ def test_the_head_in_rows(
 ) -> None:
     plain = request.getfixturevalue(like)
     checkpoint = plain.checkpoint
-    weights = UntiedWeights(StoredWeights(checkpoint.folder))
+    weights = UntiedWeights(checkpoint.weights)
     build_graph(checkpoint, tmp_path / "model", Quantization(bits=32), weights=weights)
     slots = add_slots(tmp_path / "model", extras=frozenset({"head"}))
     graph: Any = type(plain)(checkpoint, tmp_path / "model", slots)

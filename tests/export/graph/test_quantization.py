@@ -15,7 +15,6 @@ from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from numpy.typing import NDArray
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
@@ -59,7 +58,7 @@ def _unpacked(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 def weight_of(node: ir.Node, base: Checkpoint) -> NDArray[np.float32]:
     """[K, N], of the checkpoint."""
-    weights = StoredWeights(base.folder)
+    weights = base.weights
     name = (node.name or "").removeprefix("/").rpartition("/MatMul")[0].replace("/", ".")
     if name == "lm_head":
         parts = ["model.embed_tokens.weight"]

@@ -15,7 +15,6 @@ from dualtune_edge.export.adapter.merge import merge
 from dualtune_edge.export.adapter.merged_weights import MergedWeights
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.graph import builder_config, streaming
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.builder import options, run_builder
@@ -99,7 +98,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_graph_is_the_builders(recipe: Quantization, base: Checkpoint, tmp_path: Path) -> None:
     build_plainly(base, base.folder, tmp_path / "plain", recipe, tied=base.tied)
     (tmp_path / "ours").mkdir()
-    run_builder(base, StoredWeights(base.folder), tmp_path / "ours", recipe, None, decoder=None)
+    run_builder(base, base.weights, tmp_path / "ours", recipe, None, decoder=None)
     assert written(tmp_path / "ours") == written(tmp_path / "plain")
     # Even the layout of the data is: what opens one opens the other.
     for name in ("model.onnx.data", "genai_config.json"):

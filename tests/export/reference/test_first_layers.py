@@ -12,7 +12,6 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.reference.first_layers import enough_layers, first_layers, on_tables
 from dualtune_edge.export.reference.streamed import streamed_model
 from dualtune_edge.export.reference.torch_engine import TorchEngine
@@ -72,8 +71,8 @@ def test_an_adapter_that_begins_late_takes_the_others_along(deep: Checkpoint, tm
 
 
 def test_what_an_adapter_has_for_the_tables_is_seen(deep: Checkpoint, tmp_path: Path) -> None:
-    assert not on_tables(adapter(deep, tmp_path / "layers", None))
-    assert on_tables(adapter(deep, tmp_path / "table", None, ("embed_tokens", "q_proj")))
+    assert not on_tables(adapter(deep, tmp_path / "layers", None), deep)
+    assert on_tables(adapter(deep, tmp_path / "table", None, ("embed_tokens", "q_proj")), deep)
 
 
 @pytest.mark.parametrize("layers", [None, [1, 3]])
@@ -81,9 +80,9 @@ def test_peft_runs_on_the_layers_that_are_left(deep: Checkpoint, tmp_path: Path,
     """As on the whole model with its other layers taken out."""
     folders = {"a": adapter(deep, tmp_path / "adapter", layers)}
     model = AutoModelForCausalLM.from_pretrained(deep.folder, dtype=torch.float32)
-    whole = TorchEngine(deep.folder, folders, model=model)
-    cut = first_layers(deep, 2, tmp_path / "cut")
-    part = TorchEngine(cut.folder, folders, model=streamed_model(cut, StoredWeights(deep.folder)))
+    whole = TorchEngine(deep, folders, model=model)
+    cut = first_layers(deep, 2)
+    part = TorchEngine(cut, folders, model=streamed_model(cut))
     assert (cut.cache.layers, cut.cache.heads) == (2, deep.cache.heads)
     for name in (None, "a"):
         for engine in (whole, part):

@@ -7,7 +7,6 @@ import pytest
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.weights import StoredWeights
 from dualtune_edge.export.reference import streamed
 from dualtune_edge.export.reference.streamed import float32_bytes, streamed_model
 from dualtune_edge.export.reference.torch_engine import TorchEngine
@@ -17,9 +16,9 @@ TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)
 
 def stored_bytes(model: object) -> int:
     """Of the storages behind the matrices: of two layers, and the table that embedding and head share."""
-    matrices = [each for _, each in model.named_parameters() if each.dim() > 1]  # type: ignore[attr-defined]
+    matrices = [parameter for _, parameter in model.named_parameters() if parameter.dim() > 1]  # type: ignore[attr-defined]
     assert len(matrices) == 15
-    return sum(each.untyped_storage().nbytes() for each in matrices)
+    return sum(matrix.untyped_storage().nbytes() for matrix in matrices)
 
 
 @pytest.mark.parametrize("whole_tables", [False, True])
@@ -32,8 +31,8 @@ def test_it_gives_the_logits_of_the_whole_model(
     *,
     whole_tables: bool,
 ) -> None:
-    model = streamed_model(checkpoint, StoredWeights(checkpoint.folder), whole_tables=whole_tables)
-    with TorchEngine(checkpoint.folder, adapters, model=model) as ours:
+    model = streamed_model(checkpoint, whole_tables=whole_tables)
+    with TorchEngine(checkpoint, adapters, model=model) as ours:
         for engine in (reference, ours):
             engine.use(adapter)
         np.testing.assert_array_equal(ours.forward(TOKENS), reference.forward(TOKENS))
@@ -50,16 +49,16 @@ def test_tables_that_are_scaled_or_two(model_type: str, tmp_path: Path, monkeypa
     write_checkpoint(tmp_path / "base", shape)
     checkpoint = read_checkpoint(tmp_path / "base")
     monkeypatch.setattr(streamed, "_PIECE", 100 * 64)
-    model = streamed_model(checkpoint, StoredWeights(checkpoint.folder))
-    expected = TorchEngine(checkpoint.folder, {}).forward(TOKENS)
-    np.testing.assert_allclose(TorchEngine(checkpoint.folder, {}, model=model).forward(TOKENS), expected, atol=1e-5)
+    model = streamed_model(checkpoint)
+    expected = TorchEngine(checkpoint, {}).forward(TOKENS)
+    np.testing.assert_allclose(TorchEngine(checkpoint, {}, model=model).forward(TOKENS), expected, atol=1e-5)
 
 
 def test_no_weight_is_held_between_forwards(checkpoint: Checkpoint) -> None:
-    model = streamed_model(checkpoint, StoredWeights(checkpoint.folder))
+    model = streamed_model(checkpoint)
     during: list[int] = []
     model.get_submodule("model.layers.0.mlp").register_forward_hook(lambda *_: during.append(stored_bytes(model)))
     before = stored_bytes(model)
-    TorchEngine(checkpoint.folder, {}, model=model).forward(TOKENS)
+    TorchEngine(checkpoint, {}, model=model).forward(TOKENS)
     assert before == stored_bytes(model) < 100
     assert 0 < during[0] < 0.6 * float32_bytes(checkpoint)  # of two layers, one

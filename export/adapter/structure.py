@@ -1,7 +1,6 @@
-"""What PEFT would load for an adapter: its tensors' names and shapes, the modules it is on, and their scales.
+"""What PEFT loads for an adapter: its tensors' names and shapes, the modules that it is on, and their scales.
 
-PEFT is asked, not imitated: the adapter is injected into the base on the meta device, where tensors have shapes and no
-bytes.
+PEFT says it itself: the adapter is injected into the base on the meta device, where tensors have shapes and no bytes.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Embedding, Linear, LoraLayer
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.models import meta_model
 from dualtune_edge.toolkit.errors import AdapterError
 
-_ADAPTER = "default"  # PEFT's name for an adapter that was given none
+_ADAPTER = "default"  # PEFT's name for an adapter without one
 
 
 @dataclass(frozen=True)
-class Place:
-    """A module with LoRA."""
+class LoraModule:
+    """A module that the adapter is on."""
 
     path: str  # in the base: model.layers.0.self_attn.q_proj
     scale: float
@@ -36,15 +35,15 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What PEFT would load."""
+class AdapterStructure:
+    """What PEFT loads."""
 
     shapes: Mapping[str, tuple[int, ...]]  # of every tensor that must be there
-    places: tuple[Place, ...]
+    modules: tuple[LoraModule, ...]
 
 
-def expect(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> Expected:
-    """Ask PEFT.
+def inject(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> AdapterStructure:
+    """Let PEFT put the adapter on the base, and see what it needs.
 
     Raises:
         AdapterError: PEFT cannot put the adapter on this base.
@@ -53,10 +52,9 @@ def expect(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> Expected
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of untied embeddings and the like: checked by other means
-            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.folder))
-            model = get_peft_model(base, _undrawn(config))
-            # Without copies of the base's embeddings, for which PEFT would ask the hub. It renames what it is given,
-            # so that a parameter tells the name under which it is saved.
+            model = get_peft_model(meta_model(checkpoint), _without_start(config))
+            # Without copies of the base's embeddings, for which PEFT would ask the hub. It renames the tensors that it
+            # is given, so a parameter leads to the name under which it is saved.
             saved = get_peft_model_state_dict(
                 model, state_dict=dict(_state(model)), save_embedding_layers=False, adapter_name=_ADAPTER
             )
@@ -68,30 +66,30 @@ def expect(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> Expected
             fix="Export it with the base that it was trained on.",
         ) from None
     names = {id(tensor): name for name, tensor in saved.items()}
-    return Expected(
+    return AdapterStructure(
         shapes={name: tuple(tensor.shape) for name, tensor in saved.items()},
-        places=tuple(_places(model, names)),
+        modules=tuple(_modules(model, names)),
     )
 
 
-def _undrawn(config: LoraConfig) -> LoraConfig:
-    """A copy, since PEFT writes the base's name into its config; nothing is drawn: the weights come from the file."""
-    own = copy.deepcopy(config)
-    own.init_lora_weights = False
-    return own
+def _without_start(config: LoraConfig) -> LoraConfig:
+    """A copy, since PEFT writes the base's name into its config; the file has the weights, so none are drawn."""
+    result = copy.deepcopy(config)
+    result.init_lora_weights = False
+    return result
 
 
 def _state(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
     """`state_dict`, with the very tensors of the model where it gives views of them."""
-    named = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in model.state_dict().items():
-        yield name, named.get(name, tensor)
+        yield name, parameters.get(name, tensor)
 
 
-def _places(model: PeftModel, names: Mapping[int, str]) -> Iterator[Place]:
+def _modules(model: PeftModel, names: Mapping[int, str]) -> Iterator[LoraModule]:
     for path, layer in model.base_model.model.named_modules():
         if isinstance(layer, LoraLayer):
-            yield Place(
+            yield LoraModule(
                 path=path,
                 scale=float(layer.scaling[_ADAPTER]),
                 pair=_pair(layer, names),
