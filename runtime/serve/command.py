@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import uvicorn
 
 from dualtune_edge.runtime.agent.approval import Policy, read_policy
-from dualtune_edge.runtime.agent.servers import Servers
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.runtime.serve.agent_route import AgentRoute
-from dualtune_edge.runtime.serve.app import Service
-from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
-from dualtune_edge.runtime.serve.log import CallLog
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 
@@ -59,6 +53,15 @@ def serve(
         dualtune-edge serve my-bundle --mcp mcp.json
 
     """
+    import uvicorn
+
+    from dualtune_edge.runtime.agent.servers import Servers
+    from dualtune_edge.runtime.serve.agent_route import AgentRoute
+    from dualtune_edge.runtime.serve.app import Service
+    from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
+    from dualtune_edge.runtime.serve.log import CallLog
+    from dualtune_edge.runtime.serve.server import Server
+
     key = os.environ.get(KEY) or None
     if host not in LOOPBACK and key is None:
         raise SpecError(
@@ -87,21 +90,4 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=_STOPPING,
         )
-        _Server(config, service).run()
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Listen, and write the ready line."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for bound in server.sockets:
-                address, port, *_ = bound.getsockname()
-                url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
-                self._service.log.write({"event": "ready", "url": url, "model": self._service.model})
+        Server(config, service).run()

@@ -36,7 +36,7 @@ def test_the_linter_forbids_the_device_what_the_build_side_lists(
 def test_the_device_declares_what_it_imports(
     wing: str, imported: Callable[[str], set[str]], modules: Callable[[str], set[str]]
 ) -> None:
-    optional = {module for extra in ("agent", "genai", "openvino", "qnn") for module in modules(extra)}
+    optional = {module for extra in ("agent", "genai", "openvino", "qnn", "serve") for module in modules(extra)}
     assert third_party(imported(wing)) - modules("") - optional == set()
 
 
@@ -53,7 +53,7 @@ def test_the_manifest_names_packages_that_are_declared(pyproject: dict[str, Any]
 
 
 def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str]]) -> None:
-    for extra in ("agent", "export", "genai", "qnn", "openvino"):
+    for extra in ("agent", "export", "genai", "qnn", "openvino", "serve"):
         required = {package.module for package in extras.requirements(systems=True) if package.extra == extra}
         assert required == modules(extra)
     everywhere = {package.module for package in extras.requirements() if package.extra is None}
