@@ -140,7 +140,7 @@ def choose(engine: Engine, logits: NDArray[np.float32], completions: Mapping[str
 
     """
     walker = _Walker(engine, (), len(engine.tokens), ride=True, ahead=False, known={(): logits})
-    return _search(walker, completions)
+    return _search(walker, completions, hold=False)
 
 
 def choose_behind(
@@ -152,6 +152,8 @@ def choose_behind(
     ahead: bool = True,
 ) -> Choice:
     """Append `pending`, the prompt's last tokens, and choose among its completions: what `choose` would, sooner.
+
+    Afterwards the engine holds the prompt, and of the winner the tokens that were read.
 
     Args:
         engine: holds the rest of the prompt.
@@ -166,13 +168,15 @@ def choose_behind(
     """
     able = ahead and isinstance(engine, RowsEngine)
     walker = _Walker(engine, tuple(pending), len(engine.tokens) + len(pending), ride, able)
-    return _search(walker, completions)
+    return _search(walker, completions, hold=True)
 
 
-def _search(walker: _Walker, completions: Mapping[str, tuple[int, ...]]) -> Choice:
+def _search(walker: _Walker, completions: Mapping[str, tuple[int, ...]], *, hold: bool) -> Choice:
+    """The choice; with `hold` the engine keeps what it has read of the winner."""
     entries = _sorted(completions)
     open_nodes = [_Node(0.0, 0, len(entries), 0)]
     reached: list[_Node] = []
+    held = 0
     try:
         while open_nodes and not (reached and open_nodes[0].probability < FLOOR):
             node = heapq.heappop(open_nodes)
@@ -182,9 +186,11 @@ def _search(walker: _Walker, completions: Mapping[str, tuple[int, ...]]) -> Choi
                 for child in _expand(node, entries, walker):
                     heapq.heappush(open_nodes, child)
         walker.append_prompt()  # where nothing was to be decided
+        if hold:
+            held = len(common_prefix([walker.path, entries[reached[0].first][0]]))
     finally:
         if not walker.pending:
-            walker.engine.rewind(walker.start)
+            walker.engine.rewind(walker.start + held)
     winner, *others = reached
     tokens, name = entries[winner.first]
     return Choice(

@@ -1,7 +1,8 @@
 """What an engine has to compute of a prompt: all but what is known from the bundle, or from earlier prompts.
 
 Two snapshots are kept a stage: its static prefix, mapped from the bundle or computed once, and what the latest
-prompt had behind it. A further turn of a conversation continues the second; another conversation begins at the first.
+prompt had behind it, with what was written then. A further turn of a conversation continues the second; another
+conversation begins at the first.
 """
 
 from __future__ import annotations
@@ -52,9 +53,8 @@ class KvReuse:
         return held
 
     def keep(self, stage: Stage, prefix: tuple[int, ...], tokens: tuple[int, ...]) -> None:
-        """Keep the KV values of a prompt, whose tokens the engine holds, in place of the stage's earlier one."""
+        """Keep what the engine holds, a prompt and what was written behind it, in place of the stage's earlier one."""
         engine = self._engine
-        engine.rewind(len(tokens))
         if not self._levers.reuse or not isinstance(engine, StateEngine):
             return
         start = len(prefix) if tokens[: len(prefix)] == prefix else 0

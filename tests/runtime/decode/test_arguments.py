@@ -49,7 +49,7 @@ class Wishing:
 
     vocab_size = VOCABULARY
     adapter = identity = ""
-    use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
+    use = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called here
 
     tokenizer = CONSTRAINT
 

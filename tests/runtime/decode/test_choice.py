@@ -171,7 +171,7 @@ class Rows(Toy):
 
     vocab_size = VOCABULARY
     adapter = identity = ""
-    use = snapshot = restore = close = __enter__ = __exit__ = NotImplemented  # not called here
+    use = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called here
 
     @property
     def context_length(self) -> int:
@@ -208,7 +208,9 @@ def test_however_forwards_are_saved_the_choice_is_the_same(
         before = len(engine.runs)
         found = choose_behind(engine, PROMPT[held:], completions, ride=ride, ahead=ahead)
         assert same(found, expected)
-        assert engine.tokens == PROMPT
+        written = engine.tokens[len(PROMPT) :]
+        assert engine.tokens[: len(PROMPT)] == PROMPT
+        assert completions[found.winner][: len(written)] == written
         assert found.forwards == len(engine.runs) - before
         if ride:
             assert found.forwards <= 1 + expected.forwards
@@ -219,6 +221,16 @@ def test_the_prompt_and_the_first_branching_are_one_forward() -> None:
     choice = choose_behind(engine, PROMPT, {"one": (5, 6, 0, END), "two": (5, 6, 1, END)})
     assert engine.runs == [(*PROMPT, 5, 6)]
     assert choice.forwards == 1
+    assert engine.tokens == (*PROMPT, 5, 6), "what was read of the winner stays"
+
+
+def test_what_was_read_of_another_completion_does_not_stay() -> None:
+    completions = {"a": (1, 2, 0, END), "b": (1, 2, 1, END), "c": (1, 2, 3, END), "d": (4, END)}
+    for seed in range(20):
+        engine = Rows(seed)
+        winner = choose_behind(engine, PROMPT, completions).winner
+        assert engine.runs[0] == (*PROMPT, 1, 2)
+        assert engine.tokens == (PROMPT if winner == "d" else (*PROMPT, 1, 2))
 
 
 def test_a_likely_second_branching_is_scored_with_the_first() -> None:
