@@ -21,12 +21,12 @@ from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose_behind
 from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.decode.stopping import Stop
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
+from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice
 from dualtune_edge.runtime.variants import Opened, open_best, ways

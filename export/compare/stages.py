@@ -17,7 +17,7 @@ from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.messages import Conversation
 from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.reference.open import open_reference
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.bundle.parity import StageParity
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.prompter import Prompter

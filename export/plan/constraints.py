@@ -10,7 +10,7 @@ from llguidance import LLTokenizer
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.runtime.decode.grammar import compile_grammar, impossible_properties, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool

@@ -13,8 +13,8 @@ from dualtune_edge.export.compare.metrics import Comparison, distance, summary
 from dualtune_edge.export.compare.record import Question, Record, logits_after, record
 from dualtune_edge.export.plan.messages import request
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.engines.engine import Engine, Snapshot
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.bundle.verification import Against
 from dualtune_edge.toolkit.errors import DataError

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT, LONGEST_DRAFT, NO_DRAFT, Draft, continuation, follow
 from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.grammar import Grammar
 from dualtune_edge.runtime.engines.engine import Engine, RowsEngine
+from dualtune_edge.runtime.grammar.grammar import Grammar
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 

@@ -13,7 +13,7 @@ from llguidance import LLTokenizer
 from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.decode.grammar import open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import open_tokenizer
 from dualtune_edge.toolkit.prompts.template_process import TEMPLATES, TemplateFault
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dualtune_edge.runtime.decode.choice import choose
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import call
 from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter

@@ -20,8 +20,8 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.engines.engine import Engine, open_engine
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.prompter import Frame

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.compare.prompt import compare
 from dualtune_edge.export.compare.record import Question, record
-from dualtune_edge.runtime.decode.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
+from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open_tokenizer
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.messages import user

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dualtune_edge.runtime.decode.object_views import (
+from dualtune_edge.runtime.grammar.object_views import (
     KEYWORDS,
     NoRulesError,
     View,

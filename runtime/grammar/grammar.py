@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
-from dualtune_edge.runtime.decode.object_rules import ObjectRules
+from dualtune_edge.runtime.grammar.object_rules import ObjectRules
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame

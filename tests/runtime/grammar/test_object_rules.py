@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.runtime.decode.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
-from dualtune_edge.runtime.decode.object_rules import BITS, ObjectRules
+from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
+from dualtune_edge.runtime.grammar.object_rules import BITS, ObjectRules
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 

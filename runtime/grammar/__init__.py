@@ -1,0 +1,1 @@
+"""A tool's schema as a grammar: what may be written, token by token."""
