@@ -105,7 +105,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
                 turn.where,
                 f"a sample of {len(sample.tokens)} tokens",
                 f"at most {max_length}",
-                "Raise max_length, shorten the conversation, or set too_long to 'drop'.",
+                "Shorten the conversation or the tool list, or set too_long to 'drop' to leave out such samples.",
             )
     if not samples:
         left_out = f" ({long} over {max_length} tokens)" if long else ""

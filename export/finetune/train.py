@@ -19,6 +19,7 @@ from dualtune_edge.export.finetune.samples import make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
 from dualtune_edge.profiles.detect import detect
+from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing, staged_folder
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.tools.tool_files import read_tools
@@ -51,7 +52,7 @@ def finetune(
 def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneReport:
     template = _template(settings, base)
     prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
-    samples = make_samples(settings, prompter, settings.max_length or base.checkpoint.context_length)
+    samples = make_samples(settings, prompter, _max_length(settings, base))
     source = origin(settings, base.checkpoint, template)
     file = StateFile(state_path(settings.output), settings.checkpoint_every)
     state = file.load(fingerprint(source), resume=settings.resume)
@@ -90,6 +91,19 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneR
         **counts,
         **outcome,
     )
+
+
+def _max_length(settings: FinetuneSettings, base: Base) -> int:
+    """The largest number of tokens of a sample: the settings', or the base's context length."""
+    context = base.checkpoint.context_length
+    if settings.max_length and settings.max_length > context:
+        raise SpecError(
+            "max_length",
+            found=str(settings.max_length),
+            expected=f"at most {context}, the context length of {base.checkpoint.name}",
+            fix="Lower it, or leave it out.",
+        )
+    return settings.max_length or context
 
 
 def _unheard(_event: object) -> None:

@@ -189,6 +189,8 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(base: Base, settings:
     before = {path.name for path in (settings().data.parent).iterdir()}
     with pytest.raises(SpecError, match=r"'qkv'; expected linear modules of tiny: down_proj, .*v_proj"):
         finetune(settings(targets=("q_proj", "qkv")), base=base)
+    with pytest.raises(SpecError, match="2049; expected at most 2048, the context length of tiny"):
+        finetune(settings(max_length=2049), base=base)
     with pytest.raises(OutputError, match="no checkpoint"):
         finetune(settings(resume=True), base=base)
     with pytest.raises(SpecError, match="a loss of nan at step"):
