@@ -19,6 +19,7 @@ from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
 from dualtune_edge.export.build.trial import Logits, Trial, refuse_without_effect
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
+from dualtune_edge.export.graph.checks import check_onnx
 from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.model_files import MODEL
 from dualtune_edge.export.graph.slot_map import SlotMap
@@ -213,6 +214,7 @@ class BundleGraphs:
         shutil.copyfile(self._plain, path)
         slots = self._write_slots(path.parent)
         self._set_kv_type(path.parent, self._inputs.checkpoint.cache.layers)
+        check_onnx(path)
         self._work.keep(step, path, value=_SLOTS.dump_json(slots).decode())
 
     def _write_slots(self, folder: Path) -> SlotMap:
@@ -243,6 +245,7 @@ class BundleGraphs:
         with merged_weights(base, adapter, scratch=self._work.scratch) as weights:
             build_graph(base, out, self._inputs.quantization, weights=weights, base=own, decoder=decoder)
         self._set_kv_type(out, base.cache.layers)
+        check_onnx(out / MODEL)
         for file in out.iterdir():
             if file.name not in _GRAPH_FILES:  # the tokenizer is the base's, in model/
                 file.unlink()

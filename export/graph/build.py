@@ -13,6 +13,7 @@ from dualtune_edge.export.graph.builder import run_builder
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.logits import add_logits_rows
+from dualtune_edge.export.graph.standard_onnx import standardize
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 
@@ -52,6 +53,7 @@ def build_graph(
     builder_config.correct(out, checkpoint.architecture, checkpoint.config)
     check_build(out, quantization, tied=source.tied, like=base)
     add_logits_rows(out)
+    standardize(out)
 
 
 def _forget_how_it_was_read(path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 import onnx_ir as ir
 import onnxruntime
 
@@ -71,6 +72,24 @@ def check_build(folder: Path, quantization: Quantization, *, tied: bool, like: P
             _check_quantized(node, quantization, bits.of(node.name or ""))
     if quantization.bits == 4 and tied:
         _check_shared(graph)
+
+
+def check_onnx(path: Path) -> None:
+    """Let ONNX's own checker read a finished graph; weights beside it are not loaded.
+
+    Raises:
+        GraphError: what the checker found.
+
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # noqa: BLE001 - the checker raises its own error, protobuf's and ValueError
+        raise GraphError(
+            str(path),
+            found=str(error).strip().splitlines()[0],
+            expected="a graph that ONNX's checker accepts",
+            fix="Report this with the versions of the packages.",
+        ) from None
 
 
 def check_slots(folder: Path, slots: SlotMap) -> None:

@@ -13,6 +13,7 @@ from onnx_ir import external_data
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.weights import Weights
+from dualtune_edge.export.graph.checks import check_onnx
 from dualtune_edge.export.qnn.calibration import calibrate, input_moments
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
 from dualtune_edge.export.qnn.integers import Range
@@ -77,3 +78,4 @@ def build_static(
         for value in large:
             value.const_value = shared[str(value.name)]
         ir.save(model, out / file)
+        check_onnx(out / file)
