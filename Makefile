@@ -1,4 +1,4 @@
-# make demo   export the built-in kit and make calls with it
+# make demo   export the built-in kit, make calls with it, and do a task on the real git server
 # make test   every check: ruff, mypy, import-linter, pytest
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
@@ -12,7 +12,8 @@ WINGS := toolkit profiles runtime export
 .DEFAULT_GOAL := test
 
 demo: .venv/installed
-	$(BIN)/dualtune-edge demo
+	-@$(MAKE) --no-print-directory .tools/git-server/installed
+	PATH="$$PATH:$(CURDIR)/.tools/git-server/bin" $(BIN)/dualtune-edge demo
 
 # A server that cannot be installed here is named by the tests that are skipped for it.
 test: .venv/installed .types

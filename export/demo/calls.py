@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from dualtune_edge.export import run as export_run
+from dualtune_edge.export.demo.task import TaskReport, do_task
 from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
@@ -37,22 +38,28 @@ class DemoReport(Frozen):
     size_bytes: int
     variants: tuple[VariantSize, ...]
     calls: tuple[Call, ...]
+    task: TaskReport
 
 
 def run(kit: Path, bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> DemoReport:
-    """Export the kit into `bundle` and answer its requests. `profiles` stand for the spec's; none: its own."""
+    """Export the kit into `bundle`, answer its requests and do the task.
+
+    `profiles` stand for the spec's; none: its own.
+    """
     spec = read_spec(kit / _SPEC)
     if profiles:
         spec = spec.model_copy(update={"profiles": profiles, "mode": None})  # each profile's own mode
     exported = export_run.run(spec, bundle)
     with Agent.open(bundle) as agent:
         calls = tuple(_call(agent, trajectory) for trajectory in read_trajectories(kit / _REQUESTS))
+        task = do_task(agent)
     return DemoReport(
         bundle=str(bundle) if kept else None,
         export_seconds=exported.seconds,
         size_bytes=exported.sizes.total,
         variants=exported.variants,
         calls=calls,
+        task=task,
     )
 
 

@@ -12,10 +12,12 @@ import typer
 
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.sharing import variant_lines
+from dualtune_edge.toolkit.console import printable
 from dualtune_edge.toolkit.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from dualtune_edge.export.demo.calls import Call, DemoReport
+    from dualtune_edge.export.demo.task import TaskReport
 
 _KIT: Final = "dualtune_edge_kit"
 
@@ -31,11 +33,12 @@ def demo(
     ] = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Export the built-in kit and make calls with it.
+    """Export the built-in kit, make calls with it and do a task.
 
     The kit is a base model of 3 million weights with 27 adapters for the tools of two real MCP servers, filesystem
     and git. Nothing is downloaded. The right answer of each request is known: ✓ marks the calls that are right, ✗ the
-    others.
+    others. At the end a task of two steps is done on the real git server, in a temporary repository, where the package
+    mcp-server-git is installed.
 
     Example:
         dualtune-edge demo
@@ -77,18 +80,30 @@ def _text(report: DemoReport) -> str:
     for call in report.calls:
         lines += ["", *_call_lines(call)]
     right = sum(call.right for call in report.calls)
-    lines += ["", f"{right} of {len(report.calls)} calls are right."]
+    lines += ["", f"{right} of {len(report.calls)} calls are right.", "", *_task_lines(report.task)]
     return "\n".join(lines)
+
+
+def _task_lines(report: TaskReport) -> list[str]:
+    if report.not_run:
+        return [f"A task on the real git server was not done: {report.not_run}"]
+    lines = ["A task, done on the real git server in a temporary repository:", report.task]
+    for step in report.steps:
+        lines += [f"  {_signature(step.toolset, step.tool, step.arguments)}", f"    {printable(step.result)}"]
+    return [*lines, *(f"  {_mark(right=finding.right)} {printable(finding.what)}" for finding in report.findings)]
 
 
 def _call_lines(call: Call) -> list[str]:
     result = call.result
     answer = _signature(result.toolset, result.tool, result.arguments)
-    mark = typer.style("✓", fg="green") if call.right else typer.style("✗", fg="red")
-    lines = [call.request, f"  {mark} {answer}   {result.timings_ms.total:.0f} ms"]
+    lines = [call.request, f"  {_mark(right=call.right)} {answer}   {result.timings_ms.total:.0f} ms"]
     if not call.right:
         lines.append(f"    expected {_signature(call.toolset, call.expected.name, call.expected.arguments)}")
     return lines
+
+
+def _mark(*, right: bool) -> str:
+    return typer.style("✓", fg="green") if right else typer.style("✗", fg="red")
 
 
 def _signature(toolset: str, tool: str | None, arguments: dict[str, Any] | None) -> str:

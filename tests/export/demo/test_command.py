@@ -10,6 +10,7 @@ from dualtune_edge_kit import FOLDER
 from dualtune_edge import cli
 from dualtune_edge.export.demo import calls, command
 from dualtune_edge.export.demo.calls import Call, DemoReport
+from dualtune_edge.export.demo.task import Finding, Step, TaskReport
 from dualtune_edge.runtime.result import CallResult, Timings, Tokens
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 
@@ -56,7 +57,12 @@ def test_every_answer_is_marked_and_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     made = (answered("git_log", EXPECTED.arguments), answered(None, None))
-    report = DemoReport(bundle=None, export_seconds=3, size_bytes=5_000_000, variants=(), calls=made)
+    task = TaskReport(
+        task="stage it",
+        steps=(Step(toolset="git", tool="git_add", arguments={"files": ["a"]}, result="done"),),
+        findings=(Finding(what="a is staged", right=True), Finding(what="left: b", right=False)),
+    )
+    report = DemoReport(bundle=None, export_seconds=3, size_bytes=5_000_000, variants=(), calls=made, task=task)
     monkeypatch.setattr(calls, "run", lambda *_, **__: report)
     with pytest.raises(SystemExit) as ended:
         cli.main(["demo", "-o", str(tmp_path / "bundle")])
@@ -65,7 +71,23 @@ def test_every_answer_is_marked_and_counted(
         "Exported to a temporary folder: 5.0 MB in 3 s.\n\n"
         'what is new?\n  ✓ git > git_log(repo_path="/srv", max_count=1)   2 ms\n\n'
         'what is new?\n  ✗ git > no tool   2 ms\n    expected git > git_log(repo_path="/srv", max_count=1)\n\n'
-        "1 of 2 calls are right.\n"
+        "1 of 2 calls are right.\n\n"
+        "A task, done on the real git server in a temporary repository:\nstage it\n"
+        '  git > git_add(files=["a"])\n    done\n  ✓ a is staged\n  ✗ left: b\n'
+    )
+
+
+def test_a_task_that_was_not_done_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    task = TaskReport(not_run="there is no mcp-server-git; run: pip install mcp-server-git")
+    report = DemoReport(bundle=None, export_seconds=3, size_bytes=5_000_000, variants=(), calls=(), task=task)
+    monkeypatch.setattr(calls, "run", lambda *_, **__: report)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", "-o", str(tmp_path / "bundle")])
+    assert not ended.value.code
+    assert capsys.readouterr().out.endswith(
+        "A task on the real git server was not done: there is no mcp-server-git; run: pip install mcp-server-git\n"
     )
 
 
