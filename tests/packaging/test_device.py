@@ -76,6 +76,12 @@ def test_every_module_of_its_wings_is_imported_but_those_of_extras(
     assert missing["dualtune_edge.runtime.engines.genai_engine"] == "onnxruntime_genai"
 
 
+def test_in_a_checkouts_root_the_installed_package_is_found(absent: set[str], unpacked: Path) -> None:
+    code = f"sys.path[:] = [{str(ROOT)!r}, {str(unpacked)!r}, *sys.path[2:]]\nimport dualtune_edge.runtime as wing"
+    result = on_device(f"{code}\nprint(wing.__file__)", absent, unpacked)
+    assert result.stdout.strip() == str(unpacked / "dualtune_edge" / "runtime" / "__init__.py"), result.stderr
+
+
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_every_command_has_its_help(name: str, absent: set[str], unpacked: Path) -> None:
     result = on_device(COMMAND, absent, unpacked, name, "--help")

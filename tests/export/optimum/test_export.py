@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.optimum.read import read_folder
 from dualtune_edge.export.optimum.trace import legacy, trace
 from dualtune_edge.export.plan.inputs import read_inputs
@@ -63,7 +64,7 @@ def test_a_folder_that_does_not_exist_is_named_by_its_flag(spec: ExportSpec, tmp
 
 def test_an_architecture_that_is_not_known_is_refused_by_name(make_traced: Any) -> None:
     traced = make_traced("qwen3")
-    other = dataclasses.replace(traced.checkpoint, architecture="Gemma2ForCausalLM")
+    other = dataclasses.replace(traced.checkpoint, architecture=ARCHITECTURES["Gemma2ForCausalLM"])
     with pytest.raises(GraphError, match=r"Gemma2ForCausalLM.*onnxruntime-genai's builder"):
         read_folder(traced.folder, other)
 
@@ -116,9 +117,8 @@ def test_without_the_exporter_the_extra_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["llama3", "gemma3"])
 def test_what_the_exporter_writes_is_read(name: str, make_traced: Any, tmp_path: Path) -> None:
     traced = make_traced(name)
-    code = "from dualtune_edge.cli import main; main()"
     asked = ("trace", str(traced.checkpoint.folder), "-o", str(tmp_path / "graph"))
-    subprocess.run([str(PYTHON), "-c", code, *asked], check=True)
+    subprocess.run([str(PYTHON), "-m", "dualtune_edge", *asked], check=True)
     found, expected = (read_folder(folder, traced.checkpoint) for folder in (tmp_path / "graph", traced.folder))
     assert found.layers == expected.layers
     for one, other in zip(found.rotaries, expected.rotaries, strict=True):
