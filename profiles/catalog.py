@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from dualtune_edge.profiles.schema import HardwareProfile
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ProfileError
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
@@ -50,10 +51,7 @@ def read(name_or_path: str | Path, others: Iterable[str] = ()) -> bytes:
     """
     text = str(name_or_path)
     if text.endswith(_SUFFIX):
-        try:
-            return Path(name_or_path).read_bytes()
-        except OSError as error:
-            raise ProfileError(text, found=str(error), expected="a profile file", fix="Check the path.") from None
+        return _read_file(Path(name_or_path))
     known = [profile.name for profile in profiles()]
     if text not in known:
         raise ProfileError(
@@ -65,6 +63,17 @@ def read(name_or_path: str | Path, others: Iterable[str] = ()) -> bytes:
     return (_folder() / f"{text}{_SUFFIX}").read_bytes()
 
 
+def _read_file(path: Path) -> bytes:
+    found = "no plain file"
+    if path.is_file() or not path.exists():  # a pipe would be waited for
+        try:
+            with path.open("rb") as file:
+                return file.read(limits.PROFILE_BYTES + 1)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            found = str(error)
+    raise ProfileError(str(path), found=found, expected="a profile file", fix="Check the path.")
+
+
 def parse(data: bytes, *, where: str) -> HardwareProfile:
     """A profile's TOML.
 
@@ -72,9 +81,12 @@ def parse(data: bytes, *, where: str) -> HardwareProfile:
         ProfileError: it is malformed; `where` names it.
 
     """
+    if len(data) > limits.PROFILE_BYTES:
+        found, expected = f"over {limits.PROFILE_BYTES} bytes", "a profile, which is a page long"
+        raise ProfileError(where, found=found, expected=expected, fix="Check the path.")
     try:
         table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of too many digits, arrays in arrays
         raise ProfileError(where, found=str(error), expected="a TOML file in UTF-8", fix="Mend the file.") from None
     return validate(HardwareProfile, table, where=where, error=ProfileError)
 

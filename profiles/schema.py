@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
 from dualtune_edge.toolkit.bundle.manifest import Mode, QdqQuantization, Quantization
 from dualtune_edge.toolkit.frozen import Frozen
@@ -26,12 +27,13 @@ _DEVICES: Final[dict[Provider, tuple[Device, ...]]] = {
     OPENVINO_PROVIDER: ("CPU", "GPU"),
     QNN_PROVIDER: ("NPU",),
 }
+Count = Annotated[int, Field(ge=1, le=limits.THREADS)]  # of threads
 
 
 class SessionWishes(Frozen):
     """How a profile wants sessions to run; `resolve` turns it into `SessionSettings` for one machine."""
 
-    threads: Literal["physical", "performance"] | PositiveInt = "physical"  # a word: as many as there are such cores
+    threads: Literal["physical", "performance"] | Count = "physical"  # a word: as many as there are such cores
     spinning: bool = True  # idle threads wait in a busy loop between operators
     weights: Weights = "memory"  # packed anew by each process, or once on the disk and mapped
 
@@ -47,7 +49,7 @@ class OpenVinoOptions(Frozen):
     precision: Precision | None = None
     activations: Activations | None = None
     performance_hint: Literal["LATENCY", "THROUGHPUT"] | None = None
-    num_streams: PositiveInt | None = None
+    num_streams: Count | None = None
     core_type: Literal["ANY_CORE", "PCORE_ONLY", "ECORE_ONLY"] | None = None
 
 

@@ -212,5 +212,4 @@ def _refuse_over_budget(profile: HardwareProfile, bundle: Bundle) -> None:
 
 
 def _profile(bundle: Bundle, variant: Variant) -> HardwareProfile:
-    path = bundle.root / variant.file
-    return catalog.parse(path.read_bytes(), where=str(path))
+    return catalog.parse(bundle.read(variant.file), where=str(bundle.root / variant.file))

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError
+from dualtune_edge.toolkit.prompts.tokenizer_file import TokenizerError, load_tokenizer, refuse_harmful
 
 _SMALL: Final = frozenset({".jinja", ".json", ".model", ".txt"})
 
@@ -60,8 +61,10 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
             fix="Save it: transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…).",
         )
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
+        text = path.read_text(encoding="utf-8")
+        refuse_harmful(text)
+        tokenizer = load_tokenizer(text).tokenizer
+    except (OSError, TokenizerError, UnicodeDecodeError) as error:
         raise CheckpointError(
             str(path), found=str(error), expected="a tokenizer", fix="Download or save the base again."
         ) from None

@@ -100,6 +100,9 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         if stage.adapter is not None and stage.adapter not in adapters:
             yield f"a stage with adapter {stage.adapter!r}, which is not there"
     yield from _toolset_faults(manifest)
+    yield from _number_faults(manifest)
+    if manifest.profile is not None and (not is_plain(manifest.profile) or manifest.profile.endswith(".toml")):
+        yield f"the profile {manifest.profile!r}, which is no name"
     yield from variant_faults(manifest)
 
 
@@ -120,11 +123,30 @@ def _toolset_faults(manifest: Manifest) -> Iterator[str]:
     yield from _twice("toolsets", names)
     if (manifest.toolset_choice is None) != (len(names) == 1):
         yield f"{len(names)} toolsets and {'no' if manifest.toolset_choice is None else 'a'} choice among them"
+    yield from _twice("stages with prompt", [stage.prompt for stage in manifest.stages])
     for entry in manifest.toolsets:
         tools = entry.toolset.tools
         yield from _twice("tools", [manifest.no_tool, *(tool.name for tool in tools)])
         if set(entry.arguments) != {tool.name for tool in tools if tool.takes_arguments}:
             yield f"toolset {entry.toolset.name!r} with other stages than its tools need"
+
+
+def _number_faults(manifest: Manifest) -> Iterator[str]:
+    """What an engine allocates by, before it has looked at a graph."""
+    base = manifest.base
+    numbers = [("context_length", base.context_length, limits.CONTEXT_TOKENS)]
+    numbers += [("vocab_size", size, limits.VOCABULARY) for size in (base.vocab_size, manifest.tokenizer.vocab_size)]
+    numbers += [("end_of_turn", token + 1, base.vocab_size) for token in base.end_of_turn]
+    for entry in (manifest.primary, *manifest.models):
+        cache, graph = entry.cache, entry.graph
+        numbers += [("layers", cache.layers, limits.LAYERS), ("heads", cache.heads, limits.HEADS)]
+        numbers += [("head_dim", cache.head_dim, limits.HEAD_DIM)]
+        numbers += [("rank", adapter.rank, limits.RANK) for adapter in entry.adapters]
+        if graph.form == "static":
+            numbers += [("kv_length", graph.kv_length, limits.CONTEXT_TOKENS)]
+    for name, number, most in numbers:
+        if not 1 <= number <= most:
+            yield f"{name} {str(number)[:40]}, which is not from 1 to {most}"
 
 
 def _twice(what: str, names: Sequence[str]) -> Iterator[str]:

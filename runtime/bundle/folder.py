@@ -8,25 +8,27 @@ docs/bundle-format.md describes the folder.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
+from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle.checks import check_genai_config, check_paths, check_references, damaged
+from dualtune_edge.runtime.bundle.contents import check_contents, read_manifest
+from dualtune_edge.runtime.bundle.graph_checks import graph_faults
 from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.runtime.bundle.plain_files import read_plain, sha256_plain
+from dualtune_edge.runtime.bundle.prompt_checks import prompt_faults
 from dualtune_edge.runtime.cache.verified_files import hash_changed
-from dualtune_edge.toolkit import limits, strict_json
+from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     MODEL_DIR,
     PRIMARY,
-    SEAL,
     VARIANTS_DIR,
     FileEntry,
     Manifest,
@@ -37,8 +39,13 @@ from dualtune_edge.toolkit.bundle.manifest import (
 from dualtune_edge.toolkit.bundle.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.bundle.verification import SIMULATED, Verification
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.tokenizer_file import (
+    LoadedTokenizer,
+    TokenizerError,
+    load_tokenizer,
+    tokenizer_faults,
+)
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
 _TOKENIZER: Final = f"{MODEL_DIR}/tokenizer.json"
@@ -46,7 +53,9 @@ _GENAI_CONFIG: Final = "genai_config.json"
 _CHAT_TEMPLATE: Final = f"{MODEL_DIR}/chat_template.jinja"
 _TOKENIZER_CONFIG: Final = f"{MODEL_DIR}/tokenizer_config.json"
 Verify = Literal["always", "once", "never"]  # which files `open_bundle` hashes
-_MOUNT_POINT: Final = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT: a junction, Windows' other kind of link
+_CHECKS: Final = b"2"  # a new number where a file that passed before might not pass now
+_GRAPH: Final = ".onnx"  # how a graph's file ends
+_Report = TypeVar("_Report", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -70,26 +79,77 @@ class Bundle:
         """Path of the KV state of the stage's prefix, by this model; None: there is none."""
         return self.entry.stage_states.get(stage.prompt)
 
-    @cached_property
+    def read(self, path: str) -> bytes:
+        """The bytes of a listed file, hashed as they are read: what lies there now is what was verified.
+
+        Raises:
+            BundleError: the file is not listed, or is not as it was exported.
+
+        """
+        entry = next((file for file in self.manifest.files if file.path == path), None)
+        if entry is None:
+            raise damaged(self.root / MANIFEST, found=f"no {path!r} among the files", expected="the file")
+        try:
+            data = read_plain(self.root / path, entry.size)
+        except OSError as error:
+            raise damaged(self.root / path, found=str(error), expected="a file that can be read") from None
+        _compare(self.root / path, hashlib.sha256(data).hexdigest(), entry)
+        return data
+
+    def read_json(self, path: str) -> strict_json.Json:
+        """The value in a listed file.
+
+        Raises:
+            BundleError: as for `read`, or it is no JSON.
+
+        """
+        try:
+            return strict_json.loads(self.read(path))
+        except strict_json.JsonError as error:
+            raise damaged(self.root / path, found=str(error), expected="JSON") from None
+
+    @property
     def tokenizer_json(self) -> str:
-        """The text of tokenizer.json."""
-        return (self.root / _TOKENIZER).read_text(encoding="utf-8")
+        """The text of tokenizer.json, for llguidance to read.
+
+        Raises:
+            BundleError: as for `read`, or it is no tokenizer.
+
+        """
+        return self._loaded.text
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The base's tokenizer.
+
+        Raises:
+            BundleError: as for `read`, or it is no tokenizer.
+
+        """
+        return self._loaded.tokenizer
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The base's tokenizer."""
+    def _loaded(self) -> LoadedTokenizer:
         try:
-            return Tokenizer.from_str(self.tokenizer_json)
-        except Exception as error:  # noqa: BLE001 - tokenizers raises a plain Exception
+            return load_tokenizer(self.read(_TOKENIZER).decode())
+        except (TokenizerError, UnicodeDecodeError) as error:
             raise damaged(self.root / _TOKENIZER, found=str(error), expected="a tokenizer") from None
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The base's own chat template; None: it has none."""
-        if (file := self.root / _CHAT_TEMPLATE).is_file():
-            return file.read_text(encoding="utf-8")
-        path = self.root / _TOKENIZER_CONFIG
-        written = _read_json(path) if path.is_file() else None
+        """The base's own chat template; None: it has none.
+
+        Raises:
+            BundleError: as for `read`.
+
+        """
+        listed = {file.path for file in self.manifest.files}
+        if _CHAT_TEMPLATE in listed:
+            try:
+                return self.read(_CHAT_TEMPLATE).decode()
+            except UnicodeDecodeError as error:
+                raise damaged(self.root / _CHAT_TEMPLATE, found=str(error), expected="a template") from None
+        written = self.read_json(_TOKENIZER_CONFIG) if _TOKENIZER_CONFIG in listed else None
         template = written.get("chat_template") if isinstance(written, dict) else None
         return template if isinstance(template, str) else None
 
@@ -112,11 +172,9 @@ class Bundle:
             BundleError: the file is no such report.
 
         """
-        name = PARITY if self.chosen == PRIMARY else f"{VARIANTS_DIR}/{self.chosen}/{PARITY}"
-        if all(file.path != name for file in self.manifest.files):
-            return None
-        path = self.root / name
-        return validate(ParityReport, _read_json(path), where=str(path), error=BundleError)
+        return self._report(
+            PARITY if self.chosen == PRIMARY else f"{VARIANTS_DIR}/{self.chosen}/{PARITY}", ParityReport
+        )
 
     @cached_property
     def simulation(self) -> Verification | None:
@@ -126,21 +184,26 @@ class Bundle:
             BundleError: the file is no such report.
 
         """
-        name = f"{VARIANTS_DIR}/{self.chosen}/{SIMULATED}"
-        if all(file.path != name for file in self.manifest.files):
-            return None
-        path = self.root / name
-        return validate(Verification, _read_json(path), where=str(path), error=BundleError)
+        return self._report(f"{VARIANTS_DIR}/{self.chosen}/{SIMULATED}", Verification)
 
     def plan(self, stage: Stage) -> PromptPlan:
         """The prompt of a stage.
 
         Raises:
-            BundleError: the file is not a prompt.
+            BundleError: the file is no prompt, or names other tools than the manifest.
 
         """
         path = self.root / stage.prompt
-        return validate(PromptPlan, _read_json(path), where=str(path), error=BundleError)
+        plan = validate(PromptPlan, self.read_json(stage.prompt), where=str(path), error=BundleError)
+        for fault in prompt_faults(plan, stage, self.manifest):
+            raise damaged(path, found=fault, expected="the prompt of the manifest's tools")
+        return plan
+
+    def _report(self, path: str, form: type[_Report]) -> _Report | None:
+        """What a file holds; None: there is none."""
+        if all(file.path != path for file in self.manifest.files):
+            return None
+        return validate(form, self.read_json(path), where=str(self.root / path), error=BundleError)
 
     def toolset(self, name: str) -> ToolsetEntry:
         """The toolset of that name.
@@ -174,98 +237,55 @@ def open_bundle(path: Path | str, *, verify: Verify = "always") -> Bundle:
 
     """
     root = Path(path)
-    manifest = _read_manifest(root)
+    manifest = read_manifest(root)
     check_paths(manifest, root)
     check_references(manifest, root)
-    _check_folder(manifest, root)
+    check_contents(manifest, root)
+    bundle = Bundle(root, manifest)
+    check = _Check(bundle)
     if verify == "always":
         for entry in manifest.files:
-            _check_hash(root, entry)
+            check(entry.path)
     elif verify == "once":
-        entries = {entry.path: entry for entry in manifest.files}
-        digest = hashlib.sha256(manifest.seal()).hexdigest()
-        hash_changed(root, digest, entries, lambda name: _check_hash(root, entries[name]))
-    for entry in manifest.files:
-        if entry.path.endswith(f"/{_GENAI_CONFIG}"):
-            check_genai_config(_read_json(root / entry.path), root / entry.path)
-    return Bundle(root, manifest)
+        digest = hashlib.sha256(_CHECKS + manifest.seal()).hexdigest()
+        hash_changed(root, digest, [entry.path for entry in manifest.files], check)
+    return bundle
 
 
-def _read_manifest(root: Path) -> Manifest:
-    path = root / MANIFEST
-    if not _is_plain(path):
-        raise BundleError(
-            str(root),
-            found=f"no {MANIFEST}",
-            expected="a bundle's folder, as `export` writes it",
-            fix="Check the path.",
-        )
-    manifest = validate(Manifest, _read_json(path), where=str(path), error=BundleError)
-    if manifest.to_bytes() != path.read_bytes():
-        raise damaged(path, found="bytes that are not canonical", expected="what `export` wrote")
-    seal = root / SEAL
-    if not _is_plain(seal) or seal.read_bytes() != manifest.seal():
-        raise damaged(seal, found="another hash, or none", expected=manifest.seal().decode().strip())
-    return manifest
+class _Check:
+    """Hashes a file of a bundle, and looks into it where what it says could do harm though its hash is right."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle, files = bundle, bundle.manifest.files
+        self._entries = {entry.path: entry for entry in files}
+        self._stages = {stage.prompt: stage for stage in bundle.manifest.stages}
+
+    def __call__(self, name: str) -> None:
+        path = self._bundle.root / name
+        if name in self._stages:
+            self._bundle.plan(self._stages[name])
+        elif name.endswith(f"/{_GENAI_CONFIG}"):
+            check_genai_config(self._bundle.read_json(name), path)
+        elif name == _TOKENIZER or name.endswith(_GRAPH):
+            for fault in self._faults(name):
+                raise damaged(path, found=fault, expected="only what `export` writes")
+        else:
+            try:
+                digest = sha256_plain(path)
+            except OSError as error:
+                raise damaged(path, found=str(error), expected="a file that can be read") from None
+            _compare(path, digest, self._entries[name])
+
+    def _faults(self, name: str) -> Iterator[str]:
+        data = self._bundle.read(name)
+        if name == _TOKENIZER:
+            yield from tokenizer_faults(data)
+        else:
+            folder = f"{name.rpartition('/')[0]}/"
+            beside = (path.removeprefix(folder) for path in self._entries if path.startswith(folder))
+            yield from graph_faults(data, frozenset(beside))
 
 
-def _read_json(path: Path) -> strict_json.Json:
-    try:
-        if path.stat().st_size > limits.JSON_BYTES:
-            raise damaged(path, found=f"{path.stat().st_size} bytes", expected=f"at most {limits.JSON_BYTES}")
-        return strict_json.loads(path.read_bytes())
-    except (OSError, strict_json.JsonError) as error:
-        raise damaged(path, found=str(error), expected="JSON") from None
-
-
-def _check_folder(manifest: Manifest, root: Path) -> None:
-    """Exactly the listed files, each plain and of its size."""
-    expected = {entry.path: entry.size for entry in manifest.files}
-    found = dict(_files(root))
-    del found[MANIFEST], found[SEAL]
-    for path in sorted(expected.keys() - found.keys()):
-        raise damaged(root / path, found="no such file", expected="the file that the manifest lists")
-    for path in sorted(found.keys() - expected.keys()):
-        raise damaged(root / path, found="a file that the manifest does not list", expected="the listed files only")
-    for path, size in sorted(expected.items()):
-        if found[path] != size:
-            raise damaged(root / path, found=f"{found[path]} bytes", expected=f"{size}")
-
-
-def _files(root: Path) -> Iterator[tuple[str, int]]:
-    """(path, size) of every file below `root`; a link or device anywhere is refused. Hard links are plain files."""
-    folders = [root]
-    while folders:
-        try:
-            entries = sorted(folders.pop().iterdir())
-        except OSError as error:
-            raise damaged(root, found=str(error), expected="a folder that can be read") from None
-        for path in entries:
-            status = path.lstat()
-            if _is_folder(status):
-                folders.append(path)
-            elif _is_plain(path):
-                yield path.relative_to(root).as_posix(), status.st_size
-            else:
-                raise damaged(path, found="a link or a device", expected="plain files and folders")
-
-
-def _is_folder(status: os.stat_result) -> bool:
-    return stat.S_ISDIR(status.st_mode) and getattr(status, "st_reparse_tag", 0) != _MOUNT_POINT
-
-
-def _is_plain(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def _check_hash(root: Path, entry: FileEntry) -> None:
-    path = root / entry.path
-    try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise damaged(path, found=str(error), expected="a file that can be read") from None
-    if found != entry.sha256:
-        raise damaged(path, found=f"SHA-256 {found}", expected=entry.sha256)
+def _compare(path: Path, digest: str, entry: FileEntry) -> None:
+    if digest != entry.sha256:
+        raise damaged(path, found=f"SHA-256 {digest}", expected=entry.sha256)

@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLTokenizer
 from dualtune_edge.runtime.grammar.object_rules import ObjectRules
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
+from dualtune_edge.toolkit.native import PanicError, catch_panics
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
@@ -97,8 +98,9 @@ def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequenc
 
     """
     try:
-        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
-    except ValueError as error:
+        with catch_panics():
+            return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
+    except (PanicError, OverflowError, ValueError) as error:
         raise CheckpointError(
             "tokenizer.json",
             found=str(error),

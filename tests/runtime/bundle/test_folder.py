@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -8,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.runtime.bundle import folder as bundle_module
+from dualtune_edge.runtime.bundle import plain_files
 from dualtune_edge.runtime.bundle.checks import check_genai_config
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.folder import Verify, open_bundle
 from dualtune_edge.toolkit.errors import BundleError
 
 MANIFEST = "manifest.json"
@@ -251,12 +252,157 @@ def test_a_prompt_of_another_form_is_refused_when_it_is_read(bundle: Path, resea
         open_bundle(bundle).plan(stage)
 
 
-def test_every_byte_is_hashed_before_a_bundle_is_given_out(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = []
-    real = bundle_module.sha256_file
-    monkeypatch.setattr(bundle_module, "sha256_file", lambda path: hashed.append(path) or real(path))
+def test_every_byte_is_read_before_a_bundle_is_given_out(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = plain_files.open_plain
+    monkeypatch.setattr(plain_files, "open_plain", lambda path: opened.append(path) or real(path))
     open_bundle(exported)
-    assert {*hashed, exported / MANIFEST, exported / "manifest.sha256"} == set(files(exported))
+    assert sorted(opened) == files(exported)
+
+
+@pytest.mark.parametrize("name", ["empty", "model/empty", "prompts/a/b"])
+def test_an_empty_folder(bundle: Path, name: str) -> None:
+    (bundle / name).mkdir(parents=True)
+    refused(bundle, "a folder without listed files")
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "model/.DS_Store", "Thumbs.db", "prompts/desktop.ini", "._model", "model/._x"]
+)
+def test_what_a_system_leaves_in_any_folder_is_passed_over(bundle: Path, name: str) -> None:
+    (bundle / name).write_bytes(b"left behind")
+    assert open_bundle(bundle).manifest.toolsets
+
+
+@pytest.mark.parametrize("name", [".DS_Store.so", ".hidden", "DS_Store", "Thumbs.db.exe", "desktop.ini/x", "a._b"])
+def test_what_only_looks_like_it_is_not(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"")
+    refused(bundle, "does not list|without listed files")
+
+
+def test_a_link_named_like_it_is_not(bundle: Path, tmp_path: Path) -> None:
+    (bundle / ".DS_Store").symlink_to(tmp_path)
+    refused(bundle, "a link or a device")
+
+
+SMALL = ("model/tokenizer.json", "prompts")
+
+
+def target(bundle: Path, name: str) -> Path:
+    path = bundle / name
+    return min(path.iterdir()) if path.is_dir() else path
+
+
+def by_a_link(path: Path, tmp_path: Path) -> None:
+    path.rename(tmp_path / "moved")
+    (tmp_path / "moved").write_bytes(b"x" * (tmp_path / "moved").stat().st_size)
+    path.symlink_to(tmp_path / "moved")
+
+
+def by_other_bytes(path: Path, _tmp_path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+
+
+def by_more_bytes(path: Path, _tmp_path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def by_a_pipe(path: Path, _tmp_path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def by_a_folder(path: Path, _tmp_path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def by_nothing(path: Path, _tmp_path: Path) -> None:
+    path.unlink()
+
+
+def by_a_link_above(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(path.parent, tmp_path / "moved")
+    by_other_bytes(tmp_path / "moved" / path.name, tmp_path)
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to(tmp_path / "moved")
+
+
+@pytest.mark.parametrize(
+    "replace", [by_a_link, by_other_bytes, by_more_bytes, by_a_pipe, by_a_folder, by_nothing, by_a_link_above]
+)
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("verify", ["always", "once", "never"])
+def test_what_takes_a_files_place_after_the_bundle_was_opened_is_not_read(
+    bundle: Path, tmp_path: Path, name: str, replace: Callable[[Path, Path], None], verify: Verify
+) -> None:
+    opened = open_bundle(bundle, verify=verify)
+    path = target(bundle, name)
+    replace(path, tmp_path)
+    with pytest.raises(BundleError):
+        opened.read(path.relative_to(bundle).as_posix())
+
+
+def test_a_file_that_is_not_listed_is_not_read(exported: Path) -> None:
+    with pytest.raises(BundleError, match=r"no '\.\./secret' among the files"):
+        open_bundle(exported).read("../secret")
+
+
+def test_an_error_of_the_disk_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for failing in files(bundle):
+        real = os.open
+
+        def fail(path: Any, *arguments: Any, failing: Path = failing, real: Any = real) -> int:
+            if Path(path) == failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return int(real(path, *arguments))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", fail)
+            refused(bundle, "Input/output error|another hash, or none")
+
+
+NUMBERS: dict[str, Change] = {
+    "context": lambda m: m["base"].update(context_length=10**9),
+    "no context": lambda m: m["base"].update(context_length=0),
+    "a negative context": lambda m: m["base"].update(context_length=-1),
+    "vocabulary": lambda m: m["base"].update(vocab_size=10**9),
+    "a negative vocabulary": lambda m: m["base"].update(vocab_size=-5),
+    "a huge vocabulary": lambda m: m["base"].update(vocab_size=2**70),
+    "the tokenizer's": lambda m: m["tokenizer"].update(vocab_size=2**31),
+    "layers": lambda m: m["cache"].update(layers=10**9),
+    "no layers": lambda m: m["cache"].update(layers=0),
+    "heads": lambda m: m["cache"].update(heads=10**9),
+    "negative heads": lambda m: m["cache"].update(heads=-2),
+    "head_dim": lambda m: m["cache"].update(head_dim=10**9),
+    "negative head_dim": lambda m: m["cache"].update(head_dim=-64),
+    "rank": lambda m: m["adapters"][0].update(rank=-4),
+    "end of turn": lambda m: m["base"].update(end_of_turn=[2**70]),
+    "a negative end of turn": lambda m: m["base"].update(end_of_turn=[-1]),
+    "an end of turn behind the vocabulary": lambda m: m["base"].update(end_of_turn=[m["base"]["vocab_size"]]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_no_model_has(bundle: Path, change_manifest: Callable[[Change], None], name: str) -> None:
+    change_manifest(NUMBERS[name])
+    refused(bundle, "which is not from 1 to")
+
+
+@pytest.mark.parametrize("name", ["../x.toml", "/etc/x.toml", "x.toml", "../x", "a/../b", "C:\\x", "", "x\0"])
+def test_a_profile_that_is_no_name(bundle: Path, change_manifest: Callable[[Change], None], name: str) -> None:
+    change_manifest(lambda manifest: manifest.update(profile=name))
+    refused(bundle, "which is no name")
+
+
+def test_a_prompt_of_two_stages(bundle: Path, change_manifest: Callable[[Change], None]) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        stages = manifest["toolsets"][0]["arguments"]
+        stages["sort"]["prompt"] = stages["read"]["prompt"]
+
+    change_manifest(change)
+    refused(bundle, "two stages with prompt")
 
 
 def test_a_bundle_moves_as_a_folder(exported: Path, tmp_path: Path) -> None:
