@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -67,7 +66,7 @@ class Lines:
                 self._next = now + _INTERVAL
                 seconds = (now - self._started) / (event.step - self._done) * (event.steps - event.step)
                 left = f"{timedelta(seconds=round(seconds))} left"
-                typer.echo(f"step {event.step} of {event.steps}, loss {event.loss:.3f}, {left}", err=True)
+                console.echo(f"step {event.step} of {event.steps}, loss {event.loss:.3f}, {left}", err=True)
             case Interruption():
                 _end(event)
 
@@ -76,9 +75,9 @@ def _begin(start: Start) -> None:
     for warning in start.warnings:
         console.warn(warning)
     done = f", {start.done} of them done" if start.done else ""
-    typer.echo(f"{start.samples} samples, {start.steps} steps{done}, {start.threads} threads", err=True)
+    console.echo(f"{start.samples} samples, {start.steps} steps{done}, {start.threads} threads", err=True)
 
 
 def _end(stop: Interruption) -> None:
     kept = "--resume goes on from there" if stop.step else "there is nothing to resume"
-    typer.echo(f"stopped after step {stop.step} of {stop.steps}: {kept}", err=True)
+    console.echo(f"stopped after step {stop.step} of {stop.steps}: {kept}", err=True)
