@@ -35,4 +35,12 @@ def ep_devices() -> tuple[EpDevice, ...]:
 
 def _unknown_cpu() -> Cpu:
     count = os.cpu_count() or 1
-    return Cpu(name="", features=(), physical_cores=count, logical_cores=count, performance_cores=count, memory=None)
+    return Cpu(
+        name="",
+        features=(),
+        physical_cores=count,
+        logical_cores=count,
+        performance_cores=count,
+        memory=None,
+        unread=f"{platform.system() or 'this system'} is not asked for the features of its CPU",
+    )

@@ -1,19 +1,31 @@
-"""The CPU as Linux tells of it, in text files: /proc, sysfs for the topology, cgroup (version 2) for quotas."""
+"""The CPU as Linux tells of it, in text files: /proc, sysfs for the topology, cgroup (version 2) for quotas.
+
+In a chroot or a locked-down container some of them cannot be read. What they would have said is left at a default.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from dualtune_edge.profiles.schema import Cpu
+
+_INFO: Final = Path("/proc/cpuinfo")
+_MEMORY: Final = Path("/proc/meminfo")
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+_QUOTAS: Final = Path("/sys/fs/cgroup")
+_TOPOLOGY: Final = Path("/sys/devices/system/cpu")
+_FASTEST: Final = Path("/sys/devices/cpu_core/cpus")  # Intel's performance cores, where there are two kinds
 
 
 def read_cpu() -> Cpu:
     """The CPU of this machine, as far as this process may use it."""
-    info, status, memory = (_table(_read(name)) for name in ("/proc/cpuinfo", "/proc/self/status", "/proc/meminfo"))
-    allowed = cpu_list(status["Cpus_allowed_list"])
-    quota = cpu_quota(_quota_files()) or len(allowed)
+    info, allowed = _table(_read(_INFO)), _allowed()
+    quota = cpu_quota(_quotas()) or len(allowed)
     fastest = [cpu for cpu in allowed if cpu in _fastest(allowed)]
     return Cpu(
         name=info.get("model name", ""),
@@ -21,7 +33,8 @@ def read_cpu() -> Cpu:
         physical_cores=min(physical_cores(_siblings(allowed)), quota),
         logical_cores=min(len(allowed), quota),
         performance_cores=min(physical_cores(_siblings(fastest or allowed)), quota),
-        memory=int(memory["MemTotal"].removesuffix(" kB")) * 1024,
+        memory=memory_bytes(_table(_read(_MEMORY))),
+        unread="" if cpu_features(info) else f"{_INFO} tells no features of the CPU",
     )
 
 
@@ -41,6 +54,12 @@ def physical_cores(siblings: Mapping[int, str]) -> int:
     return len({text.strip() or f"cpu{cpu}" for cpu, text in siblings.items()})
 
 
+def memory_bytes(memory: Mapping[str, str]) -> int | None:
+    """`MemTotal` of /proc/meminfo; None: it says nothing."""
+    kilobytes = memory.get("MemTotal", "").removesuffix(" kB")
+    return int(kilobytes) * 1024 if kilobytes.isdecimal() else None
+
+
 def cpu_quota(texts: Iterable[str]) -> int | None:
     """The tightest `cpu.max` ("200000 100000": 200 ms in each 100 ms) in whole CPUs, rounded up; None: unlimited."""
     quotas = [
@@ -57,29 +76,37 @@ def _table(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines}
 
 
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+def _read(path: Path) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _allowed() -> tuple[int, ...]:
+    """The logical CPUs that this process may run on."""
+    if sys.platform != "linux":
+        return tuple(range(os.cpu_count() or 1))
+    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def _siblings(cpus: Iterable[int]) -> dict[int, str]:
-    files = {cpu: Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
-    return {cpu: file.read_text(encoding="ascii") if file.exists() else "" for cpu, file in files.items()}
+    return {cpu: _read(_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list") for cpu in cpus}
 
 
 def _fastest(allowed: tuple[int, ...]) -> tuple[int, ...]:
-    """The logical CPUs of Intel's performance cores; all, where the kernel does not tell two kinds apart."""
-    file = Path("/sys/devices/cpu_core/cpus")
-    return cpu_list(file.read_text(encoding="ascii").strip()) if file.is_file() else allowed
+    """The logical CPUs of the fastest kind; all, where the kernel does not tell two kinds apart."""
+    try:
+        return cpu_list(_read(_FASTEST).strip())
+    except ValueError:  # nothing is there, or no list
+        return allowed
 
 
-def _quota_files() -> list[str]:
+def _quotas() -> list[str]:
     """`cpu.max` of this process's cgroup (version 2) and of every one above it."""
-    mounts, membership = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-    if not membership.exists():
+    lines = _read(_MEMBERSHIP).splitlines()
+    group = next((PurePosixPath(line.removeprefix("0::")) for line in lines if line.startswith("0::/")), None)
+    if group is None:
         return []
-    lines = membership.read_text(encoding="utf-8").splitlines()
-    own = next((PurePosixPath(line.removeprefix("0::")) for line in lines if line.startswith("0::")), None)
-    if own is None:
-        return []
-    folders = [mounts / level.relative_to("/") for level in (own, *own.parents)]
-    return [(folder / "cpu.max").read_text(encoding="ascii") for folder in folders if (folder / "cpu.max").is_file()]
+    return [_read(_QUOTAS / level.relative_to("/") / "cpu.max") for level in (group, *group.parents)]

@@ -88,6 +88,11 @@ def misfits(profile: HardwareProfile, machine: Machine) -> tuple[str, ...]:
     if profile.system not in {None, machine.system}:
         return (f"profile {profile.name} is for {profile.system}, this machine runs {machine.system}",)
     missing = [feature for feature in profile.features if feature not in machine.cpu.features]
+    if missing and machine.cpu.unread:
+        asked = ", ".join(missing)
+        return (
+            f"profile {profile.name} needs the CPU feature {asked}, of which nothing is known: {machine.cpu.unread}",
+        )
     if missing:
         return (f"profile {profile.name} needs the CPU feature {', '.join(missing)}, which this machine lacks",)
     return ()
@@ -214,7 +219,8 @@ def _best(machine: Machine) -> tuple[HardwareProfile, str]:
             fix="Write a profile for it (docs/profiles.md) and name its file.",
         )
     plainest = min(family, key=_demands)
-    return plainest, f"none fits this CPU; it is the plainest for {machine.architecture}"
+    why = machine.cpu.unread or "none fits this CPU"
+    return plainest, f"{why}; it is the plainest for {machine.architecture}"
 
 
 def _uses_most(profile: HardwareProfile) -> str:

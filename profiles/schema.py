@@ -164,7 +164,8 @@ class SessionSettings:
 class Cpu:
     """A CPU as this process may use it: affinity and cgroup quotas are counted in. `memory` is the machine's, in bytes.
 
-    `features` go by the names that Linux gives them ("avx512_vnni", "asimddp"), whatever the system.
+    `features` go by the names that Linux gives them ("avx512_vnni", "asimddp"), whatever the system. `unread` says what
+    the system does not tell; empty: nothing is missing.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Cpu:
     logical_cores: int
     performance_cores: int  # physical ones of the fastest kind; all where there is one kind
     memory: int | None
+    unread: str = ""
 
 
 @dataclass(frozen=True)

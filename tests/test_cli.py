@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.toolkit import shell
-from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.errors import FileError, ProfileError
 
 HEAVY = {"onnxruntime", "onnxruntime_genai", "torch", "transformers", "numpy", "llguidance"}
 
@@ -73,6 +74,23 @@ def test_an_error_is_two_lines_and_its_exit_code(failing: types.ModuleType, caps
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "error: here: found this; expected that.\nDo so.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EIO, "Input/output error", "/disk/a"), "/disk/a: found Input/output error"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: found Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: found No space left on device"),
+        (OSError(), "a file: found OSError"),
+    ],
+)
+def test_an_error_of_the_system_is_no_traceback(
+    failing: types.ModuleType, capsys: pytest.CaptureFixture[str], error: OSError, told: str
+) -> None:
+    failing.error = error
+    assert run("fail") == FileError.exit_code
+    assert capsys.readouterr().err.startswith(f"error: {told}; expected")
 
 
 def test_an_error_with_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,3 +114,9 @@ class RoomError(EdgeError):
     """The disk or the memory that the work needs is not there."""
 
     exit_code = 17
+
+
+class FileError(EdgeError):
+    """The system does not let a file be read or written."""
+
+    exit_code = 19

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 import typer
 
 from dualtune_edge.toolkit import console, extras
-from dualtune_edge.toolkit.errors import EdgeError
+from dualtune_edge.toolkit.errors import EdgeError, FileError
 
 PROGRAM: Final = "dualtune-edge"
 _INTERRUPTED: Final = 130  # by convention 128 and the signal's number
@@ -63,6 +63,22 @@ def run(commands: Commands, argv: Sequence[str] | None = None) -> None:
             raise
         _print_error(lacking, as_json="--json" in arguments)
         raise SystemExit(lacking.exit_code) from None
+    except BrokenPipeError:  # who reads the output went away
+        raise
+    except OSError as error:
+        told = _file_error(error)
+        _print_error(told, as_json="--json" in arguments)
+        raise SystemExit(told.exit_code) from None
+
+
+def _file_error(error: OSError) -> FileError:
+    """An error of the system's that no command has made its own."""
+    return FileError(
+        str(error.filename or "a file"),
+        found=error.strerror or str(error) or type(error).__name__,
+        expected="a file that the system lets be read and written",
+        fix="Check the disk, and the file's permissions; then try again.",
+    )
 
 
 @contextlib.contextmanager

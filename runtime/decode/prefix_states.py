@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dualtune_edge.runtime.bundle.checks import damaged
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
+from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.toolkit.bundle.graph_form import GraphForm, StaticGraph
 from dualtune_edge.toolkit.bundle.manifest import MODEL_DIR, CacheShape, Stage, StateEntry, StateKey
@@ -74,7 +75,8 @@ class PrefixStates:
     def _map(self, entry: StateEntry) -> NDArray[np.generic]:
         path, dtype = self._bundle.root / entry.path, np.dtype(entry.dtype).newbyteorder("<")
         try:
-            state: NDArray[np.generic] = np.memmap(path, dtype=dtype, mode="r", shape=entry.key.shape)
+            with open_plain(path) as file:
+                state: NDArray[np.generic] = np.memmap(file, dtype=dtype, mode="r", shape=entry.key.shape)
         except (OSError, ValueError) as error:
             raise damaged(path, found=str(error), expected=f"values of shape {entry.key.shape}") from None
         return state

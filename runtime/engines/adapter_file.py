@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.toolkit.errors import EngineError
 
 _IDENTIFIER: Final = b"TORT"
@@ -34,7 +35,7 @@ def map_adapter(path: Path) -> Mapping[str, NDArray[np.generic]]:
 
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         tensors = _tensors(data)
         if sys.platform != "win32":

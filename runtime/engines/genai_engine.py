@@ -181,7 +181,7 @@ def _session_options(settings: SessionSettings) -> dict[str, int | str]:
 def _failed(where: str, error: Exception) -> EngineError:
     return EngineError(
         where,
-        found=str(error).strip().splitlines()[0],
+        found=(str(error).strip() or type(error).__name__).splitlines()[0],
         expected="onnxruntime-genai to work on it",
         fix="Export the bundle again.",
     )

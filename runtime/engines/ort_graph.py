@@ -104,11 +104,13 @@ def ortvalue(array: NDArray[np.generic]) -> onnxruntime.OrtValue:
 
 def failed(where: str, error: Exception) -> EngineError:
     """What onnxruntime said, its first line."""
+    found = (str(error).strip() or type(error).__name__).splitlines()[0]
+    no_proc = "procfs" in found and not Path("/proc/self").exists()
     return EngineError(
         where,
-        found=str(error).strip().splitlines()[0],
+        found=found,
         expected="onnxruntime to work on it",
-        fix="Export the bundle again.",
+        fix="Mount /proc: onnxruntime opens weights by it." if no_proc else "Export the bundle again.",
     )
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,38 @@ def test_a_cache_in_int8_is_for_the_cpu_provider(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"none\.toml"):
         catalog.load(tmp_path / "none.toml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "huge", "deep", "digits", "null"])
+def test_what_is_no_profile_ends(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        path.write_text("#" * 10**6, encoding="utf-8")
+    elif kind == "deep":
+        path.write_text("a = " + "[" * 30_000, encoding="utf-8")
+    elif kind == "digits":
+        path.write_text("a = " + "1" * 10_000, encoding="utf-8")
+    else:
+        path = tmp_path / "x\0.toml"
+    with pytest.raises(ProfileError, match="x"):
+        catalog.load(path)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**9])
+def test_no_profile_starts_threads_without_number(tmp_path: Path, threads: int) -> None:
+    text = (
+        (DATA / "cpu-x64.toml").read_text(encoding="utf-8").replace('threads = "performance"', f"threads = {threads}")
+    )
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match="threads"):
+        catalog.load(tmp_path / "mine.toml")
 
 
 def test_the_flag_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

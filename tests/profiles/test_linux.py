@@ -1,3 +1,7 @@
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from dualtune_edge.profiles import linux
@@ -43,3 +47,32 @@ def test_without_sysfs_every_logical_cpu_counts_as_a_core() -> None:
 )
 def test_cgroup_quota(texts: list[str], cpus: int | None) -> None:
     assert linux.cpu_quota(texts) == cpus
+
+
+FILES = ("_INFO", "_MEMORY", "_MEMBERSHIP", "_QUOTAS", "_TOPOLOGY", "_FASTEST")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux for its CPUs")
+@pytest.mark.parametrize("missing", [*FILES, FILES])
+@pytest.mark.parametrize("text", [None, "", "\n\n", "nonsense", "MemTotal: much\nflags\n0::"])
+def test_a_machine_that_says_nothing_is_one_with_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str | tuple[str, ...], text: str | None
+) -> None:
+    path = tmp_path / "file"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    for name in (missing,) if isinstance(missing, str) else missing:
+        monkeypatch.setattr(linux, name, path)
+    cpu = linux.read_cpu()
+    assert 1 <= cpu.performance_cores <= cpu.physical_cores <= cpu.logical_cores
+    assert cpu.logical_cores <= len(os.sched_getaffinity(0))
+    if "_INFO" in missing:
+        assert (cpu.name, cpu.features) == ("", ())
+        assert cpu.unread == f"{path} tells no features of the CPU"
+    if "_MEMORY" in missing:
+        assert cpu.memory is None
+
+
+def test_memory_is_in_bytes() -> None:
+    assert linux.memory_bytes({"MemTotal": "16384 kB"}) == 16 * 2**20
+    assert linux.memory_bytes({}) is None

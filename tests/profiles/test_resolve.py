@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,17 @@ def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str)
     resolution = resolve(None, here)
     assert resolution.profile.name == name
     assert resolution.warnings == ()
+
+
+def test_a_cpu_of_which_nothing_is_known_gets_the_plainest_profile_and_a_word() -> None:
+    here = machine("x86_64")
+    unknown = replace(here, cpu=replace(here.cpu, unread="/proc/cpuinfo tells no features of the CPU"))
+    resolution = resolve(None, unknown)
+    assert resolution.profile.name == "cpu-x64"
+    assert resolution.settings.intra_op_threads == 4
+    (warning,) = resolution.warnings
+    assert "of which nothing is known: /proc/cpuinfo tells no features" in warning
+    assert "which this machine lacks" in resolve(None, here).warnings[0]
 
 
 def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None:
