@@ -1,5 +1,8 @@
 # make demo   export the built-in kit, make calls with it, and do a task on the real git server
-# make test   every check: ruff, mypy, import-linter, pytest
+# make check  lint, format, types, the direction of imports: seconds
+# make fast   the tests that take no export: under a minute
+# make test   every check: make check, types for Windows, all tests
+# make ci     what the public CI runs: make test without a skip, a device's installation, the device on aarch64
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
@@ -8,22 +11,32 @@ PYTHON ?= python3
 BIN := .venv/bin
 WINGS := toolkit profiles runtime export
 
-.PHONY: demo test docs
+EXTRAS := export,dev
+
+.PHONY: demo check fast test ci docs
 .DEFAULT_GOAL := test
 
 demo: .venv/installed
 	-@$(MAKE) --no-print-directory .tools/git-server/installed
 	PATH="$$PATH:$(CURDIR)/.tools/git-server/bin" $(BIN)/dualtune-edge demo
 
-# A server that cannot be installed here is named by the tests that are skipped for it.
-test: .venv/installed .types
-	-@$(MAKE) --no-print-directory servers
+check: .venv/installed .types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
 	$(MAKE) --no-print-directory imports
+
+fast: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow" tests/toolkit tests/profiles tests/runtime tests/test_cli.py
+
+# A server that cannot be installed here is named by the tests that are skipped for it.
+test: check
+	-@$(MAKE) --no-print-directory servers
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+ci:
+	.ci/run
 
 docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py
@@ -32,7 +45,7 @@ docs: .venv/installed
 .venv/installed: pyproject.toml kit/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); sys.exit(0 if ok else "error: $(PYTHON) is Python %d.%d; expected 3.11 or newer.\nGive another interpreter: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]' --editable ./kit
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]' --editable ./kit
 	@touch $@
 
 # Each server has a folder to itself: what it pins meets no other package.

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -23,10 +24,11 @@ from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 from dualtune_edge.toolkit.tools.toolset import Tool
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "bfcl"
+DATA = Path(os.environ.get("DUALTUNE_BFCL", Path(__file__).parents[3] / "shared" / "data" / "bfcl"))
 FILES = ("BFCL_v4_simple_python.json", "BFCL_v4_multiple.json")
 pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"the BFCL data is not at {DATA}: it is kept beside the checkout, not in it"
+    not DATA.is_dir(),
+    reason=f"the BFCL data is not at {DATA}: it lies beside the checkout, or where DUALTUNE_BFCL says",
 )
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
 VOCABULARY = 1_024  # of the logits: more than the tokenizer's own, as in real models

@@ -3,10 +3,18 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-PINS = dict(
-    line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line
-)
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.partition(";")[0].split("==") for line in lines if not line.startswith("#"))
+
+
+PINS = pins("constraints.txt")
+TRANSFORMERS_4 = {"huggingface_hub", "optimum", "tokenizers", "transformers"}
 
 
 def plain(name: str) -> str:
@@ -29,12 +37,13 @@ def test_the_pins_are_what_the_checks_run_with() -> None:
     assert other == {}
 
 
-def test_the_constraints_name_versions_only() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-optimum.txt"])
+def test_the_constraints_name_versions_only(name: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
 
 
-def test_the_device_has_the_same_pins() -> None:
-    lines = (ROOT / "requirements-device.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.partition(";")[0].split("==") for line in lines if not line.startswith("#"))
-    assert pins.items() <= PINS.items()
+def test_other_environments_have_the_same_pins() -> None:
+    assert pins("requirements-device.txt").items() <= PINS.items()
+    optimum = {name: pin for name, pin in pins("constraints-optimum.txt").items() if PINS[name] != pin}
+    assert set(optimum) == TRANSFORMERS_4
