@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dualtune_edge.export.compare.table import table
-from dualtune_edge.export.plan.recipes import Recipe, StatesType
+from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Mode
 from dualtune_edge.toolkit.bundle.parity import ParityReport
@@ -29,9 +29,15 @@ def export(
     graph: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The base's graph, as `optimum-cli export onnx` wrote it.")
     ] = None,
-    tools: Annotated[Path | None, typer.Option(help="One toolset's tools: an MCP, OpenAI or BFCL file.")] = None,
+    tools: Annotated[
+        Path | None, typer.Option(help="One toolset's tools: an MCP, OpenAI, Anthropic or BFCL file.")
+    ] = None,
     selection: Annotated[Path | None, typer.Option(help="The adapter that chooses the tool.")] = None,
     arguments: Annotated[Path | None, typer.Option(help="A folder of adapters, each named after its tool.")] = None,
+    template: Annotated[
+        TemplateChoice | None,
+        typer.Option(help="The built-in chat template in place of the base's own, where an adapter brings none."),
+    ] = None,
     mode: Annotated[Mode | None, typer.Option(help="Keep adapters beside the base, or merge them into it.")] = None,
     profile: Annotated[
         list[str] | None,
@@ -80,7 +86,12 @@ def export(
     from dualtune_edge.export.estimate_table import estimate_table
 
     asked = _asked(spec, _Flags(base, graph, tools, selection, arguments, mode, prefix_states_mb))
-    instead = {"profiles": tuple(profile or ()), "quantization": quantization, "prefix_states_type": prefix_states_type}
+    instead = {
+        "profiles": tuple(profile or ()),
+        "quantization": quantization,
+        "prefix_states_type": prefix_states_type,
+        "template": template,
+    }
     asked = asked.model_copy(update={name: value for name, value in instead.items() if value})
     asked = _compared(asked, calibration, no_parity=no_parity)
     if dry_run:

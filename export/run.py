@@ -147,7 +147,7 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
     with progress.phase(PhaseName.PROMPTS):
         plans = plan_prompts(inputs)
         check_prompts(models, plans, EXPORTERS)
-        warnings = inputs.warnings + check_constraints(plans, inputs.checkpoint)
+        warnings = inputs.warnings + plans.warnings + check_constraints(plans, inputs.checkpoint)
     return _Read(inputs, models, calibration, plans, warnings)
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -78,6 +79,10 @@ def call(
         typer.Option(metavar="FILE", help="A conversation instead of TEXT: a JSON list of messages; - reads stdin."),
     ] = None,
     toolset: Annotated[str | None, typer.Option(metavar="NAME", help="Choose among the tools of this toolset.")] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option(metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="The date for templates that write one."),
+    ] = None,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     profile: Annotated[
         str | None,
@@ -108,7 +113,9 @@ def call(
         console.warn(warning)
     ahead = TokenizersAhead(opened)
     with Agent.of(open_best(found, engine), tokenizers=ahead) as agent:
-        answer = agent.call(request, toolset=toolset)
+        answer = agent.call(request, toolset=toolset, date=date)
+    for note in dict.fromkeys(answer.notes):
+        console.warn(note)
     if answer.placement.instead not in {"", *warnings}:
         console.warn(answer.placement.instead)
     console.result(answer, _line(answer), as_json=as_json)

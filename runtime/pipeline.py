@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
 from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose_behind
-from dualtune_edge.runtime.decode.conversation import read_messages
+from dualtune_edge.runtime.decode.conversation import notes, read_messages
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.decode.stopping import Stop
@@ -67,6 +68,7 @@ class _Count:
     toolset: str | None = None  # what was chosen
     tool: str | None = None
     begun: int = 0  # tokens of the latest prompt
+    date: datetime | None = None  # of the request; None: today
 
     def reached(self, written: str) -> str:
         """How far the call came; `written`: what follows the latest prompt."""
@@ -191,6 +193,7 @@ class Agent:
         toolset: str | None = None,
         offered: Mapping[str, Collection[str]] | None = None,
         required: bool = False,
+        date: datetime | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> CallResult:
@@ -203,6 +206,7 @@ class Agent:
             offered: the toolsets and the names of their tools that can be called now; by default all. The others keep
                 their place in the prompt and have no probability.
             required: whether a tool has to be called: then calling none has no probability either.
+            date: of the request, for chat templates that write one; by default now, by the clock of this machine.
             deadline: the most seconds for the call, waiting for other calls included.
             cancel: ends the call when it is set, from any thread and within a tenth of a second.
 
@@ -215,7 +219,8 @@ class Agent:
 
         """
         messages, offered = read_messages(request), self._offered(toolset, offered)
-        count = _Count()
+        count = _Count(date=date)
+        count.notes += notes(request, messages, self._tool_names)
         with self._turn(Stop.after(deadline, cancel), count):
             return self._called(messages, offered, count, required=required)
 
@@ -226,6 +231,7 @@ class Agent:
         temperature: float = 0.0,
         max_tokens: int = 1024,
         seed: int = 0,
+        date: datetime | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[str, None, None]:
@@ -238,6 +244,7 @@ class Agent:
             temperature: divides the logits; 0 takes the most probable token.
             max_tokens: the most tokens of the text.
             seed: of the samples.
+            date: as for `call`.
             deadline: as for `call`; the time between the pieces counts.
             cancel: as for `call`.
 
@@ -251,7 +258,7 @@ class Agent:
         messages = read_messages(request)
         with self._turn(Stop.after(deadline, cancel), _Count()):
             prompter = self._answer_prompter
-            tokens = prompter.tokens(messages)
+            tokens = prompter.tokens(messages, date)
             held = self._reuse.begin(_ANSWER, (), tokens)
             end = self.bundle.manifest.base.end_of_turn
             try:
@@ -350,6 +357,12 @@ class Agent:
         return offered
 
     @cached_property
+    def _tool_names(self) -> frozenset[str]:
+        """All names that a conversation may have called."""
+        manifest = self.bundle.manifest
+        return frozenset(tool.name for entry in manifest.toolsets for tool in entry.toolset.tools) | {manifest.no_tool}
+
+    @cached_property
     def _answer_prompter(self) -> Prompter:
         own, tokenizer = self.bundle.chat_template, self.bundle.manifest.tokenizer
         source = own or (resources.files("dualtune_edge.toolkit") / "templates" / "answer.jinja").read_text("utf-8")
@@ -393,7 +406,7 @@ class Agent:
 
     def _begin(self, prompt: _Prompt, messages: Sequence[Message], count: _Count) -> tuple[tuple[int, ...], int]:
         """The prompt's tokens, and how many of them the engine holds now; the last is never among these."""
-        tokens, prefix = prompt.prompter.tokens(messages), prompt.plan.prefix
+        tokens, prefix = prompt.prompter.tokens(messages, count.date), prompt.plan.prefix
         held = self._reuse.begin(prompt.stage, prefix, tokens)
         count.prompt += len(tokens)
         count.begun = len(tokens)

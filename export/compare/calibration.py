@@ -14,6 +14,8 @@ from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import DataError, RequestError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.prompts.trajectories import known_keys
+from dualtune_edge.toolkit.prompts.turns import single_calls
 from dualtune_edge.toolkit.tools.toolset import Toolset
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
@@ -67,7 +69,7 @@ def _cases(line: str, where: str, toolsets: Mapping[str, Toolset], no_tool: str)
     toolset = conversation.toolset or (next(iter(toolsets)) if len(toolsets) == 1 else None)
     if toolset is not None and toolset not in toolsets:
         raise _refusal(where, f"the toolset {toolset!r}", listing(toolsets), nearest(toolset, toolsets))
-    messages = conversation.messages
+    messages = single_calls(conversation.messages)
     for index, message in enumerate(messages):
         if message.role == "assistant":
             tool = message.tool_calls[0].function.name if message.tool_calls else no_tool
@@ -84,7 +86,7 @@ def _conversation(line: str, where: str) -> _Conversation:
         raise _refusal(where, str(error), _FORMS, "Mend the line.") from None
     asked: dict[str, Any]
     if isinstance(value, dict):
-        asked = value
+        asked = known_keys(value)
     elif isinstance(value, list):
         asked = {"messages": value}
     elif isinstance(value, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -16,7 +16,7 @@ from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
 from dualtune_edge.toolkit.prompts.prompter import Prompter
-from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, passed_over, read_trajectories
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
@@ -86,7 +86,8 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         TemplateError: the template does not write a call as the device reads it.
 
     """
-    turns = list(_turns(settings, prompter.tools, read_trajectories(settings.data, settings.toolset)))
+    trajectories = read_trajectories(settings.data, settings.toolset)
+    turns = list(_turns(settings, prompter.tools, trajectories))
     kept = _keep(turns, settings)
     mask = MASKS[settings.objective](prompter)
     samples, answers, long = [], [], 0
@@ -120,10 +121,25 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         tuple(samples),
         dropped_long=long,
         dropped_kept=len(turns) - len(kept),
-        warnings=arguments_warnings(answers, settings.tool)
-        if settings.tool
-        else selection_warnings(answers, tools, settings.no_tool),
+        warnings=(
+            *passed_over(trajectories),
+            *_other_tools(trajectories, tools, settings),
+            *(
+                arguments_warnings(answers, settings.tool)
+                if settings.tool
+                else selection_warnings(answers, tools, settings.no_tool)
+            ),
+        ),
     )
+
+
+def _other_tools(trajectories: Iterable[Trajectory], tools: Collection[str], settings: FinetuneSettings) -> list[str]:
+    """The first line that lists other tools than the samples show."""
+    for line in trajectories:
+        if line.tools is not None and (others := line.tools.symmetric_difference(tools) - {settings.no_tool}):
+            listed = ", ".join(sorted(others))
+            return [f"{line.where} lists other tools than {settings.tools}, which samples show: {listed}"]
+    return []
 
 
 def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: Iterable[Trajectory]) -> Iterator[_Turn]:

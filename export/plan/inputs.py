@@ -10,7 +10,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.read import read_folder
 from dualtune_edge.export.plan.layout import BundledAdapter, ModelLayout, bundled_adapters
-from dualtune_edge.export.plan.recipes import AUTO, RECIPES, candidates
+from dualtune_edge.export.plan.recipes import AUTO, RECIPES, TemplateChoice, candidates
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput, read_toolsets, toolset_warnings
 from dualtune_edge.profiles import catalog
@@ -35,6 +35,7 @@ class Inputs:
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
+    template: TemplateChoice | None = None
     decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
     layout: ModelLayout = field(default_factory=ModelLayout)
 
@@ -99,6 +100,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         profile_files=files,
         no_tool=spec.no_tool,
         toolset_template=spec.toolset_template,
+        template=spec.template,
         warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets)),
         decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
     )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import pairwise
-from pathlib import Path
 from typing import Final, Literal
 
-from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.templates import Templates
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
-from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR, Kind
+from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
@@ -48,6 +46,7 @@ class Plans:
 
     toolset_choice: PlannedStage | None
     toolsets: tuple[PlannedToolset, ...]
+    warnings: tuple[str, ...] = ()  # what one might not expect of the templates
 
     @property
     def stages(self) -> Iterator[PlannedStage]:
@@ -68,10 +67,10 @@ def plan_prompts(inputs: Inputs) -> Plans:
         ToolsError: a tool speaks in control tokens of the base.
 
     """
-    return Plans(
-        toolset_choice=_toolset_choice(inputs) if len(inputs.toolsets) > 1 else None,
-        toolsets=tuple(_toolset(source, inputs) for source in inputs.toolsets),
-    )
+    templates = Templates(inputs.checkpoint, inputs.template)
+    choice = _toolset_choice(inputs, templates) if len(inputs.toolsets) > 1 else None
+    toolsets = tuple(_toolset(source, inputs, templates) for source in inputs.toolsets)
+    return Plans(choice, toolsets, tuple(templates.warnings.values()))
 
 
 def prompt_path(stage: PlannedStage) -> str:
@@ -88,52 +87,35 @@ def toolset_entry(toolset: Toolset) -> Tool:
     )
 
 
-def choose_template(
-    kind: Kind, checkpoint: Checkpoint, *, adapter: AdapterInput | None, named: Path | None
-) -> ChatTemplate:
-    """The adapter's own template, else the spec's, else the base's, else the built-in one.
-
-    Raises:
-        TemplateError: it cannot be read, or is not a template.
-
-    """
-    if adapter and adapter.template:
-        own = adapter.template
-        return ChatTemplate(own.source, where=own.where, bos=checkpoint.bos, eos=checkpoint.eos)
-    if named:
-        return ChatTemplate.read(named, bos=checkpoint.bos, eos=checkpoint.eos)
-    source, where = checkpoint.chat_template, f"chat template of {checkpoint.name}"
-    if source is None:
-        file = resources.files("dualtune_edge.toolkit") / "templates" / f"{kind}.jinja"
-        source, where = file.read_text(encoding="utf-8"), f"built-in template for {kind}"
-    return ChatTemplate(source, where=where, bos=checkpoint.bos, eos=checkpoint.eos)
-
-
-def _toolset_choice(inputs: Inputs) -> PlannedStage:
-    template = choose_template("selection", inputs.checkpoint, adapter=None, named=inputs.toolset_template)
+def _toolset_choice(inputs: Inputs, templates: Templates) -> PlannedStage:
+    template = templates.choose("selection", adapter=None, named=inputs.toolset_template)
     entries = tuple(toolset_entry(source.toolset) for source in inputs.toolsets)
-    return PlannedStage(
-        "toolset", _choice_plan("toolset", Prompter(template, inputs.checkpoint.tokenizer, entries), inputs)
-    )
+    with templates.advice():
+        prompter = Prompter(template, inputs.checkpoint.tokenizer, entries)
+        return PlannedStage("toolset", _choice_plan("toolset", prompter, inputs, templates))
 
 
-def _toolset(source: ToolsetInput, inputs: Inputs) -> PlannedToolset:
-    checkpoint, tools = inputs.checkpoint, source.toolset.tools
-    template = choose_template("selection", checkpoint, adapter=source.selection, named=source.templates.selection)
-    prompter = selection_prompter(template, checkpoint.tokenizer, tools, inputs.no_tool)
-    name = f"selection.{source.toolset.name}"
+def _toolset(source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedToolset:
+    tools = source.toolset.tools
+    template = templates.choose("selection", adapter=source.selection, named=source.templates.selection)
+    with templates.advice():
+        prompter = selection_prompter(template, inputs.checkpoint.tokenizer, tools, inputs.no_tool)
+        plan = _choice_plan("selection", prompter, inputs, templates)
     return PlannedToolset(
         toolset=source.toolset,
-        selection=PlannedStage(name, _choice_plan("selection", prompter, inputs), source.selection),
-        arguments={tool.name: _arguments(tool, source, inputs) for tool in tools if tool.takes_arguments},
+        selection=PlannedStage(f"selection.{source.toolset.name}", plan, source.selection),
+        arguments={tool.name: _arguments(tool, source, inputs, templates) for tool in tools if tool.takes_arguments},
     )
 
 
-def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs) -> PromptPlan:
+def _choice_plan(
+    stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs, templates: Templates
+) -> PromptPlan:
     _refuse_control_tokens(prompter)
     completions = {name: prompter.completion(call(name)) for name in prompter.choices}
     _refuse_ambiguous(completions, prompter.template)
     prefix = prompter.prefix()
+    templates.look_for_dates(prompter, len(prefix))
     longest = max(map(len, completions.values()))
     _refuse_overlong(f"prompt of the {stage} stage", len(prefix), longest, inputs.checkpoint.context_length)
     return PromptPlan(
@@ -141,12 +123,14 @@ def _choice_plan(stage: Literal["toolset", "selection"], prompter: Prompter, inp
     )
 
 
-def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs) -> PlannedStage:
+def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedStage:
     adapter = source.arguments.get(tool.name)
-    template = choose_template("arguments", inputs.checkpoint, adapter=adapter, named=source.templates.arguments)
+    template = templates.choose("arguments", adapter=adapter, named=source.templates.arguments)
     prompter = Prompter(template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name)
     _refuse_control_tokens(prompter)
-    prefix, frame = prompter.prefix(), prompter.frame()
+    with templates.advice():
+        prefix, frame = prompter.prefix(), prompter.frame()
+    templates.look_for_dates(prompter, len(prefix))
     where = f"prompt for the arguments of {tool.name!r}"
     _refuse_overlong(where, len(prefix), len(frame.tokens), inputs.checkpoint.context_length)
     plan = PromptPlan(

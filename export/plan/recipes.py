@@ -14,6 +14,7 @@ Recipe: TypeAlias = Literal[
 ]
 AUTO: Final = "auto"
 StatesType: TypeAlias = Literal["float32", "float16", "auto"]  # of prefix states
+TemplateChoice: TypeAlias = Literal["builtin"]  # in place of the base's own chat template
 
 # In the order in which `auto` tries them: bytes grow, and with them the time of a token. `default` and `rtn` both round
 # to nearest; `default` spends its levels better (a KL divergence of 0.08 against 0.35 nats on the kit, blocks of 128).

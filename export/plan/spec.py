@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from dualtune_edge.export.plan.recipes import Recipe, StatesType
+from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
@@ -145,10 +145,11 @@ class ExportSpec(Frozen):
     `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
     the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
     are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
-    builder makes the graph. `toolset_template` is for choosing the toolset. `prefix_states_mb`: the most MB (1e6
-    bytes) of prefix states to write, 0 for none, None for all. `prefix_states_type`: float32 is what the
-    device would compute, to the last bit; float16 takes half the disk; `auto` is float16 where no answer differs in the
-    comparison, and counts as float32 in `prefix_states_mb`.
+    builder makes the graph. `toolset_template` is for choosing the toolset; `template: builtin` takes the built-in
+    templates in place of the base's own. `prefix_states_mb`: the most MB (1e6 bytes) of prefix states to write, 0 for
+    none, None for all. `prefix_states_type`: float32 is what the device would compute, to the last bit; float16 takes
+    half the disk; `auto` is float16 where no answer differs in the comparison, and counts as float32 in
+    `prefix_states_mb`.
     """
 
     base: LocalPath
@@ -159,6 +160,7 @@ class ExportSpec(Frozen):
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     toolset_template: LocalPath | None = None
+    template: TemplateChoice | None = None
     prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
         10_000  # 117 adapters with 31,000 tokens of tools: 89 GB
     )

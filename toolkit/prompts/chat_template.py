@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from dualtune_edge.toolkit.prompts.template_process import TEMPLATES, TemplateFa
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"  # the name that Hugging Face folders use
+_DATE_STRING: Final = "%d %b %Y"
 
 
 class ChatTemplate:
@@ -67,13 +69,31 @@ class ChatTemplate:
         """Of the source text in UTF-8."""
         return hashlib.sha256(self.source.encode()).hexdigest()
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, tool: str | None, generate: bool) -> str:
-        """The prompt's text. `tool` names the chosen tool in the arguments stage.
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        *,
+        tool: str | None,
+        generate: bool,
+        now: datetime | None = None,
+        date: datetime | None = None,
+    ) -> str:
+        """The prompt's text.
+
+        Args:
+            messages: the conversation.
+            tools: the tools that it shows.
+            tool: the chosen tool, in the arguments stage.
+            generate: whether it ends where the assistant's next words begin.
+            now: what `strftime_now` writes; by default the time at which it is called.
+            date: the date of the request, if it gives one: the same, and the text of `date_string` as Llama writes it.
 
         Raises:
             TemplateError: the template raised, or went over the limits.
 
         """
+        now = date or now
         variables = {
             "messages": [message.for_template() for message in messages],
             "documents": None,
@@ -81,9 +101,10 @@ class ChatTemplate:
             "add_generation_prompt": generate,
             "bos_token": self.bos,
             "eos_token": self.eos,
+            **({"date_string": date.strftime(_DATE_STRING)} if date else {}),
         }
         try:
-            return TEMPLATES.render(self.source, variables, self._listed(tools), where=self.where)
+            return TEMPLATES.render(self.source, variables, self._listed(tools), where=self.where, now=now)
         except TemplateFault as fault:
             raise TemplateError(
                 self.where,

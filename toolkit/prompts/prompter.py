@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import cycle
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field
@@ -25,6 +27,7 @@ Item = TypeVar("Item")
 # First messages that begin in ways which merge differently with the text before them.
 _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
 _CONTEXT: Final = (user(_PROBES[0]),)
+_TIMES: Final = (datetime(2019, 1, 28, 3, 4, 5), datetime(2034, 12, 7, 16, 57, 38))  # noqa: DTZ001 - alike in no part
 
 
 class Frame(Frozen):
@@ -123,16 +126,27 @@ class Prompter:
         """All names that a selection chooses among."""
         return (*(tool.name for tool in self.tools), *self.unlisted)
 
-    def text(self, messages: Sequence[Message], *, generate: bool) -> str:
-        """Render; with `generate`, up to where the assistant's next words begin."""
-        return self.template.render(messages, self.tools, tool=self.tool, generate=generate)
+    def text(
+        self,
+        messages: Sequence[Message],
+        *,
+        generate: bool,
+        now: datetime | None = None,
+        date: datetime | None = None,
+    ) -> str:
+        """Render; with `generate`, up to where the assistant's next words begin. `now`, `date`: see `ChatTemplate`."""
+        return self.template.render(messages, self.tools, tool=self.tool, generate=generate, now=now, date=date)
 
     def encode(self, text: str) -> Encoding:
         """Tokens of a rendered text. The template has written the special tokens, so none are added."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def tokens(self, messages: Sequence[Message], date: datetime | None = None) -> tuple[int, ...]:
         """The prompt's token ids. A control token in the messages is text: see `control_tokens`.
+
+        Args:
+            messages: the conversation.
+            date: of the request, for templates that write one; by default today's.
 
         Raises:
             TemplateError: the template cannot render the messages.
@@ -140,10 +154,9 @@ class Prompter:
 
         """
         if self.control_token_in([message.model_dump() for message in messages]) is None:
-            return tuple(self.encode(self.text(messages, generate=True)).ids)
+            return tuple(self.encode(self.text(messages, generate=True, date=date)).ids)
         marked, mark = self._controls.marked(messages)
-        text = self.template.render(marked, self.tools, tool=self.tool, generate=True)
-        return tuple(self._controls.encode(text, mark))
+        return tuple(self._controls.encode(self.text(marked, generate=True, date=date), mark))
 
     def control_token_in(self, value: object) -> str | None:
         """The first control token in a JSON value's texts."""
@@ -156,8 +169,9 @@ class Prompter:
             TemplateError: the render with the answer does not begin with the prompt.
 
         """
-        prompt = self.text(messages, generate=True)
-        full = self.text([*messages, answer], generate=False)
+        now = datetime.now()  # noqa: DTZ005 - both renders are of one time, as the user's clock has it
+        prompt = self.text(messages, generate=True, now=now)
+        full = self.text([*messages, answer], generate=False, now=now)
         if not full.startswith(prompt):
             raise TemplateError(
                 self.template.where,
@@ -168,8 +182,21 @@ class Prompter:
         return prompt, full[len(prompt) :]
 
     def prefix(self) -> tuple[int, ...]:
-        """The static prefix: tokens that every conversation with these tools begins with."""
-        return common_prefix([_ids(self.tokenizer, self.text([user(probe)], generate=True)) for probe in _PROBES])
+        """The static prefix: tokens that every conversation with these tools begins with, on every day."""
+        renders = [
+            self.text([user(probe)], generate=True, now=now) for probe, now in zip(_PROBES, cycle(_TIMES), strict=False)
+        ]
+        return common_prefix([_ids(self.tokenizer, text) for text in renders])
+
+    def writes_date(self) -> bool:
+        """Whether its prompts change from day to day."""
+        return len({self.text(_CONTEXT, generate=True, now=now) for now in _TIMES}) > 1
+
+    def reads_date_string(self) -> bool:
+        """Whether its prompts change where a request gives a date, and the date is today's."""
+        now = _TIMES[0]
+        dated = self.text(_CONTEXT, generate=True, date=now)
+        return dated != self.text(_CONTEXT, generate=True, now=now)
 
     def completion(self, answer: Message) -> tuple[int, ...]:
         """Token ids of the answer after the prompt, to the end of its turn.

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import IO, Any, Final
 
@@ -74,7 +75,15 @@ class TemplateProcess:
         """
         return (self._ask({"source": source}) or b"").decode()
 
-    def render(self, source: str, variables: Mapping[str, Any], tools: ToolList, *, where: str) -> str:
+    def render(
+        self,
+        source: str,
+        variables: Mapping[str, Any],
+        tools: ToolList,
+        *,
+        where: str,
+        now: datetime | None = None,
+    ) -> str:
         """What a template writes.
 
         Args:
@@ -82,12 +91,15 @@ class TemplateProcess:
             variables: names that it may use.
             tools: one more of these.
             where: the name that it gives itself where it raises.
+            now: what `strftime_now` writes; by default the time of the render.
 
         Raises:
             TemplateFault: it fails, or takes too much time or memory.
 
         """
-        request = {"source": source, "where": where, "variables": variables, "tools": tools.key}
+        request: dict[str, Any] = {"source": source, "where": where, "variables": variables, "tools": tools.key}
+        if now is not None:
+            request["now"] = now.isoformat()
         answer = self._ask(request)
         if answer is None:  # it does not know the tools by their key
             answer = self._ask({**request, "tools_text": tools.text})

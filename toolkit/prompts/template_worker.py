@@ -14,6 +14,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
@@ -62,6 +63,8 @@ def _text(request: dict[str, Any]) -> str:
     if "variables" not in request:
         return template.literals
     variables = {**request["variables"], "tools": _TOOLS[request["tools"]]}
+    if "now" in request:
+        variables["strftime_now"] = datetime.fromisoformat(request["now"]).strftime
     return template.render(variables, where=request["where"], characters=request["characters"])
 
 

@@ -1,16 +1,27 @@
-"""Trajectories on disk: one conversation a line, `{"messages": [OpenAI-style …], "toolset": name}`."""
+"""Trajectories on disk: one conversation a line, `{"messages": [OpenAI-style …], "toolset": name}`.
+
+Trainers write more into a line: the tools of the request, the model that answered. Such keys are passed over, and said.
+"""
 
 from __future__ import annotations
 
+import difflib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.prompts.messages import Message, unread
+from dualtune_edge.toolkit.prompts.turns import single_calls, turn_faults
+
+_KEYS: Final = ("messages", "toolset")
+_ALIKE: Final = 0.85  # of a key, from which on it is thought to be one of these misspelt
 
 
 class _Line(Frozen):
@@ -20,18 +31,23 @@ class _Line(Frozen):
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One conversation, and where it stands (`file:line`)."""
+    """One conversation of single calls, and where it stands (`file:line`).
+
+    `tools`: names of the tools that the line lists; None: it lists none. `unread`: its keys that are passed over.
+    """
 
     where: str
     messages: tuple[Message, ...]
     toolset: str | None
+    tools: frozenset[str] | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory]:
-    """The conversations of a file; with `toolset`, those that name it.
+    """The conversations of a file; with `toolset`, those that name it. A turn of several calls becomes several turns.
 
     Raises:
-        DataError: the file cannot be read, or a line is not a conversation of single calls; it names file and line.
+        DataError: the file cannot be read, or a line is not a conversation; it names file and line.
 
     """
     try:
@@ -44,29 +60,54 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
-        where = f"{path}:{number}"
-        line = _line(text, where)
-        if toolset is not None and line.toolset is None:
+        trajectory = _trajectory(text, f"{path}:{number}")
+        if toolset is not None and trajectory.toolset is None:
             fix = "Add it to the line, or leave the choice of a toolset out."
-            raise DataError(where, found="no toolset", expected='"toolset": the name of one', fix=fix)
-        if toolset is None or line.toolset == toolset:
-            _check_turns(line.messages, where)
-            found.append(Trajectory(where, line.messages, line.toolset))
+            raise DataError(trajectory.where, found="no toolset", expected='"toolset": the name of one', fix=fix)
+        if toolset is None or trajectory.toolset == toolset:
+            found.append(trajectory)
     return found
 
 
-def _line(text: str, where: str) -> _Line:
+def passed_over(trajectories: Iterable[Trajectory]) -> tuple[str, ...]:
+    """What of the lines is not read, a sentence a key."""
+    counts = Counter(key for trajectory in trajectories for key in trajectory.unread)
+    return tuple(f"the key {key!r} of {count} lines is not read" for key, count in counts.items())
+
+
+def known_keys(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without the keys that are passed over; one that may be a known key misspelt stays, and is refused."""
+    return {key: value for key, value in line.items() if difflib.get_close_matches(key, _KEYS, n=1, cutoff=_ALIKE)}
+
+
+def _trajectory(text: str, where: str) -> Trajectory:
     expected = '{"messages": [two or more OpenAI-style messages], "toolset": optional name}'
     try:
-        return _Line.model_validate(strict_json.loads(text))
+        value = strict_json.loads(text)
+        line = _Line.model_validate(known_keys(value) if isinstance(value, dict) else value)
     except strict_json.JsonError as error:
-        raise DataError(where, found=str(error), expected="one JSON object a line", fix="Mend the line.") from None
+        raise DataError(where, found=str(error), expected="one JSON object a line", fix="Correct the line.") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(
-            where, found=f"{place}: {first['msg']}", expected=expected, fix="Mend or remove the line."
+            where, found=f"{place}: {first['msg']}", expected=expected, fix="Correct or remove the line."
         ) from None
+    given: dict[str, Any] = value if isinstance(value, dict) else {}
+    _check_turns(line.messages, where)
+    keys = [key for key in given if key not in _KEYS and given[key] is not None]
+    keys += [key for message in given["messages"] for key in unread(message)]
+    return Trajectory(
+        where, single_calls(line.messages), line.toolset, _names(given.get("tools")), tuple(dict.fromkeys(keys))
+    )
+
+
+def _names(tools: Any) -> frozenset[str] | None:
+    """Names of the tools that a line lists, in OpenAI's form or flat."""
+    if not isinstance(tools, list):
+        return None
+    functions = [tool.get("function", tool) for tool in tools if isinstance(tool, dict)]
+    return frozenset(str(function.get("name")) for function in functions if isinstance(function, dict))
 
 
 def _check_turns(messages: tuple[Message, ...], where: str) -> None:
@@ -77,11 +118,7 @@ def _check_turns(messages: tuple[Message, ...], where: str) -> None:
             expected="a system or user message first",
             fix="Add the request that it answers.",
         )
-    for number, message in enumerate(messages, start=1):
-        if len(message.tool_calls) > 1:
-            raise DataError(
-                f"{where}, message {number}",
-                found=f"{len(message.tool_calls)} calls in one turn",
-                expected="at most one",
-                fix="Write one turn a call, each with its result behind it.",
-            )
+    for fault in turn_faults(messages):
+        raise DataError(
+            f"{where}, message {fault.index + 1}", found=fault.found, expected=fault.expected, fix=fault.fix
+        )

@@ -1,23 +1,21 @@
+import functools
+import tempfile
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
+from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 
-from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.base.chat_template import TemplateText
-from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.prompts import ROOM, plan_prompts
 from dualtune_edge.export.plan.spec import TemplatesSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
-from dualtune_edge.toolkit.bundle.manifest import CacheShape, Kind, Quantization
+from dualtune_edge.toolkit.bundle.manifest import Kind, Quantization
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
@@ -33,33 +31,15 @@ MARKED = (
 )
 
 
-def byte_tokenizer() -> Tokenizer:
-    letters = sorted(ByteLevel.alphabet())
-    tokenizer = Tokenizer(BPE({letter: index for index, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    return tokenizer
+@functools.cache
+def checkpoint() -> Checkpoint:
+    """A small base with a byte-level tokenizer, ChatML's tokens and no template."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder) / "base", Shape(64, 128, 1, 4, 2, 288, 4096))
+        return read_checkpoint(Path(folder) / "base")
 
 
-CHECKPOINT = Checkpoint(
-    folder=Path("base"),
-    name="base",
-    architecture=ARCHITECTURES["Qwen2ForCausalLM"],
-    task="text-generation",
-    model_class="Qwen2ForCausalLM",
-    context_length=4096,
-    vocab_size=288,
-    bos="",
-    eos="<|im_end|>",
-    end_of_turn=(258,),
-    chat_template=None,
-    tokenizer=byte_tokenizer(),
-    tokenizer_sha256="0" * 64,
-    fingerprint="0" * 64,
-    cache=CacheShape(layers=2, heads=2, head_dim=16),
-    tied=True,
-)
+CHECKPOINT = checkpoint()
 
 
 def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterInput:
