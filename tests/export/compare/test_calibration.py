@@ -54,7 +54,12 @@ def test_a_conversation_is_a_case_at_each_turn_of_the_assistant(tmp_path: Path) 
         ('{"messages": ["hi"], "toolset": "gti"}', "'hi'"),
         ('{"messages": [{"role": "user", "content": "hi"}], "toolset": "gti"}', "the toolset 'gti'"),
         ('[{"role": "system", "content": "hi"}]', "one of role 'system'"),
-        ('[{"role": "user"}, {"role": "assistant", "tool_calls": [{"function": {"name": "lag"}}]}]', "a call of 'lag'"),
+        ('["hi", {"role": "assistant", "tool_calls": [{"function": {"name": "lag"}}]}]', "'hi'"),
+        (
+            '[{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"function": {"name": "lag"}}]}]',
+            "a call of 'lag'",
+        ),
+        ('[{"role": "user"}]', "{'role': 'user'}"),
         ('[{"role": "assistant", "content": "hi"}]', "[]"),
         ('{"messages": [], "messages": []}', "twice"),
     ],

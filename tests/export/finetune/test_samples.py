@@ -89,7 +89,6 @@ def test_a_toolset_takes_its_own_trajectories(base: Base, settings: Any, write_d
         (lambda: call("read", {"path": 1}), "1 is not of type 'string'"),
         (lambda: call("read", {"path": "a", "mode": "r"}), "mode"),
         (lambda: call("summarize", {}), "a call of 'summarize'"),
-        (lambda: {**call("status", {}), "tool_calls": call("status", {})["tool_calls"] * 2}, "2 calls in one turn"),
     ],
 )
 def test_a_wrong_call_is_refused_by_line_and_message(
@@ -150,3 +149,42 @@ def ask() -> dict[str, Any]:
 def call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     function = {"name": tool, "arguments": json.dumps(arguments)}
     return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+
+
+def test_a_trainers_line_is_learnt_turn_by_turn(base: Base, settings: Any, write_data: Any) -> None:
+    two = call("read", {"path": "a"})
+    two["tool_calls"] = [
+        {
+            "id": name,
+            "index": at,
+            "type": "function",
+            "function": {"name": "read", "arguments": f'{{"path": "{name}"}}'},
+        }
+        for at, name in enumerate("ab")
+    ]
+    results = [{"role": "tool", "tool_call_id": name, "content": f"text of {name}"} for name in "ba"]
+    listed = [{"type": "function", "function": {"name": name}} for name in ("read", "another")]
+    write_data([{"messages": [ask(), two, *results], "tools": listed, "model": "teacher"}])
+    made = samples(settings(objective="arguments", tool="read"), base)
+    assert learnt(made, base) == ['{"path": "a"}', '{"path": "b"}']
+    assert "text of a" in base.checkpoint.tokenizer.decode(list(made.samples[1].tokens))
+    said = "\n".join(made.warnings)
+    assert "the key 'tools' of 1 lines is not read" in said
+    assert "the key 'model' of 1 lines is not read" in said
+    assert "data.jsonl:1 lists other tools than" in said
+    assert "another" in said
+
+
+def test_a_template_that_lists_the_no_tool_entry_is_learnt_with_it_once(
+    base: Base, settings: Any, tmp_path: Path
+) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for t in tools %}- {{ t.function.name }}\n{% endfor %}- summarize\n{% for m in messages %}"
+        "<|im_start|>{{ m.role }}\n{% for c in m.tool_calls %}{{ c.function.name | tojson }}{% endfor %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        encoding="utf-8",
+    )
+    made = samples(settings(template=template), base)
+    assert learnt(made, base) == ['read"', 'summarize"', 'read_file"', 'status"', 'read"']
+    assert base.checkpoint.tokenizer.decode(list(made.samples[0].tokens)).count("summarize") == 1
