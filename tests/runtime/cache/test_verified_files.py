@@ -18,6 +18,7 @@ from dualtune_edge.runtime.cache.verified_files import forget, hash_changed
 from dualtune_edge.toolkit.errors import BundleError
 
 NAMES = ("a", "below/b")
+SETTLED = verified_files._SETTLED
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +98,18 @@ def test_what_fails_is_not_recorded(root: Path) -> None:
     assert hashed(root) == list(NAMES)
 
 
-def test_what_was_written_just_now_is_not_recorded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified_files, "_SETTLED", 3600 * 10**9)
-    assert hashed(root) == hashed(root) == list(NAMES)
+@pytest.mark.parametrize(("after", "recorded"), [(0, False), (2 * 10**9, False), (2 * 10**9 + 1, True)])
+@pytest.mark.parametrize("written", [(1000, 0), (0, 1000)], ids=["contents", "status"])
+def test_what_was_written_in_the_last_two_seconds_is_not_recorded(
+    root: Path, monkeypatch: pytest.MonkeyPatch, written: tuple[int, int], after: int, *, recorded: bool
+) -> None:
+    """File systems tell times that coarsely. An inode's number, however large, is no time."""
+    stamp = (1, *written, 2**63 - 1, 2**63 - 1)
+    monkeypatch.setattr(verified_files, "_SETTLED", SETTLED)
+    monkeypatch.setattr(verified_files._Records, "stamp", lambda _self, _path: stamp)
+    monkeypatch.setattr(verified_files.time, "time_ns", lambda: 1000 + after)
+    hashed(root)
+    assert hashed(root) == ([] if recorded else list(NAMES))
 
 
 def test_what_was_written_while_it_was_hashed_is_not_recorded(root: Path) -> None:
@@ -120,6 +130,14 @@ def test_a_damaged_record_counts_for_nothing(root: Path, cache: Path, text: str)
     record.write_text(text, encoding="utf-8")
     assert hashed(root) == list(NAMES)
     assert hashed(root) == []
+
+
+@pytest.mark.parametrize(("size", "read"), [(16 * 2**20, True), (16 * 2**20 + 1, False)])
+def test_a_record_of_more_than_16_mb_is_not_read(root: Path, cache: Path, size: int, *, read: bool) -> None:
+    hashed(root)
+    (record,) = (cache / "verified").iterdir()
+    record.write_bytes(record.read_bytes().ljust(size))
+    assert hashed(root) == ([] if read else list(NAMES))
 
 
 def test_records_of_folders_that_are_gone_go(root: Path, cache: Path, tmp_path: Path) -> None:
