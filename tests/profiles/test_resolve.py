@@ -117,10 +117,44 @@ def test_an_unknown_architecture_is_refused() -> None:
         resolve(None, machine("riscv64"))
 
 
-@pytest.mark.parametrize("threads", [0, -1, 100_000])
+@pytest.mark.parametrize(
+    ("here", "name"),
+    [
+        (machine("arm64"), "arm64-dotprod"),
+        (machine("arm64", system="Darwin"), "arm64-dotprod"),  # of two with one feature, that for any system
+        (machine("x86_64", "avx_vnni"), "cpu-x64"),
+    ],
+)
+def test_where_none_fits_the_plainest_of_the_architecture_is_taken(here: Machine, name: str) -> None:
+    resolution = resolve(None, here)
+    assert resolution.profile.name == name
+    assert resolution.reasons[0].why == f"none fits this CPU; it is the plainest for {here.architecture}"
+    assert len(resolution.warnings) == 1
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1025, 100_000])
 def test_as_many_threads_are_refused(threads: int) -> None:
     with pytest.raises(ProfileError, match="1 to 1024"):
         resolve(None, machine("x86_64", *AVX2), threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 1024])
+def test_as_many_threads_are_taken(threads: int) -> None:
+    assert resolve(None, machine("x86_64", *AVX2), threads=threads).settings.intra_op_threads == threads
+
+
+def test_reasons_are_the_profile_s_own_or_name_it() -> None:
+    profile = catalog.load("cpu-x64")
+    plain = profile.model_copy(update={"session": profile.session.model_copy(update={"threads": 2}), "why": {}})
+    reasons = {reason.setting: reason.why for reason in resolve(plain, machine("x86_64", *AVX2)).reasons}
+    assert set(reasons.values()) == {"asked for", "on the CPU", "profile cpu-x64 says so"}
+    assert (reasons["profile"], reasons["provider"]) == ("asked for", "on the CPU")
+    reasons = {reason.setting: reason.why for reason in resolve(profile, machine("x86_64", *AVX2)).reasons}
+    assert {name: reasons[name] for name in profile.why if name != "threads"} == {
+        name: why for name, why in profile.why.items() if name != "threads"
+    }
+    assert reasons["threads"].startswith("4 of 4 physical cores are of the fastest kind; ")
+    assert reasons["threads"].endswith(profile.why["threads"])
 
 
 @pytest.mark.parametrize("threads", [0, -1])
@@ -175,11 +209,19 @@ def test_a_provider_that_cannot_be_used_gives_way_to_the_cpu_and_says_why(
 
 def test_candidates_are_ranked_each_with_a_reason() -> None:
     ranked = candidates(machine("x86_64", *AVX512), openvino("CPU"))
-    assert sorted(each.profile for each in ranked) == [profile.name for profile in catalog.profiles()]
-    usable = [each.profile for each in ranked if each.usable]
+    assert sorted(row.profile for row in ranked) == [profile.name for profile in catalog.profiles()]
+    usable = [row.profile for row in ranked if row.usable]
     assert usable == ["x86-64-avx512-vnni", "cpu-x64", "openvino"]
-    assert ranked[: len(usable)] == tuple(each for each in ranked if each.usable)
-    assert all(each.why for each in ranked)
+    assert ranked[: len(usable)] == tuple(row for row in ranked if row.usable)
+    assert [row.why for row in ranked[:3]] == [
+        f"of those that fit, it uses most of this CPU: {', '.join(AVX512)}",
+        "fits, and uses less of this CPU",
+        "runs here if asked for: it was not measured to be faster",
+    ]
+    why = {row.profile: row.why for row in ranked[3:]}
+    assert why["arm64-i8mm"] == "profile arm64-i8mm is for arm64, this machine is x86_64"
+    assert why["x86-64-avx-vnni"] == "profile x86-64-avx-vnni needs the CPU feature avx_vnni, which this machine lacks"
+    assert why["openvino-gpu"] == "OpenVINOExecutionProvider offers CPU here and no GPU"
     assert ranked[0].profile == resolve(None, machine("x86_64", *AVX512)).profile.name
 
 
@@ -189,20 +231,59 @@ def gpu_and_cpu() -> list[HardwareProfile]:
 
 def test_variants_are_ranked_by_device_then_by_what_they_use_of_the_cpu() -> None:
     ranked = rank(gpu_and_cpu(), machine("x86_64", *AVX512), openvino("CPU", "GPU"))
-    assert [(each.profile, each.usable) for each in ranked] == [
+    assert [(row.profile, row.usable) for row in ranked] == [
         ("openvino-gpu", True),
         ("x86-64-avx512-vnni", True),
         ("cpu-x64", True),
         ("openvino", True),
         ("arm64-i8mm", False),
     ]
-    assert all(each.why for each in ranked)
-    assert "arm64" in ranked[-1].why
+    assert [row.why for row in ranked] == [
+        "built for the GPU, which OpenVINOExecutionProvider offers here",
+        f"for the CPU, of which it uses {', '.join(AVX512)}",
+        "for the CPU, of which it uses avx2, fma",
+        "runs here too, but was not measured to be faster than the CPU provider",
+        "profile arm64-i8mm is for arm64, this machine is x86_64",
+    ]
+
+
+def test_an_npu_comes_before_a_gpu_and_a_gpu_before_the_cpu() -> None:
+    named = {"NPU": "qnn-x-elite", "GPU": "openvino-gpu", "CPU": "openvino"}
+    profiles = [
+        catalog.load(name).model_copy(update={"architecture": "x86_64", "system": None, "features": ()})
+        for name in reversed(named.values())
+    ]
+
+    def everything(provider: str) -> PluginState:
+        devices = tuple(EpDevice(provider=provider, kind=kind, vendor="") for kind in named)
+        return PluginState(provider, "1.0", devices, "", "")
+
+    ranked = rank([*profiles, catalog.load("cpu-x64")], machine("x86_64", *AVX2), everything)
+    assert [row.profile for row in ranked] == ["qnn-x-elite", "openvino-gpu", "cpu-x64", "openvino"]
+    assert passed_over(profiles, profiles[-1], machine("x86_64"), openvino(problem="none")) == ()
+
+
+def test_equals_keep_their_order() -> None:
+    profile = catalog.load("cpu-x64")
+    twins = [profile.model_copy(update={"name": name}) for name in "bac"]
+    assert [row.profile for row in rank(twins, machine("x86_64", *AVX2))] == ["b", "a", "c"]
+
+
+def test_only_what_is_for_this_machine_was_passed_over() -> None:
+    """Of a GPU's profile for another architecture or system nobody misses the provider."""
+    gpu = catalog.load("openvino-gpu")
+    others = [
+        gpu.model_copy(update={"name": "a", "architecture": "arm64"}),
+        gpu.model_copy(update={"name": "b", "system": "Windows"}),
+    ]
+    missed = passed_over([gpu, *others], catalog.load("cpu-x64"), machine("x86_64", *AVX2), openvino("CPU"))
+    assert [row.profile for row in missed] == ["openvino-gpu"]
+    assert passed_over([gpu], catalog.load("cpu-x64"), machine("x86_64", *AVX2), openvino("GPU")) == ()
 
 
 def test_what_cannot_be_followed_comes_last_with_the_reason() -> None:
     ranked = rank(gpu_and_cpu(), machine("x86_64", *AVX2), openvino("CPU"))
-    assert [each.profile for each in ranked] == [
+    assert [row.profile for row in ranked] == [
         "cpu-x64",
         "openvino",
         "x86-64-avx512-vnni",

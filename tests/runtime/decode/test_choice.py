@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dualtune_edge.runtime.decode import choice as choice_module
 from dualtune_edge.runtime.decode.choice import FLOOR, Choice, choose, choose_behind
 from dualtune_edge.toolkit.errors import EngineError, RequestError, TemplateError
 
@@ -254,3 +255,131 @@ def test_a_context_too_short_for_looking_ahead_is_enough_for_the_choice() -> Non
         choose_behind(short, PROMPT, completions)
     assert short.tokens == PROMPT
     assert choose_behind(long, PROMPT, completions).winner == "d"
+
+
+def spread(*shares: float) -> NDArray[np.float32]:
+    """Logits whose distribution is this, over the first tokens."""
+    logits = np.full(VOCABULARY, -50.0, dtype=np.float32)
+    logits[: len(shares)] = np.log(shares)
+    return logits
+
+
+def test_alternatives_are_those_of_a_hundredth_or_more() -> None:
+    shares = (0.9, 0.05, 0.0296, 0.0102, 0.0098, 0.0004)
+    toy = Toy(0)
+    toy.forward(PROMPT)
+    completions: Completions = {f"{share}": (token, END) for token, share in enumerate(shares)}
+    choice = choose(toy, spread(*shares), completions)
+    assert choice.winner == "0.9"
+    assert [alternative.name for alternative in choice.alternatives] == ["0.05", "0.0296", "0.0102"]
+    assert [alternative.probability for alternative in choice.alternatives] == pytest.approx([0.05, 0.0296, 0.0102])
+
+
+def test_one_that_is_as_probable_as_the_least_is_an_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice_module, "FLOOR", 0.5)
+    toy = Toy(0, scale=0.0)
+    choice = choose(toy, toy.forward(PROMPT), {"one": (1, END), "two": (2, END)})
+    assert (choice.probability, choice.alternatives[0].probability) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("below", "beside", "steps", "ahead"),
+    [
+        (3, 1, 3, True),  # 3/4 of a forward, which is 5 tokens: 3.75
+        (3, 1, 4, False),
+        (4, 1, 3, True),
+        (4, 1, 4, False),  # exactly as much: no gain
+        (2, 3, 1, True),
+        (2, 3, 2, False),
+    ],
+)
+def test_a_second_branching_is_scored_where_that_is_less_than_its_share_of_a_forward(
+    below: int, beside: int, steps: int, *, ahead: bool
+) -> None:
+    run = (7,) * steps
+    completions: Completions = {f"below {token}": (*run, token, END) for token in range(below)}
+    completions |= {f"beside {token}": (token, END) for token in range(beside)}
+    engine = Rows(0)
+    choose_behind(engine, PROMPT, completions)
+    assert engine.runs[0] == ((*PROMPT, *run) if ahead else PROMPT)
+
+
+def test_several_branchings_below_one_another_are_scored_at_once() -> None:
+    completions: Completions = {f"{last}": (1, 2, 3, last, END) for last in range(5)}
+    completions |= {"x": (1, 2, 4, END), "y": (1, 5, END), "z": (6, END)}
+    engine = Rows(0, scale=0.0)
+    choice = choose_behind(engine, PROMPT, completions)
+    assert engine.runs == [(*PROMPT, 1, 2, 3)]
+    assert choice.forwards == 1
+    assert choice.winner == "z"
+    assert engine.tokens == PROMPT
+
+
+def test_of_several_branches_the_largest_is_looked_into() -> None:
+    completions: Completions = {
+        "a": (1, 0, END),
+        "b": (1, 1, END),
+        "c": (1, 2, END),
+        "d": (2, 0, END),
+        "e": (2, 1, END),
+    }
+    engine = Rows(0)
+    choose_behind(engine, PROMPT, completions)
+    assert engine.runs[0] == (*PROMPT, 1)
+
+
+def test_a_branching_that_just_fits_the_context_is_scored_ahead() -> None:
+    completions: Completions = {"a": (1, 2, 0), "b": (1, 2, 1), "c": (1, 2, 3), "d": (4,)}
+    engine = Rows(0, context=len(PROMPT) + 2)
+    choose_behind(engine, PROMPT, completions)
+    assert engine.runs == [(*PROMPT, 1, 2)]
+    short = Rows(0, context=len(PROMPT) + 1)
+    with pytest.raises(RequestError):
+        choose_behind(short, PROMPT, completions)
+    assert short.runs == [PROMPT], "what does not fit is not tried with the first branching"
+
+
+@pytest.mark.parametrize("kind", [Toy, Rows])
+def test_choose_scores_one_branching_a_forward(kind: type[Toy]) -> None:
+    completions: Completions = {"a": (1, 2, 0, END), "b": (1, 2, 1, END), "c": (1, 2, 3, END), "d": (4, END)}
+    engine = kind(0, scale=0.0)
+    choice = choose(engine, engine.forward(PROMPT), completions)
+    assert engine.runs == [PROMPT, (*PROMPT, 1, 2)]
+    assert choice.forwards == 1
+
+
+def test_by_default_forwards_are_saved() -> None:
+    completions: Completions = {
+        "a": (5, 1, 2, 0, END),
+        "b": (5, 1, 2, 1, END),
+        "c": (5, 1, 2, 3, END),
+        "d": (5, 4, END),
+    }
+    engine = Rows(0)
+    choose_behind(engine, PROMPT, completions)
+    assert engine.runs == [(*PROMPT, 5, 1, 2)]
+
+
+def test_without_riding_every_token_is_a_forward() -> None:
+    completions: Completions = {"one": (5, 6, 0, END), "two": (5, 6, 1, END)}
+    engine = Rows(0)
+    choice = choose_behind(engine, PROMPT, completions, ride=False)
+    assert engine.runs == [PROMPT, (*PROMPT, 5), (*PROMPT, 5, 6)]
+    assert choice.forwards == 3
+
+
+def test_the_prompt_is_read_where_nothing_is_decided() -> None:
+    engine = Rows(0)
+    choice = choose_behind(engine, PROMPT, {"only": (5, END)})
+    assert engine.runs == [PROMPT]
+    assert (choice.forwards, choice.decided, choice.forced) == (1, 0, 2)
+
+
+def test_rows_that_are_missing_are_noticed() -> None:
+    class Short(Rows):
+        def forward_rows(self, tokens: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+            return super().forward_rows(tokens, rows)[:-1]
+
+    completions: Completions = {"a": (1, 2, 0, END), "b": (1, 2, 1, END), "c": (1, 2, 3, END), "d": (4, END)}
+    with pytest.raises(ValueError, match="shorter"):
+        choose_behind(Short(0), PROMPT, completions)
