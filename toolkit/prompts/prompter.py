@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 # First messages that begin in ways which merge differently with the text before them.
 _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
 _CONTEXT: Final = (user(_PROBES[0]),)
+_ANSWER_ID: Final = "answer000"
 _TIMES: Final = (datetime(2019, 1, 28, 3, 4, 5), datetime(2034, 12, 7, 16, 57, 38))  # noqa: DTZ001 - alike in no part
 
 
@@ -171,7 +172,7 @@ class Prompter:
         """
         now = datetime.now()  # noqa: DTZ005 - both renders are of one time, as the user's clock has it
         prompt = self.text(messages, generate=True, now=now)
-        full = self.text([*messages, answer], generate=False, now=now)
+        full = self.text([*messages, _identified(answer)], generate=False, now=now)
         if not full.startswith(prompt):
             raise TemplateError(
                 self.template.where,
@@ -309,6 +310,12 @@ class Prompter:
         tokens = zip(encoding.ids, encoding.offsets, strict=True)
         starts = (offsets[0] for token, offsets in tokens if token in self.special_tokens)
         return text[: next(starts, len(text))]
+
+
+def _identified(answer: Message) -> Message:
+    """The answer with an id for each of its calls: Mistral's templates ask for one of nine letters and digits."""
+    calls = tuple(call.model_copy(update={"id": call.id or _ANSWER_ID}) for call in answer.tool_calls)
+    return answer.model_copy(update={"tool_calls": calls})
 
 
 def common_prefix(sequences: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
