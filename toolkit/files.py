@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.errors import OutputError, RoomError
 from dualtune_edge.toolkit.lock import held_folder
 
 _STAGE: Final = "stage"  # in the folder that is held for it
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: beyond `ulimit -f`
+_NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})  # of folders, on some network file systems
 _CHUNK: Final = 1 << 20  # bytes read at a time
 _PLAIN: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,98}[a-z0-9_])?")  # no upper case: Windows and macOS fold it
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # device names of Windows
@@ -44,6 +48,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         OutputError: `target` exists, or cannot be written.
+        RoomError: the disk is full.
 
     """
     refuse_existing(target)
@@ -51,9 +56,9 @@ def staged_folder(target: Path) -> Iterator[Path]:
         try:
             stage = stack.enter_context(aside(target))
             stage.mkdir()
+            yield stage
         except OSError as error:
-            raise unwritable(target, error) from None
-        yield stage
+            raise unwritable(target, error) from error
         publish(stage, target)
 
 
@@ -95,26 +100,64 @@ def _remove(path: Path) -> None:
 
 
 def publish(stage: Path, target: Path) -> None:
-    """Give a finished folder its name, all of it or nothing.
+    """Give a finished folder its name, all of it or nothing: the name is on the disk after all that is in the folder.
 
     Raises:
         OutputError: `target` exists, or cannot be written.
+        RoomError: the disk is full.
 
     """
-    for path in stage.rglob("*"):
-        if path.is_file():
-            sync(path)
     refuse_existing(target)
     try:
+        for path in (*stage.rglob("*"), stage):
+            sync(path)
         stage.rename(target)  # fails where another process was quicker: a folder with files is never replaced
+        try:
+            sync(target.parent)
+        except OSError:
+            target.rename(stage)
+            raise
     except OSError as error:
         raise unwritable(target, error) from None
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file, or make it: at every moment the old one or the new one is there, whole.
+
+    Raises:
+        OSError: it cannot be written; the old one stays.
+
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
 def sync(path: Path) -> None:
-    """Have a file's bytes on the disk, not only on their way."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Wait until a file's bytes, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: they cannot be written.
+
+    """
+    folder = path.is_dir()
+    if folder and sys.platform == "win32":  # it opens no folder, and writes their names in order
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not folder or error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def refuse_existing(target: Path) -> None:
@@ -132,8 +175,12 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def unwritable(target: Path, error: OSError) -> OutputError:
-    """The error of a place where nothing can be written."""
+def unwritable(target: Path, error: OSError) -> OutputError | RoomError:
+    """The error of a place where nothing can be written: for want of room, or for another reason."""
+    if error.errno in NO_ROOM:
+        return RoomError(
+            f"the disk of {target}", found=str(error), expected="room for the rest", fix="Make room, then try again."
+        )
     return OutputError(
-        str(target), found=str(error), expected="a place to write", fix="Check its permissions and free space."
+        str(target), found=str(error), expected="a place to write", fix="Check its permissions and its disk."
     )

@@ -6,6 +6,7 @@ used before can stay in place.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Final
 
@@ -50,9 +51,9 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.export_adapter(str(path))
-    except RuntimeError:  # it lacks the system's reason: writing as many bytes again gives an OSError with it
+    except RuntimeError as error:  # without the system's reason: writing as many bytes again gives an OSError with it
         path.write_bytes(bytes(sum(value.tensor_size_in_bytes() for value in parameters.values())))
-        raise
+        raise OSError(errno.EIO, str(error), str(path)) from None
     check_adapter(path, slots)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 MODEL: Final = "model.onnx"
 DATA: Final = "model.onnx.data"
+_PROBE: Final = 1 << 16  # bytes
 
 
 class DataFile:
@@ -30,15 +33,29 @@ class DataFile:
     def append(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """Write a tensor's bytes; a tensor that refers to them."""
         start = self._file.tell()
-        tensor.tofile(self._file)
+        with self._with_reason():
+            tensor.tofile(self._file)
         return self._reference(tensor.name or "", tensor.dtype, tensor.shape, start)
 
     def append_rows(self, value: ir.Value, rows: Iterable[NDArray[np.generic]]) -> ir.ExternalTensor:
         """Write a value's tensor, which comes some rows at a time; a tensor that refers to it."""
         start = self._file.tell()
         for piece in rows:
-            piece.tofile(self._file)
+            with self._with_reason():
+                piece.tofile(self._file)
         return self._reference(value.name or "", value.dtype, value.shape, start)
+
+    @contextlib.contextmanager
+    def _with_reason(self) -> Iterator[None]:
+        """Give numpy's error the system's reason, which it lacks: one more write fails for the same."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                self._file.write(bytes(_PROBE))
+                self._file.flush()
+                raise OSError(errno.EIO, str(error), str(self._path)) from None
+            raise
 
     def _reference(self, name: str, dtype: ir.DataType, shape: ir.Shape, start: int) -> ir.ExternalTensor:
         length = self._file.tell() - start

@@ -55,6 +55,8 @@ def put(bundle: Bundle, path: str, data: bytes) -> None:
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 (stage / name).write_bytes(content)
                 sync(stage / name)
+            for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
+                sync(folder)
             stage.chmod(root.stat().st_mode)
             _replace(root, stage)
     except OSError as error:
@@ -75,7 +77,10 @@ def _replace(root: Path, stage: Path) -> None:
     root.rename(before)
     try:
         stage.rename(root)
+        sync(root.parent)
     except OSError:
+        if root.exists():  # renamed, and not known to be on the disk
+            root.rename(stage)
         before.rename(root)
         raise
     with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ from dualtune_edge.export.plan.entries import base_info
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
 from dualtune_edge.export.plan.steps import PACKAGES
+from dualtune_edge.export.work.journal import file_entry
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     PROMPTS_DIR,
@@ -25,7 +26,6 @@ from dualtune_edge.toolkit.bundle.manifest import (
     Variant,
 )
 from dualtune_edge.toolkit.bundle.parity import ParityReport
-from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.prompts.prompter import PromptPlan
 
 
@@ -118,6 +118,4 @@ def _prompt_bytes(plan: PromptPlan) -> bytes:
 
 def _files(folder: Path) -> list[FileEntry]:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [
-        FileEntry(path=path, size=(folder / path).stat().st_size, sha256=sha256_file(folder / path)) for path in paths
-    ]
+    return [file_entry(folder / path, folder) for path in paths]

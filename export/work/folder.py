@@ -1,44 +1,43 @@
-"""What an export has finished so far, kept beside its output until the output is there.
+"""The parts that an export has finished, kept beside its output until the output is there.
 
 `.NAME.partial` beside the output NAME holds
 
     lock                 held by the export at work there; the system frees it, however that ends
     bundle/              becomes the output
     bundle/export.json   the journal: each finished part's key, and its files with size and SHA-256
-    bundle/scratch/      what is needed on the way only
+    bundle/scratch/      files that the finished bundle does not have
 
-A part is finished when its files are on the disk (fsync), and then the journal says so. Its key covers all that it was
-made of (`steps`). It is used again where the journal has that key and every file is still what the journal says; what
-no part claims is removed. The journal stays in the bundle, so that another export can take parts from there.
+A part is finished when its files are on the disk (fsync), and then the journal says so. Its key covers all that it is
+made of (`steps`). It is used again where the journal has that key and every file is still the one in the journal; files
+that belong to no part are removed. The journal stays in the bundle, so that another export can copy parts from it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from dualtune_edge.export.work.journal import JOURNAL, Part, Step, parts_of, read_parts, write_parts
-from dualtune_edge.toolkit.bundle.manifest import FileEntry
-from dualtune_edge.toolkit.errors import OutputError, RoomError
-from dualtune_edge.toolkit.files import publish, refuse_existing, sha256_file, sync, unwritable
+from dualtune_edge.export.work.journal import JOURNAL, Part, Step, file_entry, parts_of, read_parts, write_parts
+from dualtune_edge.toolkit.errors import EdgeError, OutputError, RoomError
+from dualtune_edge.toolkit.files import NO_ROOM, publish, refuse_existing, sync, unwritable
 from dualtune_edge.toolkit.lock import held_folder
 
 SCRATCH: Final = "scratch"
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _BUNDLE: Final = "bundle"
+_RUST: Final = re.compile(r"\(os error (\d+)\)")
 
 
 def partial(output: Path) -> Path:
-    """Where an export to `output` keeps what it has finished."""
+    """The folder in which an export to `output` keeps its finished parts."""
     return output.parent / f".{output.name}.partial"
 
 
 def kept_bytes(output: Path) -> int:
-    """Bytes of what an export to `output` has finished and kept.
+    """Bytes of the finished parts of an export to `output`.
 
     Raises:
         OutputError: nothing can be kept there: it is below a file, or its name is too long.
@@ -52,14 +51,15 @@ def kept_bytes(output: Path) -> int:
 
 
 class Work:
-    """The folder of one export. A context manager: whoever is in it has the folder for itself.
+    """The folder of one export. A context manager: no other export is in the folder while it is open.
 
-    When it ends before `publish`, what is finished stays; where nothing is, nothing does.
+    When it ends before `publish`, finished parts stay; without any, nothing stays. Every error of the system on the way
+    leaves it as an `OutputError` or a `RoomError`.
 
     Args:
         output: the bundle's folder; nothing may be there yet.
         reuse: an earlier bundle, from which parts with equal keys are copied.
-        on_kept: given the folder and its bytes, where it stays.
+        on_kept: called with the folder that stays and its bytes.
 
     Raises:
         OutputError: something is at `output`, another export to it is at work, or it cannot be written.
@@ -74,7 +74,7 @@ class Work:
         self._output, self._root = output, partial(output)
         self.folder = self._root / _BUNDLE
         self._reuse, self._on_kept = reuse, on_kept
-        self._others = parts_of(reuse) if reuse else {}
+        self._reusable = parts_of(reuse) if reuse else {}
         self._used: dict[str, bool] = {}  # key → whether the part was there already
         self._aside: set[str] = set()  # keys among them that the bundle goes without
         self._published = False
@@ -84,6 +84,10 @@ class Work:
         self._stack = contextlib.ExitStack()
         try:
             self._stack.enter_context(held_folder(self._root))
+            refuse_existing(self._output)  # another export may have published a moment ago
+            self.folder.mkdir(exist_ok=True)
+            self._parts = read_parts(self.folder)
+            self._remove_unclaimed()
         except BlockingIOError:
             raise OutputError(
                 str(self._output),
@@ -92,12 +96,8 @@ class Work:
                 fix="Wait until it has ended, or name another output.",
             ) from None
         except OSError as error:
+            self._stack.close()
             raise unwritable(self._output, error) from None
-        try:
-            refuse_existing(self._output)  # the other one may have been done a moment ago
-            self.folder.mkdir(exist_ok=True)
-            self._parts = read_parts(self.folder)
-            self._remove_unclaimed()
         except BaseException:
             self._stack.close()
             raise
@@ -110,15 +110,12 @@ class Work:
         self._stack.close()
         if not done:
             self._on_kept(self._root, sum(part.size for part in self._parts.values()))
-        cause = error
-        while cause and not _lacks_room(cause):
-            cause = cause.__cause__
-        if cause:
-            raise self._no_room(cause) from error
+        if failure := _failure(error, self._output):
+            raise failure from error
 
     @property
     def scratch(self) -> Path:
-        """A folder for what is needed on the way only."""
+        """A folder for files that the finished bundle does not have."""
         path = self.folder / SCRATCH
         path.mkdir(exist_ok=True)
         return path
@@ -129,7 +126,7 @@ class Work:
         return tuple(self._parts[key].name for key in self._wanted() if self._used[key])
 
     def has(self, step: Step) -> bool:
-        """Whether the part is there, whole; where the other bundle has it, it is then copied."""
+        """Whether the part is there, whole. A part of the earlier bundle is copied."""
         self._aside.discard(step.key)
         if step.key in self._used:
             return True
@@ -145,37 +142,37 @@ class Work:
         return True
 
     def value(self, step: Step) -> str:
-        """What was kept of a part that is there."""
+        """The value of a part that is there."""
         return self._parts[step.key].value
 
-    def clear(self, place: Path) -> None:
-        """Remove a file or folder that is to be made, and forget the parts that had files in it."""
-        inside = place.relative_to(self.folder).as_posix()
+    def clear(self, path: Path) -> None:
+        """Remove a file or folder that is to be written, and forget the parts with files in it."""
+        inside = path.relative_to(self.folder).as_posix()
         for part in list(self._parts.values()):
             if any(file.path == inside or file.path.startswith(f"{inside}/") for file in part.files):
                 self._drop(part)
-        if place.is_dir():
-            shutil.rmtree(place)
-        place.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
     def keep(self, step: Step, *files: Path, value: str = "") -> None:
-        """Write down that a part is finished, once its files are on the disk."""
-        entries = []
-        for file in sorted(files):
-            sync(file)
-            path = file.relative_to(self.folder).as_posix()
-            entries.append(FileEntry(path=path, size=file.stat().st_size, sha256=sha256_file(file)))
-        self._parts[step.key] = Part(name=step.name, key=step.key, files=tuple(entries), value=value)
+        """Write a finished part to the journal, once its files are on the disk."""
+        folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.folder)}
+        for path in (*files, *folders):
+            sync(path)
+        entries = tuple(file_entry(file, self.folder) for file in sorted(files))
+        parts = self._parts | {step.key: Part(name=step.name, key=step.key, files=entries, value=value)}
+        write_parts(self.folder, parts.values())
+        self._parts = parts
         self._used[step.key] = False
         self._aside.discard(step.key)
-        write_parts(self.folder, self._parts.values())
 
     def mark(self) -> frozenset[str]:
-        """What is used so far, for `set_aside`."""
+        """The keys of the parts used so far, for `set_aside`."""
         return frozenset(self._used)
 
     def set_aside(self, mark: frozenset[str]) -> None:
-        """Leave out of the bundle what was used since, a failed attempt's; but for what is asked for once more."""
+        """Leave the parts used since the mark out of the bundle, unless they are used once more."""
         self._aside |= self._used.keys() - mark
 
     def seal(self) -> None:
@@ -189,6 +186,7 @@ class Work:
 
         Raises:
             OutputError: it cannot be written.
+            RoomError: the disk is full.
 
         """
         publish(self.folder, self._output)
@@ -197,34 +195,25 @@ class Work:
     def _wanted(self) -> list[str]:
         return [key for key in self._used if key not in self._aside]
 
-    def _no_room(self, error: BaseException) -> RoomError:
-        memory = isinstance(error, MemoryError)
-        return RoomError(
-            "memory" if memory else f"the disk of {self._output}",
-            found="none left" if memory else str(error),
-            expected="room for the rest; --dry-run says how much",
-            fix="Make room, then export again: what was finished is used again.",
-        )
-
     def _copied(self, step: Step) -> Part | None:
-        part = self._others.get(step.key)
+        part = self._reusable.get(step.key)
         if part is None or self._reuse is None:
             return None
+        copies = []
         for file in part.files:
-            here = self.folder / file.path
-            self.clear(here)
-            here.parent.mkdir(parents=True, exist_ok=True)
+            copy = self.folder / file.path
+            self.clear(copy)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(self._reuse / file.path, here)
-        there = [self.folder / file.path for file in part.files if (self.folder / file.path).is_file()]
-        self.keep(step, *there, value=part.value)
+                copies.append(Path(shutil.copyfile(self._reuse / file.path, copy)))
+        self.keep(step, *copies, value=part.value)
         if self._parts[step.key].files == part.files:
             return part
         self._drop(self._parts[step.key])
         return None
 
     def _drop(self, part: Part) -> None:
-        """Forget a part before its files go: the journal never names what is not there."""
+        """Forget a part before its files go: the journal never names a file that is not there."""
         del self._parts[part.key]
         self._used.pop(part.key, None)
         write_parts(self.folder, self._parts.values())
@@ -232,10 +221,9 @@ class Work:
             (self.folder / file.path).unlink(missing_ok=True)
 
     def _remove_unclaimed(self) -> None:
-        claimed = {self.folder / JOURNAL} | {
-            self.folder / file.path for each in self._parts.values() for file in each.files
-        }
-        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        claimed = {self.folder / file.path for part in self._parts.values() for file in part.files}
+        claimed.add(self.folder / JOURNAL)
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # the files of a folder before the folder
             if path.is_dir() and not path.is_symlink():
                 with contextlib.suppress(OSError):
                     path.rmdir()  # if it is empty
@@ -243,15 +231,45 @@ class Work:
                 path.unlink()
 
 
-def _lacks_room(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
+def files_in(folder: Path) -> Iterator[Path]:
+    """Every file below a folder."""
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _failure(error: BaseException | None, output: Path) -> EdgeError | None:
+    """The error to raise instead, where the system refused to write, to read, or to give memory."""
+    cause = error
+    while cause:
+        if isinstance(cause, MemoryError):
+            return _no_room("memory", "none left")
+        refusal = _refusal(cause, bare=cause is error)
+        if refusal:
+            full = refusal.errno in NO_ROOM
+            return _no_room(f"the disk of {output}", str(refusal)) if full else unwritable(output, refusal)
+        cause = cause.__cause__
+    return None
+
+
+def _refusal(error: BaseException, *, bare: bool) -> OSError | None:
+    """The system's refusal that an exception is, or reports.
+
+    Libraries raise OSError for bad input too, without a number, and those in Rust an Exception with the number in it.
+    """
+    if isinstance(error, OSError):
+        return error if bare or error.errno else None
+    number = None if isinstance(error, EdgeError) else _RUST.search(str(error))
+    return OSError(int(number[1]), str(error)) if number else None
+
+
+def _no_room(where: str, found: str) -> RoomError:
+    return RoomError(
+        where,
+        found=found,
+        expected="room for the rest; --dry-run says how much",
+        fix="Make room, then export again: finished parts are used again.",
+    )
 
 
 def _without_scratch(part: Part) -> Part:
     files = tuple(file for file in part.files if not file.path.startswith(f"{SCRATCH}/"))
     return part.model_copy(update={"files": files})
-
-
-def files_in(folder: Path) -> Iterator[Path]:
-    """Every file below a folder."""
-    return (path for path in folder.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""The journal of an export: which parts are finished, and their files with size and SHA-256."""
+"""The journal of an export: its finished parts, and their files with size and SHA-256."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dualtune_edge.runtime.bundle.checks import is_plain
 from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.errors import SpecError
-from dualtune_edge.toolkit.files import sha256_file, sync
+from dualtune_edge.toolkit.files import replace_file, sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
 
 JOURNAL: Final = "export.json"
@@ -27,7 +27,7 @@ class Step:
 
 
 class Part(Frozen):
-    """A finished part. `value`: what was found out, where that is no file."""
+    """A finished part. `value`: a result that is no file."""
 
     name: str
     key: str
@@ -40,7 +40,7 @@ class Part(Frozen):
         return sum(file.size for file in self.files)
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether its files in the folder are those that were finished."""
+        """Whether its files in the folder are still the finished ones."""
         return all(_is(folder / file.path, file) for file in self.files)
 
 
@@ -50,8 +50,18 @@ class Journal(Frozen):
     parts: tuple[Part, ...] = ()
 
 
+def file_entry(file: Path, folder: Path) -> FileEntry:
+    """Path, size and hash of a file in a folder."""
+    return FileEntry(path=file.relative_to(folder).as_posix(), size=file.stat().st_size, sha256=sha256_file(file))
+
+
 def read_parts(folder: Path) -> dict[str, Part]:
-    """Parts by key; none where the journal is missing, damaged, or another version's."""
+    """Parts by key; none where the journal is missing, damaged, or another version's.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
     try:
         journal = Journal.model_validate_json((folder / JOURNAL).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -60,12 +70,14 @@ def read_parts(folder: Path) -> dict[str, Part]:
 
 
 def write_parts(folder: Path, parts: Iterable[Part]) -> None:
-    """Replace the journal: at every moment the old one or the new one is there, whole."""
+    """Replace the journal: at every moment the old one or the new one is there, whole.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
     journal = Journal(parts=tuple(sorted(parts, key=lambda part: (part.name, part.key))))
-    stage = folder / f"{JOURNAL}.partial"
-    stage.write_bytes((journal.model_dump_json() + "\n").encode())
-    sync(stage)
-    stage.replace(folder / JOURNAL)
+    replace_file(folder / JOURNAL, (journal.model_dump_json() + "\n").encode())
 
 
 def parts_of(bundle: Path) -> dict[str, Part]:
@@ -75,11 +87,14 @@ def parts_of(bundle: Path) -> dict[str, Part]:
         SpecError: it has none.
 
     """
-    parts = read_parts(bundle)
+    try:
+        parts, found = read_parts(bundle), f"no {JOURNAL} that names finished parts"
+    except OSError as error:
+        parts, found = {}, str(error)
     if not parts:
         raise SpecError(
             str(bundle),
-            found=f"no {JOURNAL} that names finished parts",
+            found=found,
             expected="a bundle that `export` wrote",
             fix="Name another bundle, or export without --reuse.",
         )

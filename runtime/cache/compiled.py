@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from dualtune_edge.runtime.cache.folder import drop, evict, private_folder, used
 from dualtune_edge.runtime.cache.verified_files import hash_changed
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.errors import OutputError, RoomError
 from dualtune_edge.toolkit.files import sha256_file, staged_folder
 
 _SEAL: Final = "sha256"  # one line a file, as `sha256sum -c` reads it
@@ -39,7 +39,7 @@ def open_cached(depends_on: str, open_with: Callable[[Path | None], _Opened]) ->
             stage.chmod(_OWN)
             opened.append(open_with(stage))
             _seal(stage)
-    except OutputError:  # no place to write, or another process was quicker: then this model needs no entry any more
+    except (OutputError, RoomError):  # no place to write, or another process was quicker and no entry is needed
         if not opened:
             opened.append(open_with(None))
     else:
@@ -67,7 +67,7 @@ def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
             stage.chmod(_OWN)
             fill(stage)
             _seal(stage)
-    except OutputError:
+    except (OutputError, RoomError):
         if _usable(entry):  # another process was quicker
             return entry
         raise

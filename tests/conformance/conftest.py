@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import pytest
-from dualtune_edge_kit.bare_adapter import bare_adapter
+from bare_adapter import bare_adapter
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource

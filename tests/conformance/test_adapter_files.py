@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from dualtune_edge_kit.bare_adapter import bare_adapter
+from bare_adapter import bare_adapter
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,21 @@ import onnxruntime
 import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import MODULES, SHAPES, Shape, write_adapter, write_checkpoint
+from export_desk import Desk, Exported
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
+from dualtune_edge.export import models, run
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
+from dualtune_edge.export.build import graphs
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.parity import ParityReport
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)  # a prompt: any ids will do
 
@@ -153,3 +159,64 @@ def adapters(checkpoint: Checkpoint) -> dict[str, Path]:
 def reference(checkpoint: Checkpoint, adapters: dict[str, Path]) -> Iterator[TorchEngine]:
     with TorchEngine(checkpoint, adapters) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk.write_to(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture
+def own_desk(desk: Desk, tmp_path: Path) -> Desk:
+    """A desk that a test may damage."""
+    return desk.copy(tmp_path / "desk")
+
+
+@pytest.fixture(scope="session")
+def external(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return desk.export("external", tmp_path_factory.mktemp("external") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def mixed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return desk.export("mixed", tmp_path_factory.mktemp("mixed") / "bundle")
+
+
+@pytest.fixture(params=["external", "mixed"])
+def exported(request: pytest.FixtureRequest) -> Exported:
+    exported: Exported = request.getfixturevalue(request.param)
+    return exported
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if anything is built."""
+
+    def build_graph(*_: object, **__: object) -> None:
+        pytest.fail("the work began")
+
+    monkeypatch.setattr(graphs, "build_graph", build_graph)
+
+
+@pytest.fixture(scope="session")
+def mixed_inputs(desk: Desk) -> Inputs:
+    return read_inputs(desk.spec("mixed"))
+
+
+@pytest.fixture(scope="session")
+def built(mixed_inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "model"
+    build_graph(mixed_inputs.checkpoint, folder, Quantization())
+    return folder
+
+
+@pytest.fixture
+def quick_work(mixed_inputs: Inputs, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, building and comparing done before, for tests of what happens around them."""
+
+    def build(_: object, out: Path, *__: object, **___: object) -> None:
+        shutil.copytree(built, out)
+
+    monkeypatch.setattr(run, "read_inputs", lambda _: mixed_inputs)
+    monkeypatch.setattr(models, "compare_bundle", lambda *_, **__: ParityReport(skipped="a test"))
+    monkeypatch.setattr(graphs, "build_graph", build)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime_genai
 import pytest
 import torch
-from dualtune_edge_kit.bare_adapter import bare_adapter
+from bare_adapter import bare_adapter
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from numpy.typing import NDArray
 from peft import PeftModel

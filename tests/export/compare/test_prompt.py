@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from dualtune_edge_kit.bare_adapter import bare_adapter
+from bare_adapter import bare_adapter
 
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from export_desk import Desk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.export.plan.constraints import check_constraints, refuse_long_numbers
-from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
+from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans, plan_prompts
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
@@ -51,3 +53,12 @@ def test_an_optional_property_that_no_value_fits_is_warned_of(checkpoint: Any) -
     (warning,) = check_constraints(Plans(None, (toolset,)), checkpoint)
     assert "'hot'" in warning
     assert "'act' of 'kitchen'" in warning
+
+
+def test_what_a_constraint_cannot_hold_of_a_schema_is_warned_of(own_desk: Desk) -> None:
+    schema = {"properties": {"lines": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}}
+    own_desk.rewrite("files.json", lambda value: value["tools"][1].update(inputSchema=schema))
+    inputs = read_inputs(own_desk.spec("external"))
+    (warning,) = check_constraints(plan_prompts(inputs), inputs.checkpoint)
+    assert "'write' of 'files'" in warning
+    assert "uniqueItems" in warning

@@ -12,7 +12,7 @@ import pytest
 from dualtune_edge.export.publish import amend
 from dualtune_edge.runtime import Bundle
 from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, FileEntry
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.errors import RoomError
 
 
 class _Manifest(SimpleNamespace):
@@ -69,7 +69,7 @@ def test_where_it_fails_the_bundle_is_as_it_was(bundle: Bundle, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, call, fails)
-        with pytest.raises(OutputError, match="No space left"):
+        with pytest.raises(RoomError, match="No space left"):
             amend.put(bundle, "a/report.json", b"{}")
     assert contents(bundle.root) == before
     assert list(bundle.root.parent.iterdir()) == [bundle.root]

@@ -1,4 +1,4 @@
-"""Test support: an adapter as engines need it, without what stages and training know of it."""
+"""An adapter as engines need it, without what stages and training know of it."""
 
 from __future__ import annotations
 
