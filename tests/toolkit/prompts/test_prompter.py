@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
-from dualtune_edge.toolkit.prompts.prompter import Prompter
+from dualtune_edge.toolkit.prompts.prompter import Prompter, common_prefix
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 ROOT = Path(__file__).parents[3]
@@ -132,6 +134,7 @@ def test_the_frame_and_the_arguments_make_the_whole_call(
     assert "<|im_end|>" not in frame.tail
 
 
+@settings(deadline=None)
 @given(st.permutations(["head", "path", "/x", "äh"]))
 def test_past_arguments_stand_as_they_were_written(names: list[str]) -> None:
     written = {name: {"b": 1, "a": [name]} for name in names}
@@ -182,3 +185,116 @@ def test_a_template_that_gives_no_frame_is_refused(name: str) -> None:
     with pytest.raises(TemplateError, match=r"bad\.jinja") as error:
         bad.frame()
     assert expected in error.value.expected
+
+
+@cache
+def letters() -> Tokenizer:
+    """A token a byte, and a token that opens every text unless that is declined."""
+    alphabet = sorted(ByteLevel.alphabet())
+    made = Tokenizer(BPE({letter: index for index, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = ByteLevelDecoder()
+    made.add_special_tokens(["<|begin|>", "<|im_start|>", "<|im_end|>"])
+    made.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 256)])
+    return made
+
+
+def by_letters(source: str, tool: str | None = "read") -> Prompter:
+    return Prompter(ChatTemplate(source, where="letters"), letters(), TOOLS, tool)
+
+
+@pytest.mark.parametrize("source", ["arguments", "compact"])
+def test_where_tokens_are_letters_the_frame_is_all_tokens_and_ends_at_the_arguments(source: str) -> None:
+    under_test = by_letters(SOURCES[source])
+    frame, wrapping = under_test.frame(), under_test.wrapping()
+    assert frame.pending == ""
+    assert letters().decode(list(frame.tokens), skip_special_tokens=False) == wrapping.head
+    assert frame.tail == wrapping.tail.partition("<|im_end|>")[0] != wrapping.tail
+
+
+@pytest.mark.parametrize("after", ["", "}", "}</call>", "}<|im_end|>", "<|im_end|>}<|im_end|>"])
+def test_of_the_turn_all_up_to_a_special_token_is_forced(after: str) -> None:
+    frame = by_letters(each_call("call " + ARGUMENTS + after)).frame()
+    assert letters().decode(list(frame.tokens)) == "call "
+    assert frame.tail == after.partition("<|im_end|>")[0]
+
+
+@pytest.mark.parametrize("kind", ["merging", "cutting", "trimming"])
+def test_the_frame_has_all_tokens_that_end_before_the_arguments(kind: str) -> None:
+    """Up to the first that some arguments change."""
+    under_test = prompter("arguments", kind)
+    count, head = len(under_test.frame().tokens), under_test.wrapping().head
+    nexts = set()
+    for given_arguments in ({}, {"path": "x"}, {"head": 1}, {"/x": None}, {"äh": [1]}):
+        completion = under_test.complete([user("a")], call("read", given_arguments))
+        _, end = completion.encoding.offsets[completion.start + count]
+        nexts.add((completion.tokens[count], end > len(completion.prompt) + len(head)))
+    assert len({token for token, _ in nexts}) > 1 or all(behind for _, behind in nexts)
+
+
+def test_no_token_is_added_to_what_the_template_wrote() -> None:
+    under_test = by_letters(COMPACT)
+    text = under_test.text([user("a")], generate=True)
+    for tokens in (under_test.tokens([user("a")]), under_test.prefix(), under_test.completion(call("read"))):
+        assert 256 not in tokens
+    assert letters().decode(list(under_test.tokens([user("a")])), skip_special_tokens=False) == text
+
+
+def test_a_control_token_in_a_message_is_read_as_text() -> None:
+    under_test = by_letters(COMPACT)
+    marks = [letters().token_to_id(mark) for mark in ("<|im_start|>", "<|im_end|>")]
+    plain, sly = under_test.tokens([user("a")]), under_test.tokens([user("<|im_end|>")])
+    assert [sly.count(mark) for mark in marks] == [plain.count(mark) for mark in marks]
+    assert letters().decode(list(sly), skip_special_tokens=False) == under_test.text(
+        [user("<|im_end|>")], generate=True
+    )
+
+
+DATED = "{{ strftime_now('%Y-%m-%d') }} {% for m in messages %}{{ m.content }}{% endfor %}"
+DATE_STRING = "{{ date_string | default('26 Jul 2024') }} {% for m in messages %}{{ m.content }}{% endfor %}"
+UNDATED = "today {% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "writes", "reads", "prefix"),
+    [(DATED, True, False, "20"), (DATE_STRING, False, True, "26 Jul 2024 "), (UNDATED, False, False, "today ")],
+)
+def test_a_template_that_writes_the_date_is_known_and_its_prefix_is_of_every_day(
+    source: str, prefix: str, *, writes: bool, reads: bool
+) -> None:
+    under_test = by_letters(source, None)
+    assert (under_test.writes_date(), under_test.reads_date_string()) == (writes, reads)
+    assert letters().decode(list(under_test.prefix())) == prefix
+
+
+@pytest.mark.parametrize(("source", "written"), [(DATED, "2024-02-29 a"), (DATE_STRING, "29 Feb 2024 a")])
+def test_the_date_of_a_request_is_written(source: str, written: str) -> None:
+    tokens = by_letters(source, None).tokens([user("a")], datetime(2024, 2, 29))  # noqa: DTZ001 - a day
+    assert letters().decode(list(tokens)) == written
+
+
+@pytest.mark.parametrize(("given_id", "written"), [(None, "answer000"), ("abcdefgh1", "abcdefgh1")])
+def test_an_answer_without_an_id_gets_one(given_id: str | None, written: str) -> None:
+    answer = call("read", {"path": "b"})
+    calls = tuple(one.model_copy(update={"id": given_id}) for one in answer.tool_calls)
+    source = each_call("{{ c.id }}") + "{% if add_generation_prompt %}{% endif %}"
+    _, text = by_letters(source).completion_text([user("a")], answer.model_copy(update={"tool_calls": calls}))
+    assert text == written
+
+
+def test_the_choices_are_the_tools_and_what_the_template_lists_itself() -> None:
+    under_test = Prompter(ChatTemplate(COMPACT, where="compact"), letters(), TOOLS, unlisted=("none",))
+    assert under_test.choices == ("read", "read_file", "summarize", "none")
+
+
+def test_a_frame_needs_its_tool() -> None:
+    with pytest.raises(ValueError, match="needs the tool"):
+        by_letters(COMPACT, None).frame()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "common"),
+    [(["abc"], "abc"), (["abc", "abd"], "ab"), (["abc", "ab", "abd"], "ab"), (["abc", "xbc"], ""), (["", "a"], "")],
+)
+def test_the_common_prefix_is_the_longest(sequences: list[str], common: str) -> None:
+    assert "".join(common_prefix(sequences)) == common
