@@ -20,7 +20,7 @@ COMMANDS: Final = {
         "dualtune_edge.runtime.agent.command", "agent", "Do a task with the tools of MCP servers, and answer."
     ),
     "serve": Row("dualtune_edge.runtime.serve.command", "serve", "Serve a bundle to OpenAI's clients."),
-    "inspect": Row("dualtune_edge.runtime.command", "inspect", "Tell what a bundle holds."),
+    "inspect": Row("dualtune_edge.runtime.inspection", "inspect", "Tell what a bundle holds."),
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),

@@ -12,6 +12,7 @@ telemetry.disable()  # before anything below imports an engine
 
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle  # noqa: E402
 from dualtune_edge.runtime.bundle.model_source import ModelSource  # noqa: E402
+from dualtune_edge.runtime.decode.overflow import Overflow, shorten_results  # noqa: E402
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine  # noqa: E402
 from dualtune_edge.runtime.pipeline import Agent  # noqa: E402
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens  # noqa: E402
@@ -29,10 +30,12 @@ __all__ = [
     "EngineKind",
     "Message",
     "ModelSource",
+    "Overflow",
     "Timings",
     "Tokens",
     "open_best",
     "open_bundle",
     "open_engine",
+    "shorten_results",
     "ways",
 ]

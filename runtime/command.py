@@ -1,73 +1,27 @@
-"""`dualtune-edge call` and `inspect`."""
+"""`dualtune-edge call`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.cache.verified_files import forget
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
+from dualtune_edge.runtime.decode.overflow import shorten_results
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
-from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
+from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.runtime.result import CallResult, VariantStanding
-from dualtune_edge.runtime.variants import open_best, standings, ways
-from dualtune_edge.toolkit import console, strict_json
-from dualtune_edge.toolkit.bundle.manifest import (
-    AdapterIdentity,
-    BaseInfo,
-    CacheShape,
-    FileEntry,
-    KvType,
-    Quantization,
-    TokenizerInfo,
-)
-from dualtune_edge.toolkit.bundle.parity import ParityReport
-from dualtune_edge.toolkit.bundle.sharing import VariantSize, variant_lines, variant_sizes
-from dualtune_edge.toolkit.bundle.verification import Verification
+from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.runtime.variants import open_best, ways
+from dualtune_edge.toolkit import console, limits, strict_json
 from dualtune_edge.toolkit.errors import RequestError
-from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.tools.toolset import Toolset
 
-_COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
-
-
-class StateSummary(Frozen):
-    """A stage's prefix and its KV state. `unused`: what else the state is for, where it is not for this bundle."""
-
-    prompt: str
-    prefix_tokens: int
-    state: str | None
-    stored: KvType | None  # the type of its values in the file; None: there is no state
-    unused: str | None
-
-
-class Inspection(Frozen):
-    """What `inspect --json` prints."""
-
-    base: BaseInfo
-    tokenizer: TokenizerInfo
-    quantization: Quantization
-    cache: CacheShape
-    profile: str | None
-    toolsets: tuple[Toolset, ...]
-    adapters: tuple[AdapterIdentity, ...]
-    states: tuple[StateSummary, ...]
-    files: tuple[FileEntry, ...]
-    size_bytes: int
-    variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
-    here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
-    parity: ParityReport | None  # None: a bundle from before there was one
-    simulated: tuple[Verification, ...]  # of compiled variants, as `verify` left them
 
 
 def call(
@@ -91,13 +45,25 @@ def call(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    min_probability: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Answer `unsure` where the whole answer is less probable.")
+    ] = 0.0,
+    max_argument_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="The most tokens of the arguments.")
+    ] = limits.ARGUMENT_TOKENS,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="End in an error once the answer takes longer.")
+    ] = None,
+    shorten: Annotated[
+        bool, typer.Option("--shorten-results", help="Shorten the longest tool results of a conversation too long.")
+    ] = False,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash files again that have not changed since.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
     """Answer a message with a tool call.
 
     Every file of the bundle is hashed before its first use, and again when it has changed. Earlier turns, with their
-    calls and the tools' results, go into --messages as OpenAI's API has them.
+    calls and the tools' results, go into --messages as OpenAI's API has them. A TEXT of - is read from stdin.
 
     Example:
         dualtune-edge call my-bundle "what changed in the last three commits?"
@@ -113,73 +79,20 @@ def call(
         console.warn(warning)
     ahead = TokenizersAhead(opened)
     with Agent.of(open_best(found, engine), tokenizers=ahead) as agent:
-        answer = agent.call(request, toolset=toolset, date=date)
+        answer = agent.call(
+            request,
+            toolset=toolset,
+            date=date,
+            min_probability=min_probability,
+            max_argument_tokens=max_argument_tokens,
+            deadline=deadline,
+            on_overflow=shorten_results if shorten else None,
+        )
     for note in dict.fromkeys(answer.notes):
         console.warn(note)
     if answer.placement.instead not in {"", *warnings}:
         console.warn(answer.placement.instead)
     console.result(answer, _line(answer), as_json=as_json)
-
-
-def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
-    """Tell what a bundle holds.
-
-    Every file is hashed: a bundle that is shown here is whole.
-
-    Example:
-        dualtune-edge inspect my-bundle --json
-
-    """
-    opened = open_bundle(bundle)
-    manifest = opened.manifest
-    summary = Inspection(
-        base=manifest.base,
-        tokenizer=manifest.tokenizer,
-        quantization=manifest.quantization,
-        cache=manifest.cache,
-        profile=manifest.profile,
-        toolsets=tuple(entry.toolset for entry in manifest.toolsets),
-        adapters=tuple(adapter.identity for adapter in manifest.adapters),
-        states=tuple(_states(opened)),
-        files=manifest.files,
-        size_bytes=opened.size_bytes,
-        variants=variant_sizes(manifest),
-        here=standings(opened),
-        parity=opened.parity,
-        simulated=tuple(_simulated(opened)),
-    )
-    console.result(summary, _describe(opened, summary), as_json=as_json)
-
-
-def _simulated(bundle: Bundle) -> Iterator[Verification]:
-    for entry in bundle.manifest.models:
-        if found := bundle.on(entry.name).simulation:
-            yield found
-
-
-def _states(bundle: Bundle) -> Iterator[StateSummary]:
-    states, types = PrefixStates(bundle, ORT_KV_FORMAT), {each.path: each.dtype for each in bundle.entry.states}
-    for stage in bundle.manifest.stages:
-        prefix = bundle.plan(stage).prefix
-        yield StateSummary(
-            prompt=stage.prompt,
-            prefix_tokens=len(prefix),
-            state=stage.state,
-            stored=types.get(stage.state or ""),
-            unused=states.refusal(stage, prefix),
-        )
-
-
-def _states_line(summary: Inspection) -> str:
-    """`28 of 30 prefixes, 5.5 MB (float32)`, and what is wrong with those that are left alone."""
-    usable = sum(each.state is not None and each.unused is None for each in summary.states)
-    paths = {each.state: each.stored for each in summary.states if each.stored}
-    size = sum(file.size for file in summary.files if file.path in paths)
-    types = Counter(paths.values())
-    stored = ", ".join(each if len(types) == 1 else f"{count} in {each}" for each, count in sorted(types.items()))
-    reasons = "".join(f"; {each.state} is for {each.unused}" for each in summary.states if each.unused)
-    told = f" ({stored})" if stored else ""
-    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{told}{reasons}"
 
 
 def _request(text: str | None, messages: Path | None) -> str | list[Any]:
@@ -192,16 +105,31 @@ def _request(text: str | None, messages: Path | None) -> str | list[Any]:
             fix='Say: dualtune-edge call BUNDLE "…"',
         )
     if messages is None:
-        return text or ""
+        return _said() if text == "-" else text or ""
     where = "stdin" if str(messages) == "-" else str(messages)
+    expected = "a JSON list of messages"
     try:
         value = strict_json.loads(_stdin() if where == "stdin" else messages.read_bytes())
-    except (OSError, strict_json.JsonError) as error:
-        raise RequestError(where, found=str(error), expected="a JSON list of messages", fix="Check the file.") from None
+    except OSError as error:
+        raise RequestError(
+            where, found=error.strerror or str(error), expected=expected, fix="Check the path."
+        ) from None
+    except strict_json.JsonError as error:
+        fix = "Say the text itself in place of --messages, or write it as JSON."
+        raise RequestError(where, found=str(error), expected=expected, fix=fix) from None
     if not isinstance(value, list):
-        found = f"a JSON {type(value).__name__}"
-        raise RequestError(where, found=found, expected="a JSON list of messages", fix="Put them into [ ].")
+        found = "a JSON object" if isinstance(value, dict) else "one JSON value"
+        raise RequestError(where, found=found, expected=expected, fix="Put the messages into [ ].")
     return value
+
+
+def _said() -> str:
+    """The text on stdin, without the end of its last line."""
+    try:
+        return _stdin().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        found = f"bytes that are not UTF-8, at {error.start:,}"
+        raise RequestError("stdin", found=found, expected="a text in UTF-8", fix="Convert it.") from None
 
 
 def _stdin() -> bytes:
@@ -209,44 +137,21 @@ def _stdin() -> bytes:
 
 
 def _line(answer: CallResult) -> str:
-    """The call as one reads it: `git.log(max_count=3)  98.7%  (next: git.diff 1.1%)  412 ms`."""
-    if answer.outcome == "no_tool":
+    """The call as one reads it: `git.log(max_count=3)  98.7% (git 99.1%, arguments 95.0%; next: diff 1.1%)  412 ms`."""
+    name = f"{answer.toolset}.{answer.tool}"
+    if answer.tool is None:
         what = f"{answer.toolset}: no tool"
+    elif answer.arguments is None:
+        what = f"{name}(…)"
     else:
-        given = (answer.arguments or {}).items()
-        values = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given)
-        what = f"{answer.toolset}.{answer.tool}({values})"
-    others = "".join(f"  (next: {each.tool} {each.probability:.1%})" for each in answer.alternatives[:1])
-    return f"{what}  {answer.probability:.1%}{others}  {answer.timings_ms.total:.0f} ms"
-
-
-def _describe(bundle: Bundle, summary: Inspection) -> str:
-    base, quantization, layers = summary.base, summary.quantization, bundle.manifest.cache.layers
-    rows = (
-        f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
-        f"weights         {quantization.line(layers)}, accuracy level {quantization.accuracy_level}",
-        f"context         {base.context_length:,} tokens, KV cache in {summary.cache.dtype}",
-        f"parity          {summary.parity.line() if summary.parity else 'not told'}",
-        f"prefix states   {_states_line(summary)}",
-        f"profile         {summary.profile or 'the one that fits the device'}",
-        *variant_lines(summary.variants),
-        *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
-        *(f"simulated       {each.profile}: {each.line()}" for each in summary.simulated),
-        f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
-    )
-    table = console.table_lines(_COLUMNS, _stage_rows(bundle), left=set(_COLUMNS) - {"rank", "scale"})
-    return "\n".join((*rows, "", *table))
-
-
-def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
-    adapters = {entry.name: entry for entry in bundle.manifest.adapters}
-    for entry in bundle.manifest.toolsets:
-        stages = {"selection": entry.selection, **entry.arguments}
-        for name, stage in stages.items():
-            adapter = adapters.get(stage.adapter or "")
-            cells = (
-                (adapter.name, adapter.mode, str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
-                if adapter
-                else ("the base", "", "", "", "")
-            )
-            yield entry.toolset.name, name, *cells
+        values = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in answer.arguments.items())
+        what = f"{name}({', '.join(values)})"
+    stages = [(answer.toolset, answer.toolset_probability), ("arguments", answer.arguments_probability)]
+    others = [f"{stage} {probability:.1%}" for stage, probability in stages if probability is not None]
+    following = [f"next: {other.tool} {other.probability:.1%}" for other in answer.alternatives[:1]]
+    details = "; ".join(filter(None, (", ".join(others), *following)))
+    unsure = "unsure, " if answer.outcome == "unsure" else ""
+    behind = f" ({details})" if details else ""
+    line = f"{what}  {unsure}{answer.probability:.1%}{behind}  {answer.timings_ms.total:.0f} ms"
+    unknown = ", ".join(answer.not_in_conversation)
+    return f"{line}\nnot in the conversation: {unknown}" if unknown else line

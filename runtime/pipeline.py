@@ -4,90 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 from tokenizers import Tokenizer
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
-from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
-from dualtune_edge.runtime.decode.choice import Choice, choose_behind
-from dualtune_edge.runtime.decode.conversation import notes, read_messages
-from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.kv_reuse import KvReuse
-from dualtune_edge.runtime.decode.stopping import Stop
-from dualtune_edge.runtime.decode.text import write_text
+from dualtune_edge.runtime.decode.choice import Choice
+from dualtune_edge.runtime.decode.conversation import notes, read_messages, read_offered, refuse_bounds
+from dualtune_edge.runtime.decode.overflow import ROOM, Overflow
+from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages, Written
+from dualtune_edge.runtime.decode.stopping import Stop, stopped
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
-from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, Tokens, VariantChoice
+from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, VariantChoice
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import Stage, ToolsetEntry
-from dualtune_edge.toolkit.errors import BundleError, RequestError, StoppedError
-from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.bundle.manifest import ToolsetEntry
+from dualtune_edge.toolkit.errors import EdgeError, EngineError, ProfileError, Reached, StoppedError
 from dualtune_edge.toolkit.prompts.messages import Message
-from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter, PromptPlan
-from dualtune_edge.toolkit.validation import listing, nearest
 
-_CLOSING: Final = 5.0  # seconds that the end of an interrupted forward may take
-_ANSWER: Final = Stage(prompt="answer")  # the base's text, which no file of the bundle describes
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A stage's prompt, ready to render."""
-
-    stage: Stage
-    plan: PromptPlan
-    prompter: Prompter
-
-
-@dataclass
-class _Count:
-    """What one call has used so far."""
-
-    start: float = field(default_factory=time.perf_counter)
-    prompt: int = 0
-    reused: int = 0
-    forced: int = 0
-    decided: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    forwards: int = 0
-    notes: list[str] = field(default_factory=list)
-    toolset: str | None = None  # what was chosen
-    tool: str | None = None
-    begun: int = 0  # tokens of the latest prompt
-    date: datetime | None = None  # of the request; None: today
-
-    def reached(self, written: str) -> str:
-        """How far the call came; `written`: what follows the latest prompt."""
-        if self.tool is None:
-            return f"after choosing the toolset {self.toolset}" if self.toolset else "before anything was chosen"
-        return f"after choosing {self.toolset}.{self.tool} and writing {written[:200]!r}"
-
-    def add(self, answer: Choice | Arguments) -> None:
-        self.forced += answer.forced
-        self.decided += answer.decided
-        self.forwards += answer.forwards
-
-    def tokens(self) -> Tokens:
-        names = ("prompt", "reused", "forced", "decided", "drafted", "accepted", "forwards")
-        return Tokens(**{name: getattr(self, name) for name in names})
-
-    def elapsed(self) -> float:
-        """Milliseconds since the call began."""
-        return round(1e3 * (time.perf_counter() - self.start), 3)
+Request: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
+OnOverflow: TypeAlias = Callable[[Overflow], Sequence[Message | Mapping[str, Any]]]
+_LOOK: Final = 0.02  # seconds between two looks at whether a closed agent computes still
+_SHORTENINGS: Final = 4  # times that one call has its conversation shortened
 
 
 class Agent:
@@ -113,12 +60,10 @@ class Agent:
         self._tokenizers = tokenizers or TokenizersAhead(bundle)
         self._calling = threading.Lock()  # one engine: calls of several threads wait for each other
         self._closed = threading.Event()
+        self._paused = threading.Event()  # while a piece of an answer is with its reader
         self._variant = variant
-        self._levers = levers or Levers()
         self.bundle, self._engine = bundle, engine
-        self._prompts: dict[str, _Prompt] = {}
-        self._grammars: dict[str, Grammar] = {}
-        self._reuse = KvReuse(engine, bundle, self._levers, limits.SNAPSHOT_BYTES)
+        self._stages = Stages(bundle, engine, levers or Levers(), self._tokenizers)
 
     @classmethod
     def open(
@@ -126,6 +71,8 @@ class Agent:
         path: Path | str,
         *,
         engine: EngineKind = "ort",
+        profile: str | Path | None = None,
+        threads: int | None = None,
         settings: SessionSettings | None = None,
         verify: Verify = "once",
         levers: Levers | None = None,
@@ -135,22 +82,32 @@ class Agent:
         Args:
             path: its folder.
             engine: the library that runs it: "ort" (onnxruntime) or "genai" (onnxruntime-genai).
-            settings: how the primary model's sessions run; by default the bundle's variants are ranked, and what the
-                best one's profile means for this machine counts.
+            profile: a profile's name or .toml file; by default the bundle's variants are ranked, and what the best
+                one's profile means for this machine counts.
+            threads: the number of threads; by default the profile's.
+            settings: how the primary model's sessions run, in place of a profile and threads.
             verify: which files are hashed first: see `open_bundle`.
             levers: what may make the answers quick; by default all of it.
 
         Raises:
             BundleError: no bundle, or a damaged one.
-            ProfileError: the bundle's profile is a file that is not here.
+            ProfileError: no such profile, or the bundle's is a file that is not here; or settings beside a profile.
             EngineError: the engine cannot open it.
 
         """
+        if settings and (profile is not None or threads is not None):
+            raise ProfileError(
+                "settings", found="a profile or threads beside it", expected="one of them", fix="Leave `settings` out."
+            )
         bundle = open_bundle(path, verify=verify)
         ahead = TokenizersAhead(bundle)
         if settings:
             return cls(bundle, open_engine(bundle.model, settings, engine), levers, tokenizers=ahead)
-        return cls.of(open_best(ways(bundle), engine), levers, ahead)
+        return cls.of(
+            open_best(ways(bundle, profile=None if profile is None else str(profile), threads=threads), engine),
+            levers,
+            ahead,
+        )
 
     @classmethod
     def of(cls, opened: Opened, levers: Levers | None = None, tokenizers: TokenizersAhead | None = None) -> Agent:
@@ -169,8 +126,9 @@ class Agent:
         """Release the model. A call that runs ends with a `StoppedError`, within a fraction of a second."""
         self._closed.set()
         self._engine.interrupt()
-        # An answer that nobody takes to its end holds the lock, and computes nothing.
-        free = self._calling.acquire(timeout=_CLOSING)
+        free = self._calling.acquire(blocking=False)
+        while not free and not self._paused.is_set():  # an answer that nobody takes to its end computes nothing
+            free = self._calling.acquire(timeout=_LOOK)
         self._tokenizers.close()
         self._engine.close()
         if free:
@@ -186,16 +144,41 @@ class Agent:
         """The most tokens that a prompt and its answer may have together."""
         return self._engine.context_length
 
+    def count_tokens(self, request: Request, *, toolset: str | None = None) -> int:
+        """Tokens of the longest prompt that a call on this conversation may need, the tool lists included.
+
+        A call has `context_length` tokens for a prompt and its answer together.
+
+        Args:
+            request: as for `call`.
+            toolset: the toolset that is called; by default any.
+
+        Raises:
+            RequestError: malformed messages, or an unknown toolset.
+            TemplateError: a chat template cannot render these messages.
+
+        """
+        messages, offered = read_messages(request), read_offered(self.bundle.manifest, toolset, None)
+        entries = [self.bundle.toolset(name) for name in offered]
+        stages = [stage for entry in entries for stage in (entry.selection, *entry.arguments.values())]
+        if self.bundle.manifest.toolset_choice and len(offered) > 1:
+            stages.append(self.bundle.manifest.toolset_choice)
+        with self._turn(Stop.after(None, None, self._closed)):
+            return self._stages.longest(stages, messages)
+
     def call(
         self,
-        request: str | Sequence[Message | Mapping[str, Any]],
+        request: Request,
         *,
         toolset: str | None = None,
         offered: Mapping[str, Collection[str]] | None = None,
         required: bool = False,
         date: datetime | None = None,
+        min_probability: float = 0.0,
+        max_argument_tokens: int = limits.ARGUMENT_TOKENS,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
+        on_overflow: OnOverflow | None = None,
     ) -> CallResult:
         """The tool call that the conversation needs next, or that it needs none.
 
@@ -207,26 +190,40 @@ class Agent:
                 their place in the prompt and have no probability.
             required: whether a tool has to be called: then calling none has no probability either.
             date: of the request, for chat templates that write one; by default now, by the clock of this machine.
-            deadline: the most seconds for the call, waiting for other calls included.
+            min_probability: where the probability of the whole answer (of toolset, tool and arguments multiplied) is
+                below it, the outcome is `unsure`. Arguments are not written for a choice that is below it.
+            max_argument_tokens: the most tokens of the arguments.
+            deadline: the most seconds from now, waiting for other calls included.
             cancel: ends the call when it is set, from any thread and within a tenth of a second.
+            on_overflow: is given a conversation that is too long for the context, and returns a shorter one, as
+                `shorten_results` does. A note of the result says so. By default there is an error.
 
         Raises:
             RequestError: malformed messages, an unknown toolset, a conversation longer than the context, or arguments
                 that do not end or fit.
             TemplateError: a chat template cannot render these messages.
             EngineError: the model fails.
-            StoppedError: the call was cancelled, or its deadline is over; it says what was chosen by then.
+            StoppedError: the call was cancelled, its deadline is over, or the agent was closed. The attribute `reached`
+                of each error has what was chosen and written by then.
 
         """
-        messages, offered = read_messages(request), self._offered(toolset, offered)
-        count = _Count(date=date)
-        count.notes += notes(request, messages, self._tool_names)
-        with self._turn(Stop.after(deadline, cancel), count):
-            return self._called(messages, offered, count, required=required)
+        messages, among = read_messages(request), read_offered(self.bundle.manifest, toolset, offered)
+        refuse_bounds(min_probability=min_probability, max_argument_tokens=max_argument_tokens)
+        limit = self.context_length - ROOM if on_overflow else None
+        progress = Progress(longest=limit, most=min(max_argument_tokens, limits.ARGUMENT_TOKENS), date=date)
+        progress.notes += notes(request, messages, self._tool_names)
+        with self._turn(Stop.after(deadline, cancel, self._closed), progress):
+            for _ in range(_SHORTENINGS):
+                try:
+                    return self._called(messages, among, progress, required=required, least=min_probability)
+                except PromptOverflow as overflow:
+                    messages = self._shortened(messages, overflow.tokens, progress, on_overflow)
+            progress.longest = None  # it takes the context, or the engine refuses it
+            return self._called(messages, among, progress, required=required, least=min_probability)
 
     def answer(
         self,
-        request: str | Sequence[Message | Mapping[str, Any]],
+        request: Request,
         *,
         temperature: float = 0.0,
         max_tokens: int = 1024,
@@ -252,67 +249,70 @@ class Agent:
             RequestError: malformed messages, or a conversation longer than the context.
             TemplateError: the base's chat template cannot render these messages.
             EngineError: the model fails.
-            StoppedError: it was cancelled, or its deadline is over.
+            StoppedError: it was cancelled, its deadline is over, or the agent was closed.
 
         """
         messages = read_messages(request)
-        with self._turn(Stop.after(deadline, cancel), _Count()):
-            prompter = self._answer_prompter
-            tokens = prompter.tokens(messages, date)
-            held = self._reuse.begin(_ANSWER, (), tokens)
-            end = self.bundle.manifest.base.end_of_turn
-            try:
-                yield from write_text(
-                    self._engine,
-                    tokens[held:],
-                    self.tokenizer,
-                    end=end,
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    seed=seed,
-                )
-            finally:
-                if self._engine.tokens[: len(tokens)] == tokens:
-                    self._reuse.keep(_ANSWER, (), tokens)
+        with self._turn(Stop.after(deadline, cancel, self._closed)):
+            pieces = self._stages.text(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, date=date)
+            for piece in pieces:
+                self._paused.set()
+                try:
+                    yield piece
+                finally:
+                    self._paused.clear()
 
     @contextlib.contextmanager
-    def _turn(self, stop: Stop, count: _Count) -> Iterator[None]:
-        """The engine for one call. A call that is stopped says why, and how far it came."""
+    def _turn(self, stop: Stop, progress: Progress | None = None) -> Iterator[None]:
+        """The engine for one call. An error says how far the call came, and that of one that is stopped why."""
+        reached = Reached()
+        if self._closed.is_set():
+            raise EngineError("agent", found="a closed agent", expected="an open one", fix="Open it again.")
         try:
             with stop.watching(self._engine, self._calling):
                 yield
-        except StoppedError as error:
-            reason = "the agent was closed" if self._closed.is_set() else stop.reason
-            written = self.tokenizer.decode(self._engine.tokens[count.begun :]) if count.tool else ""
-            raise StoppedError(
-                error.where if reason is None else "call",
-                found=f"{reason or error.found}, {count.reached(written)}",
-                expected="an answer by then",
-                fix="Allow it more time, or ask for less.",
-            ) from None
+        except EdgeError as error:
+            if progress:
+                written = error.reached.arguments if error.reached else None
+                reached = replace(progress.reached, arguments=written)
+            if isinstance(error, StoppedError):
+                error = stopped(error, stop.reason, reached)
+            error.reached = reached
+            raise error from None
 
     def _called(
-        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], count: _Count, *, required: bool
+        self,
+        messages: Sequence[Message],
+        offered: Mapping[str, Collection[str]],
+        progress: Progress,
+        *,
+        required: bool,
+        least: float,
     ) -> CallResult:
-        routed = self._routed(messages, offered, count)
+        no_tool = self.bundle.manifest.no_tool
+        routed = self._routed(messages, offered, progress)
         entry = self.bundle.toolset(routed.winner if routed else next(iter(offered)))
-        count.toolset = entry.toolset.name
-        after_toolset = count.elapsed()
-        among = (*offered[entry.toolset.name], *(() if required else (self.bundle.manifest.no_tool,)))
-        choice = self._choose(entry.selection, messages, among, count)
-        after_selection = count.elapsed()
-        called = choice.winner != self.bundle.manifest.no_tool
-        count.tool = choice.winner if called else None
-        arguments = self._arguments(entry, choice.winner, messages, count) if called else None
-        total = count.elapsed()
+        progress.reached = Reached(entry.toolset.name)
+        after_toolset = progress.elapsed()
+        among = (*offered[entry.toolset.name], *(() if required else (no_tool,)))
+        choice = self._stages.choose(entry.selection, messages, among, progress)
+        after_selection = progress.elapsed()
+        tool = None if choice.winner == no_tool else choice.winner
+        progress.reached = Reached(entry.toolset.name, tool)
+        probability = choice.probability * (routed.probability if routed else 1.0)
+        written: Written | None = None
+        if tool in entry.arguments and probability >= least:
+            written = self._stages.write(entry.arguments[tool], messages, progress)
+            probability *= written.arguments.probability
+        total = progress.elapsed()
         return CallResult(
             toolset=entry.toolset.name,
-            tool=choice.winner if called else None,
-            arguments=arguments,
-            outcome="call" if called else "no_tool",
+            tool=tool,
+            arguments=_arguments(tool, entry, written),
+            outcome="unsure" if probability < least else "no_tool" if tool is None else "call",
             probability=choice.probability,
             alternatives=tuple(
-                Alternative(tool=each.name, probability=each.probability) for each in choice.alternatives
+                Alternative(tool=other.name, probability=other.probability) for other in choice.alternatives
             ),
             timings_ms=Timings(
                 toolset=after_toolset,
@@ -320,41 +320,14 @@ class Agent:
                 arguments=round(total - after_selection, 3),
                 total=total,
             ),
-            tokens=count.tokens(),
-            notes=tuple(count.notes),
+            tokens=progress.tokens(),
+            notes=tuple(progress.notes),
             placement=self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement(),
             variant=self._variant,
             toolset_probability=routed.probability if routed else None,
+            arguments_probability=written.arguments.probability if written else None,
+            not_in_conversation=written.not_in_conversation if written else (),
         )
-
-    def _routed(
-        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], count: _Count
-    ) -> Choice | None:
-        """The base model's choice of a toolset; None where there is none to make."""
-        stage = self.bundle.manifest.toolset_choice
-        return None if len(offered) == 1 or stage is None else self._choose(stage, messages, offered, count)
-
-    def _offered(
-        self, toolset: str | None, offered: Mapping[str, Collection[str]] | None
-    ) -> Mapping[str, Collection[str]]:
-        """The toolsets and tools to choose from.
-
-        Raises:
-            RequestError: one is not in the bundle, or nothing is offered.
-
-        """
-        toolsets = [entry.toolset for entry in self.bundle.manifest.toolsets]
-        known = {entry.name: frozenset(tool.name for tool in entry.tools) for entry in toolsets}
-        offered = known if offered is None else offered
-        if toolset is not None:
-            _refuse_unknown("toolset", [toolset], offered)
-            offered = {toolset: offered[toolset]}
-        _refuse_unknown("offered", offered, known)
-        for name, tools in offered.items():
-            _refuse_unknown(f"offered, {name}", tools, known[name])
-        if not offered:
-            raise RequestError("offered", found="no toolset", expected=listing(known), fix="Offer at least one.")
-        return offered
 
     @cached_property
     def _tool_names(self) -> frozenset[str]:
@@ -362,84 +335,30 @@ class Agent:
         manifest = self.bundle.manifest
         return frozenset(tool.name for entry in manifest.toolsets for tool in entry.toolset.tools) | {manifest.no_tool}
 
-    @cached_property
-    def _answer_prompter(self) -> Prompter:
-        own, tokenizer = self.bundle.chat_template, self.bundle.manifest.tokenizer
-        source = own or (resources.files("dualtune_edge.toolkit") / "templates" / "answer.jinja").read_text("utf-8")
-        where = "the base's chat template" if own else "the built-in template for answers"
-        return Prompter(ChatTemplate(source, where=where, bos=tokenizer.bos, eos=tokenizer.eos), self.tokenizer, ())
+    def _routed(
+        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], progress: Progress
+    ) -> Choice | None:
+        """The base model's choice of a toolset; None where there is none to make."""
+        stage = self.bundle.manifest.toolset_choice
+        return None if len(offered) == 1 or stage is None else self._stages.choose(stage, messages, offered, progress)
 
-    def _choose(self, stage: Stage, messages: Sequence[Message], among: Collection[str], count: _Count) -> Choice:
-        """The most probable completion of those named in `among`."""
-        prompt = self._prompt(stage)
-        if not prompt.plan.completions:
-            raise self._no_prompt(stage, "completions")
-        tokens, reused = self._begin(prompt, messages, count)
-        levers = self._levers
-        completions = {name: answer for name, answer in prompt.plan.completions.items() if name in among}
-        choice = choose_behind(self._engine, tokens[reused:], completions, ride=levers.forced, ahead=levers.lookahead)
-        self._reuse.keep(stage, prompt.plan.prefix, tokens)
-        count.add(choice)
-        return choice
-
-    def _arguments(self, entry: ToolsetEntry, tool: str, messages: Sequence[Message], count: _Count) -> dict[str, Any]:
-        """Those of the chosen tool; a tool that takes none has no stage."""
-        stage = entry.arguments.get(tool)
-        if stage is None:
-            return {}
-        prompt = self._prompt(stage)
-        frame = prompt.plan.frame
-        if frame is None:
-            raise self._no_prompt(stage, "frame")
-        tokens, reused = self._begin(prompt, messages, count)
-        pending = [*tokens[reused:], *frame.tokens]
-        grammar = self._grammar(prompt, frame)
-        drafter = Drafter.of(messages, frame, grammar.tool) if self._levers.drafts else None
-        written = write_arguments(self._engine, pending, grammar, drafter, ride=self._levers.forced)
-        if written.forwards:  # without one the engine lacks the prompt
-            self._reuse.keep(stage, prompt.plan.prefix, tokens)
-        count.add(written)
-        count.forced += len(frame.tokens)
-        count.drafted += written.drafted
-        count.accepted += written.accepted
-        return written.value
-
-    def _begin(self, prompt: _Prompt, messages: Sequence[Message], count: _Count) -> tuple[tuple[int, ...], int]:
-        """The prompt's tokens, and how many of them the engine holds now; the last is never among these."""
-        tokens, prefix = prompt.prompter.tokens(messages, count.date), prompt.plan.prefix
-        held = self._reuse.begin(prompt.stage, prefix, tokens)
-        count.prompt += len(tokens)
-        count.begun = len(tokens)
-        count.reused += held
-        if note := self._reuse.note(prompt.stage, prefix):
-            count.notes.append(note)
-        return tokens, held
-
-    def _prompt(self, stage: Stage) -> _Prompt:
-        if stage.prompt not in self._prompts:
-            plan, tokenizer = self.bundle.plan(stage), self.bundle.manifest.tokenizer
-            template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-            prompter = Prompter(template, self._tokenizers.base, plan.tools, plan.tool)
-            self._prompts[stage.prompt] = _Prompt(stage, plan, prompter)
-        return self._prompts[stage.prompt]
-
-    def _grammar(self, prompt: _Prompt, frame: Frame) -> Grammar:
-        if prompt.stage.prompt not in self._grammars:
-            tool = next(tool for tool in prompt.plan.tools if tool.name == prompt.plan.tool)
-            self._grammars[prompt.stage.prompt] = compile_grammar(tool, frame, self._tokenizers.constraint)
-        return self._grammars[prompt.stage.prompt]
-
-    def _no_prompt(self, stage: Stage, what: str) -> BundleError:
-        return BundleError(
-            str(self.bundle.root / stage.prompt),
-            found=f"no {what}",
-            expected=f"a prompt with {what}",
-            fix="Export it anew.",
+    def _shortened(
+        self, messages: tuple[Message, ...], tokens: int, progress: Progress, on_overflow: OnOverflow | None
+    ) -> tuple[Message, ...]:
+        """What `on_overflow` makes of a conversation that is too long."""
+        if on_overflow is None or progress.longest is None:
+            raise ValueError("a prompt overflows only where something is to be done about it")
+        shorter = read_messages(on_overflow(Overflow(messages, tokens, progress.longest, self.tokenizer)))
+        before, after = (sum(len(message.content) for message in turns) for turns in (messages, shorter))
+        progress.notes.append(
+            f"on_overflow: a prompt of {tokens:,} tokens was too long, and the conversation was shortened from "
+            f"{before:,} to {after:,} characters in {len(shorter)} of {len(messages)} messages"
         )
+        return shorter
 
 
-def _refuse_unknown(where: str, names: Iterable[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            fix = nearest(name, known)
-            raise RequestError(where, found=f"the unknown name {name!r}", expected=listing(known), fix=fix)
+def _arguments(tool: str | None, entry: ToolsetEntry, written: Written | None) -> dict[str, Any] | None:
+    """What the result has of them: none where no tool is called, or where they were not written."""
+    if written:
+        return written.arguments.value
+    return None if tool is None or tool in entry.arguments else {}

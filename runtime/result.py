@@ -75,18 +75,23 @@ class VariantChoice(Frozen):
 
 
 class CallResult(Frozen):
-    """One tool call, or none (`outcome`).
+    """One tool call, or none, or one that is less probable than was asked for (`outcome`).
 
     `probability` is that of `tool` (or of calling none) among the entries of `toolset`; `alternatives` are all others
-    of 0.01 or more. `arguments` is empty for a tool that takes none, and null where no tool is called. `notes`: what of
-    the bundle could not be used to answer sooner, and why. `toolset_probability` is null where there was nothing to
-    choose: one toolset, or a given one.
+    of 0.01 or more. `toolset_probability` is null where there was nothing to choose: one toolset, or a given one.
+
+    `arguments` is empty for a tool that takes none, and null where no tool is called or they were not written.
+    `arguments_probability` is the product over their decided tokens of each one's share among the tokens that the
+    schema allowed. It is null without arguments to write.
+
+    `not_in_conversation`: where `arguments` hold a text that neither the messages nor the schema have, as
+    `edits[0].newText`. `notes`: what of the bundle could not be used to answer sooner, and what was shortened.
     """
 
     toolset: str
     tool: str | None
     arguments: dict[str, Any] | None
-    outcome: Literal["call", "no_tool"]
+    outcome: Literal["call", "no_tool", "unsure"]
     probability: float
     alternatives: tuple[Alternative, ...]
     timings_ms: Timings
@@ -95,3 +100,5 @@ class CallResult(Frozen):
     placement: Placement = Placement()
     variant: VariantChoice | None = None  # None: the bundle has none
     toolset_probability: float | None = None
+    arguments_probability: float | None = None
+    not_in_conversation: tuple[str, ...] = ()

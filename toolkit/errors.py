@@ -7,16 +7,27 @@ own (wrong flags), 1 an error that nobody foresaw (a defect of this package).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far a call came before an error: what was chosen, and the arguments as far as they are written, as JSON."""
+
+    toolset: str | None = None
+    tool: str | None = None
+    arguments: str | None = None
+
+
 class EdgeError(Exception):
-    """The root of the tree; never raised itself."""
+    """The root of the tree; never raised itself. `reached`: of a call that had begun to be answered."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, where: str, *, found: str, expected: str, fix: str) -> None:
         self.where, self.found, self.expected, self.fix = where, found, expected, fix
+        self.reached: Reached | None = None
         super().__init__(f"{where}: found {found}; expected {expected}. {fix}")
 
 

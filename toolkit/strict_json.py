@@ -36,7 +36,9 @@ def loads(text: str | bytes) -> Json:
         raise JsonError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except JsonError:
         raise
-    except ValueError as error:  # JSONDecodeError, and integers of more digits than Python converts
+    except json.JSONDecodeError as error:
+        raise JsonError(f"no JSON from line {error.lineno}, column {error.colno} on") from None
+    except ValueError as error:  # an integer of more digits than Python converts
         raise JsonError(str(error)) from None
     if depth(value) > limits.JSON_DEPTH:
         raise JsonError(f"nested deeper than {limits.JSON_DEPTH}")

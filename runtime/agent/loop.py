@@ -26,9 +26,9 @@ from dualtune_edge.runtime.agent.events import (
 )
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
-from dualtune_edge.runtime.agent.shortening import shorten
 from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.runtime.decode.conversation import read_messages
+from dualtune_edge.runtime.decode.overflow import shorten
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import EdgeError

@@ -1,22 +1,23 @@
-"""What a user asks: a text, or OpenAI-style messages."""
+"""What a user asks: a text or OpenAI-style messages, and among which tools."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
-
-from pydantic import Field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import Message, unread, user
 from dualtune_edge.toolkit.prompts.turns import turn_faults, unknown_calls
-from dualtune_edge.toolkit.validation import validate
+from dualtune_edge.toolkit.validation import listing, nearest, validate
+
+_LINE: Final = 80  # characters of a value in a message
 
 
 class _Conversation(Frozen):
-    messages: tuple[Message, ...] = Field(min_length=1, max_length=limits.MESSAGES)
+    messages: tuple[Message, ...]
 
 
 def read_messages(request: str | Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -27,8 +28,12 @@ def read_messages(request: str | Sequence[Message | Mapping[str, Any]]) -> tuple
             or text that is not Unicode.
 
     """
-    value = [user(request)] if isinstance(request, str) else list(request)
-    messages = validate(_Conversation, {"messages": value}, where="request", error=RequestError).messages
+    value = [user(request)] if isinstance(request, str) else request
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray, memoryview)):
+        raise _refusal(f"{type(request).__name__} {_short(request)}")
+    if not 0 < len(value) <= limits.MESSAGES:
+        raise _refusal(f"{len(value):,} messages" if value else "no message")
+    messages = validate(_Conversation, {"messages": list(value)}, where="request", error=RequestError).messages
     if messages[-1].role not in {"user", "tool"}:
         raise RequestError(
             "request, last message",
@@ -60,6 +65,75 @@ def notes(
         *(f"the messages' {key} are not read" for key in dict.fromkeys(keys)),
         *(f"the conversation calls {name!r}, which is no tool here" for name in unknown_calls(messages, tools)),
     )
+
+
+def read_offered(
+    manifest: Manifest, toolset: str | None, offered: Mapping[str, Collection[str]] | None
+) -> Mapping[str, Collection[str]]:
+    """The toolsets and tools to choose from.
+
+    Args:
+        manifest: the bundle's.
+        toolset: the only one; None: any.
+        offered: names of toolsets, and of their tools; None: all.
+
+    Raises:
+        RequestError: one is not in the bundle, or nothing is offered.
+
+    """
+    toolsets = [entry.toolset for entry in manifest.toolsets]
+    known = {entry.name: frozenset(tool.name for tool in entry.tools) for entry in toolsets}
+    offered = known if offered is None else offered
+    if toolset is not None:
+        _refuse_unknown("toolset", [toolset], offered)
+        offered = {toolset: offered[toolset]}
+    _refuse_unknown("offered", offered, known)
+    for name, tools in offered.items():
+        _refuse_unknown(f"offered, {name}", tools, known[name])
+    if not offered:
+        raise RequestError("offered", found="no toolset", expected=listing(known), fix="Offer at least one.")
+    return offered
+
+
+def refuse_bounds(*, min_probability: float, max_argument_tokens: int) -> None:
+    """Raise `RequestError` for bounds of a call that are none."""
+    if not _is_number(min_probability) or not 0 <= min_probability <= 1:
+        expected = "a number from 0 to 1"
+        raise RequestError(
+            "min_probability", found=_short(min_probability), expected=expected, fix="Leave it out for 0."
+        )
+    if not _is_number(max_argument_tokens) or max_argument_tokens < 1 or max_argument_tokens % 1:
+        raise RequestError(
+            "max_argument_tokens", found=_short(max_argument_tokens), expected="a number of tokens", fix="Leave it out."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _refuse_unknown(where: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise RequestError(where, found=_short(name), expected=listing(known), fix="Use one of these names.")
+        if name not in known:
+            fix = nearest(name, known)
+            raise RequestError(where, found=f"the unknown name {name!r}", expected=listing(known), fix=fix)
+
+
+def _refusal(found: str) -> RequestError:
+    return RequestError(
+        "request",
+        found=found,
+        expected=f"a text, or a list of 1 to {limits.MESSAGES:,} messages",
+        fix="Pass what the user says, or the conversation so far.",
+    )
+
+
+def _short(value: object) -> str:
+    """A value for a message, at most a line of it."""
+    text = repr(value)
+    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
 def _refuse_broken_text(message: Message, where: str) -> None:

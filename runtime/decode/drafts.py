@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 from dualtune_edge.runtime.decode.json_position import Position, position
-from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.runtime.decode.sources import Sources
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
@@ -39,24 +39,24 @@ _AROUND: Final = ".,;:!?()[]"
 class Drafter:
     """Guesses from the texts of one conversation, the latest first.
 
-    `frame` says how the template writes JSON. `properties`: those of the tool with their schemas; the model is guessed
-    to write them in this order. `required`: names of these.
+    `properties`: those of the tool with their schemas; the model is guessed to write them in this order. `required`:
+    names of these.
     """
 
-    texts: tuple[str, ...]
-    frame: Frame
+    sources: Sources
     properties: Mapping[str, Any] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, messages: Sequence[Message], frame: Frame, tool: Tool | None = None) -> Drafter:
-        """Of a conversation: its texts, and the arguments of earlier calls."""
-        texts: list[str] = []
-        for message in reversed(messages):
-            texts += [message.content] if message.content else []
-            texts += [frame.dumps(call.function.arguments) for call in message.tool_calls]
-        schema = tool.reading.constraint.schema if tool else {}
-        return cls(tuple(texts), frame, schema.get("properties", {}), frozenset(schema.get("required", ())))
+    def of(cls, sources: Sources, tool: Tool | None = None) -> Drafter:
+        """From a conversation, for one tool."""
+        schema = tool.parameters if tool else {}
+        return cls(sources, schema.get("properties", {}), frozenset(schema.get("required", ())))
+
+    @property
+    def frame(self) -> Frame:
+        """How the template writes JSON."""
+        return self.sources.frame
 
     def guesses(self, written: str) -> Iterator[str]:
         """What may stand behind `written` (the frame's pending text, then JSON), the likeliest first."""
@@ -145,7 +145,7 @@ class Drafter:
             part = begun[start:]
             if start and len(part) < _OVERLAP:
                 return None
-            for text in self._escaped:
+            for text in self.sources.escaped:
                 at = text.find(part)
                 if at >= 0:
                     rest = text[at + len(part) : at + len(part) + _LONGEST]
@@ -154,24 +154,17 @@ class Drafter:
         return None
 
     @cached_property
-    def _escaped(self) -> tuple[str, ...]:
-        return tuple(map(self._escape, self.texts))
-
-    @cached_property
     def _names(self) -> tuple[str, ...]:
         """Spans that look like values, in the order of the latest text, then of earlier ones; as JSON writes them."""
         found: dict[str, None] = {}
-        for text in self.texts:
+        for text in self.sources.texts:
             for match in _SPAN.finditer(text):
                 quoted = next((group for group in match.groups()[:-1] if group), None)
                 word = (match.groups()[-1] or "").strip(_AROUND)
                 if quoted or _NAME.fullmatch(word):
-                    found[self._escape(quoted or word)[:_LONGEST]] = None
+                    found[self.sources.escape(quoted or word)[:_LONGEST]] = None
         return tuple(sorted(found, key=lambda name: bool(_NUMBER.fullmatch(name))))  # numbers are seldom texts
 
     @cached_property
     def _numbers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(number for text in self.texts for number in _NUMBER.findall(text)))
-
-    def _escape(self, text: str) -> str:
-        return self.frame.dumps({"": text})[len(f'{{""{self.frame.key_separator}"') : -len('"}')]
+        return tuple(dict.fromkeys(number for text in self.sources.texts for number in _NUMBER.findall(text)))

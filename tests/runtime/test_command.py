@@ -9,10 +9,10 @@ import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.runtime import CallResult, open_bundle
-from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError
+from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError, StoppedError
 
 SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}
-SCHEMA |= {"notes", "placement", "toolset_probability", "variant"}
+SCHEMA |= {"notes", "placement", "toolset_probability", "variant", "arguments_probability", "not_in_conversation"}
 TURNS = [
     {"role": "user", "content": "how long is the history?"},
     {
@@ -68,6 +68,68 @@ def test_call_reads_a_conversation_from_stdin(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(TURNS).encode())))
     assert run(["call", exported, "--messages", "-", "--json", "--threads", "1"]) == 0
     assert printed(capsys)["tokens"]["prompt"] > 0
+
+
+@pytest.mark.parametrize("said", ["read it\n", "read it\r\n", "read it"])
+def test_call_reads_a_text_from_stdin(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str
+) -> None:
+    answers = []
+    for text in ("-", "read it"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
+        assert run(["call", exported, text, "--json", "--threads", "1"]) == 0
+        answers.append(printed(capsys))
+    assert answers[0]["tokens"] == answers[1]["tokens"]
+
+
+def test_call_refuses_bytes_on_stdin_that_are_no_text(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    assert run(["call", exported, "-"]) == RequestError.exit_code
+    assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_call_names_a_file_that_is_no_conversation(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("# Read me\n", encoding="utf-8")
+    assert run(["call", exported, "--messages", file]) == RequestError.exit_code
+    assert (
+        f"{file}: found no JSON from line 1, column 1 on; expected a JSON list of messages" in capsys.readouterr().err
+    )
+    assert run(["call", exported, "--messages", tmp_path]) == RequestError.exit_code
+    assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--deadline", "0"], StoppedError.exit_code, "its deadline is over"),
+        (["--deadline", "-1"], 2, "--deadline"),
+        (["--max-argument-tokens", "0"], 2, "--max-argument-tokens"),
+        (["--min-probability", "1.5"], 2, "--min-probability"),
+        (["--deadline", "60", "--max-argument-tokens", "500", "--min-probability", "1"], 0, "unsure"),
+    ],
+)
+def test_call_has_bounds(
+    exported: Path, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, words: str
+) -> None:
+    assert run(["call", exported, "read it", "--toolset", "files", *flags]) == code
+    assert words in "".join(capsys.readouterr())
+
+
+def test_call_shortens_results_where_it_is_asked_to(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "turns.json"
+    file.write_text(json.dumps([*TURNS[:2], {**TURNS[2], "content": "x" * 9_000}]), encoding="utf-8")
+    flags = ["call", exported, "--messages", file, "--toolset", "git", "--threads", "1"]
+    assert run(flags) == RequestError.exit_code
+    assert "at most 2,048" in capsys.readouterr().err
+    assert run([*flags, "--shorten-results"]) == 0
+    assert "warning: on_overflow" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"role": "user"}', "[1]", "[]"])

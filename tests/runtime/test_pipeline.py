@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, open_bundle
+from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, Overflow, open_bundle, shorten_results
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.engine import Snapshot
-from dualtune_edge.toolkit.errors import BundleError, EngineError, RequestError, TemplateError
+from dualtune_edge.toolkit.errors import BundleError, EngineError, ProfileError, RequestError, TemplateError
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 
 ONE_THREAD = SessionSettings(intra_op_threads=1)
@@ -121,7 +121,7 @@ def test_toolset_then_tool_then_arguments(agent: Callable[[Mapping[str, str]], A
 def test_the_result_has_these_fields_and_no_others(agent: Callable[[Mapping[str, str]], Agent]) -> None:
     assert set(CallResult.model_fields) == {
         "toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens",
-        "notes", "placement", "toolset_probability", "variant",
+        "notes", "placement", "toolset_probability", "arguments_probability", "not_in_conversation", "variant",
     }  # fmt: skip
     printed = agent(LOG).call(QUESTION).model_dump()
     assert set(printed["timings_ms"]) == {"toolset", "selection", "arguments", "total"}
@@ -238,7 +238,7 @@ def test_hostile_texts_give_valid_calls_of_declared_tools(real: Agent) -> None:
 @pytest.mark.parametrize(
     ("request_", "complaint"),
     [
-        ([], "at least 1 item"),
+        ([], "no message"),
         ([{"role": "robot", "content": "x"}], "messages.0.role"),
         ([{"role": "user", "content": "x", "mood": 1}], "unknown key 'mood'"),
         ([{"role": "user", "content": 7}], "messages.0.content"),
@@ -246,12 +246,41 @@ def test_hostile_texts_give_valid_calls_of_declared_tools(real: Agent) -> None:
         ([{"role": "system", "content": "x"}], "role 'system'"),
         ("half \ud83d of a pair", "surrogates"),
         ([user("x"), call("log", {"count": "\udc00"}), Message(role="tool", content="y")], r"messages\.1.*surrogates"),
-        ([user("x")] * 5_000, "at most"),
+        ([user("x")] * 5_000, "5,000 messages"),
     ],
 )
 def test_malformed_requests(agent: Callable[[Mapping[str, str]], Agent], request_: Any, complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
         agent(LOG).call(request_)
+
+
+@pytest.mark.parametrize("request_", [None, 5, b"text", {"role": "user", "content": "x"}, object(), 1.5, True])
+def test_what_is_no_request_is_named(agent: Callable[[Mapping[str, str]], Agent], request_: Any) -> None:
+    with pytest.raises(RequestError, match=f"{type(request_).__name__}.*a text, or a list of 1 to"):
+        agent(LOG).call(request_)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"toolset": 5}, "toolset: found 5; expected one of files, git"),
+        ({"toolset": ["git"]}, "toolset: found .*; expected one of files, git"),
+        ({"offered": {"git": [None]}}, "offered, git: found None"),
+        ({"deadline": "soon"}, "deadline: found 'soon'"),
+        ({"deadline": -1}, "deadline: found -1"),
+        ({"deadline": float("nan")}, "deadline: found nan"),
+        ({"cancel": True}, "cancel: found True"),
+        ({"min_probability": 2}, "min_probability: found 2"),
+        ({"min_probability": "high"}, "min_probability: found 'high'"),
+        ({"max_argument_tokens": 0}, "max_argument_tokens: found 0"),
+        ({"max_argument_tokens": 1.5}, "max_argument_tokens: found 1.5"),
+    ],
+)
+def test_options_that_are_none(
+    agent: Callable[[Mapping[str, str]], Agent], options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        agent(LOG).call(QUESTION, **options)
 
 
 def test_an_unknown_toolset_is_answered_with_the_nearest(agent: Callable[[Mapping[str, str]], Agent]) -> None:
@@ -335,11 +364,9 @@ def test_a_tool_whose_arguments_leave_no_choice(bundle: Path, reseal: Callable[[
     opened = open_bundle(bundle)
     stage = opened.toolset("git").arguments["log"]
     (tool,) = opened.plan(stage).tools
-    for name in (stage.prompt, "manifest.json"):
-        text = (bundle / name).read_text(encoding="utf-8")
-        given, wanted = (json.dumps(schema, separators=(",", ":")) for schema in (tool.parameters, only))
-        assert given in text
-        (bundle / name).write_text(text.replace(given, wanted), encoding="utf-8")
+    given, wanted = (json.dumps(schema, separators=(",", ":")) for schema in (tool.parameters, only))
+    for file in (bundle / "manifest.json", *(bundle / "prompts").iterdir()):
+        file.write_text(file.read_text(encoding="utf-8").replace(given, wanted), encoding="utf-8")
     reseal()
     again = open_bundle(bundle)
     agent = Agent(again, Scripted(again.model, again, LOG))
@@ -347,3 +374,94 @@ def test_a_tool_whose_arguments_leave_no_choice(bundle: Path, reseal: Callable[[
         answer = agent.call(QUESTION)
         assert (answer.tool, answer.arguments) == ("log", {"count": 3})
         assert agent.call(QUESTION, offered={"git": ()}).outcome == "no_tool"
+
+
+READ = {"None": "files", "selection.files": "read"}
+
+
+@pytest.mark.parametrize("path", ["a" * 8, "/etc"])
+def test_arguments_over_the_limit_say_how_far_they_came(agent: Callable[[Mapping[str, str]], Agent], path: str) -> None:
+    one = agent({**READ, "arguments": json.dumps({"path": path})})
+    assert one.call(QUESTION).arguments == {"path": path}
+    with pytest.raises(RequestError, match="more than 5 tokens") as caught:
+        one.call(QUESTION, max_argument_tokens=5)
+    assert caught.value.reached
+    assert (caught.value.reached.toolset, caught.value.reached.tool) == ("files", "read")
+    assert '{"path": "' in (caught.value.reached.arguments or "")
+    assert one.call(QUESTION).arguments == {"path": path}
+
+
+def test_a_text_that_the_conversation_does_not_hold_is_marked(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    one = agent({**READ, "arguments": '{"path": "a.txt"}'})
+    assert one.call("show a.txt").not_in_conversation == ()
+    assert one.call("show b.txt").not_in_conversation == ("path",)
+    assert one.call([user("show it"), call("read", {"path": "a.txt"}), Message(role="tool", content="x")]).arguments
+    sort = agent({"None": "files", "selection.files": "sort", "arguments": '{"by": "größe"}'})
+    assert sort.call("sort it").not_in_conversation == ()  # the schema holds it
+
+
+def test_an_answer_less_probable_than_asked_for_is_unsure(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    guessing = agent({"None": "git", "selection.git": "log"})  # any of nine digits
+    answer = guessing.call(QUESTION)
+    assert answer.toolset_probability is not None
+    assert answer.arguments_probability == pytest.approx(1 / 9)
+    whole = answer.toolset_probability * answer.probability * answer.arguments_probability
+    assert guessing.call(QUESTION, min_probability=whole * 0.99).outcome == "call"
+    unsure = guessing.call(QUESTION, min_probability=whole * 1.01)
+    assert (unsure.outcome, unsure.tool, unsure.arguments) == ("unsure", "log", answer.arguments)
+    undecided = agent({"None": "files", "arguments": '{"path": "a"}'}).call("?", min_probability=0.9)
+    assert (undecided.outcome, undecided.arguments) == ("unsure", None)  # no arguments for a tool that is a guess
+
+
+def test_arguments_without_a_decision_are_certain(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    roots = agent({"None": "files", "selection.files": "roots"}).call(QUESTION)
+    assert (roots.arguments, roots.arguments_probability) == ({}, None)
+
+
+def test_tokens_are_counted_as_the_longest_prompt_has_them(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    one = agent(LOG)
+    for text in ("a", "word " * 50):
+        longest = one.count_tokens(text, toolset="git")
+        assert one.count_tokens(text) >= longest
+        assert longest < one.call(text, toolset="git").tokens.prompt < 2 * longest  # of two stages
+    assert one.count_tokens("a" * 100) - one.count_tokens("a" * 50) == 50  # one token a byte
+    with pytest.raises(RequestError, match="toolset"):
+        one.count_tokens("a", toolset="gti")
+
+
+def test_a_conversation_that_is_too_long_is_shortened_as_asked_and_said_so(
+    agent: Callable[[Mapping[str, str]], Agent],
+) -> None:
+    one = agent(LOG)
+    turns = [user("look"), call("log", {"count": 3}), Message(role="tool", content=f"first {'x' * 9_000} last")]
+    with pytest.raises(RequestError, match="too long"):
+        one.call(turns, toolset="git")
+    given: list[Overflow] = []
+
+    def shorten(overflow: Overflow) -> Sequence[Message]:
+        given.append(overflow)
+        return shorten_results(overflow)
+
+    answer = one.call(turns, toolset="git", on_overflow=shorten)
+    assert answer.tool == "log"
+    assert given[0].limit < one.context_length < given[0].tokens
+    assert given[0].messages == tuple(turns)
+    assert any("shortened from 9,0" in note for note in answer.notes)
+    assert not any("overflow" in note for note in one.call(QUESTION, on_overflow=shorten).notes)
+
+
+def test_an_overflow_that_nobody_mends_is_an_error(agent: Callable[[Mapping[str, str]], Agent]) -> None:
+    with pytest.raises(RequestError, match="too many with the tools' results shortened"):
+        agent(LOG).call("x" * 9_000, on_overflow=shorten_results)
+    with pytest.raises(RequestError, match="too long"):
+        agent(LOG).call("x" * 9_000, on_overflow=lambda overflow: overflow.messages)
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_a_profile_and_threads_can_be_asked_for(exported: Path, threads: int | None) -> None:
+    with Agent.open(exported, profile="cpu-x64", threads=threads) as one:
+        assert one.call(QUESTION, toolset="git").toolset == "git"
+    with pytest.raises(ProfileError, match="absent"):
+        Agent.open(exported, profile="absent")
+    with pytest.raises(ProfileError, match="one of them"):
+        Agent.open(exported, profile="cpu-x64", settings=ONE_THREAD)

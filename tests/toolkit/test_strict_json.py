@@ -30,7 +30,7 @@ def test_reads_whole_surrogate_pairs() -> None:
         ("-Infinity", "-Infinity"),
         ("[1e999]", "1e999"),
         (r'{"\ud83d": "\ude00"}', r"U\+D83D"),
-        ("[1,]", "Expecting value|trailing comma"),
+        ("[1,]", "no JSON from line 1, column"),
         (b'"\xff"', "not UTF-8"),
         ("[" * (limits.JSON_DEPTH + 1) + "]" * (limits.JSON_DEPTH + 1), "nested deeper"),
         ("[" * 200_000 + "]" * 200_000, "nested deeper"),

@@ -46,7 +46,7 @@ def test_a_conversation_is_a_case_at_each_turn_of_the_assistant(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("what changed?", "Expecting value"),
+        ("what changed?", "no JSON from line 1, column 1 on"),
         ("7", "a JSON int"),
         ('{"message": "hi"}', "the unknown key 'message'"),
         ('{"messages": [{"role": "usr", "content": "hi"}]}', "'usr'"),

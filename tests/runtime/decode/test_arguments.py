@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.decode.drafts import Drafter
+from dualtune_edge.runtime.decode.sources import Sources
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open_tokenizer
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
@@ -168,10 +169,29 @@ def test_pending_tokens_ride_along() -> None:
     assert len(engine.forwards) == written.decided == 1
 
 
-def test_arguments_that_never_end_are_an_error() -> None:
-    endless = Wishing('": {"path": "' + "a" * 20_000)
-    with pytest.raises(RequestError, match=f"'act'.*no end after {limits.ARGUMENT_TOKENS + 1:,} tokens"):
-        write(grammar(TWO, required=["path"]), endless)
+def test_arguments_of_too_many_tokens_are_an_error() -> None:
+    counting = Wishing('": {"path": "' + " ".join(map(str, range(4_000))))
+    with pytest.raises(RequestError, match=f"'act'.*more than {limits.ARGUMENT_TOKENS:,} tokens"):
+        write(grammar(TWO, required=["path"]), counting)
+
+
+@pytest.mark.parametrize("ride", [True, False])
+@pytest.mark.parametrize("drafts", [True, False])
+def test_arguments_have_as_many_tokens_as_they_may_and_no_more(*, ride: bool, drafts: bool) -> None:
+    of = grammar({"path": {"type": "string"}}, required=["path"])
+    text = '": {"path": "/etc/hosts"}}\n</tool_call>'  # one token a byte
+    sources = Sources.of([user("show /etc/hosts")], SPACED)
+    for most in range(1, len(text) + 1):
+        engine: Any = Wishing(text)
+        drafter = Drafter.of(sources, of.tool) if drafts else None
+        if most == len(text):
+            assert write_arguments(engine, [], of, drafter, ride=ride, most=most).value == {"path": "/etc/hosts"}
+            continue
+        with pytest.raises(RequestError, match=f"more than {most:,} tokens") as caught:
+            write_arguments(engine, [], of, drafter, ride=ride, most=most)
+        assert caught.value.reached
+        assert caught.value.reached.tool == "act"
+        assert text[len('": ') :].startswith(caught.value.reached.arguments or "")
 
 
 def test_the_end_of_the_context_is_an_error() -> None:
@@ -330,7 +350,7 @@ def test_a_right_draft_is_as_long_as_it_may_be() -> None:
     of = grammar({"path": {"type": "string"}}, required=["path"])
     written = '": {"path": "/etc/hosts"}}\n</tool_call>'
     engine = Wishing(written)
-    result = write_arguments(engine, [], of, Drafter.of([user("show /etc/hosts")], SPACED))  # type: ignore[arg-type]
+    result = write_arguments(engine, [], of, Drafter.of(Sources.of([user("show /etc/hosts")], SPACED)))  # type: ignore[arg-type]
     assert result.value == {"path": "/etc/hosts"}
     assert len(engine.forwards[0]) == len('": {"path": "') + FIRST_DRAFT
     assert result.forwards == 2
@@ -344,7 +364,7 @@ def test_a_value_is_guessed_where_its_quote_is_forced_but_not_a_token() -> None:
     engine = Wishing('": {"path": "a.txt"}}\n</tool_call>')
     engine.tokenizer = open_tokenizer(spelt.to_str(), vocab_size=VOCABULARY, end_of_turn=[END + 2])
     of = compile_grammar(tool({"path": {"type": "string"}}, required=["path"]), SPACED, engine.tokenizer)
-    drafter = Drafter.of([user("the last 7 lines of a.txt")], SPACED)
+    drafter = Drafter.of(Sources.of([user("the last 7 lines of a.txt")], SPACED))
     result = write_arguments(engine, [], of, drafter)  # type: ignore[arg-type]
     assert result.value == {"path": "a.txt"}
     assert result.forwards == 1
@@ -355,7 +375,7 @@ def test_a_wrong_draft_costs_no_forward() -> None:
     of = grammar({"path": {"type": "string"}}, required=["path"])
     wanted = '": {"path": "/etch"}}\n</tool_call>'
     plain, drafted = Wishing(wanted), Wishing(wanted)
-    texts = Drafter.of([user("show /etc/hosts")], SPACED)
+    texts = Drafter.of(Sources.of([user("show /etc/hosts")], SPACED))
     first = write_arguments(plain, [], of)  # type: ignore[arg-type]
     second = write_arguments(drafted, [], of, texts)  # type: ignore[arg-type]
     assert first.value == second.value == {"path": "/etch"}
@@ -384,6 +404,8 @@ texts = st.lists(st.text('ab/.7 "`\\ü\n', max_size=30), max_size=3)
     seed=st.integers(0, 99),
     ride=st.booleans(),
     context=st.sampled_from([10_000, 40, 60]),
+    most=st.sampled_from([8_192, 30]),
+    again=st.none() | st.text('ab"\\ ', min_size=1, max_size=20),
 )
 def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypothesis gives them by name
     names: list[str],
@@ -394,17 +416,24 @@ def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypo
     seed: int,
     ride: bool,  # noqa: FBT001
     context: int,
+    most: int,
+    again: str | None,
 ) -> None:
-    """Whatever the grammar, the model and the conversation: values, counts, errors, and what the engine holds."""
-    of = grammar({name: SCHEMAS[name] for name in names}, frame, required=[] if optional else names)
+    """Whatever the grammar, the model and the conversation: values, counts, probabilities, and errors."""
+    schemas = {**{name: SCHEMAS[name] for name in names}, **({"long": {"type": "string"}} if again else {})}
+    of = grammar(schemas, frame, required=[] if optional else names)
     wish = "" if wanted is None else frame.pending + frame.dumps(wanted) + frame.tail
     said = said if wanted is None else [*said, json.dumps(wanted, ensure_ascii=False)]
-    drafter = Drafter.of([user(text) for text in said], frame)
+    if again is not None:
+        wish = frame.pending + frame.dumps({"long": again * 400})
+        said = [*said, again * 20]
+    sources = Sources.of([user(text) for text in said], frame)
+    drafter = Drafter.of(sources, of.tool)
     outcomes = []
     for drafts, riding in ((None, True), (None, False), (drafter, ride)):
         engine = Wishing(wish, seed=seed, context=context)
         try:
-            result = write_arguments(engine, [7, 8], of, drafts, ride=riding)  # type: ignore[arg-type]
+            result = write_arguments(engine, [7, 8], of, drafts, ride=riding, most=most, sources=sources)  # type: ignore[arg-type]
         except RequestError as error:
             outcomes.append(str(error))
             continue
@@ -412,7 +441,7 @@ def test_with_drafts_or_without_every_token_is_the_same(  # noqa: PLR0917 - hypo
         assert result.accepted <= result.drafted
         if drafts is None and riding:
             assert result.forwards == result.decided
-        outcomes.append(f"{result.value} {result.decided} {result.forced}")
+        outcomes.append(f"{result.value} {result.decided} {result.forced} {result.probability}")
     assert len(set(outcomes)) == 1
 
 
@@ -463,7 +492,7 @@ def test_arguments_without_a_choice_run_no_model(
     properties |= {f"dead{number}": schema for number, schema in enumerate(dead)}
     of = grammar(properties, frame, required=["x"] if only else [], additionalProperties=False)
     engine = Wishing()
-    drafter = Drafter.of([user("soft 7")], frame, of.tool) if drafts else None
+    drafter = Drafter.of(Sources.of([user("soft 7")], frame), of.tool) if drafts else None
     written = write_arguments(engine, [7, 8], of, drafter, ride=ride)  # type: ignore[arg-type]
     assert written.value == ({"x": only[1]} if only else {})
     assert (written.decided, written.forwards, engine.tokens) == (0, 0, PROMPT)

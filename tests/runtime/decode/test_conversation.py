@@ -21,12 +21,17 @@ CALL = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "wa
         ([{"role": "user"}], "messages.0", "a user message says something"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "messages.0", "no model here reads"),
         ([ASK, CALL], "last message", "'assistant'"),
-        ([], "messages", "at least 1"),
     ],
 )
 def test_what_protects_is_strict(messages: list[Any], where: str, complaint: str) -> None:
     with pytest.raises(RequestError, match=rf"request, {where}.*{complaint}"):
         read_messages(messages)
+
+
+@pytest.mark.parametrize("request_", [[], None, 5, {"role": "user", "content": "x"}])
+def test_what_is_no_list_of_messages_is_refused(request_: Any) -> None:
+    with pytest.raises(RequestError, match="expected a text, or a list of 1 to"):
+        read_messages(request_)
 
 
 def test_a_history_that_calls_no_tool_of_the_bundle_is_noted() -> None:

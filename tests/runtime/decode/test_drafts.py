@@ -1,6 +1,7 @@
 import pytest
 
 from dualtune_edge.runtime.decode.drafts import Drafter
+from dualtune_edge.runtime.decode.sources import Sources
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
@@ -23,7 +24,7 @@ READ = Tool(
 
 
 def guesses(text: str, written: str, frame: Frame = FRAME, tool: Tool | None = None) -> list[str]:
-    return list(Drafter.of([user(text)], frame, tool).guesses(frame.pending + written))
+    return list(Drafter.of(Sources.of([user(text)], frame), tool).guesses(frame.pending + written))
 
 
 @pytest.mark.parametrize(
@@ -79,12 +80,12 @@ def test_no_name_is_guessed_inside_a_value_or_where_none_is_left(written: str) -
 
 
 def test_nothing_is_guessed_before_the_arguments_begin() -> None:
-    assert not list(Drafter.of([user("look at a.txt")], FRAME).guesses('"'))
+    assert not list(Drafter.of(Sources.of([user("look at a.txt")], FRAME)).guesses('"'))
 
 
 def test_the_latest_text_comes_first_and_earlier_calls_are_texts_too() -> None:
     turns = [user("see a.txt"), call("read", {"path": "b.txt"}), Message(role="tool", content="c.txt")]
-    found = list(Drafter.of(turns, FRAME).guesses('": {"path": "'))
+    found = list(Drafter.of(Sources.of(turns, FRAME)).guesses('": {"path": "'))
     assert [guess.partition('"')[0] for guess in found] == ["c.txt", "b.txt", "a.txt"]
 
 

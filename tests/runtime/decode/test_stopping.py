@@ -13,7 +13,7 @@ import pytest
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.toolkit.errors import StoppedError
+from dualtune_edge.toolkit.errors import EngineError, StoppedError
 
 REQUEST = "read the file a"
 
@@ -101,8 +101,28 @@ def test_closing_ends_the_call_that_runs(exported: Path) -> None:
     assert error is None or isinstance(error, StoppedError)
 
 
-def test_closing_does_not_wait_for_an_answer_that_nobody_takes(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dualtune_edge.runtime.pipeline._CLOSING", 0.1)
+def test_a_call_that_waits_is_not_begun_once_the_agent_is_closed(exported: Path) -> None:
+    agent = Agent.open(exported)
+    pieces = agent.answer(REQUEST, max_tokens=50)
+    next(pieces, None)  # holds the engine
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(agent.call, REQUEST)
+        agent.close()
+        pieces.close()
+        assert isinstance(waiting.exception(30), (StoppedError, EngineError))
+
+
+def test_a_closed_agent_stays_closed(exported: Path) -> None:
+    agent = Agent.open(exported)
+    agent.close()
+    agent.close()
+    with pytest.raises(EngineError, match="a closed agent"):
+        agent.call(REQUEST)
+    with pytest.raises(EngineError, match="a closed agent"):
+        list(agent.answer(REQUEST))
+
+
+def test_closing_does_not_wait_for_an_answer_that_nobody_takes(exported: Path) -> None:
     agent = Agent.open(exported)
     pieces = agent.answer(REQUEST, max_tokens=50)
     next(pieces, None)

@@ -1,0 +1,71 @@
+"""Conversations longer than the model's context, and how their longest results are shortened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.prompts.messages import Message
+
+ROOM: Final = 256  # tokens of the context that are kept free for the answer
+_MARK: Final = 32  # tokens of the line that says what is left out
+_SHORTEST: Final = 32  # tokens that stay of a result
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """A prompt that is too long: `tokens` of at most `limit`. `tokenizer`: the base's."""
+
+    messages: tuple[Message, ...]
+    tokens: int
+    limit: int
+    tokenizer: Tokenizer
+
+
+def shorten_results(overflow: Overflow) -> tuple[Message, ...]:
+    """The conversation with its longest tool result shortened, and the next longest where that is not enough.
+
+    Beginning and end of a result stay, and a line in between says how much is left out.
+
+    Raises:
+        RequestError: shorter results are not enough.
+
+    """
+    messages, excess = list(overflow.messages), overflow.tokens - overflow.limit
+    sizes = {
+        number: len(overflow.tokenizer.encode(message.content, add_special_tokens=False).ids)
+        for number, message in enumerate(messages)
+        if message.role == "tool"
+    }
+    for number in sorted(sizes, key=lambda number: -sizes[number]):
+        most = max(sizes[number] - excess - _MARK, _SHORTEST)
+        if excess <= 0 or most + _MARK >= sizes[number]:
+            break
+        text, _ = shorten(messages[number].content, most, overflow.tokenizer)
+        messages[number] = messages[number].model_copy(update={"content": text})
+        excess -= sizes[number] - most - _MARK
+    if excess > 0:
+        raise RequestError(
+            "request",
+            found=f"{overflow.tokens:,} tokens, {excess:,} too many with the tools' results shortened",
+            expected=f"at most {overflow.limit:,}",
+            fix="Shorten the conversation, or offer fewer tools.",
+        )
+    return tuple(messages)
+
+
+def shorten(text: str, most_tokens: int, tokenizer: Tokenizer) -> tuple[str, int]:
+    """The text within about `most_tokens` tokens, and the number of characters that are left out of it.
+
+    The first two thirds of the tokens and the last third stay; cuts are at borders of tokens.
+    """
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    if len(encoding.ids) <= most_tokens:
+        return text, 0
+    head, tail = most_tokens - most_tokens // 3, most_tokens // 3
+    first, last = encoding.offsets[head - 1][1], encoding.offsets[len(encoding.ids) - tail][0] if tail else len(text)
+    left_out = last - first
+    return f"{text[:first]}\n[… {left_out} of {len(text)} characters are left out here …]\n{text[last:]}", left_out

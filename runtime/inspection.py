@@ -1,0 +1,153 @@
+"""`dualtune-edge inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.decode.prefix_states import PrefixStates
+from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
+from dualtune_edge.runtime.result import VariantStanding
+from dualtune_edge.runtime.variants import standings
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.manifest import (
+    AdapterIdentity,
+    BaseInfo,
+    CacheShape,
+    FileEntry,
+    KvType,
+    Quantization,
+    TokenizerInfo,
+)
+from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.sharing import VariantSize, variant_lines, variant_sizes
+from dualtune_edge.toolkit.bundle.verification import Verification
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.tools.toolset import Toolset
+
+_COLUMNS: Final = ("toolset", "stage", "answered by", "mode", "rank", "scale", "sha256")
+
+
+class StateSummary(Frozen):
+    """A stage's prefix and its KV state. `unused`: what else the state is for, where it is not for this bundle."""
+
+    prompt: str
+    prefix_tokens: int
+    state: str | None
+    stored: KvType | None  # the type of its values in the file; None: there is no state
+    unused: str | None
+
+
+class Inspection(Frozen):
+    """What `inspect --json` prints."""
+
+    base: BaseInfo
+    tokenizer: TokenizerInfo
+    quantization: Quantization
+    cache: CacheShape
+    profile: str | None
+    toolsets: tuple[Toolset, ...]
+    adapters: tuple[AdapterIdentity, ...]
+    states: tuple[StateSummary, ...]
+    files: tuple[FileEntry, ...]
+    size_bytes: int
+    variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
+    here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
+    parity: ParityReport | None  # None: a bundle from before there was one
+    simulated: tuple[Verification, ...]  # of compiled variants, as `verify` left them
+
+
+def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
+    """Tell what a bundle holds.
+
+    Every file is hashed: a bundle that is shown here is whole.
+
+    Example:
+        dualtune-edge inspect my-bundle --json
+
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    summary = Inspection(
+        base=manifest.base,
+        tokenizer=manifest.tokenizer,
+        quantization=manifest.quantization,
+        cache=manifest.cache,
+        profile=manifest.profile,
+        toolsets=tuple(entry.toolset for entry in manifest.toolsets),
+        adapters=tuple(adapter.identity for adapter in manifest.adapters),
+        states=tuple(_states(opened)),
+        files=manifest.files,
+        size_bytes=opened.size_bytes,
+        variants=variant_sizes(manifest),
+        here=standings(opened),
+        parity=opened.parity,
+        simulated=tuple(_simulated(opened)),
+    )
+    console.result(summary, _describe(opened, summary), as_json=as_json)
+
+
+def _simulated(bundle: Bundle) -> Iterator[Verification]:
+    for entry in bundle.manifest.models:
+        if found := bundle.on(entry.name).simulation:
+            yield found
+
+
+def _states(bundle: Bundle) -> Iterator[StateSummary]:
+    states, types = PrefixStates(bundle, ORT_KV_FORMAT), {each.path: each.dtype for each in bundle.entry.states}
+    for stage in bundle.manifest.stages:
+        prefix = bundle.plan(stage).prefix
+        yield StateSummary(
+            prompt=stage.prompt,
+            prefix_tokens=len(prefix),
+            state=stage.state,
+            stored=types.get(stage.state or ""),
+            unused=states.refusal(stage, prefix),
+        )
+
+
+def _states_line(summary: Inspection) -> str:
+    """`28 of 30 prefixes, 5.5 MB (float32)`, and what is wrong with those that are left alone."""
+    usable = sum(each.state is not None and each.unused is None for each in summary.states)
+    paths = {each.state: each.stored for each in summary.states if each.stored}
+    size = sum(file.size for file in summary.files if file.path in paths)
+    types = Counter(paths.values())
+    stored = ", ".join(each if len(types) == 1 else f"{count} in {each}" for each, count in sorted(types.items()))
+    reasons = "".join(f"; {each.state} is for {each.unused}" for each in summary.states if each.unused)
+    told = f" ({stored})" if stored else ""
+    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{told}{reasons}"
+
+
+def _describe(bundle: Bundle, summary: Inspection) -> str:
+    base, quantization, layers = summary.base, summary.quantization, bundle.manifest.cache.layers
+    rows = (
+        f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
+        f"weights         {quantization.line(layers)}, accuracy level {quantization.accuracy_level}",
+        f"context         {base.context_length:,} tokens, KV cache in {summary.cache.dtype}",
+        f"parity          {summary.parity.line() if summary.parity else 'not told'}",
+        f"prefix states   {_states_line(summary)}",
+        f"profile         {summary.profile or 'the one that fits the device'}",
+        *variant_lines(summary.variants),
+        *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
+        *(f"simulated       {each.profile}: {each.line()}" for each in summary.simulated),
+        f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
+    )
+    table = console.table_lines(_COLUMNS, _stage_rows(bundle), left=set(_COLUMNS) - {"rank", "scale"})
+    return "\n".join((*rows, "", *table))
+
+
+def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
+    adapters = {entry.name: entry for entry in bundle.manifest.adapters}
+    for entry in bundle.manifest.toolsets:
+        stages = {"selection": entry.selection, **entry.arguments}
+        for name, stage in stages.items():
+            adapter = adapters.get(stage.adapter or "")
+            cells = (
+                (adapter.name, adapter.mode, str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
+                if adapter
+                else ("the base", "", "", "", "")
+            )
+            yield entry.toolset.name, name, *cells
