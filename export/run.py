@@ -14,6 +14,7 @@ from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_bu
 from dualtune_edge.export.compare.calibration import Case, read_calibration
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.models import ModelBuilder, OnComparison
+from dualtune_edge.export.plan.added_tokens import check_added_tokens
 from dualtune_edge.export.plan.constraints import check_constraints
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
@@ -147,6 +148,7 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
     with progress.phase(PhaseName.PROMPTS):
         plans = plan_prompts(inputs)
         check_prompts(models, plans, EXPORTERS)
+        check_added_tokens(plans, inputs.checkpoint)
         warnings = inputs.warnings + plans.warnings + check_constraints(plans, inputs.checkpoint)
     return _Read(inputs, models, calibration, plans, warnings)
 

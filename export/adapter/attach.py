@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from dualtune_edge.export.adapter.config import read_config
-from dualtune_edge.export.adapter.tensors import read_tensors
+from dualtune_edge.export.adapter.tables import replaced_tables
+from dualtune_edge.export.adapter.tensors import WEIGHTS, read_tensors
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.export.base.safetensors_file import StoredTensor
+from dualtune_edge.export.base.weights import TABLES, pad, read_rows
 
 
 def attach(model: PreTrainedModel, folder: Path, checkpoint: Checkpoint, name: str = "default") -> PeftModel:
@@ -31,19 +30,16 @@ def attach(model: PreTrainedModel, folder: Path, checkpoint: Checkpoint, name: s
     """
     config = read_config(folder, "merged").lora
     config.inference_mode = True
-    tensors = read_tensors(folder, checkpoint).stored
+    stored = read_tensors(folder, checkpoint).stored
+    parameters = {table: model.get_parameter(table) for table in TABLES}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied tables and the like: checked when the adapter was read
         adapted: PeftModel = get_peft_model(model, config, adapter_name=name)
         expected = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
-        # No other tensor: a copy of the base's embedding would be written into the base.
-        loaded = {tensor: _load(tensors[tensor]) for tensor in expected}
+        for table, tensor in replaced_tables(folder / WEIGHTS, stored, expected, checkpoint).items():
+            base = parameters[table]
+            base.data = pad(read_rows(tensor), tuple(base.shape))  # PEFT would write into the base's memory
+        loaded = {tensor: pad(read_rows(stored[tensor]), tuple(wanted.shape)) for tensor, wanted in expected.items()}
         set_peft_model_state_dict(adapted, loaded, adapter_name=name)
     adapted.eval()
     return adapted
-
-
-def _load(stored: StoredTensor) -> torch.Tensor:
-    with safe_open(stored.path, framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(stored.name)
-    return tensor

@@ -23,12 +23,13 @@ from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.models import load_model
 from dualtune_edge.export.base.weight_files import stored_weights
-from dualtune_edge.export.base.weights import StoredWeights, Weights, read_rows
+from dualtune_edge.export.base.weights import StoredWeights, Weights
 from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.toolkit.errors import AdapterError
 
 _TOLERANCE: Final = 1e-5  # of a weight against W + scale · B A, which PEFT may sum in another order
-_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # beside config and weights
+_TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
+_GENERATION: Final = "generation_config.json"
 
 
 @contextlib.contextmanager
@@ -81,9 +82,10 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> StoredW
             merged.tie_weights()
     with captured():
         merged.save_pretrained(out)
-    for name in _FILES:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, out / name)
+    beside = [checkpoint.tokenizer_folder / name for name in _TOKENIZER] + [checkpoint.folder / _GENERATION]
+    for path in beside:
+        if path.is_file():
+            shutil.copyfile(path, out / path.name)
     return StoredWeights(stored_weights(out), tied=bool(merged.config.tie_word_embeddings), merged=True)
 
 
@@ -100,7 +102,7 @@ def _fold(
     try:
         wrapped = attach(model, adapter.folder, checkpoint)
         config = wrapped.peft_config["default"]
-        touched = frozenset(_touched(wrapped, config.bias))
+        touched = frozenset(_touched(wrapped, config.bias)) | adapter.tables
         return wrapped.merge_and_unload(safe_merge=True), touched, not config.use_dora
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise AdapterError(
@@ -131,11 +133,10 @@ def _verify(
 ) -> None:
     """Compare with the base's files, one weight at a time; of `adapter` (None: not plain LoRA) the products too."""
     after = merged.state_dict()
-    for name, stored in checkpoint.stored.items():
-        if name not in after:
-            continue  # old rotary frequencies
-        base = read_rows(stored).clone()
-        pair = adapter.pairs.get(name.removesuffix(".weight")) if adapter else None
+    for name in checkpoint.stored.keys() & after.keys():  # without old rotary frequencies
+        base = checkpoint.weights.read(name).clone()
+        replaced = name in (adapter.tables if adapter else ())
+        pair = adapter.pairs.get(name.removesuffix(".weight")) if adapter and not replaced else None
         if pair:
             a, b = torch.from_numpy(pair.a), torch.from_numpy(pair.b)
             one, other = (a.T, b.T) if name == f"{modules.EMBEDDING}.weight" else (b, a)  # a table's rows are inputs

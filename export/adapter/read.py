@@ -14,28 +14,24 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from peft import LoraConfig
-from tokenizers import Tokenizer
 
 from dualtune_edge.export.adapter.config import CONFIG, has_residual_base, mathematics, read_config, read_object
 from dualtune_edge.export.adapter.structure import AdapterStructure, inject
-from dualtune_edge.export.adapter.tensors import ROOT, WEIGHTS, incomplete, read_tensors
+from dualtune_edge.export.adapter.tables import is_tied_copy, replaced_tables, table_copies
+from dualtune_edge.export.adapter.tensors import WEIGHTS, incomplete, read_tensors
+from dualtune_edge.export.adapter.vocabulary import TOKENIZER, check_tokens, read_tokens
 from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.chat_template import TOKENIZER_CONFIG, TemplateText, read_template
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.content import require_content
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest
-from dualtune_edge.export.base.weights import read_rows, same_values
+from dualtune_edge.export.base.weights import pad, read_rows
 from dualtune_edge.toolkit.bundle.manifest import Mode
 from dualtune_edge.toolkit.errors import AdapterError
-from dualtune_edge.toolkit.files import sha256_file
 
 BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`
 _TABLES: Final = (modules.HEAD, "embed_tokens")
-# PEFT saves the base's embeddings too where LoRA is on one of them.
-_EMBEDDING_COPIES: Final = frozenset(
-    f"{ROOT}{module}{part}.weight" for module in ("model.embed_tokens", "lm_head") for part in ("", ".base_layer")
-)
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,8 @@ class AdapterWeights:
     base_model: str | None  # what the config calls its base
     plain: bool  # `pairs` are all that it does
     trains_tied_rows: bool  # of the one table that the base's embedding and head share
+    tables: frozenset[str]  # the base's tables that others take the place of: model.embed_tokens.weight
+    knows_added_tokens: bool  # those that the adapters of its bundle add to the base's tokenizer
     warnings: tuple[str, ...] = ()  # what of the folder is read differently from how it stands
 
     @property
@@ -91,7 +89,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     read = read_config(folder, mode)
     config = read.lora
     _check_base(folder, checkpoint)
-    _check_tokenizer(folder / "tokenizer.json", checkpoint)
+    check_tokens(folder, checkpoint)
     structure = inject(folder, config, checkpoint)
     tensors = read_tensors(folder, checkpoint)
     _check_tying(folder, config, structure, checkpoint)
@@ -99,12 +97,16 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         _check_slotted(folder, structure, checkpoint)
     else:
         _check_mergeable(folder, config, structure, checkpoint)
-    _compare(folder / WEIGHTS, tensors.stored, structure)
-    _check_copies(tensors.stored, structure, checkpoint)
+    _compare(folder, tensors.stored, structure, checkpoint)
+    tables = replaced_tables(folder / WEIGHTS, tensors.stored, structure.shapes, checkpoint)
+    if tables and mode == "external":
+        raise _other_table(next(iter(tables.values())))
     scales = {module.path: module.scale for module in structure.modules}
     loaded = {name: tensor for name, tensor in tensors.stored.items() if name in structure.shapes}
+    replacing = {tensor.name: tensor for tensor in tables.values()}
     try:
-        sha256, not_finite = digest(loaded.values(), {"scales": scales, "config": mathematics(config)})
+        digested = [*loaded.values(), *replacing.values()]
+        sha256, not_finite = digest(digested, {"scales": scales, "config": mathematics(config)})
     except (OSError, SafetensorError) as error:
         raise incomplete(folder / WEIGHTS, error) from None
     if not_finite:
@@ -115,7 +117,8 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
             fix="The training diverged: take an earlier checkpoint, or train again.",
         )
     pairs = {} if has_residual_base(config) else dict(_pairs(loaded, structure))
-    _check_trained(folder, config, pairs)
+    if not tables:
+        _check_trained(folder, config, pairs)
     return AdapterWeights(
         folder=folder,
         rank=config.r,
@@ -125,7 +128,9 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         chat_template=read_template(folder, _read_tokenizer_config(folder)),
         base_model=config.base_model_name_or_path or None,
         trains_tied_rows=checkpoint.tied and bool(config.trainable_token_indices),
-        plain=len(loaded) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
+        plain=not tables and len(loaded) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
+        tables=frozenset(tables),
+        knows_added_tokens=checkpoint.added_tokens.items() <= _tokens(folder, checkpoint).items(),
         warnings=(*read.warnings, *tensors.warnings),
     )
 
@@ -150,43 +155,28 @@ def _check_base(folder: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def _check_tokenizer(path: Path, checkpoint: Checkpoint) -> None:
-    """Refuse a tokenizer that numbers tokens differently; trainers save it beside the adapter, in other bytes."""
-    require_content(path, AdapterError)
-    if not path.is_file() or sha256_file(path) == checkpoint.tokenizer_sha256:
-        return
-    try:
-        tokens = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
-        raise AdapterError(
-            str(path), found=str(error), expected="a tokenizer", fix="Copy or save the adapter again."
-        ) from None
-    base = checkpoint.tokenizer.get_vocab(with_added_tokens=True)
-    if different := sorted(token for token, number in tokens.items() if base.get(token) != number):
-        some = ", ".join(map(repr, different[:3]))
-        raise AdapterError(
-            str(path),
-            found=f"{len(different)} tokens that the base lacks or numbers differently: {some}",
-            expected="the base's tokenizer, as prompts are written by that",
-            fix="Export it with the base that it was trained on; where no prompt holds these tokens, remove this file.",
-        )
-
-
-def _compare(path: Path, tensors: Mapping[str, StoredTensor], structure: AdapterStructure) -> None:
+def _compare(
+    folder: Path, tensors: Mapping[str, StoredTensor], structure: AdapterStructure, checkpoint: Checkpoint
+) -> None:
+    path, fewest = folder / WEIGHTS, _fewest_rows(folder, checkpoint)
+    width = checkpoint.config.hidden_size
+    copies = {copy.name for found in table_copies(tensors, structure.shapes).values() for copy in found}
     for name, tensor in tensors.items():
-        shape = structure.shapes.get(name)
-        if shape is None and name not in _EMBEDDING_COPIES:
+        if is_tied_copy(name, tensors, checkpoint):
+            continue
+        shape = (checkpoint.vocab_size, width) if tensor.name in copies else structure.shapes.get(name)
+        if shape is None:
             raise AdapterError(
                 f"{path}, {tensor.name}",
                 found="a tensor for which the config has no place",
                 expected="only what adapter_config.json describes",
                 fix="Check that the config and the weights are of one adapter, and that it was trained on this base.",
             )
-        if tensor.dtype not in FLOATS or (shape is not None and tensor.shape != shape):
+        if tensor.dtype not in FLOATS or not _fits(tensor.shape, shape, fewest, checkpoint.vocab_size):
             raise AdapterError(
                 f"{path}, {tensor.name}",
                 found=f"{tensor.dtype} {list(tensor.shape)}",
-                expected=f"{'/'.join(FLOATS)} {list(shape or tensor.shape)}, as this base needs",
+                expected=f"{'/'.join(FLOATS)} {list(shape)}, as this base needs",
                 fix="Export it with the base that it was trained on.",
             )
     if missing := sorted(structure.shapes.keys() - tensors.keys()):
@@ -198,20 +188,34 @@ def _compare(path: Path, tensors: Mapping[str, StoredTensor], structure: Adapter
         )
 
 
-def _check_copies(tensors: Mapping[str, StoredTensor], structure: AdapterStructure, checkpoint: Checkpoint) -> None:
-    """Refuse an adapter with another embedding: PEFT would load it into the base, where all adapters share one."""
-    weights = checkpoint.stored
-    for name in sorted((tensors.keys() & _EMBEDDING_COPIES) - structure.shapes.keys()):
-        table = (
-            weights.get(name.removeprefix(ROOT).replace(".base_layer", "")) or weights[f"{modules.EMBEDDING}.weight"]
-        )
-        if not same_values(tensors[name], table):
-            raise AdapterError(
-                f"{tensors[name].path}, {tensors[name].name}",
-                found="another table than the base's",
-                expected="the base's own, or none",
-                fix="Export it with the base that it was trained on; a table trained along is not supported.",
-            )
+def _fewest_rows(folder: Path, checkpoint: Checkpoint) -> int:
+    """The rows that a table of this adapter has at least: one for each token that it knows."""
+    return 1 + max(_tokens(folder, checkpoint).values())
+
+
+def _tokens(folder: Path, checkpoint: Checkpoint) -> Mapping[str, int]:
+    """The tokens of the tokenizer beside an adapter; without one those of the base, without added ones."""
+    known: Mapping[str, int] = checkpoint.tokenizer.get_vocab(with_added_tokens=True)
+    if (folder / TOKENIZER).is_file():
+        return read_tokens(folder, checkpoint) or known
+    return {token: number for token, number in known.items() if token not in checkpoint.added_tokens}
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...], fewest: int, vocabulary: int) -> bool:
+    """Whether a tensor has a shape, or as many tokens fewer as a resized vocabulary may have."""
+    return len(shape) == len(expected) and all(
+        size == wanted or (wanted == vocabulary and fewest <= size < vocabulary)
+        for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _other_table(tensor: StoredTensor) -> AdapterError:
+    return AdapterError(
+        f"{tensor.path}, {tensor.name}",
+        found="another table than the base's",
+        expected="the base's, or none",
+        fix="Export this adapter with `mode: merged`, which takes its table; or with the base that it was trained on.",
+    )
 
 
 def _check_tying(folder: Path, config: LoraConfig, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
@@ -262,7 +266,7 @@ def _check_mergeable(folder: Path, config: LoraConfig, structure: AdapterStructu
 
 def _pairs(tensors: Mapping[str, StoredTensor], structure: AdapterStructure) -> Iterator[tuple[str, LoraPair]]:
     def array(name: str) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = read_rows(tensors[name]).numpy()
+        values: NDArray[np.float32] = pad(read_rows(tensors[name]), structure.shapes[name]).numpy()
         return values
 
     for module in sorted(structure.modules, key=lambda module: module.path):

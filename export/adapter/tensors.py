@@ -12,6 +12,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.content import require_content
 from dualtune_edge.export.base.safetensors_file import SafetensorError, StoredTensor, stored_tensors
 from dualtune_edge.export.base.weight_files import text_name, without_shells
+from dualtune_edge.export.base.weights import same_values
 from dualtune_edge.toolkit.errors import AdapterError
 
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -23,7 +24,7 @@ _ADAPTER_NAME: Final = (
     (re.compile(r"(\.lora_[AB])\.[^.]+(?=\.(?:weight|bias)$)"), r"\1"),
     (re.compile(r"(\.lora_embedding_[AB])\.[^.]+$"), r"\1"),
     (re.compile(r"(\.lora_magnitude_vector)(?:\.[^.]+)?\.weight$"), r"\1"),
-    (re.compile(r"\.modules_to_save\.[^.]+(?=\.(?:weight|bias)$)"), ""),
+    (re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.(?:weight|bias)$)"), ""),
 )
 _LAYER: Final = re.compile(r"layers\.\d+\.")
 
@@ -67,6 +68,9 @@ def read_tensors(folder: Path, checkpoint: Checkpoint) -> AdapterTensors:
         if checkpoint.composite and not name.removeprefix(ROOT).startswith(_OF_TEXT):
             of_images.append(file_name)
             continue
+        if name in stored and same_values(stored[name], tensor):
+            stored[name] = min(stored[name], tensor, key=lambda one: one.name != name)
+            continue  # PEFT saves a trained table twice, with the embeddings and as a module
         if name in stored:
             raise AdapterError(
                 f"{path}, {file_name}",

@@ -15,17 +15,15 @@ from tokenizers import Tokenizer
 from dualtune_edge.export.base.architectures import Architecture
 from dualtune_edge.export.base.chat_template import TOKENIZER_CONFIG, read_template
 from dualtune_edge.export.base.model_config import exact_context, read_model_config
-from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest
 from dualtune_edge.export.base.tokenizer import end_of_turn, read_json, read_tokenizer, special_token
 from dualtune_edge.export.base.weight_files import incomplete, spelling_warnings, stored_weights, weights_of_text
-from dualtune_edge.export.base.weights import StoredWeights, same_values
+from dualtune_edge.export.base.weights import TABLES, StoredWeights, same_values
 from dualtune_edge.toolkit.bundle.manifest import CacheShape
 from dualtune_edge.toolkit.errors import CheckpointError
 from dualtune_edge.toolkit.files import sha256_file
 
 TASK: Final = "text-generation"
-_TABLES: Final = (f"{EMBEDDING}.weight", f"{HEAD}.weight")
 _UNRELATED: Final = ("_name_or_path", "transformers_version")  # config keys that change with who wrote the file
 _ROTARY: Final = "rotary_emb.inv_freq"  # in old Llama folders; the config says the same
 
@@ -52,13 +50,15 @@ class Checkpoint:
     fingerprint: str  # SHA-256 over the config and every weight's name, dtype, shape and bytes
     cache: CacheShape
     tied: bool  # one table for embedding and head
+    tokenizer_folder: Path  # of tokenizer.json and tokenizer_config.json
     composite: str | None = None  # the class of the model with images that the text model is part of
     warnings: tuple[str, ...] = ()  # what the folder says and the export reads differently
+    added_tokens: Mapping[str, int] = field(default_factory=dict, repr=False)  # by adapters, to the base's tokenizer
 
     @property
     def weights(self) -> StoredWeights:
         """Its weights, read from the files."""
-        return StoredWeights(self.stored, tied=self.tied)
+        return StoredWeights(self.stored, tied=self.tied, vocabulary=self.vocab_size)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -107,6 +107,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         fingerprint=fingerprint,
         cache=CacheShape(layers=config.num_hidden_layers, heads=config.num_key_value_heads, head_dim=model.head_dim),
         tied=config.tie_word_embeddings,
+        tokenizer_folder=folder,
         composite=model.composite,
         warnings=tuple(warnings),
     )
@@ -131,7 +132,7 @@ def _compare(
     folder: Path, stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], *, tied: bool
 ) -> None:
     """Refuse a weight too many or too few: transformers only warns, and draws what is missing."""
-    optional = set(_TABLES) if tied and stored.keys() & set(_TABLES) else set()
+    optional = set(TABLES) if tied and stored.keys() & set(TABLES) else set()
     for name, shape in shapes.items():
         tensor = stored.get(name)
         if tensor is None and name not in optional:
@@ -156,13 +157,13 @@ def _compare(
 
 def _tables_agree(stored: Mapping[str, StoredTensor]) -> bool:
     """Whether embedding and head can be one table: transformers 5.23 keeps two that differ (`tie_weights`)."""
-    embedding, head = (stored.get(name) for name in _TABLES)
+    embedding, head = (stored.get(name) for name in TABLES)
     return embedding is None or head is None or same_values(embedding, head)
 
 
 def _one_table(stored: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
     """The weights with one table under the embedding's name; the files may hold it as the head alone, or twice."""
-    embedding, head = _TABLES
+    embedding, head = TABLES
     if embedding in stored:
         return {name: tensor for name, tensor in stored.items() if name != head}
     return {embedding if name == head else name: tensor for name, tensor in stored.items()}

@@ -94,7 +94,6 @@ def read_model_config(folder: Path) -> ModelConfig:
     _refuse_variants(where, architecture, config)
     _check_heads(where, config, stated=values.get("head_dim") is not None)
     config.architectures = [architecture.name]
-    config._name_or_path = str(folder)  # noqa: SLF001 - onnxruntime-genai's builder finds the tokenizer by it
     return ModelConfig(architecture, config, read, name if name in COMPOSITES else None)
 
 

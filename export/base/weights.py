@@ -13,7 +13,8 @@ from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.safetensors_file import StoredTensor
 
 ALL_ROWS: Final = slice(None)
-_ROWS: Final = 1024  # of a table in memory at a time
+TABLES: Final = (f"{EMBEDDING}.weight", f"{HEAD}.weight")
+ROWS: Final = 1024  # of a table in memory at a time
 _TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -35,17 +36,23 @@ class Weights(Protocol):
 class StoredWeights:
     """Weights in safetensors files; nothing is kept.
 
-    `merged`: whether an adapter was merged into them, so that any may differ from the base's.
+    `merged`: whether an adapter was merged into them, so that any may differ from the base's. `vocabulary`: the rows of
+    embedding and head; those that the files lack are zero.
     """
 
     stored: Mapping[str, StoredTensor]
     tied: bool
     merged: bool = False
+    vocabulary: int = 0
 
     def read(self, name: str, rows: slice = ALL_ROWS) -> torch.Tensor:
         """A weight, or some of its rows, in fp32."""
-        shared = name == f"{HEAD}.weight" and (self.tied or name not in self.stored)
-        return read_rows(self.stored[f"{EMBEDDING}.weight" if shared else name], rows)
+        shared = name == TABLES[1] and (self.tied or name not in self.stored)
+        stored = self.stored[TABLES[0] if shared else name]
+        if name not in TABLES or stored.shape[0] >= self.vocabulary:
+            return read_rows(stored, rows)
+        start, stop, _ = rows.indices(self.vocabulary)
+        return pad(read_rows(stored, slice(start, stop)), (stop - start, stored.shape[1]))
 
     def changed(self, name: str) -> bool:  # noqa: ARG002 - all or nothing
         """Whether it may differ from the base's."""
@@ -61,11 +68,19 @@ def read_rows(stored: StoredTensor, rows: slice = ALL_ROWS) -> torch.Tensor:
     return torch.from_numpy(data).view(_TYPES[stored.dtype]).reshape(stop - start, *rest).to(torch.float32)
 
 
+def pad(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor with zeros behind its last row and column, up to a shape."""
+    if tuple(tensor.shape) == shape:
+        return tensor
+    missing = [(0, wanted - size) for size, wanted in zip(tensor.shape, shape, strict=True)]
+    return torch.nn.functional.pad(tensor, [size for pair in reversed(missing) for size in pair])
+
+
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:
     """Whether two tables hold the same numbers, whatever their dtypes."""
     if one.shape != other.shape:
         return False
-    steps = (slice(start, start + _ROWS) for start in range(0, one.shape[0], _ROWS))
+    steps = (slice(start, start + ROWS) for start in range(0, one.shape[0], ROWS))
     return all(torch.equal(read_rows(one, rows), read_rows(other, rows)) for rows in steps)
 
 

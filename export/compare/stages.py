@@ -116,7 +116,7 @@ class Asker:
     def __init__(self, checkpoint: Checkpoint, room: int) -> None:
         self._checkpoint, self._room = checkpoint, room
         self._tokenizer = open_tokenizer(
-            (checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8"),
+            (checkpoint.tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"),
             vocab_size=checkpoint.vocab_size,
             end_of_turn=checkpoint.end_of_turn,
         )

@@ -47,7 +47,9 @@ def build_graph(
     out.mkdir(parents=True, exist_ok=True)
     source = weights or checkpoint.weights
     run_builder(checkpoint, source, out, quantization, base, decoder=decoder)
-    shutil.copyfile(checkpoint.folder / "tokenizer.json", out / "tokenizer.json")  # transformers writes another form
+    shutil.copyfile(
+        checkpoint.tokenizer_folder / "tokenizer.json", out / "tokenizer.json"
+    )  # transformers writes another form
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
     builder_config.correct(out, checkpoint.architecture, checkpoint.config)

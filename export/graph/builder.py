@@ -68,6 +68,7 @@ def run_builder(
             extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
             # The text model's: it may be part of a model with images, whose config the builder has read.
             extra["hf_details"]["hf_config"] = config = copy.deepcopy(checkpoint.config)
+            extra["hf_details"]["hf_name"] = config._name_or_path = str(checkpoint.tokenizer_folder)  # noqa: SLF001
             builder_config.adapt(config)
             with _streaming(builder.Model, checkpoint, weights, base, decoder):
                 builder.create_model(*place, **extra)

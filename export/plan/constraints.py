@@ -30,7 +30,7 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
         CheckpointError: llguidance cannot read the tokenizer.
 
     """
-    text = (checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8")
+    text = (checkpoint.tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8")
     tokenizer = open_tokenizer(text, vocab_size=checkpoint.vocab_size, end_of_turn=checkpoint.end_of_turn)
     warnings = []
     for planned in plans.toolsets:

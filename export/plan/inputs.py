@@ -6,13 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dualtune_edge.export.adapter.vocabulary import with_added_tokens
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.read import read_folder
 from dualtune_edge.export.plan.layout import BundledAdapter, ModelLayout, bundled_adapters
 from dualtune_edge.export.plan.recipes import AUTO, RECIPES, TemplateChoice, candidates
 from dualtune_edge.export.plan.spec import ExportSpec
-from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput, read_toolsets, toolset_warnings
+from dualtune_edge.export.plan.toolsets import (
+    AdapterInput,
+    ToolsetInput,
+    adapter_folders,
+    read_toolsets,
+    toolset_warnings,
+)
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
 from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
@@ -89,7 +96,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
             expected="profiles with dynamic graphs",
             fix="Leave out one of them.",
         )
-    checkpoint = read_checkpoint(spec.base)
+    checkpoint = with_added_tokens(read_checkpoint(spec.base), adapter_folders(spec))
     toolsets = read_toolsets(spec, checkpoint, mode_for(spec, profile))
     inputs = Inputs(
         checkpoint=checkpoint,

@@ -42,6 +42,7 @@ class Steps:
         base = inputs.checkpoint
         files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
+        files += [("tokenizer", base.tokenizer_sha256), ("rows", str(base.vocab_size))]
         # model/, its model.onnx in the scratch folder: that is without slots.
         self._model = inputs.layout.model
         self._transposed = inputs.transposed_slots

@@ -29,6 +29,7 @@ class AdapterInput(AdapterIdentity):
     template: TemplateText | None
     extras: frozenset[Extra]  # slots that it needs besides those of the layers' modules
     plain: bool  # LoRA and nothing else
+    knows_added_tokens: bool = False  # those that the adapters of its bundle add to the base's tokenizer
     warnings: tuple[str, ...] = ()  # what of the folder is read differently from how it stands
 
     def weights(self, checkpoint: Checkpoint) -> AdapterWeights:
@@ -78,6 +79,20 @@ def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tu
         _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=default)
         for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
     )
+
+
+def adapter_folders(spec: ExportSpec) -> tuple[Path, ...]:
+    """The folders of all adapters of a spec.
+
+    Raises:
+        ToolsError: a tool list cannot be used.
+        SpecError: an adapter for no tool, or two for one tool.
+
+    """
+    arguments = [_argument_folders(toolset, read_tools(toolset.tools)).adapters for toolset in spec.toolsets]
+    selections = [toolset.selection for toolset in spec.toolsets if toolset.selection]
+    adapters = [*selections, *(adapter for by_tool in arguments for adapter in by_tool.values())]
+    return tuple(adapter.path for adapter in adapters)
 
 
 @dataclass(frozen=True)
@@ -198,6 +213,7 @@ def _read_toolset(
             extras=weights.extras,
             plain=weights.plain,
             warnings=weights.warnings,
+            knows_added_tokens=weights.knows_added_tokens,
         )
 
     if any(tool.name == spec.no_tool for tool in tools):

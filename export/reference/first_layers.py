@@ -45,7 +45,6 @@ def first_layers(checkpoint: Checkpoint, count: int) -> Checkpoint:
     values = checkpoint.config.to_dict()
     cut = {key: values[key][:count] for key in _BY_LAYER if values.get(key)}
     config = type(checkpoint.config).from_dict(values | cut | {"num_hidden_layers": count})
-    config._name_or_path = checkpoint.config._name_or_path  # noqa: SLF001 - the builder finds the tokenizer by it
     return replace(checkpoint, config=config, cache=checkpoint.cache.model_copy(update={"layers": count}))
 
 

@@ -254,17 +254,20 @@ def test_a_bias_is_merged_only_into_a_bias(tiny: Checkpoint, make_adapter: MakeA
     read_adapter(folder, tiny, "external")
 
 
-def test_a_copy_of_the_bases_table_is_read_and_another_table_refused(
+def test_a_copy_of_the_bases_table_is_read_and_another_table_merged_only(
     tiny: Checkpoint, make_adapter: MakeAdapter
 ) -> None:
     folder = make_adapter(tiny, target_modules=["q_proj", "lm_head"])
     table = load_file(tiny.folder / "model.safetensors")["model.embed_tokens.weight"]
     name = "base_model.model.lm_head.base_layer.weight"  # as PEFT saves it
     change(folder, **{name: table})
-    read_adapter(folder, tiny, "merged")
+    assert read_adapter(folder, tiny, "external").plain
     change(folder, **{name: table + 1})
-    with pytest.raises(AdapterError, match="another table than the base's"):
-        read_adapter(folder, tiny, "merged")
+    with pytest.raises(AdapterError, match=r"another table than the base's.*mode: merged"):
+        read_adapter(folder, tiny, "external")
+    merged = read_adapter(folder, tiny, "merged")
+    assert merged.tables == {"model.embed_tokens.weight", "lm_head.weight"}  # one table in this base
+    assert not merged.plain
 
 
 def _pickle(folder: Path) -> None:
