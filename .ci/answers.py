@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+_KEPT: Final = ("toolset", "tool", "arguments", "probability", "toolset_probability", "alternatives")
 _TIE: Final = 0.02  # probability: two choices this near to each other may fall either way
 
 
@@ -18,6 +19,7 @@ def ask(bundle: Path, count: int, files: list[Path]) -> None:
     """Print an answer a line, of at most `count` requests of each file, spread over it."""
     from dualtune_edge.profiles.schema import SessionSettings  # noqa: PLC0415 - `compare` needs none of it
     from dualtune_edge.runtime import Agent  # noqa: PLC0415
+    from dualtune_edge.toolkit.errors import RequestError  # noqa: PLC0415
     from dualtune_edge.toolkit.prompts.trajectories import read_trajectories  # noqa: PLC0415
 
     with Agent.open(bundle, settings=SessionSettings(intra_op_threads=1, spinning=False)) as agent:
@@ -26,9 +28,11 @@ def ask(bundle: Path, count: int, files: list[Path]) -> None:
             taken = min(count, len(trajectories))
             for index in range(taken):
                 request = trajectories[index * len(trajectories) // taken].messages[0]
-                result = agent.call([request]).model_dump(mode="json")
-                kept = ("toolset", "tool", "arguments", "probability", "toolset_probability", "alternatives")
-                line = {"request": request.content, **{name: result[name] for name in kept}}
+                try:
+                    result = agent.call([request]).model_dump(mode="json")
+                except RequestError as error:  # arguments without an end are an answer too
+                    result = {**dict.fromkeys(_KEPT), "toolset": "", "tool": error.where}
+                line = {"request": request.content, **{name: result[name] for name in _KEPT}}
                 sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -57,6 +61,8 @@ def _call(answer: dict[str, Any]) -> str:
 
 def _tie(left: dict[str, Any], right: dict[str, Any]) -> bool:
     """Whether the toolset, or the tool, was one of two that are equally likely on both machines."""
+    if None in (left["probability"], right["probability"]):
+        return False
     if left["toolset"] != right["toolset"]:
         return all(abs(answer["toolset_probability"] - 0.5) < _TIE for answer in (left, right))
     if left["tool"] == right["tool"]:
