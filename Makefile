@@ -1,8 +1,9 @@
 # make demo   export the built-in kit, make calls with it, and do a task on the real git server
 # make check  lint, format, types, the direction of imports: seconds
-# make fast   the tests that take no export: under a minute
+# make fast   the tests of the device's side: toolkit, profiles and runtime
 # make test   every check: make check, types for Windows, all tests
-# make ci     what the public CI runs: make test without a skip, a device's installation, the device on aarch64
+# make ci     what the public CI runs: make test without a skip, and a device's installation
+# make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
@@ -23,11 +24,11 @@ demo: .venv/installed
 check: .venv/installed .types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy $(WINGS:%=.types/dualtune_edge/%)
+	$(BIN)/mypy .types/dualtune_edge .types/dualtune_edge_kit
 	$(MAKE) --no-print-directory imports
 
 fast: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow" tests/toolkit tests/profiles tests/runtime tests/test_cli.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests/toolkit tests/profiles tests/runtime tests/test_cli.py
 
 # A server that cannot be installed here is named by the tests that are skipped for it.
 test: check
@@ -37,6 +38,13 @@ test: check
 
 ci:
 	.ci/run
+
+.PHONY: aarch64 guide
+aarch64: .venv/installed
+	.ci/aarch64
+
+guide: .venv/installed
+	$(BIN)/python .ci/guide.py
 
 docs: .venv/installed
 	$(BIN)/python docs/cli_pages.py
