@@ -15,46 +15,46 @@ from dualtune_edge.toolkit.errors import ProfileError
 
 
 def refuse_over_budget(plans: Sequence[ModelPlan]) -> None:
-    """Refuse what a profile's budget cannot hold, before anything is built: by shapes alone.
+    """Refuse models beyond a profile's memory budget, by shapes alone, before anything is built.
 
     Static graphs are left to their exporter.
 
     Raises:
-        ProfileError: it says how large the weights become.
+        ProfileError: with the size that the weights will have.
 
     """
     for plan in plans:
         for profile in plan.profiles:
             if profile.memory_mb is None or is_static(plan):
                 continue
-            if told := over_budget(profile, planned_weights(plan.inputs)):
-                raise _too_large(profile, plan.inputs, f"about {told}")
+            if size := over_budget(profile, planned_weights(plan.inputs)):
+                raise _too_large(profile, plan.inputs, f"about {size}")
 
 
 def refuse_built_over_budget(plans: Sequence[ModelPlan], manifest: Manifest) -> None:
-    """Refuse what became too large all the same.
+    """Refuse built models beyond a profile's memory budget.
 
     Raises:
-        ProfileError: it says how large the weights are.
+        ProfileError: with the size of the weights.
 
     """
     for plan in plans:
         for profile in plan.profiles:
-            if told := over_budget(profile, weight_bytes(manifest, manifest.model(plan.name))):
-                raise _too_large(profile, plan.inputs, told)
+            if size := over_budget(profile, weight_bytes(manifest, manifest.model(plan.name))):
+                raise _too_large(profile, plan.inputs, size)
 
 
-def _too_large(profile: HardwareProfile, inputs: Inputs, told: str) -> ProfileError:
+def _too_large(profile: HardwareProfile, inputs: Inputs, size: str) -> ProfileError:
     return ProfileError(
         f"profile {profile.name}",
-        found=f"{inputs.checkpoint.name} with its adapters: {told}",
+        found=f"{inputs.checkpoint.name} with its adapters: {size}",
         expected="a model within the budget",
         fix="Take a smaller base, fewer bits, or external adapters instead of merged; or leave the profile out.",
     )
 
 
 def planned_weights(inputs: Inputs) -> int:
-    """Bytes of all graphs of a model and of its external adapters, each file once."""
+    """Bytes of a model's graphs and external adapters, every file counted once."""
     base = base_shape(inputs.checkpoint)
     graph = graph_bytes(base, inputs.quantization) - 2 * base.texts
     files = {bundled.path: bundled.adapter for bundled in inputs.bundled_adapters}

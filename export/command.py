@@ -106,7 +106,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Flags:
-    """Those that stand instead of a spec; None where one is not given."""
+    """Flags that are given instead of a spec; None: not given."""
 
     base: Path | None
     graph: Path | None
@@ -118,7 +118,7 @@ class _Flags:
 
     @property
     def given(self) -> str:
-        """The names of those given."""
+        """Names of the given flags."""
         names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
         return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
@@ -166,8 +166,8 @@ def _print_kept(folder: Path, size: int) -> None:
     from dualtune_edge.export.estimate import gigabytes
 
     console.warn(
-        f"{folder} keeps what is finished ({gigabytes(size)}): the same command goes on from there; "
-        "remove the folder if it is not wanted"
+        f"{folder} keeps the finished parts ({gigabytes(size)}): the same command goes on from there; "
+        "remove the folder if you do not need it"
     )
 
 
@@ -181,6 +181,6 @@ def _text(report: ExportReport) -> str:
     parts = {"base": sizes.model, "adapters": sizes.adapters, "merged": sizes.merged, "prefix states": sizes.states}
     parts |= {"variants": sizes.variants}
     listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
-    again = f", {len(report.reused)} parts were there" if report.reused else ""
-    told = f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
-    return "\n".join((told, *variant_lines(report.variants)))
+    again = f", {len(report.reused)} parts used again" if report.reused else ""
+    line = f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
+    return "\n".join((line, *variant_lines(report.variants)))

@@ -1,4 +1,4 @@
-"""The models of a bundle, one after the other: built, tried out, compared with PEFT, their prefix states computed."""
+"""Builds the models of a bundle one after the other: graphs, trial, comparison with PEFT, prefix states."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.build.kv_scales import kv_prompts
+from dualtune_edge.export.build.try_out import try_out
 from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
@@ -28,7 +29,7 @@ from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, ModelEntry, Quantization
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 
-OnComparison = Callable[[str, ParityReport], None]  # given a model's name, and its comparison when it is done
+OnComparison = Callable[[str, ParityReport], None]  # called with the name of a model and its comparison
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class BuiltModel:
 
 @dataclass(frozen=True)
 class ModelBuilder:
-    """What all models of an export have in common."""
+    """Builds models that have these in common."""
 
     spec: ExportSpec
     plans: Plans
@@ -73,7 +74,7 @@ class ModelBuilder:
         return tuple(built)
 
     def _static(self, model: ModelPlan, written: int) -> BuiltModel:
-        """`written`: bytes of prefix states that earlier models have."""
+        """Build a model with static graphs; `written`: bytes of prefix states of earlier models."""
         (profile,) = model.profiles
         exporter = self.exporters[profile.provider]
         entry, warnings = exporter.export(model, self.plans, self.work, self.progress, states_mb=self._left(written))
@@ -81,10 +82,10 @@ class ModelBuilder:
         return BuiltModel(entry, model.inputs.layout.parity, parity, warnings)
 
     def _dynamic(self, model: ModelPlan, written: int) -> BuiltModel:
-        """`written`: bytes of prefix states that earlier models have."""
+        """Build a model with a dynamic graph; `written`: bytes of prefix states of earlier models."""
         recipes = quantizations_for(self.spec, model.inputs.profile)
-        made = first_within(recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier), self.work)
-        inputs, graphs, parity = made.inputs, made.graphs, made.parity
+        attempt = first_within(recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier), self.work)
+        inputs, graphs, parity = attempt.inputs, attempt.graphs, attempt.parity
         self.on_comparison(model.name, parity)
         refuse_beyond(parity.stages, parity.limits, tried=len(parity.refused))
         states = write_states(
@@ -107,29 +108,29 @@ class ModelBuilder:
         return None if budget is None else max(0, budget - -(-written // 1_000_000))
 
     def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
-        """Build the model by one recipe. `earlier`: comparisons by others; None: there is one recipe only."""
+        """Build the model by one recipe. `earlier`: comparisons by other recipes; None: there is one recipe."""
         inputs = replace(inputs, quantization=recipe)
         graphs = BundleGraphs(inputs, self.work, self.progress, kv_prompts(inputs, self.plans))
         with contextlib.nullcontext() if earlier is None else self.progress.labelled(name_of(recipe)):
             parity = self._refusal(inputs, graphs, earlier)
             if parity is None:
                 graphs.build()
-                graphs.try_out(self.plans)
+                try_out(inputs, graphs, self.plans, self.work, self.progress)
                 parity = self._compare(inputs, graphs, earlier)
             return Attempt(inputs, graphs, parity)
 
     def _refusal(
         self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
     ) -> ParityReport | None:
-        """What an interrupted export found of a recipe that is not within the limits: it is not built once more."""
+        """The comparison by an interrupted export, if the recipe is beyond the limits: it is not built again."""
         comparison = self._comparison(inputs, graphs, earlier)
         if comparison is None or earlier is None or comparison.missing():
             return None
-        found = self._compare(inputs, graphs, earlier)
-        return found if first_breach(found.stages, found.limits) else None
+        parity = self._compare(inputs, graphs, earlier)
+        return parity if first_breach(parity.stages, parity.limits) else None
 
     def _compare(self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None) -> ParityReport:
-        """Every stage against PEFT in float32, if it is not switched off."""
+        """Compare every stage with PEFT in float32, unless the comparison is switched off."""
         comparison = self._comparison(inputs, graphs, earlier)
         if comparison is None:
             return ParityReport(skipped="it was switched off")
@@ -148,5 +149,5 @@ class ModelBuilder:
 
 
 def state_bytes(entry: ModelEntry) -> int:
-    """Of a model's prefix states."""
-    return sum(each.nbytes for each in entry.states)
+    """Bytes of a model's prefix states."""
+    return sum(state.nbytes for state in entry.states)

@@ -1,4 +1,4 @@
-"""Recipe after recipe until one is within the limits of the comparison with PEFT."""
+"""Tries one recipe after the other until one is within the limits of the comparison with PEFT."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from dualtune_edge.toolkit.bundle.parity import ParityReport, RefusedRecipe
 
 @dataclass(frozen=True)
 class Attempt:
-    """A model that was built and compared, its files in the work folder until the next one is."""
+    """A model that was built and compared. Its files stay in the work folder until the next attempt."""
 
     inputs: Inputs
     graphs: BundleGraphs
     parity: ParityReport
 
 
-Make: TypeAlias = Callable[[Quantization, Sequence[ParityReport] | None], Attempt]  # given the earlier comparisons
+Build: TypeAlias = Callable[[Quantization, Sequence[ParityReport] | None], Attempt]  # with the earlier comparisons
 
 
-def first_within(recipes: Sequence[Quantization], make: Make, work: Work) -> Attempt:
+def first_within(recipes: Sequence[Quantization], build: Build, work: Work) -> Attempt:
     """The first attempt that is within the limits; else the best one, which is not.
 
-    The best has the fewest stages beyond a limit, and among equals the smallest divergence. A single recipe is made
-    and given back, whatever its comparison says. What the work folder holds of a refused one stays out of the bundle.
+    The best has the fewest stages beyond a limit, and among equals the smallest divergence. A single recipe is built
+    and returned, whatever its comparison says. Files of a refused attempt stay out of the bundle.
 
     Args:
         recipes: in order.
-        make: builds the model and compares it.
-        work: where it does.
+        build: builds the model and compares it.
+        work: the folder in which it is built.
 
     """
     if len(recipes) == 1:
-        return make(recipes[0], None)
+        return build(recipes[0], None)
     reports: list[ParityReport] = []
     refused: list[RefusedRecipe] = []
     best: Attempt | None = None
     for recipe in recipes:
         mark = work.mark()
-        attempt = make(recipe, tuple(reports))
+        attempt = build(recipe, tuple(reports))
         breach = first_breach(attempt.parity.stages, attempt.parity.limits)
         if breach is None or inexact(attempt.parity.stages):
             return _with_refused(attempt, refused)

@@ -1,4 +1,4 @@
-"""The order of an export: read → plan → build → compare → publish. Nothing is published before all of it is well."""
+"""The order of an export: read → plan → build → compare → publish. A bundle is published whole or not at all."""
 
 from __future__ import annotations
 
@@ -62,21 +62,20 @@ def run(
 ) -> ExportReport:
     """Export `spec` to the folder `output`, whole or not at all.
 
-    What an earlier export to `output` had finished when it was interrupted, or failed, is used again where it was made
-    of the same: see `work_folder`.
+    Parts that an interrupted or failed export to `output` finished are used again if their inputs are the same
+    (`work.folder`).
 
     Args:
         spec: what to export.
         output: the bundle's folder; nothing may be there yet.
-        console: where progress is shown; stderr if it is a terminal.
-        reuse: an earlier bundle; what it has in common with this one is copied from there.
-        force: begin even where disk or memory are not estimated to be enough.
-        on_kept: given the folder that stays where the export does not end well, and its bytes.
-        on_comparison: given each model's name and its comparison with PEFT when it is done, also where it then ends the
-            export.
+        console: shows the progress; by default stderr, if it is a terminal.
+        reuse: an earlier bundle, from which equal parts are copied.
+        force: begin even if the estimate says that disk or memory are not enough.
+        on_kept: called with the folder that a failed export leaves, and its bytes.
+        on_comparison: called with the name of each model and its comparison with PEFT, also if that ends the export.
 
     Raises:
-        EdgeError: what is wrong. What was finished is kept beside the output.
+        EdgeError: what is wrong. Finished parts are kept beside the output.
 
     """
     start = time.perf_counter()
@@ -113,10 +112,10 @@ def run(
 
 
 def preflight(spec: ExportSpec, output: Path, console: Console | None = None) -> Estimate:
-    """What `run` would need: all is read and checked, and nothing is written.
+    """What `run` would need. Everything is read and checked, and nothing is written.
 
     Raises:
-        EdgeError: what `run` would refuse before it begins, but for want of room.
+        EdgeError: what `run` would refuse before it begins, except for want of room.
 
     """
     refuse_existing(output)
@@ -135,7 +134,7 @@ class _Read:
 
     @property
     def others(self) -> tuple[Inputs, ...]:
-        """Of the dynamic models besides the primary one."""
+        """The inputs of the dynamic models besides the primary one."""
         return tuple(model.inputs for model in self.models[1:] if not is_static(model))
 
 
@@ -156,7 +155,7 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
 def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:
     if spec.parity is None or spec.parity.calibration is None:
         return ()
-    return read_calibration(spec.parity.calibration, [each.toolset for each in inputs.toolsets], inputs.no_tool)
+    return read_calibration(spec.parity.calibration, [source.toolset for source in inputs.toolsets], inputs.no_tool)
 
 
 def _sizes(manifest: Manifest) -> Sizes:

@@ -1,1 +1,1 @@
-"""The graphs of one model: built, quantized, given their adapters, and tried."""
+"""Builds the graphs of a model with their adapters, and tries them out."""

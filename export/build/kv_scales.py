@@ -1,7 +1,7 @@
-"""Scales of a KV cache in int8: the largest keys and values that the model has on prompts made from the tools.
+"""Scales of a KV cache in int8: the largest keys and values of the model on prompts made from the tools.
 
-They are read off the reference in float32, so that they are the same however the weights are quantized. One set serves
-all adapters, for these share the base's graph.
+The reference in float32 is measured, so that the scales do not depend on the quantization of the weights. All adapters
+share one set, as they share the base's graph.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.reference.open import open_reference
 
-KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and tokens that it reads
-_LARGEST: Final = 127  # of int8; -128 is left unused, so that both signs reach as far
-_SMALLEST: Final = 1e-8  # a channel that is always 0
+KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and its tokens
+_LARGEST: Final = 127  # of int8; -128 is not used, so that both signs have the same range
+_SMALLEST: Final = 1e-8  # for a channel that is always 0
 
 
 @dataclass(frozen=True, eq=False)
 class KvScales:
-    """What 1 stands for: `values` (layers, 2, heads, head_dim), for keys and values."""
+    """The value of 1 in int8: `values` (layers, 2, heads, head_dim), for keys and values."""
 
     values: NDArray[np.float32]
 
     @property
     def sha256(self) -> str:
-        """Names them in the manifest."""
+        """Their name in the manifest."""
         return hashlib.sha256(self.values.astype("<f4").tobytes()).hexdigest()
 
     def to_text(self) -> str:
-        """For the journal."""
+        """The form for the journal."""
         return base64.b64encode(self.values.astype("<f4").tobytes()).decode()
 
     @classmethod
     def from_text(cls, text: str, checkpoint: Checkpoint) -> KvScales:
-        """What `to_text` wrote."""
+        """Read the form for the journal."""
         cache = checkpoint.cache
         values = np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
         return cls(values.reshape(cache.layers, 2, cache.heads, cache.head_dim))
 
 
 def kv_prompts(inputs: Inputs, plans: Plans) -> tuple[KvPrompt, ...]:
-    """Two of each stage, with what begins an answer behind them; none for a cache that is not in int8."""
+    """Two prompts of each stage, each with the beginning of an answer; none for a cache that is not in int8."""
     if inputs.kv_type != "int8":
         return ()
     return tuple(
-        (stage.adapter.name if stage.adapter else None, tokens)
+        (stage.adapter_name, tokens)
         for stage in plans.stages
         for tokens in calibration_prompts(inputs.checkpoint, plans, [stage])
     )
 
 
 def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], None]) -> KvScales:
-    """Read every prompt, and take the largest of each channel; `advance` is called after each."""
+    """Read every prompt, and take the largest value of each channel; `advance` is called after each prompt."""
     cache, partners = inputs.checkpoint.cache, _partners(inputs.checkpoint)
     largest = np.full((cache.layers, 2, cache.heads, cache.head_dim), _SMALLEST, dtype=np.float32)
     with open_reference(inputs, inputs.checkpoint) as reference:
@@ -70,7 +70,7 @@ def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], N
             if reference.adapter != adapter:
                 reference.forget_adapters()
                 reference.use(adapter)
-            reference.rewind(0)  # what the prompt has in common with the one before it is not read again
+            reference.rewind(0)  # the beginning that the prompt shares with the last one is not read again
             reference.forward(tokens)
             np.maximum(largest, _reach(reference.keys_and_values(), partners), out=largest)
             advance()
@@ -78,9 +78,9 @@ def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], N
 
 
 def _reach(state: NDArray[np.float32], partners: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How far each channel goes, (layers, 2, heads, head_dim), of a state (layers, 2, heads, tokens, head_dim).
+    """The largest value of each channel, (layers, 2, heads, head_dim), of a state (layers, 2, heads, tokens, head_dim).
 
-    A key's channels are turned in pairs, further with each position: either may come to hold the length of both.
+    The channels of a key are rotated in pairs, further with each position: either may hold the length of both.
     """
     keys = state[:, 0]
     turned: NDArray[np.float32] = np.hypot(keys, np.where(partners >= 0, keys[..., partners], np.float32(0)))

@@ -1,4 +1,4 @@
-"""The last look before a bundle is published: every graph opens in onnxruntime, and every adapter does something."""
+"""Single forwards of a graph in onnxruntime, without a history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Logits: TypeAlias = NDArray[np.float32]  # (vocabulary,)
 
 
 class Trial:
-    """One graph, opened to run single forwards without a history.
+    """An open graph.
 
     Args:
         folder: holds `model.onnx`.
@@ -66,7 +66,7 @@ class Trial:
         positions = np.arange(len(tokens), dtype=np.int64)[np.newaxis]
         known = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": positions}
         empty = np.zeros((1, self._cache.heads, 0, self._cache.head_dim), dtype=self._cache.dtype)
-        return {each.name: known.get(each.name, empty) for each in self._session.get_inputs()}
+        return {value.name: known.get(value.name, empty) for value in self._session.get_inputs()}
 
     def _refusal(self, found: str) -> GraphError:
         return GraphError(
@@ -78,7 +78,7 @@ class Trial:
 
 
 def refuse_without_effect(name: str, before: Logits, after: Logits) -> None:
-    """Raise `GraphError` if an adapter left every logit as it was."""
+    """Raise `GraphError` if an adapter changed no logit."""
     if np.array_equal(before, after):
         raise GraphError(
             f"adapter {name}",

@@ -1,4 +1,4 @@
-"""A bundle that is not published yet, compared with what it was made of."""
+"""Compares a bundle with PEFT before it is published."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.compare.cached_reference import LogitsCache
 from dualtune_edge.export.compare.calibration import Case
-from dualtune_edge.export.compare.remembered import Memory
 from dualtune_edge.export.compare.sides import Graphs
 from dualtune_edge.export.compare.stages import compare_stages
 from dualtune_edge.export.plan.inputs import Inputs
@@ -26,22 +26,22 @@ from dualtune_edge.toolkit.bundle.parity import Depth, ParityReport, StageParity
 
 _LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even the bundle's graphs are compared whole
 
-_REFERENCE: Final = "reference"  # in the scratch folder
+_REFERENCE: Final = "reference"  # folder in the scratch folder
 
 
 @dataclass(frozen=True)
 class BundleComparison:
-    """What is compared with what.
+    """A comparison of a model's graphs with PEFT.
 
     Args:
-        inputs: what the bundle was made of.
-        subjects: its stages.
+        inputs: the inputs of the model.
+        subjects: the stages.
         spec: how much is compared.
-        work: the bundle with its graphs and adapters; stages that were compared before are taken from there.
-        graphs: say where they are, and build others in float32.
+        work: the folder with the graphs and the adapters, and with finished comparisons.
+        graphs: the graphs; they build others in float32.
         calibration: the user's own conversations.
-        earlier: comparisons of the same, otherwise quantized, in this work folder; None: there will be no other. What
-            the reference read for one it does not read again, and the graph before quantization is the first one's.
+        earlier: comparisons by other recipes in this work folder; None: there is one recipe. They share what the
+            reference read, and the first one has the graph before quantization.
 
     """
 
@@ -60,26 +60,26 @@ class BundleComparison:
 
     @cached_property
     def steps(self) -> dict[str, Step]:
-        """By stage."""
+        """The journal's step of each stage, by name."""
         cases = [
-            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            ([message.model_dump(mode="json") for message in case.messages], case.toolset, case.tool)
             for case in self.calibration
         ]
         settings: list[object] = [self.spec.argument_tokens, self.depth.model_dump()]
         settings += [len(self.earlier)] if self.earlier else []
         if self.calibration:
-            settings += [cases, [self.graphs.compared(each, ()).key for each in self.subjects]]
-        return {each.stage.name: self.graphs.compared(each, settings) for each in self.subjects}
+            settings += [cases, [self.graphs.compared(subject, ()).key for subject in self.subjects]]
+        return {subject.stage.name: self.graphs.compared(subject, settings) for subject in self.subjects}
 
     def missing(self) -> Sequence[Subject]:
-        """The stages that are still to be compared."""
-        found = [subject for subject in self.subjects if not self.work.has(self.steps[subject.stage.name])]
-        # Where a conversation leads to, the stages before decide.
-        return self.subjects if found and self.calibration else found
+        """The stages that are not compared yet."""
+        missing = [subject for subject in self.subjects if not self.work.has(self.steps[subject.stage.name])]
+        # Earlier stages decide where a conversation leads.
+        return self.subjects if missing and self.calibration else missing
 
 
 def compare_bundle(comparison: BundleComparison, advance: Callable[[], None]) -> ParityReport:
-    """Compare every stage; nothing is refused here. `advance` is called after each.
+    """Compare every stage, whatever the limits; `advance` is called after each.
 
     Raises:
         RequestError: a conversation is longer than the context.
@@ -93,11 +93,11 @@ def compare_bundle(comparison: BundleComparison, advance: Callable[[], None]) ->
     if missing:
         _compare(comparison, missing, advance)
     steps = [comparison.steps[subject.stage.name] for subject in comparison.subjects]
-    found = tuple(StageParity.model_validate_json(work.value(step)) for step in steps)
+    stages = tuple(StageParity.model_validate_json(work.value(step)) for step in steps)
     if earlier:
-        found = tuple(
+        stages = tuple(
             stage.model_copy(update={"before_quantization": first.before_quantization})
-            for stage, first in zip(found, earlier[0].stages, strict=True)
+            for stage, first in zip(stages, earlier[0].stages, strict=True)
         )
     depth = comparison.depth
     return ParityReport(
@@ -106,22 +106,22 @@ def compare_bundle(comparison: BundleComparison, advance: Callable[[], None]) ->
         prompts=spec.prompts,
         calibration=len(comparison.calibration),
         limits=spec.limits,
-        stages=found,
+        stages=stages,
     )
 
 
 def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: Callable[[], None]) -> None:
-    """Compare stages, and keep each one's outcome in the work folder."""
+    """Compare stages, and keep the outcome of each in the work folder."""
     inputs, graphs, depth, work = comparison.inputs, comparison.graphs, comparison.depth, comparison.work
     whole = inputs.quantization.bits == 32  # the bundle's graphs are those before quantization
     reference = work.scratch / f"{_REFERENCE}-{graphs.reference(depth.compared).key[:16]}"
-    memory = None if comparison.earlier is None else Memory(reference, len(comparison.earlier))
+    cache = None if comparison.earlier is None else LogitsCache(reference, len(comparison.earlier))
 
     def keep(stage: StageParity) -> None:
         if whole:
             stage = stage.model_copy(update={"before_quantization": stage.max_error})
-        read = [memory.file(stage.stage)] if memory else []
-        work.keep(comparison.steps[stage.stage], *read, value=stage.model_dump_json())
+        logits = [cache.file(stage.stage)] if cache else []
+        work.keep(comparison.steps[stage.stage], *logits, value=stage.model_dump_json())
         advance()
 
     bases, source = _Bases(inputs, work.scratch), graphs.source
@@ -133,15 +133,15 @@ def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: 
         bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
         room=comparison.spec.argument_tokens,
         calibration=comparison.calibration,
-        memory=memory,
+        cache=cache,
         keep=keep,
     )
 
 
 def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:
-    """How much of the base is compared: all of a small one, of a large one its first layers."""
+    """How many layers are compared: all of a small base, the first ones of a large base."""
     layers, size = inputs.checkpoint.cache.layers, float32_bytes(inputs.checkpoint)
-    few = enough_layers(inputs.checkpoint, [each.folder for each in inputs.adapters])
+    few = enough_layers(inputs.checkpoint, [adapter.folder for adapter in inputs.adapters])
     asked = min(layers, max(few, spec.layers)) if spec.layers else None
     compared = asked or (layers if size <= _LARGE else few)
     before = (asked or (layers if size <= LARGE else few)) if spec.before_quantization else None
@@ -158,7 +158,7 @@ class _Bases:
         self._made = {inputs.checkpoint.cache.layers: inputs.checkpoint}
 
     def graphs(self, source: ModelSource, built: BundleGraphs, layers: int, quantization: Quantization) -> Graphs:
-        """Of the first layers: the bundle's own where these are all, and it is quantized so."""
+        """Graphs of the first layers: the bundle's own if these are all layers, in this quantization."""
         if layers not in self._made:
             self._made[layers] = first_layers(self._inputs.checkpoint, layers)
         base = self._made[layers]

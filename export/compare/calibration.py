@@ -1,4 +1,4 @@
-"""Conversations of the user's own to compare on: JSON lines, each a request, a list of messages, or a conversation."""
+"""The user's own conversations for the comparison: JSON lines of requests, lists of messages, or conversations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Conversation(Frozen):
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation that waits for the assistant. What is not said (None) is what the reference chooses."""
+    """A conversation that waits for the assistant. Where toolset or tool is None, the reference chooses."""
 
     messages: tuple[Message, ...]
     toolset: str | None
@@ -37,16 +37,16 @@ class Case:
 
 
 def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> tuple[Case, ...]:
-    """The cases of a file: one a line, or where the assistant speaks in it, one for each of its turns.
+    """The cases of a file: one for a line, or one for each of the assistant's turns in it.
 
     Args:
         path: JSON lines in UTF-8.
         toolsets: of the export; with one, lines need not name it.
-        no_tool: stands for the turns that call no tool.
+        no_tool: the name that stands for calling no tool.
 
     Raises:
-        DataError: the file cannot be read or holds nothing, or a line is none of the three forms, or names a toolset
-            or tool that is not exported; it names the line.
+        DataError: the file cannot be read or is empty; or a line has none of the three forms, or names a toolset or
+            tool that is not exported.
 
     """
     try:
@@ -57,7 +57,7 @@ def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> t
         case
         for number, line in enumerate(lines, start=1)
         if line.strip()
-        for case in _cases(line, f"{path}, line {number}", {each.name: each for each in toolsets}, no_tool)
+        for case in _cases(line, f"{path}, line {number}", {toolset.name: toolset for toolset in toolsets}, no_tool)
     ]
     if not cases:
         raise _refusal(str(path), "no line", _FORMS, "Add what users say, or leave the file out.")
@@ -83,7 +83,7 @@ def _conversation(line: str, where: str) -> _Conversation:
     try:
         value = strict_json.loads(line)
     except strict_json.JsonError as error:
-        raise _refusal(where, str(error), _FORMS, "Mend the line.") from None
+        raise _refusal(where, str(error), _FORMS, "Correct the line.") from None
     asked: dict[str, Any]
     if isinstance(value, dict):
         asked = known_keys(value)
@@ -92,7 +92,7 @@ def _conversation(line: str, where: str) -> _Conversation:
     elif isinstance(value, str):
         asked = {"messages": [{"role": "user", "content": value}]}
     else:
-        raise _refusal(where, f"a JSON {type(value).__name__}", _FORMS, "Mend the line.")
+        raise _refusal(where, f"a JSON {type(value).__name__}", _FORMS, "Correct the line.")
     return validate(_Conversation, asked, where=where, error=DataError)
 
 
@@ -104,7 +104,7 @@ def _waiting(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
 
 
 def _check_tool(tool: str, where: str, toolsets: Iterable[Toolset], no_tool: str) -> None:
-    known = [no_tool, *(each.name for toolset in toolsets for each in toolset.tools)]
+    known = [no_tool, *(tool.name for toolset in toolsets for tool in toolset.tools)]
     if tool not in known:
         raise _refusal(where, f"a call of {tool!r}", listing(known), nearest(tool, known))
 

@@ -1,4 +1,4 @@
-"""How far logits and answers are from the reference's: at one position, and summed up for a stage."""
+"""Distances of logits and answers from the reference's: at one position, and in sum for a stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dualtune_edge.toolkit.errors import ParityError
 
 @dataclass(frozen=True)
 class Distance:
-    """Between two models' logits after the same tokens."""
+    """Distance between the logits of two models after the same tokens."""
 
     max_error: float
     mean_error: float
@@ -38,7 +38,7 @@ class Comparison:
 
 
 def distance(reference: Logits, other: Logits) -> Distance:
-    """Of `other` (vocabulary,) from the reference's (vocabulary,)."""
+    """Distance of `other` from the reference, both (vocabulary,)."""
     error = np.abs(reference.astype(np.float64) - other)
     return Distance(
         float(error.max()), float(error.mean()), bool(reference.argmax() == other.argmax()), _kl(reference, other)
@@ -46,47 +46,47 @@ def distance(reference: Logits, other: Logits) -> Distance:
 
 
 def summary(stage: str, adapter: str | None, comparisons: Sequence[Comparison]) -> StageParity:
-    """A stage's comparisons, one or more, as the report has them: with four digits, which is more than is meant.
+    """The report of a stage with at least one comparison; figures have four digits, more than are significant.
 
     Raises:
-        ParityError: a logit is no finite number: no limit would catch it, as nothing is larger than NaN.
+        ParityError: a logit is not finite. No limit would catch it, as nothing is larger than NaN.
 
     """
-    distances = [each for comparison in comparisons for each in comparison.distances]
-    before = [each.before for each in comparisons if each.before is not None]
-    if not np.isfinite([*before, *(each.max_error for each in distances)]).all():
+    distances = [distance for comparison in comparisons for distance in comparison.distances]
+    before = [comparison.before for comparison in comparisons if comparison.before is not None]
+    if not np.isfinite([*before, *(distance.max_error for distance in distances)]).all():
         raise ParityError(
             f"adapter {adapter}" if adapter else f"the base, in stage {stage}",
             found="logits that are NaN or infinite",
-            expected="finite ones, the reference's too",
+            expected="finite logits, of the bundle and of the reference",
             fix="See whether the checkpoint's and the adapter's own weights are finite.",
         )
-    choices = [each for each in comparisons if each.sure is not None]
-    sure = [each for each in choices if each.sure is not None and each.sure >= SURE]
-    arguments = [each for each in comparisons if each.sure is None]
+    choices = [comparison for comparison in comparisons if comparison.sure is not None]
+    sure = [choice for choice in choices if choice.sure is not None and choice.sure >= SURE]
+    arguments = [comparison for comparison in comparisons if comparison.sure is None]
     return StageParity(
         stage=stage,
         adapter=adapter,
         prompts=len(comparisons),
         positions=len(distances),
         before_quantization=_rounded(max(before)) if before else None,
-        max_error=_rounded(max(each.max_error for each in distances)),
-        mean_error=_mean(distances, lambda each: each.mean_error),
-        top1=_mean(distances, lambda each: each.same_top),
-        mean_kl=_mean(distances, lambda each: each.kl),
-        max_kl=_rounded(max(each.kl for each in distances)),
+        max_error=_rounded(max(distance.max_error for distance in distances)),
+        mean_error=_mean(distances, lambda distance: distance.mean_error),
+        top1=_mean(distances, lambda distance: distance.same_top),
+        mean_kl=_mean(distances, lambda distance: distance.kl),
+        max_kl=_rounded(max(distance.kl for distance in distances)),
         choices=len(choices),
-        flips=sum(not each.same for each in choices),
+        flips=sum(not choice.same for choice in choices),
         sure=len(sure),
-        sure_flips=sum(not each.same for each in sure),
+        sure_flips=sum(not choice.same for choice in sure),
         arguments=len(arguments),
-        exact=sum(each.same for each in arguments),
-        unfinished=sum(not each.finished for each in arguments),
+        exact=sum(comparison.same for comparison in arguments),
+        unfinished=sum(not comparison.finished for comparison in arguments),
     )
 
 
 def _kl(reference: Logits, other: Logits) -> float:
-    """Σ p · (log p − log q) in nats; p is the reference's softmax over the vocabulary, q the other's."""
+    """Σ p · (log p − log q) in nats; p is the softmax of the reference over the vocabulary, q that of the other."""
     p, q = _log_softmax(reference), _log_softmax(other)
     return float(np.sum(np.exp(p) * (p - q)))
 

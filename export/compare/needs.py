@@ -58,7 +58,7 @@ def _graphs_on_disk(model: ModelSizes, depth: Depth) -> int:
 
 
 def _remembered(model: ModelSizes, parity: ParitySpec, asked: tuple[Subject, ...]) -> int:
-    """Logits that are kept for the next recipe (`Memory`)."""
+    """Logits that are kept for the next recipe (`LogitsCache`)."""
     if model.recipes == 1:
         return 0
     positions = len(asked) * parity.prompts * (parity.argument_tokens + _CHOICES)

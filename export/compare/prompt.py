@@ -1,4 +1,4 @@
-"""One prompt on the bundle's graph, on the graph before quantization, and on the reference."""
+"""Compares one prompt on the bundle's graph, on the graph before quantization, and on the reference."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dualtune_edge.export.compare.cached_reference import CachedReference
 from dualtune_edge.export.compare.metrics import Comparison, distance
 from dualtune_edge.export.compare.record import Logits, PartedError, Path, Question, Record, logits_after, record
-from dualtune_edge.export.compare.remembered import Remembering
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.runtime.engines.engine import Engine
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One prompt's comparison, and what the comparison before quantization needs of it.
+    """The comparison of one prompt, and what the comparison before quantization needs of it.
 
-    `chosen` is the reference's choice, "" for arguments. `ends` are its logits after the first and the last tokens that
-    the bundle read: a graph before quantization differs by rounding, or everywhere.
+    `chosen` is the reference's choice, "" for arguments. `ends` are its logits after the first and the last forward of
+    the bundle: a graph before quantization differs by rounding, or everywhere.
     """
 
     comparison: Comparison
@@ -27,10 +27,10 @@ class Outcome:
     ends: Mapping[Path, Logits]
 
 
-def compare(question: Question, bundle: Engine, reference: Remembering) -> Outcome:
-    """Let the bundle's graph answer, have the reference read the same tokens, and let it answer for itself.
+def compare(question: Question, bundle: Engine, reference: CachedReference) -> Outcome:
+    """Answer on the bundle's graph, read the same tokens on the reference, and answer on the reference.
 
-    Both engines have the stage's adapter. The reference reads all that the bundle read in one forward.
+    Both engines have the stage's adapter in use. The reference reads the bundle's tokens in one forward.
 
     Raises:
         RequestError: the prompt is longer than the context.
@@ -43,7 +43,7 @@ def compare(question: Question, bundle: Engine, reference: Remembering) -> Outco
     for path, logits in exported.logits.items():
         own = logits_after(reference, path)
         distances.append(distance(own, logits))
-        if path in ends:  # of the others no second copy is kept
+        if path in ends:  # the others need not be kept
             ends[path] = own
     choice = record(reference, question).choice if exported.choice else None
     same = (
@@ -64,8 +64,8 @@ def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | No
 
     Args:
         outcome: the comparison after quantization.
-        before: has the stage's adapter.
-        reference: has it too; None: the one that the outcome is of.
+        before: the graph before quantization, with the stage's adapter in use.
+        reference: reads the tokens again; None: the outcome is of the same depth.
 
     """
     if reference:
@@ -77,8 +77,8 @@ def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | No
     return replace(outcome.comparison, before=float(np.max(errors)))
 
 
-def _same(exported: Record, reference: Remembering, question: Question) -> bool:
-    """Whether the reference writes the same arguments: it is let go as far as it goes the same way."""
+def _same(exported: Record, reference: CachedReference, question: Question) -> bool:
+    """Whether the reference writes the same arguments; it stops where it reads other tokens than the bundle."""
     try:
         own = record(reference, question, along=exported.logits)
     except PartedError:

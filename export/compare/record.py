@@ -1,4 +1,4 @@
-"""What a model did at one prompt: the logits of every forward, and the answer that the device's code made of them."""
+"""Records what a model does at one prompt: the logits of every forward, and the answer by the device's code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Path: TypeAlias = tuple[int, ...]  # tokens from the first on
 
 
 class PartedError(Exception):
-    """The engine was asked to read what the other one did not: the answers differ."""
+    """The engine would read other tokens than the first one: the answers differ."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt and what is to be made of it: a choice among `completions`, or arguments under `grammar`.
+    """One prompt, and the answer that it asks for: a choice among `completions`, or arguments under `grammar`.
 
-    `room`: the most tokens of arguments; a model that was never trained may write on and on.
+    `room`: the most tokens of arguments; an untrained model may write without end.
     """
 
     tokens: Path
@@ -57,7 +57,7 @@ class Record:
 
     @property
     def answer(self) -> object:
-        """What compares equal where answers do: the winner, or the arguments and the tokens that spell them."""
+        """The winner, or the arguments and the tokens that spell them: equal where answers are equal."""
         return self.choice.winner if self.choice else (self.arguments, self.path)
 
     @property
@@ -67,15 +67,15 @@ class Record:
 
 
 def record(engine: Engine, question: Question, *, along: Collection[Path] | None = None) -> Record:
-    """Answer on an engine that has the right adapter. What it holds of the prompt already is not computed again.
+    """Answer on an engine that has the stage's adapter in use. Tokens that it holds are not computed again.
 
     Args:
-        engine: afterwards it holds the prompt, or more.
+        engine: holds the prompt, or more, afterwards.
         question: the prompt.
-        along: for arguments, all that may be read.
+        along: for arguments, the token sequences that may be read; None: any.
 
     Raises:
-        PartedError: something else would have been read.
+        PartedError: another token sequence would be read.
         RequestError: the prompt is longer than the context.
 
     """
@@ -102,13 +102,13 @@ def logits_after(engine: Engine, path: Path) -> Logits:
 
 
 def _rewound(engine: Engine, tokens: Path) -> Path:
-    """Rewind to what the engine holds of the tokens, all but the last at most; returns the others."""
+    """Rewind to the tokens that the engine holds, at most all but the last; the remaining tokens."""
     engine.rewind(len(common_prefix([engine.tokens, tokens[:-1]])))
     return tokens[len(engine.tokens) :]
 
 
 class _Recorder(HeldSequence):
-    """An engine that keeps the logits of every forward of another one; its context may end early."""
+    """An engine that keeps the logits of every forward of another engine; its context may be shorter."""
 
     def __init__(self, engine: Engine, context_length: int, along: Collection[Path] | None = None) -> None:
         super().__init__(engine.vocab_size, context_length, lambda _: engine.identity)

@@ -1,4 +1,4 @@
-"""One side of a comparison: the bundle's graphs, or others that are built for it."""
+"""One side of a comparison: the bundle's graphs, or graphs that are built for the comparison."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Build: TypeAlias = Callable[[Path, str | None], None]  # (new folder, merged ada
 class Graphs:
     """Graphs of one base with all adapters.
 
-    `base` is the checkpoint or its first layers. `build` writes one of the graphs; None: they are the bundle's own, in
-    `source`. `scratch` is an existing folder, in which they are written; they are gone with the engines. `packing`: see
-    `SessionSettings`; weights in float32 need none, and it would take them twice.
+    `base` is the checkpoint or its first layers. `build` writes one of the graphs to `scratch`, where it lives as long
+    as its engine; None: the graphs are the bundle's own, in `source`. `packing`: see `SessionSettings`; it would hold
+    weights in float32 twice.
     """
 
     base: Checkpoint
@@ -36,7 +36,7 @@ class Graphs:
 
 
 class Side:
-    """Opens the graphs, one at a time: a merged one is as large as the base. What was built is kept, but for those."""
+    """Opens the graphs, one at a time, as a merged one is as large as the base. The base's graph is built once."""
 
     def __init__(self, graphs: Graphs) -> None:
         self._graphs = graphs
@@ -55,11 +55,11 @@ class Side:
 
     @contextlib.contextmanager
     def under(self, adapter: str | None) -> Iterator[Engine]:
-        """The engine with the adapter in use and nothing read yet."""
-        found = None if adapter is None else self._graphs.source.adapter(adapter)
-        if found and found.mode == "merged":
+        """An engine with the adapter in use that holds no token."""
+        source = None if adapter is None else self._graphs.source.adapter(adapter)
+        if source and source.mode == "merged":
             self._close_base()
-            with self._merged(found) as engine:
+            with self._merged(source) as engine:
                 engine.use(adapter)
                 yield engine
             return
@@ -77,7 +77,7 @@ class Side:
             external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
             source = replace(source, folder=self._folder_of_base, adapters=external)
             self._base = self._open.enter_context(OrtEngine(source, self._settings))
-            self._base.use(None)  # so the graph stays open when each adapter is released
+            self._base.use(None)  # keeps the graph open when an adapter is released
         return self._base
 
     def _close_base(self) -> None:
@@ -93,7 +93,7 @@ class Side:
 
     @contextlib.contextmanager
     def _folder(self, own: Path, merged: str | None) -> Iterator[Path]:
-        """The bundle's, or one that is built and lives as long as the context."""
+        """The bundle's folder, or one that is built and lives as long as the context."""
         if self._graphs.build is None:
             yield own
             return

@@ -1,4 +1,4 @@
-"""Every stage of an export against PEFT in float32."""
+"""Compares every stage of an export with PEFT in float32."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.compare.cached_reference import CachedReference, LogitsCache
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.metrics import summary
 from dualtune_edge.export.compare.prompt import Outcome, compare, compare_before
 from dualtune_edge.export.compare.record import Question
-from dualtune_edge.export.compare.remembered import Memory, Remembering
 from dualtune_edge.export.compare.sides import Graphs, Side
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.messages import Conversation
@@ -25,7 +25,7 @@ from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 @dataclass
 class Walker:
-    """A case on its way through the stages: what it does not say is filled in as the reference chooses."""
+    """A case on its way through the stages; the reference's choices fill in its toolset and tool."""
 
     messages: Conversation
     toolset: str | None
@@ -40,22 +40,22 @@ def compare_stages(
     *,
     room: int,
     calibration: Sequence[Case],
-    memory: Memory | None,
+    cache: LogitsCache | None,
     keep: Callable[[StageParity], None],
 ) -> None:
-    """Compare each stage on the conversations made for it and on those of the user's that lead to it.
+    """Compare each stage on the conversations made for it, and on the user's own that lead to it.
 
     First all stages on the bundle's graphs, then all on those before quantization: one base is in memory at a time.
 
     Args:
-        inputs: what is exported; PEFT reads the checkpoint and the adapters from their own folders.
+        inputs: the exported model; PEFT reads the folders of the checkpoint and the adapters.
         compared: the stages.
         bundle: the graphs of the bundle, or of its first layers.
-        before: those before quantization; None: they are not compared.
+        before: the graphs before quantization; None: they are not compared.
         room: the most tokens of arguments.
         calibration: the user's own conversations.
-        memory: of earlier comparisons of the same stages; None: this is the only one.
-        keep: given each stage's outcome.
+        cache: logits of earlier comparisons of the same stages; None: this is the only comparison.
+        keep: called with the outcome of each stage.
 
     Raises:
         RequestError: a conversation is longer than the context.
@@ -64,23 +64,23 @@ def compare_stages(
     """
     walkers = [Walker(case.messages, case.toolset, case.tool) for case in calibration]
     base = bundle.base
-    ask = Asker(base, room)
+    renderer = Renderer(base, room)
     outcomes: list[list[Outcome]] = []
-    asked = Remembering(lambda: open_reference(inputs, base), base.vocab_size, base.context_length, memory)
-    with asked, Side(bundle) as side:
+    references = CachedReference(lambda: open_reference(inputs, base), base.vocab_size, base.context_length, cache)
+    with references, Side(bundle) as side:
         for subject in compared:
-            found: list[Outcome] = []
-            adapter = _adapter(subject)
-            with asked.of(subject.stage.name, adapter) as reference, side.under(adapter) as engine:
-                for question, walker in ask.questions(subject, walkers):
-                    found.append(compare(question, engine, reference))
+            stage, own = subject.stage, list[Outcome]()
+            with references.of(stage.name, stage.adapter_name) as reference, side.under(stage.adapter_name) as engine:
+                for question, walker in renderer.questions(subject, walkers):
+                    own.append(compare(question, engine, reference))
                     if walker:
-                        _lead_on(walker, subject, found[-1].chosen)
-            outcomes.append(found)
+                        _lead_on(walker, subject, own[-1].chosen)
+            outcomes.append(own)
             if before is None:
-                keep(summary(subject.stage.name, adapter, [each.comparison for each in found]))
+                keep(summary(stage.name, stage.adapter_name, [outcome.comparison for outcome in own]))
     if before:
-        _compare_before(inputs, compared, outcomes, before, anew=before.base is not bundle.base, keep=keep)
+        other_depth = before.base is not bundle.base
+        _compare_before(inputs, compared, outcomes, before, other_depth=other_depth, keep=keep)
 
 
 def _compare_before(
@@ -89,28 +89,24 @@ def _compare_before(
     outcomes: Sequence[Sequence[Outcome]],
     before: Graphs,
     *,
-    anew: bool,
+    other_depth: bool,
     keep: Callable[[StageParity], None],
 ) -> None:
-    """`anew`: the outcomes are of another depth, so the reference reads their tokens again."""
+    """`other_depth`: the outcomes are of other layers, so the reference reads their tokens again."""
     with contextlib.ExitStack() as opened:
-        reference = opened.enter_context(open_reference(inputs, before.base)) if anew else None
+        reference = opened.enter_context(open_reference(inputs, before.base)) if other_depth else None
         side = opened.enter_context(Side(before))
-        for subject, found in zip(compared, outcomes, strict=True):
-            adapter = _adapter(subject)
+        for subject, own in zip(compared, outcomes, strict=True):
+            adapter = subject.stage.adapter_name
             if reference:
                 reference.forget_adapters()
                 reference.use(adapter)
             with side.under(adapter) as engine:
-                comparisons = [compare_before(each, engine, reference) for each in found]
+                comparisons = [compare_before(outcome, engine, reference) for outcome in own]
             keep(summary(subject.stage.name, adapter, comparisons))
 
 
-def _adapter(subject: Subject) -> str | None:
-    return subject.stage.adapter.name if subject.stage.adapter else None
-
-
-class Asker:
+class Renderer:
     """Renders conversations for stages, as the device does."""
 
     def __init__(self, checkpoint: Checkpoint, room: int) -> None:
@@ -122,7 +118,7 @@ class Asker:
         )
 
     def questions(self, subject: Subject, walkers: Sequence[Walker]) -> Iterator[tuple[Question, Walker | None]]:
-        """The stage's prompts; with each of the user's own conversations, itself."""
+        """The questions of a stage; those of the user's own conversations with their walker."""
         plan, checkpoint = subject.stage.plan, self._checkpoint
         template = ChatTemplate(plan.template, where=subject.stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
         prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
@@ -143,7 +139,7 @@ def _conversations(subject: Subject, walkers: Sequence[Walker]) -> Iterator[tupl
 
 
 def _lead_on(walker: Walker, subject: Subject, chosen: str) -> None:
-    """After a choice, fill in what the case does not say."""
+    """Fill in toolset or tool after a choice, if the case does not name it."""
     if subject.toolset is None:
         walker.toolset = walker.toolset or chosen
     elif subject.stage.plan.tool is None:

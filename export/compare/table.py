@@ -11,13 +11,13 @@ _COLUMNS: Final = ("stage", "prompts", "float32 error", "error", "mean", "top-1"
 
 
 def table(report: ParityReport) -> str:
-    """A line a stage, and the whole in a line. Choices and arguments: those that are the reference's, of all."""
+    """A line for each stage, and one for the whole. Choices and arguments: those equal to the reference's, of all."""
     if report.skipped is not None:
         return f"parity: {report.line()}"
     lines = table_lines(_COLUMNS, map(_cells, report.stages), left={"stage"})
     left_out = report.before_quantization_skipped
     notes = [f"before quantization not compared: {left_out}"] if left_out else []
-    notes += [f"recipe {each.recipe} refused: {each.why}" for each in report.refused]
+    notes += [f"recipe {recipe.recipe} refused: {recipe.why}" for recipe in report.refused]
     return "\n".join((*lines, f"parity: {report.line()}", *notes))
 
 

@@ -1,4 +1,4 @@
-"""Whether the measured differences are within the limits."""
+"""Decides whether the measured differences are within the limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dualtune_edge.toolkit.errors import ParityError
 
 @dataclass(frozen=True)
 class Breach:
-    """The first limit that a report exceeds, and how many stages exceed one."""
+    """The first limit that a report exceeds, and the number of stages that exceed one."""
 
     where: str
     found: str
@@ -26,22 +26,22 @@ def refuse_beyond(stages: Sequence[StageParity], limits: ParityLimits, *, tried:
     Args:
         stages: what was measured.
         limits: what is allowed.
-        tried: recipes of which this one is the best; 0: there was no choice.
+        tried: the number of recipes that were tried, of which this is the best; 0: there was no choice.
 
     Raises:
-        ParityError: names the first stage's adapter, the metric, what was found and what was expected.
+        ParityError: with the adapter of the first such stage, and the metric.
 
     """
     breach = first_breach(stages, limits)
     if breach is None:
         return
     others = breach.stages - 1
-    found = f"{breach.found}, and {others} more stages beyond a limit" if others else breach.found
+    excess = f"{breach.found}, and {others} more stages beyond a limit" if others else breach.found
     if not tried or inexact(stages):
-        raise ParityError(breach.where, found=found, expected=breach.expected, fix=breach.fix)
+        raise ParityError(breach.where, found=excess, expected=breach.expected, fix=breach.fix)
     raise ParityError(
         breach.where,
-        found=f"{found}, by the best of {tried} recipes",
+        found=f"{excess}, by the best of {tried} recipes",
         expected=breach.expected,
         fix="Allow more in the spec, under `parity: {limits: …}`.",
     )
@@ -54,11 +54,11 @@ def first_breach(stages: Sequence[StageParity], limits: ParityLimits) -> Breach 
         return None
     stage, found, expected, fix = breaches[0]
     where = f"adapter {stage.adapter}" if stage.adapter else f"the base, in stage {stage.stage}"
-    return Breach(where, found, expected, fix, len({each.stage for each, *_ in breaches}))
+    return Breach(where, found, expected, fix, len({breach[0].stage for breach in breaches}))
 
 
 def inexact(stages: Sequence[StageParity]) -> bool:
-    """Whether a graph is not the model before quantization: no recipe mends that."""
+    """Whether a graph differs from the model before quantization, which no recipe corrects."""
     return any(_is_inexact(stage) for stage in stages)
 
 
@@ -77,12 +77,12 @@ def _breaches(stage: StageParity, limits: ParityLimits) -> Iterator[tuple[str, s
     if stage.mean_kl > limits.max_kl:
         yield f"a KL divergence of {stage.mean_kl:g} nats", f"at most {limits.max_kl:g}", _more_care("max_kl")
     if stage.sure_flips > limits.max_sure_flips * stage.sure:
-        found = f"{stage.sure_flips} of {stage.sure} sure choices that come out otherwise"
+        found = f"{stage.sure_flips} of {stage.sure} sure choices that differ"
         yield found, f"at most {limits.max_sure_flips:.0%}", _more_care("max_sure_flips")
     if stage.top1 < limits.min_top1:
         yield f"a top-1 agreement of {stage.top1:.1%}", f"at least {limits.min_top1:.1%}", _more_care("min_top1")
     if stage.exact < limits.min_exact * stage.arguments:
-        found = f"{stage.exact} of {stage.arguments} arguments as PEFT writes them"
+        found = f"{stage.exact} of {stage.arguments} arguments equal to PEFT's"
         yield found, f"at least {limits.min_exact:.1%}", _more_care("min_exact")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.weights import Weights
@@ -13,9 +16,13 @@ from dualtune_edge.export.graph.builder import run_builder
 from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.logits import add_logits_rows
-from dualtune_edge.export.graph.standard_onnx import standardize
+from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.toolkit.bundle.manifest import Quantization
+
+_BUILDERS_NORM: Final = "SimplifiedLayerNormalization"  # onnxruntime's operator, in ONNX's domain
+_NORM: Final = "RMSNormalization"  # runs the same kernel
+_OPSET: Final = 23  # the first with RMSNormalization
 
 
 def build_graph(
@@ -55,7 +62,19 @@ def build_graph(
     builder_config.correct(out, checkpoint.architecture, checkpoint.config)
     check_build(out, quantization, tied=source.tied, like=base)
     add_logits_rows(out)
-    standardize(out)
+    _standardize(out)
+
+
+def _standardize(folder: Path) -> None:
+    """Rewrite model.onnx by the rules of ONNX, so that its checker accepts the graph; leaves model.onnx.data."""
+    model = ir.load(folder / MODEL)
+    for node in model.graph:
+        if node.op_type == _BUILDERS_NORM and not node.domain:
+            node.op_type = _NORM
+        elif node.op_type == "Constant":  # of some the builder notes another shape
+            node.outputs[0].shape = node.attributes["value"].as_tensor().shape
+    model.graph.opset_imports[""] = max(_OPSET, model.graph.opset_imports[""])
+    replace_model(model, folder)
 
 
 def _forget_how_it_was_read(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What an export is asked for, and what follows from it before anything is built: inputs, prompts, models, steps."""
+"""What an export is made of, before anything is built: the spec, inputs, prompts, models, steps."""

@@ -1,4 +1,4 @@
-"""Prompts like those that a model will read, made from the tools: ranges of values in integers are taken from them."""
+"""Prompts made from the tools, from which the ranges of integer values are taken."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 
-_EACH: Final = 2  # conversations a stage: most of a prompt is its tool list, the same in all
+_CONVERSATIONS: Final = 2  # of a stage: most of a prompt is its tool list, the same in all
 
 
 def calibration_prompts(
     checkpoint: Checkpoint, plans: Plans, stages: Sequence[PlannedStage]
 ) -> tuple[tuple[int, ...], ...]:
-    """Each stage's prompts, with what begins an answer behind them."""
-    made, prompts = made_up(plans, _EACH), []
+    """The tokens of each stage's prompts, each with the beginning of an answer."""
+    made, prompts = made_up(plans, _CONVERSATIONS), []
     for stage in stages:
         plan = stage.plan
         template = ChatTemplate(plan.template, where=stage.name, bos=checkpoint.bos, eos=checkpoint.eos)

@@ -1,4 +1,4 @@
-"""Every tool's schema is made a constraint at the desk, as the device will: what cannot be one is refused here."""
+"""Compiles every tool's schema to a constraint, as the device does; a schema that cannot be one is refused."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
         for name, stage in planned.arguments.items():
             if stage.plan.frame is not None:
                 where = f"schema of {name!r} of {planned.toolset.name!r}"
-                found = _tool_warnings(tools[name], stage.plan.frame, tokenizer)
-                warnings += [f"{where}: {what}" for what in found]
+                parts = _tool_warnings(tools[name], stage.plan.frame, tokenizer)
+                warnings += [f"{where}: {part}" for part in parts]
     return tuple(warnings)
 
 
@@ -72,8 +72,8 @@ def _listed(schema: Any) -> Iterator[int | float]:
     while stack:
         value, listed = stack.pop()
         if isinstance(value, dict):
-            stack += [(each, listed or key in {"enum", "const"}) for key, each in value.items()]
+            stack += [(member, listed or key in {"enum", "const"}) for key, member in value.items()]
         elif isinstance(value, list):
-            stack += [(each, listed) for each in value]
+            stack += [(item, listed) for item in value]
         elif listed and isinstance(value, (int, float)) and not isinstance(value, bool):
             yield value

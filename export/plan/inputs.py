@@ -1,4 +1,4 @@
-"""All that an export reads, read and checked before any work begins: the base, the tools, the adapters, the profile."""
+"""Reads and checks the base, the tools, the adapters and the profiles, before any work begins."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from dualtune_edge.toolkit.errors import SpecError
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything read. `warnings` say what is exported otherwise than one might expect.
+    """The checked inputs of one model. `warnings`: what a user might not expect of them.
 
-    A bundle of several models has one of these for each: `with_modes`, and `variants`, derive the others.
+    In a bundle of several models each has its own; `with_modes` and `variants` derive them from the primary model's.
     """
 
     checkpoint: Checkpoint
     toolsets: tuple[ToolsetInput, ...]
     quantization: Quantization
-    profile: HardwareProfile | None  # the first with a dynamic graph: the primary model is built for it
+    profile: HardwareProfile | None  # the first with a dynamic graph, for which the primary model is built
     profiles: tuple[HardwareProfile, ...]
-    profile_files: tuple[bytes, ...]  # TOML of each
+    profile_files: tuple[bytes, ...]  # TOML of each profile
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
     template: TemplateChoice | None = None
-    decoder: Decoder | None = None  # read of Optimum's graph; None: the graph is the builder's
+    decoder: Decoder | None = None  # from Optimum's graph; None: the builder makes the graph
     layout: ModelLayout = field(default_factory=ModelLayout)
 
     @property
@@ -63,36 +63,36 @@ class Inputs:
 
     @property
     def kv_type(self) -> KvType:
-        """Of the KV cache: the profile's choice."""
+        """The type of the KV cache, which the profile chooses."""
         return self.profile.kv_type if self.profile else "float32"
 
     @property
     def transposed_slots(self) -> bool:
-        """How A and B are stored in every model of the bundle (`add_slots`): not transposed for arm64 alone."""
+        """Whether A and B are stored transposed (`add_slots`) in every model: not where all profiles are for arm64."""
         return not self.profiles or any(profile.architecture != "arm64" for profile in self.profiles)
 
 
 def read_inputs(spec: ExportSpec) -> Inputs:
-    """Read and check all that the spec names.
+    """Read and check the files that the spec names.
 
     Raises:
         ProfileError: the profile is unknown or malformed.
         ToolsError: a tool list or schema cannot be used.
         CheckpointError: the base cannot be exported.
-        AdapterError: an adapter cannot be used exactly as it is.
+        AdapterError: an adapter cannot be used exactly.
         SpecError: an adapter for no tool, two for one tool, or names that collide.
-        GraphError: the graph by Optimum is not the base's, or not wholly recognized.
+        GraphError: Optimum's graph is of another base, or has parts that are not recognized.
 
     """
     _refuse_unjudged(spec)
     files = tuple(map(catalog.read, spec.profiles))
     profiles = tuple(catalog.parse(data, where=name) for data, name in zip(files, spec.profiles, strict=True))
     _refuse_double_profiles(profiles)
-    profile = next((each for each in profiles if each.graph.form == "dynamic"), None)
-    if spec.graph and (static := [each.name for each in profiles if each.graph.form != "dynamic"]):
+    profile = next((profile for profile in profiles if profile.graph.form == "dynamic"), None)
+    if spec.graph and (static := [profile.name for profile in profiles if profile.graph.form != "dynamic"]):
         raise SpecError(
             "graph",
-            found=f"a graph by Optimum, and {static[0]!r}, a profile whose static graph is written out anew",
+            found=f"a graph by Optimum, and {static[0]!r}, a profile whose static graph cannot be made from it",
             expected="profiles with dynamic graphs",
             fix="Leave out one of them.",
         )
@@ -116,10 +116,10 @@ def read_inputs(spec: ExportSpec) -> Inputs:
 
 
 def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
-    """The same with adapters that say nothing of their mode held in this one.
+    """The same inputs with another mode for adapters that name none.
 
     Raises:
-        AdapterError: an adapter cannot be held so.
+        AdapterError: an adapter cannot be held in this mode.
 
     """
     if default == mode_for(spec, inputs.profile):
@@ -128,20 +128,22 @@ def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
 
 
 def mode_for(spec: ExportSpec, profile: HardwareProfile | None) -> Mode:
-    """How adapters that say nothing of it are held: as the spec says, or else the profile."""
+    """The mode of adapters that name none: the spec's, or the profile's."""
     return spec.mode or (profile.mode if profile else None) or "external"
 
 
 def quantization_for(spec: ExportSpec, profile: HardwareProfile | None) -> Quantization:
-    """How a dynamic graph's weights are stored, or with `auto` the first way to be tried."""
+    """How the weights of a dynamic graph are stored; with `auto` the first recipe."""
     return quantizations_for(spec, profile)[0]
 
 
 def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tuple[Quantization, ...]:
-    """How a dynamic graph's weights may be stored: as the spec says, and in what it leaves out as the profile does.
+    """Recipes for the weights of a dynamic graph, in the order in which they are tried.
+
+    What the spec leaves out is the profile's.
 
     Raises:
-        SpecError: it does not go together, or `auto` has nothing to choose by.
+        SpecError: spec and profile contradict each other, or `auto` has no comparison to choose by.
 
     """
     if spec.quantization == AUTO and spec.parity is None:
@@ -151,15 +153,15 @@ def quantizations_for(spec: ExportSpec, profile: HardwareProfile | None) -> tupl
             expected="a comparison, by which it chooses",
             fix=f"Name a recipe ({', '.join(RECIPES)}), or leave out `parity: off` and --no-parity.",
         )
-    found = candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
-    if profile and profile.kv_type == "int8" and any(each.bits == 32 for each in found):
+    recipes = candidates(spec.quantization, (profile.quantization if profile else None) or Quantization())
+    if profile and profile.kv_type == "int8" and any(recipe.bits == 32 for recipe in recipes):
         raise SpecError(
             "quantization",
             found=f"`bits: 32`, and {profile.name!r}, a profile whose KV cache is in int8",
             expected="weights that are quantized too: what is not is compared as exact",
             fix="Leave out one of them.",
         )
-    return found
+    return recipes
 
 
 def _refuse_unjudged(spec: ExportSpec) -> None:

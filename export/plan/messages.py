@@ -1,4 +1,4 @@
-"""What a user might say, made from the tools alone: each tool's description, with values for its arguments."""
+"""Requests that a user might make, from the tools alone: a tool's description, with values for its arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Conversation: TypeAlias = tuple[Message, ...]
 _WORDS: Final = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "island", "juniper")
 _PLACES: Final = ("path", "file", "dir", "folder", "repo", "source", "destination")  # names of what is on a disk
 _WORDINGS: Final = ("{what}: {values}", "Please {what} with {values}", "{values}. {what}", "{what} ({values})")
-_DEPTH: Final = 3  # of values within values; below it a word stands
+_DEPTH: Final = 3  # of values within values; below it every value is a word
 _CHARS: Final = 160  # of a description
 
 
@@ -32,7 +32,7 @@ def made_up(plans: Plans, count: int) -> dict[str, tuple[Conversation, ...]]:
 
 
 def request(tool: Tool, variant: int) -> str:
-    """One sentence that asks for the tool; another variant has other words and values."""
+    """One sentence that asks for the tool; variants differ in words and values."""
     random = Random(f"{tool.name}/{variant}")  # noqa: S311 - no secret; a text as a seed is the same everywhere
     what = (tool.description.split("\n")[0].partition(". ")[0] or tool.name.replace("_", " "))[:_CHARS].rstrip(".")
     schema = tool.reading.schema
@@ -44,13 +44,13 @@ def request(tool: Tool, variant: int) -> str:
 
 
 def _one_each(tools: Sequence[Tool], count: int) -> tuple[Conversation, ...]:
-    """Requests for `count` tools, evenly spread over the list; with more requests than tools, in other words."""
+    """Requests for `count` tools, evenly spread over the list; further requests for one tool are worded differently."""
     chosen = [(tools[(index * len(tools) // count) % len(tools)], index) for index in range(count)]
     return tuple((user(request(tool, variant)),) for tool, variant in chosen)
 
 
 def _value(schema: Any, name: str, random: Random, depth: int) -> Any:
-    """A plausible value: it fits plain schemas, and need not fit others, for it is only said and never checked."""
+    """A plausible value: it fits plain schemas. It need not fit others, as nothing checks it."""
     if not isinstance(schema, dict) or depth > _DEPTH:
         return _words(name, random)
     named = schema.get("enum") or schema.get("examples") or [schema.get("const", schema.get("default"))]

@@ -1,4 +1,4 @@
-"""The prompt of every stage, worked out once at the desk: static prefix, completions, argument frame."""
+"""The prompt of every stage, rendered once at the export: static prefix, completions, argument frame."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ class PlannedStage:
     plan: PromptPlan
     adapter: AdapterInput | None = None
 
+    @property
+    def adapter_name(self) -> str | None:
+        """None: the base answers."""
+        return self.adapter.name if self.adapter else None
+
 
 @dataclass(frozen=True)
 class PlannedToolset:
@@ -59,12 +64,12 @@ class Plans:
 
 
 def plan_prompts(inputs: Inputs) -> Plans:
-    """Render every stage's template and take from it what the device needs.
+    """Render the template of every stage, and take what the device needs from it.
 
     Raises:
         TemplateError: a template fails, writes two completions alike, or arguments that are not one JSON object.
         RequestError: a prompt leaves no room for a conversation in the context.
-        ToolsError: a tool speaks in control tokens of the base.
+        ToolsError: a tool's text holds a control token of the base.
 
     """
     templates = Templates(inputs.checkpoint, inputs.template)
@@ -74,12 +79,12 @@ def plan_prompts(inputs: Inputs) -> Plans:
 
 
 def prompt_path(stage: PlannedStage) -> str:
-    """Of a stage's prompt, in the bundle."""
+    """The path of a stage's prompt in the bundle."""
     return f"{PROMPTS_DIR}/{safe_name(stage.name)}.json"
 
 
 def toolset_entry(toolset: Toolset) -> Tool:
-    """A toolset as a pseudo-tool, so that it is chosen as tools are."""
+    """A toolset as a pseudo-tool: it is chosen like a tool."""
     return Tool(
         name=toolset.name,
         description=toolset.description,
@@ -146,14 +151,14 @@ def _refuse_control_tokens(prompter: Prompter) -> None:
                 f"tool {tool.name!r}",
                 found=f"{token!r}, a control token of the base, in its name, description or schema",
                 expected="text without it: in a prompt it would end or begin a turn",
-                fix="Write it otherwise in the tool list.",
+                fix="Use other words in the tool list.",
             )
 
 
 def _refuse_ambiguous(completions: Mapping[str, Sequence[int]], template: ChatTemplate) -> None:
-    """Every completion must end where no other goes on: only then is each a leaf of the trie."""
+    """No completion may be the beginning of another: each is a leaf of the trie."""
     ordered: Iterable[tuple[Sequence[int], str]] = sorted((tokens, name) for name, tokens in completions.items())
-    for (first, name), (second, other) in pairwise(ordered):  # a prefix sorts right before what it begins
+    for (first, name), (second, other) in pairwise(ordered):  # a text sorts right before those that begin with it
         if tuple(second[: len(first)]) == tuple(first):
             raise TemplateError(
                 template.where,

@@ -1,4 +1,4 @@
-"""Named ways to store weights, from the cheapest to the most careful: docs/performance.md has their cost."""
+"""Named recipes for the storage of weights, from the cheapest to the most exact: docs/performance.md has their cost."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ RECIPES: Final[Mapping[Recipe, Quantization]] = {
 
 
 def candidates(asked: Quantization | Recipe, defaults: Quantization) -> tuple[Quantization, ...]:
-    """What is to be tried, in order: all recipes for `auto`, else one.
+    """The recipes to try, in order: all of them for `auto`, else one.
 
     Args:
-        asked: by the spec. A recipe says nothing of the accuracy level.
-        defaults: a profile's: what is left out is taken from there.
+        asked: the spec's choice. A named recipe has no accuracy level.
+        defaults: the profile's, for what is left out.
 
     Raises:
-        SpecError: what is asked for, with the profile's defaults, does not go together.
+        SpecError: the spec's choice contradicts the profile's defaults.
 
     """
     if isinstance(asked, Quantization):
         given = {name: getattr(asked, name) for name in asked.model_fields_set}
         return (validate(Quantization, dict(defaults) | given, where="quantization", error=SpecError),)
     chosen = tuple(RECIPES.values()) if asked == AUTO else (RECIPES[asked],)
-    return tuple(each.model_copy(update={"accuracy_level": defaults.accuracy_level}) for each in chosen)
+    return tuple(recipe.model_copy(update={"accuracy_level": defaults.accuracy_level}) for recipe in chosen)
 
 
 def name_of(quantization: Quantization) -> str:
-    """Of the recipe that it is, whatever its accuracy level; else what it is made of."""
+    """The name of the recipe, whatever its accuracy level; of any other quantization, its fields."""
     for name, recipe in RECIPES.items():
         if recipe.model_copy(update={"accuracy_level": quantization.accuracy_level}) == quantization:
             return name

@@ -1,7 +1,7 @@
-"""What `dualtune.yaml` may say: which base, which toolsets, which adapters, and how they are to be deployed.
+"""The contents of `dualtune.yaml`: the base, the toolsets, the adapters, and how they are deployed.
 
-An adapter is a path, or a path with a mode of its own where it differs from the spec's. Paths are relative to the
-file that names them. docs/guide.md shows a whole file.
+An adapter is a path, or a path with a mode if it differs from the spec's. Paths are relative to the file that names
+them. docs/guide.md shows a whole file.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHAR
 
 
 class AdapterSpec(Frozen):
-    """One PEFT adapter's folder. Without a mode of its own it takes the spec's."""
+    """The folder of one PEFT adapter. `mode` None: the spec's."""
 
     path: LocalPath
     mode: Mode | None = None
@@ -98,7 +98,7 @@ QuantizationSpec: TypeAlias = Annotated[
 
 
 class TemplatesSpec(Frozen):
-    """Chat templates for the stages of one toolset whose adapters bring none of their own."""
+    """Chat templates for the stages of one toolset whose adapters bring none."""
 
     selection: LocalPath | None = None
     arguments: LocalPath | None = None
@@ -221,7 +221,7 @@ def _validate(value: dict[str, Any], folder: Path, where: Callable[[Location], s
 
 
 def _written(value: Any, location: Location) -> Location:
-    """The location as the document has it: pydantic puts the names of a union's branches in between."""
+    """The location in the document, without the names of union branches that pydantic inserts."""
     result: list[str | int] = []
     for part in location:
         inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
@@ -245,7 +245,7 @@ def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) 
 
 
 def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
-    """(place, path, whether a folder is wanted) of all that the spec refers to."""
+    """(location, path, whether it must be a folder) of everything that the spec refers to."""
     yield ("base",), spec.base, True
     if spec.graph:
         yield ("graph",), spec.graph, True
@@ -280,7 +280,7 @@ def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
     try:
         if path.exists():
             return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
-        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:
         return SpecError(where, found=str(error), expected=f"a {kind}", fix="Check the path.")
     near = difflib.get_close_matches(path.name, siblings, n=1)
@@ -289,6 +289,6 @@ def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
 
 
 def _flag(location: Location) -> str:
-    """The flag that a place in the spec comes from."""
+    """The flag that a field of the spec comes from."""
     names = [part for part in location if isinstance(part, str) and part != "toolsets"]
     return "--tools" if names == ["name"] else f"--{names[0]}" if names else dotted(location)

@@ -1,7 +1,6 @@
-"""The parts of an export, each by a SHA-256 of all that it is made of: weights, settings, versions of tools.
+"""The parts of an export, each with a SHA-256 of all that it is made of: weights, settings, versions of packages.
 
-Where in doubt a key covers more: a part is then made again that need not be. A part of equal key is the same, byte for
-byte.
+Parts of equal keys are the same, byte for byte. A key that covers too much costs time only: a part is built again.
 """
 
 from __future__ import annotations
@@ -38,71 +37,71 @@ class Steps:
     """Names and keys of the parts of one export."""
 
     def __init__(self, inputs: Inputs, kv_prompts: Sequence[object] = ()) -> None:
-        """`kv_prompts`: what scales of a KV cache in int8 are measured on."""
+        """`kv_prompts`: prompts that the scales of a KV cache in int8 are measured on."""
         base = inputs.checkpoint
         files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
         files += [("tokenizer", base.tokenizer_sha256), ("rows", str(base.vocab_size))]
-        # model/, its model.onnx in the scratch folder: that is without slots.
+        # The folder of the base's graph. Its model.onnx, without slots, is in the scratch folder.
         self._model = inputs.layout.model
         self._transposed = inputs.transposed_slots
-        self._read = (base.fingerprint, [(each.name, each.sha256) for each in inputs.adapters])
+        self._read = (base.fingerprint, [(adapter.name, adapter.sha256) for adapter in inputs.adapters])
         self.kv_scales = _step("scales of the KV cache", self._read, files, list(kv_prompts), _machine())
         self._kv = (self.kv_scales.key,) if inputs.kv_type == "int8" else ()
         self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
 
     def slots(self, extras: frozenset[Extra]) -> Step:
-        """model/model.onnx; its value is the slots."""
+        """The base's graph with slots; its value is the slots, as JSON."""
         return _step(f"{self._model}/model.onnx", self.weights.key, sorted(extras), self._transposed, *self._kv)
 
-    def external(self, source: AdapterInput, path: str, slots: str) -> Step:
-        """An adapter's file; `slots`: those of the graph, as JSON."""
-        return _step(path, slots, source.sha256)
+    def external(self, adapter: AdapterInput, path: str, slots: str) -> Step:
+        """The file of an adapter; `slots`: those of the graph, as JSON."""
+        return _step(path, slots, adapter.sha256)
 
-    def merged(self, source: AdapterInput, path: str) -> Step:
-        """A merged adapter's graph."""
-        return _step(path, self.weights.key, source.sha256, _machine(), *self._kv)
+    def merged(self, adapter: AdapterInput, path: str) -> Step:
+        """The graph of a merged adapter."""
+        return _step(path, self.weights.key, adapter.sha256, _machine(), *self._kv)
 
     def static(
         self,
         path: str,
-        source: AdapterInput | None,
+        adapter: AdapterInput | None,
         profile: HardwareProfile,
         prompts: Sequence[Sequence[int]],
         compiler: str,
     ) -> Step:
-        """Static graphs of a merged adapter (None: the base), calibrated on prompts, and what was compiled of them."""
+        """Static graphs of a merged adapter (None: the base), calibrated on prompts, and the compiled contexts."""
         about = (
             profile.graph.model_dump(),
             profile.qdq and profile.qdq.model_dump(),
             profile.qnn and dict(profile.qnn),
         )
         asked = [list(prompt) for prompt in prompts]
-        return _step(path, self.weights.key, source and source.sha256, about, asked, compiler, _machine())
+        return _step(path, self.weights.key, adapter and adapter.sha256, about, asked, compiler, _machine())
 
-    def made_of(self, source: AdapterInput | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
-        """What a forward under an adapter (None: the base) reads. It can be told before anything is built."""
-        if source and source.mode == "merged":
-            return (self.merged(source, path).key,)
-        return (self.weights.key, self.slots(extras).key, *([source.sha256] if source else []))
+    def made_of(self, adapter: AdapterInput | None, path: str, extras: frozenset[Extra]) -> tuple[str, ...]:
+        """Keys of what a forward under an adapter (None: the base) reads, known before anything is built."""
+        if adapter and adapter.mode == "merged":
+            return (self.merged(adapter, path).key,)
+        return (self.weights.key, self.slots(extras).key, *([adapter.sha256] if adapter else []))
 
     def tried(self, path: str, made_of: Sequence[str], tokens: Sequence[int]) -> Step:
-        """That a forward was run on what these steps made."""
+        """A forward on the files of these keys."""
         return _step(f"{path}, tried out", list(made_of), list(tokens), _machine())
 
     def compared(self, subject: Subject, made_of: Sequence[str], settings: object) -> Step:
         """A stage's comparison with PEFT; its value is the outcome."""
         stage = subject.stage
-        messages = [[message.model_dump(mode="json") for message in each] for each in subject.messages]
-        asked = (stage.adapter.name if stage.adapter else None, stage.plan.model_dump_json(), messages)
+        messages = [[message.model_dump(mode="json") for message in messages] for messages in subject.messages]
+        asked = (stage.adapter_name, stage.plan.model_dump_json(), messages)
         return _step(f"{stage.name}, compared", list(made_of), asked, settings, _machine())
 
     def reference(self, layers: int) -> Step:
-        """What PEFT reads in comparisons of so many layers, however the graphs are quantized."""
+        """What PEFT reads in comparisons of so many layers, whatever the quantization of the graphs."""
         return _step("reference", self._read, layers, _machine())
 
     def state(self, path: str, made_of: Sequence[str], tokens: Sequence[int], settings: object) -> Step:
-        """A prefix state's file; its value is its entry in the manifest, and how its type was chosen."""
+        """The file of a prefix state; its value is its entry in the manifest, and how its type was chosen."""
         return _step(path, list(made_of), list(tokens), settings, _machine())
 
 

@@ -1,4 +1,4 @@
-"""What is compared with PEFT: every stage, and the conversations made up for it."""
+"""The stages that are compared with PEFT, each with conversations made for it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 
 @dataclass(frozen=True)
 class Subject:
-    """A stage that is compared, and the conversations made up for it."""
+    """A stage that is compared, and the conversations made for it."""
 
     stage: PlannedStage
     toolset: str | None  # None: the choice among toolsets
     messages: tuple[Conversation, ...]
-    extra: bool = False  # no stage of the bundle's: the user's own conversations do not come here
+    extra: bool = False  # no stage of the bundle: the user's own conversations are not compared on it
 
 
 def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
-    """Every stage in the device's order, and first the base with one's prompt where no stage is answered by it."""
+    """Every stage in the device's order; before them the base on the first prompt, if adapters answer all stages."""
     made = made_up(plans, prompts)
     found = [Subject(plans.toolset_choice, None, made[plans.toolset_choice.name])] if plans.toolset_choice else []
     for planned in plans.toolsets:

@@ -52,9 +52,9 @@ class AdapterInput(AdapterIdentity):
 
 @dataclass(frozen=True)
 class ToolsetInput:
-    """A toolset with its adapters; `arguments` holds those of the tools that have one.
+    """A toolset with its adapters; `arguments`: by tool, of the tools that have an adapter.
 
-    `passed_over` says which folders beside them are not used, and why.
+    `passed_over` says which other folders are not used, and why.
     """
 
     toolset: Toolset
@@ -65,19 +65,19 @@ class ToolsetInput:
 
 
 def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetInput, ...]:
-    """Every toolset of the spec; adapters that say nothing of their mode are held in the `default` one.
+    """Every toolset of the spec; `default` is the mode of adapters that name none.
 
     Raises:
         ToolsError: a tool list or schema cannot be used.
-        AdapterError: an adapter cannot be used exactly as it is.
-        SpecError: an adapter for no tool, two for one tool, or a tool of the name that stands for none.
+        AdapterError: an adapter cannot be used exactly.
+        SpecError: an adapter for no tool, two for one tool, or a tool with the name that stands for none.
 
     """
     tools = [read_tools(toolset.tools) for toolset in spec.toolsets]
     folders = [_argument_folders(*pair) for pair in zip(spec.toolsets, tools, strict=True)]
     return tuple(
-        _read_toolset(toolset, its_tools, its_folders, spec, checkpoint, default=default)
-        for toolset, its_tools, its_folders in zip(spec.toolsets, tools, folders, strict=True)
+        _read_toolset(toolset, own_tools, own_folders, spec, checkpoint, default=default)
+        for toolset, own_tools, own_folders in zip(spec.toolsets, tools, folders, strict=True)
     )
 
 
@@ -97,7 +97,7 @@ def adapter_folders(spec: ExportSpec) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class _Folders:
-    """Tool → its argument adapter, in the order of the tools; and why other folders are passed over."""
+    """Tool → its argument adapter, in the order of the tools; `passed_over`: why other folders are not used."""
 
     adapters: Mapping[str, AdapterSpec]
     passed_over: tuple[str, ...] = ()
@@ -233,7 +233,7 @@ def _read_toolset(
 
 
 def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
-    """What one might not expect of them."""
+    """What a user might not expect: stages without an adapter, toolsets without a description, shared adapters."""
     for source in toolsets:
         name = source.toolset.name
         yield from (f"{why} It is passed over" for why in source.passed_over)

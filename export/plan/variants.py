@@ -1,4 +1,4 @@
-"""A bundle for several profiles: which models they need, and where the files of each go, so that equal ones are one.
+"""A bundle for several profiles: the models they need, and where the files of each model go. Equal files are one file.
 
 Profiles whose dynamic graph, quantization and modes are equal share a model. Models of equal quantization share the
 base's graph and the merged graphs. All share the tokenizer, the prompts and, where the slots are the same, the files of
@@ -26,7 +26,7 @@ from dualtune_edge.toolkit.files import safe_name
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model to build: `inputs` are the bundle's, with this model's quantization, modes and layout."""
+    """A model to build, and the profiles that it serves."""
 
     name: str
     inputs: Inputs
@@ -37,15 +37,15 @@ class StaticExporter(Protocol):
     """Builds the static graphs that one provider compiles."""
 
     def check(self, inputs: Inputs, profile: HardwareProfile) -> None:
-        """Refuse by name what cannot be built, before any work begins.
+        """Refuse inputs that cannot be built, before any work begins.
 
         Raises:
-            EdgeError: what it is, and what would work instead.
+            EdgeError: what cannot be built, and what would work instead.
 
         """
 
     def check_prompts(self, plans: Plans, profile: HardwareProfile) -> None:
-        """Refuse by name a prompt that the graphs have no room for, before any work begins.
+        """Refuse a prompt that the graphs have no room for, before any work begins.
 
         Raises:
             RequestError: which prompt, and how long it is.
@@ -55,7 +55,7 @@ class StaticExporter(Protocol):
     def export(
         self, model: ModelPlan, plans: Plans, work: Work, progress: Progress, *, states_mb: int | None
     ) -> tuple[ModelEntry, tuple[str, ...]]:
-        """Build below `model.inputs.layout` in the work folder, and tell what came of it, and warnings.
+        """Build the model in the work folder; its entry in the manifest, and warnings.
 
         `states_mb`: the most MB of prefix states; None: all.
 
@@ -74,11 +74,11 @@ def plan_models(spec: ExportSpec, inputs: Inputs, exporters: Exporters) -> tuple
     Args:
         spec: what is exported.
         inputs: what was read, for the primary model.
-        exporters: what builds static graphs.
+        exporters: by provider, for static graphs.
 
     Raises:
         ProfileError: a profile with a static graph for a provider that no exporter is for.
-        AdapterError: an adapter that cannot be held in the mode that a profile asks for.
+        AdapterError: an adapter cannot be held in the mode that a profile needs.
         SpecError: `quantization: auto` where more than one model would be built.
 
     """
@@ -107,7 +107,7 @@ def check_prompts(models: Sequence[ModelPlan], plans: Plans, exporters: Exporter
 
 
 def _refuse_auto_for_several(spec: ExportSpec, plans: Sequence[ModelPlan]) -> None:
-    """Models share graphs where they are quantized alike, which `auto` finds out only as they are built."""
+    """Models of equal quantization share graphs, and `auto` knows the quantization only after building them."""
     dynamic = [plan.name for plan in plans if not is_static(plan)]
     if spec.quantization == AUTO and len(dynamic) > 1:
         raise SpecError(
@@ -119,7 +119,7 @@ def _refuse_auto_for_several(spec: ExportSpec, plans: Sequence[ModelPlan]) -> No
 
 
 def write_profiles(plans: Sequence[ModelPlan], work: Work) -> tuple[Variant, ...]:
-    """Write each profile's file, as it was read; none where one profile, or none, is served by the primary model."""
+    """Write the file of each profile; none where the primary model is the only one, for at most one profile."""
     models = {profile.name: plan.name for plan in plans for profile in plan.profiles}
     inputs = plans[0].inputs
     if len(plans) == 1 and len(inputs.profiles) < 2:
@@ -134,13 +134,13 @@ def write_profiles(plans: Sequence[ModelPlan], work: Work) -> tuple[Variant, ...
 
 
 def _wanted(spec: ExportSpec, inputs: Inputs, profile: HardwareProfile, exporters: Exporters) -> Inputs:
-    """What the profile's model is made of."""
+    """The inputs of the profile's model."""
     if profile.graph.form == "static":
         if profile.provider not in exporters:
             raise ProfileError(
                 f"profile {profile.name}",
                 found=f"a static graph for {profile.provider}",
-                expected=f"a dynamic graph{''.join(f', or a static one for {each}' for each in exporters)}",
+                expected=f"a dynamic graph{''.join(f', or a static one for {provider}' for provider in exporters)}",
                 fix="Leave this profile out: the others' models run on the device's CPU.",
             )
         own = replace(with_modes(inputs, spec, mode_for(spec, profile)), profile=profile)
@@ -151,14 +151,14 @@ def _wanted(spec: ExportSpec, inputs: Inputs, profile: HardwareProfile, exporter
 
 
 def _same(one: Inputs, other: Inputs) -> bool:
-    """Whether two models are one: static ones are each for a SoC of their own."""
+    """Whether two models are one; every static model is for another SoC."""
     if "static" in {_form(one), _form(other)}:
         return False
     return (one.quantization, one.kv_type, _modes(one)) == (other.quantization, other.kv_type, _modes(other))
 
 
 def is_static(plan: ModelPlan) -> bool:
-    """Whether an exporter of its provider's makes it."""
+    """Whether the exporter of its provider builds it."""
     return _form(plan.inputs) == "static"
 
 
@@ -171,7 +171,7 @@ def _modes(inputs: Inputs) -> tuple[str, ...]:
 
 
 def _layout(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> ModelLayout:
-    """Its own folder, but for what an earlier model makes just so."""
+    """A folder for the model, and the folders of earlier models for files that are equal."""
     own = ModelLayout.below(f"{VARIANTS_DIR}/{name}")
     if _form(wanted) == "static":
         return own
@@ -189,4 +189,4 @@ def _layout(name: str, wanted: Inputs, plans: Sequence[ModelPlan]) -> ModelLayou
 
 
 def _extras(inputs: Inputs) -> frozenset[str]:
-    return frozenset(extra for each in inputs.adapters if each.mode == "external" for extra in each.extras)
+    return frozenset(extra for adapter in inputs.adapters if adapter.mode == "external" for extra in adapter.extras)

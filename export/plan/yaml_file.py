@@ -107,5 +107,5 @@ class _Reader:
         return f"{self._path}, line {node.start_mark.line + 1}"
 
 
-def _refusal(where: str, found: str, expected: str, fix: str = "Mend the file.") -> SpecError:
+def _refusal(where: str, found: str, expected: str, fix: str = "Correct the file.") -> SpecError:
     return SpecError(where, found=found, expected=expected, fix=fix)

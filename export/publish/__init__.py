@@ -1,1 +1,1 @@
-"""The finished bundle: its manifest, its report, and how a finished one is amended."""
+"""The finished bundle: its manifest, the report, and files that are added later."""

@@ -1,4 +1,4 @@
-"""A file more in a finished bundle, sealed anew. All of it or nothing: a new folder takes the old one's place."""
+"""Adds a file to a finished bundle, whole or not at all: a new folder with a new manifest replaces the old one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dualtune_edge.toolkit.files import aside, sync, unwritable
 
 
 def refuse_unwritable(bundle: Bundle) -> None:
-    """Find out before the work whether the bundle can be replaced.
+    """Refuse a bundle that cannot be replaced, before the work.
 
     Raises:
         OutputError: nothing can be written beside it.
@@ -26,18 +26,18 @@ def refuse_unwritable(bundle: Bundle) -> None:
         raise OutputError(
             str(root.parent),
             found="no permission to write",
-            expected="a place where the bundle can be written anew, with the report in it",
+            expected="a folder where the bundle can be written again, with the report in it",
             fix="Verify a copy of the bundle.",
         )
 
 
 def put(bundle: Bundle, path: str, data: bytes) -> None:
-    """Put a file into a bundle, in the place of one of that name. The other files become hard links where it can be.
+    """Put a file into a bundle, or replace it. The other files become hard links where the file system has them.
 
     Args:
-        bundle: as it was opened.
-        path: the file's, in the bundle.
-        data: what it holds.
+        bundle: an open bundle.
+        path: the path of the file in the bundle.
+        data: its contents.
 
     Raises:
         OutputError: the folder cannot be written, or replaced.
@@ -45,12 +45,12 @@ def put(bundle: Bundle, path: str, data: bytes) -> None:
     """
     root, manifest = bundle.root.resolve(), bundle.manifest
     entry = FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    others = [each for each in manifest.files if each.path != path]
-    amended = manifest.model_copy(update={"files": tuple(sorted((*others, entry), key=lambda each: each.path))})
+    others = [file for file in manifest.files if file.path != path]
+    amended = manifest.model_copy(update={"files": tuple(sorted((*others, entry), key=lambda file: file.path))})
     try:
         with aside(root) as stage:
-            for each in others:
-                _link(root / each.path, stage / each.path)
+            for file in others:
+                _link(root / file.path, stage / file.path)
             for name, content in ((path, data), (MANIFEST, amended.to_bytes()), (SEAL, amended.seal())):
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 (stage / name).write_bytes(content)
@@ -72,7 +72,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _replace(root: Path, stage: Path) -> None:
-    """`stage` becomes `root`; where that fails, the old one is back."""
+    """Rename `stage` to `root`; if that fails, the old folder stays."""
     before = root.with_name(f".{root.name}.before")
     root.rename(before)
     try:

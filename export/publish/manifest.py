@@ -1,4 +1,4 @@
-"""The bundle's own files: prompts, and the manifest that lists every file."""
+"""Writes the prompts, and the manifest that lists every file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from dualtune_edge.toolkit.prompts.prompter import PromptPlan
 
 
 def write_prompts(plans: Plans, folder: Path) -> None:
-    """One canonical JSON file a stage."""
+    """Write one canonical JSON file for each stage."""
     (folder / PROMPTS_DIR).mkdir()
     for stage in plans.stages:
         (folder / prompt_path(stage)).write_bytes(_prompt_bytes(stage.plan))
 
 
 def write_parity(report: ParityReport, path: Path) -> None:
-    """How far a model's graphs are from PEFT, or that it was not compared."""
+    """Write the comparison of a model with PEFT, or why there is none."""
     path.write_bytes((report.model_dump_json() + "\n").encode())
 
 
@@ -56,14 +56,14 @@ def with_states(entry: ModelEntry, plans: Plans, states: Mapping[str, StateEntry
 def write_manifest(
     inputs: Inputs, plans: Plans, folder: Path, *, models: Sequence[ModelEntry], variants: tuple[Variant, ...]
 ) -> Manifest:
-    """Describe all that the folder holds by now.
+    """Describe every file of the folder.
 
     Args:
-        inputs: what was read.
+        inputs: the inputs of the primary model.
         plans: the stages.
-        folder: the bundle, complete but for its manifest.
-        models: the primary one first.
-        variants: none where the primary model is all there is.
+        folder: the bundle, complete except for its manifest.
+        models: the entries of the models, the primary one first.
+        variants: none if the primary model is the only one.
 
     """
     checkpoint, (primary, *others) = inputs.checkpoint, models
@@ -107,7 +107,7 @@ def write_manifest(
 def _stage(planned: PlannedStage, states: Mapping[str, str]) -> Stage:
     return Stage(
         prompt=prompt_path(planned),
-        adapter=planned.adapter.name if planned.adapter else None,
+        adapter=planned.adapter_name,
         state=states.get(prompt_path(planned)),
     )
 

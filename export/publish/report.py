@@ -1,4 +1,4 @@
-"""What an export tells when it is done: `export --json` prints it."""
+"""The report of a finished export, which `export --json` prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dualtune_edge.toolkit.frozen import Frozen
 
 
 class Sizes(Frozen):
-    """Bytes of the bundle's parts. `variants`: of what is not the primary model's."""
+    """Bytes of the bundle's parts; `variants`: files of models other than the primary one."""
 
     model: int
     adapters: int
@@ -23,7 +23,7 @@ class Sizes(Frozen):
 class ExportReport(Frozen):
     """One export that was published at `path`.
 
-    `reused` names the parts that were there already; `parity` is the primary model's.
+    `reused`: names of parts that an earlier export had finished; `parity`: the comparison of the primary model.
     """
 
     path: str

@@ -130,7 +130,7 @@ class _Build:
         """Build and compile the graphs of the base, or of adapters with equal weights."""
         form, _, target = _parts(self._profile)
         names: set[str | None] = {adapter.name for adapter in adapters} or {None}
-        stages = [stage for stage in self._plans.stages if (stage.adapter and stage.adapter.name) in names]
+        stages = [stage for stage in self._plans.stages if stage.adapter_name in names]
         prompts = calibration_prompts(self._inputs.checkpoint, self._plans, stages or self._first())
         step = self._steps.static(path, adapters[0] if adapters else None, self._profile, prompts, compiler())
         self.keys |= dict.fromkeys(names, step.key)

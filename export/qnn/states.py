@@ -13,7 +13,7 @@ from dualtune_edge.export.plan.entries import model_source
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.prompts import Plans, prompt_path
 from dualtune_edge.export.plan.steps import Steps
-from dualtune_edge.export.states.write import Prefix, affordable, prefixes_of, tell_left_out
+from dualtune_edge.export.states.write import Prefix, affordable, left_out_warning, prefixes_of
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
@@ -72,7 +72,7 @@ def with_states(
     entry = entry.model_copy(
         update={"states": states, "stage_states": {prompt: state.path for prompt, state in entries.items()}}
     )
-    return entry, tuple(tell_left_out(prefixes[len(kept) :], model, dtype))
+    return entry, tuple(left_out_warning(prefixes[len(kept) :], model, dtype))
 
 
 def _write(prefix: Prefix, model: ModelSource, entry: ModelEntry, work: Work) -> StateEntry:

@@ -1,6 +1,6 @@
-"""How large the files of a bundle become, from the shapes alone: safetensors headers and configs, no weight is read.
+"""The sizes of a bundle's files, from safetensors headers and configs alone; no weight is read.
 
-Each is an upper bound: what a format adds around the numbers is rounded up.
+They are upper bounds: what a format adds around the numbers is rounded up.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def base_shape(checkpoint: Checkpoint) -> BaseShape:
     stored, config = checkpoint.stored, checkpoint.config
     ropes = rope_parameters(config)
     tables = 2 if ropes[0].get("rope_type") == "longrope" else len(ropes)
-    named = {name: each.shape for name, each in stored.items()}
+    named = {name: weight.shape for name, weight in stored.items()}
     matrices = [name for name, shape in named.items() if name.startswith(_LAYERS) and len(shape) == 2]
     return BaseShape(
         layers=checkpoint.cache.layers,
@@ -67,7 +67,7 @@ def base_shape(checkpoint: Checkpoint) -> BaseShape:
         tied=checkpoint.tied,
         vectors=sum(math.prod(shape) for shape in named.values() if len(shape) == 1),
         rope=tables * config.max_position_embeddings * checkpoint.cache.head_dim * _FLOAT,  # half cosines, half sines
-        stored=sum(each.size for each in stored.values()),
+        stored=sum(weight.size for weight in stored.values()),
         texts=sum(path.stat().st_size for path in small_files(checkpoint.folder)),
     )
 
@@ -77,7 +77,7 @@ def _layer(name: str) -> int:
 
 
 def graph_bytes(base: BaseShape, quantization: Quantization, *, tied: bool | None = None) -> int:
-    """Of a graph's folder; `tied`: whether embedding and head are one table, if not as in the checkpoint."""
+    """Bytes of a graph's folder; `tied`: whether embedding and head are one table, by default as in the checkpoint."""
     shared = (base.tied if tied is None else tied) and quantization.bits != 8
     count, width = base.table
     linear = sum(_matrix(n, k, quantization, quantization.sensitive_bits) for n, k in base.linear)
@@ -88,7 +88,7 @@ def graph_bytes(base: BaseShape, quantization: Quantization, *, tied: bool | Non
 
 
 def _matrix(outputs: int, inputs: int, quantization: Quantization, other: int | None) -> int:
-    """`other`: bits of some matrices, where they have more; it is not looked which."""
+    """Bytes of a matrix; `other`: the bits that some matrices have, which counts for all of them."""
     if quantization.bits == 32:
         return outputs * inputs * _FLOAT
     size, bits = quantization.block_size, other or quantization.bits
@@ -98,28 +98,28 @@ def _matrix(outputs: int, inputs: int, quantization: Quantization, other: int | 
 
 
 def adapter_bytes(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> int:
-    """Of an external adapter's file."""
+    """Bytes of the file of an external adapter."""
     return sum(_slots(folder, checkpoint, base))
 
 
 def _slots(folder: Path, checkpoint: Checkpoint, base: BaseShape) -> Iterator[int]:
-    """Bytes of each slot's pair: the A of its parts side by side, their B each in a block of its own."""
+    """Bytes of each slot's pair: the A of its parts side by side, and a block of B for each part."""
     weights = {name: tensor.shape for name, tensor in checkpoint.stored.items()}
-    found = _pairs(folder, checkpoint)
+    ranks = _ranks(folder, checkpoint)
     biased = any(name.endswith("lora_B.bias") for name in read_tensors(folder, checkpoint).stored)
     for layer in range(base.layers):
         for name, parts in modules.in_layer(packed=checkpoint.architecture.packed).items():
             paths = [modules.path(layer, part) for part in parts]
             outputs = sum(weights[f"{path}.weight"][0] for path in paths)
             split = 2 if parts == ("mlp.gate_up_proj",) and name != "qkv_proj" else 1
-            rank = sum(found.get(path, 0) for path in paths)
+            rank = sum(ranks.get(path, 0) for path in paths)
             yield _FLOAT * rank * (weights[f"{paths[0]}.weight"][1] + outputs // split)
             yield 2 * _TENSOR + (2 * _TENSOR + _FLOAT * outputs if biased else 0)
     for path in (modules.HEAD, modules.EMBEDDING):
-        yield 2 * _TENSOR + _FLOAT * found.get(path, 0) * sum(base.table)
+        yield 2 * _TENSOR + _FLOAT * ranks.get(path, 0) * sum(base.table)
 
 
-def _pairs(folder: Path, checkpoint: Checkpoint) -> dict[str, int]:
+def _ranks(folder: Path, checkpoint: Checkpoint) -> dict[str, int]:
     """Module → rank, by the tensors of PEFT's file."""
     ranks = {}
     for name, tensor in read_tensors(folder, checkpoint).stored.items():

@@ -1,1 +1,1 @@
-"""Prefix states: the KV cache after each prompt's static prefix, computed once and stored."""
+"""Prefix states: the KV cache after the static prefix of each prompt, computed once and stored."""

@@ -1,4 +1,4 @@
-"""Prefix states in float16 against the exact ones: what the bundle's own graphs answer behind each."""
+"""Compares prefix states in float16 with the exact ones, by the answers of the bundle's own graphs after each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.metrics import Comparison, distance, summary
 from dualtune_edge.export.compare.record import Question, logits_after, record
-from dualtune_edge.export.compare.stages import Asker, Walker
+from dualtune_edge.export.compare.stages import Renderer, Walker
 from dualtune_edge.export.compare.verdict import first_breach
 from dualtune_edge.export.plan.spec import ParitySpec
 from dualtune_edge.export.plan.subjects import Subject
@@ -24,16 +24,16 @@ Rounded: TypeAlias = Literal["float16", "auto"]
 
 
 class Rounder:
-    """Rounds states to float16, where that is good enough.
+    """Rounds states to float16 where the answers allow it.
 
-    What is judged are the prompts that the stages are compared with PEFT on: those made up for each, and of the user's
-    own those that say their toolset and tool. `float16` asks for the limits of that comparison, here of rounding alone;
-    `auto` besides for the same choice and the same arguments on every prompt.
+    The prompts are those of the comparison with PEFT: made for each stage, and the user's own that name their toolset
+    and tool. With `float16` the differences must be within the limits of that comparison; with `auto` every choice and
+    all arguments must be the same too.
 
     Args:
-        checkpoint: whose tokenizer renders the prompts.
+        checkpoint: the base, whose tokenizer renders the prompts.
         subjects: all stages.
-        wanted: what happens to a state that is not good enough: an error, or it stays in float32.
+        wanted: whether a state beyond that is an error (`float16`) or stays in float32 (`auto`).
         spec: the comparison; None: nothing is compared.
         calibration: the user's own conversations.
 
@@ -49,22 +49,22 @@ class Rounder:
     ) -> None:
         self._subjects = {subject.stage.name: subject for subject in subjects}
         self._wanted, self._spec = wanted, spec
-        self._ask = Asker(checkpoint, spec.argument_tokens) if spec else None
+        self._renderer = Renderer(checkpoint, spec.argument_tokens) if spec else None
         self._walkers = [Walker(case.messages, case.toolset, case.tool) for case in calibration]
 
     def choose(
         self, engine: Engine, path: str, stages: Sequence[str], exact: Snapshot
     ) -> tuple[Snapshot, StateParity | None]:
-        """The state to store, and how it was judged.
+        """The state to store, and its comparison.
 
         Args:
-            engine: has the stages' adapter in use.
-            path: the state's in the bundle.
-            stages: names of those that begin with it.
-            exact: the state.
+            engine: an engine with the adapter of the stages in use.
+            path: the path of the state in the bundle.
+            stages: names of the stages that begin with it.
+            exact: the exact state.
 
         Raises:
-            ParityError: float16 was asked for, and it is not good enough.
+            ParityError: the spec asks for float16, and the differences are beyond the limits.
 
         """
         rounded = _rounded(exact)
@@ -76,7 +76,7 @@ class Rounder:
             raise ParityError(
                 f"{path} in float16",
                 found=why,
-                expected="what the limits of the comparison with PEFT allow",
+                expected="differences within the limits of the comparison with PEFT",
                 fix="Set `prefix_states_type: auto`, which keeps such states in float32.",
             )
         judged = StateParity(path=path, exact_because=why, stages=compared) if self._spec else None
@@ -84,9 +84,9 @@ class Rounder:
 
     def _compare(self, engine: Engine, stage: str, exact: Snapshot, rounded: Snapshot) -> StageParity:
         subject = self._subjects[stage]
-        questions = self._ask.questions(subject, self._walkers) if self._ask else ()
+        questions = self._renderer.questions(subject, self._walkers) if self._renderer else ()
         comparisons = [_compare(engine, question, exact, rounded) for question, _ in questions]
-        return summary(stage, subject.stage.adapter.name if subject.stage.adapter else None, comparisons)
+        return summary(stage, subject.stage.adapter_name, comparisons)
 
     def _why_not(self, stages: Sequence[StageParity]) -> str | None:
         breach = first_breach(stages, self._spec.limits) if self._spec else None
@@ -96,11 +96,9 @@ class Rounder:
             return None
         for stage in stages:
             if stage.flips:
-                return f"{stage.stage}: {stage.flips} of {stage.choices} choices come out otherwise"
+                return f"{stage.stage}: {stage.flips} of {stage.choices} choices differ"
             if stage.exact < stage.arguments:
-                return (
-                    f"{stage.stage}: {stage.arguments - stage.exact} of {stage.arguments} arguments come out otherwise"
-                )
+                return f"{stage.stage}: {stage.arguments - stage.exact} of {stage.arguments} arguments differ"
         return None
 
 
@@ -112,16 +110,18 @@ def _rounded(exact: Snapshot) -> Snapshot | None:
 
 
 def _compare(engine: Engine, question: Question, exact: Snapshot, rounded: Snapshot) -> Comparison:
-    """Answer behind the rounded state; then read the same tokens, and answer, behind the exact one."""
+    """Answer after the rounded state; read the same tokens, and answer, after the exact one."""
     engine.restore(rounded)
-    found = record(engine, question)
+    after_rounded = record(engine, question)
     engine.restore(exact)
-    read = {path: logits_after(engine, path) for path in found.logits}
-    own = record(engine, question)
+    logits = {path: logits_after(engine, path) for path in after_rounded.logits}
+    after_exact = record(engine, question)
     return Comparison(
-        distances=tuple(distance(logits, found.logits[path]) for path, logits in read.items()),
+        distances=tuple(
+            distance(logits[path], rounded_logits) for path, rounded_logits in after_rounded.logits.items()
+        ),
         before=None,
-        same=own.answer == found.answer,
-        sure=own.choice.probability if own.choice else None,
-        finished=found.finished,
+        same=after_exact.answer == after_rounded.answer,
+        sure=after_exact.choice.probability if after_exact.choice else None,
+        finished=after_rounded.finished,
     )

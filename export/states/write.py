@@ -1,4 +1,4 @@
-"""KV states of the static prefixes, computed on the finished graphs by the engine that the device runs."""
+"""Writes the KV states of the static prefixes, computed on the finished graphs by the device's engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MB: Final = 1_000_000
 
 @dataclass(frozen=True)
 class States:
-    """Stage's name → its state: those of equal adapter and prefix share one. `parity`: of those that were judged."""
+    """`entries`: name of a stage → its state, shared by stages of equal adapter and prefix; `parity`: comparisons."""
 
     entries: Mapping[str, StateEntry]
     parity: tuple[StateParity, ...] = ()
@@ -48,7 +48,7 @@ class States:
 
 
 class _Kept(Frozen):
-    """What the journal has of a state."""
+    """The value of a state in the journal."""
 
     entry: StateEntry
     parity: StateParity | None
@@ -65,16 +65,16 @@ def write_states(
     budget: int | None,
     progress: Progress,
 ) -> States:
-    """Compute and write the states of a bundle's prefixes that are not there yet.
+    """Compute and write the states that are not there yet.
 
     Args:
-        inputs: what was read.
+        inputs: the inputs of the model.
         plans: the stages.
-        work: the bundle, with its graphs and adapters.
-        graphs: say where they are.
-        spec: in which type they are stored, and how that is judged.
+        work: the folder with the graphs and the adapters.
+        graphs: the graphs.
+        spec: says the type of the states, and how much is compared.
         calibration: the user's own conversations.
-        budget: the most MB to write; None: all. The choices come first: every call makes one.
+        budget: the most MB to write; None: all. States of choices come first, as every call makes one.
         progress: shows a bar.
 
     Raises:
@@ -92,7 +92,7 @@ def write_states(
         (work.folder / inputs.layout.states).mkdir(parents=True, exist_ok=True)
         with progress.phase(PhaseName.STATES, len(kept)) as phase, contextlib.ExitStack() as opened:
             writer: _Writer | None = None
-            for prefix in sorted(kept, key=lambda each: _is_merged(model, each.adapter)):  # one graph is open at a time
+            for prefix in sorted(kept, key=lambda prefix: _is_merged(model, prefix.adapter)):  # one graph is open
                 step = graphs.state(prefix.path, prefix.adapter, prefix.tokens, rounding.settings(graphs, prefix.names))
                 if not work.has(step):
                     writer = writer or _Writer(
@@ -110,12 +110,12 @@ def write_states(
                 entries |= dict.fromkeys(prefix.names, found.entry)
                 judged += [found.parity] if found.parity else []
                 phase.advance()
-    left_out = tell_left_out(prefixes[len(kept) :], model, rounding.widest)
+    left_out = left_out_warning(prefixes[len(kept) :], model, rounding.widest)
     return States(entries, tuple(judged), (*left_out, *_exact(judged)))
 
 
 def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
-    """Tokens of each state that will be written, and the most bytes that all of them take."""
+    """The tokens of each state that will be written, and the most bytes of all states."""
     model = model_source(inputs, Path(), dynamic_model(inputs, inputs.checkpoint.cache))
     widest = _Rounding(inputs, plans, spec, ()).widest
     kept = list(affordable(prefixes_of(plans, model, inputs.layout.states), model, widest, spec.prefix_states_mb))
@@ -124,7 +124,7 @@ def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, 
 
 @dataclass(frozen=True)
 class _Rounding:
-    """How states are stored, and what that depends on. Those of a cache in int8 are as they are."""
+    """The type of the states, and what it depends on. States of a cache in int8 are never rounded."""
 
     inputs: Inputs
     plans: Plans
@@ -137,11 +137,11 @@ class _Rounding:
 
     @property
     def widest(self) -> KvType:
-        """Their type, or the widest of those that it may be."""
+        """Their type, or the widest type that they may have."""
         return "float32" if self.wanted == "auto" else self.wanted
 
     def rounder(self) -> Rounder | None:
-        """None: they are stored as they are."""
+        """None: the states are not rounded."""
         match self.wanted:
             case "float16" | "auto" as wanted:
                 return Rounder(self.inputs.checkpoint, self._subjects, wanted, self.spec.parity, self.calibration)
@@ -149,16 +149,18 @@ class _Rounding:
                 return None
 
     def settings(self, graphs: BundleGraphs, names: Sequence[str]) -> object:
-        """As JSON has them, for a state of the stages of these names."""
+        """What the state of these stages depends on besides its tokens, as JSON has it."""
         wanted, parity = self.wanted, self.spec.parity
         if wanted in {"float32", "int8"} or parity is None:
             return wanted
         own = [
-            ([each.model_dump(mode="json") for each in case.messages], case.toolset, case.tool)
+            ([message.model_dump(mode="json") for message in case.messages], case.toolset, case.tool)
             for case in self.calibration
         ]
         asked = [
-            graphs.compared(each, parity.argument_tokens).key for each in self._subjects if each.stage.name in names
+            graphs.compared(subject, parity.argument_tokens).key
+            for subject in self._subjects
+            if subject.stage.name in names
         ]
         return [wanted, parity.limits.model_dump(), asked, own]
 
@@ -175,10 +177,11 @@ def _is_merged(model: ModelSource, adapter: str | None) -> bool:
     return adapter is not None and model.adapter(adapter).mode == "merged"
 
 
-def tell_left_out(prefixes: list[Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
-    """A warning where stages have no state."""
+def left_out_warning(prefixes: list[Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
+    """A warning, if stages have no state."""
     if prefixes:
-        stages, size = sum(len(each.stages) for each in prefixes), sum(each.size(model, widest) for each in prefixes)
+        stages = sum(len(prefix.stages) for prefix in prefixes)
+        size = sum(prefix.size(model, widest) for prefix in prefixes)
         yield (
             f"prefix states: {stages} stages have none; theirs would take {size / _MB:,.1f} MB more than "
             "prefix_states_mb allows, so the device computes them at their first use"
@@ -186,7 +189,7 @@ def tell_left_out(prefixes: list[Prefix], model: ModelSource, widest: KvType) ->
 
 
 def _exact(judged: Sequence[StateParity]) -> Iterator[str]:
-    exact = [each for each in judged if each.exact_because]
+    exact = [state for state in judged if state.exact_because]
     if exact:
         first = f"{exact[0].path} because of {exact[0].exact_because}"
         yield f"prefix states: {len(exact)} of {len(judged)} stay in float32: {first}"
@@ -203,12 +206,12 @@ class Prefix:
 
     @property
     def path(self) -> str:
-        """Of its state, in the bundle."""
+        """The path of its state in the bundle."""
         return f"{self.folder}/{safe_name(self.stages[0].name)}.kv"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of its stages."""
+        """Names of its stages."""
         return tuple(stage.name for stage in self.stages)
 
     def size(self, model: ModelSource, dtype: KvType) -> int:
@@ -238,19 +241,19 @@ class _Writer:
         (self.folder / prefix.path).write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes())
         adapter = None if prefix.adapter is None else self.model.adapter(prefix.adapter)
         read = graph_paths(adapter, self.paths.get(prefix.adapter or ""), folder=self.base)
-        for each in read:
-            self.hashes[each] = self.hashes.get(each) or sha256_file(self.folder / each)
-        graph = graph_digest([self.hashes[each] for each in read])
+        for path in read:
+            self.hashes[path] = self.hashes.get(path) or sha256_file(self.folder / path)
+        graph = graph_digest([self.hashes[path] for path in read])
         key = state_key(self.model, prefix.adapter, prefix.tokens, graph=graph, kv_format=ORT_KV_FORMAT)
         entry = StateEntry(path=prefix.path, key=key, stored=None if state is exact else "float16")
         return _Kept(entry=entry, parity=judged)
 
 
 def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
-    """Those of the choices, then those of the arguments; each once."""
+    """Every prefix under every adapter once: those of the choices, then those of the arguments."""
     found: dict[tuple[str, tuple[int, ...]], Prefix] = {}
     for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
-        adapter = stage.adapter.name if stage.adapter else None
+        adapter = stage.adapter_name
         key = (model.identity(adapter), stage.plan.prefix)
         if stage.plan.prefix:
             found.setdefault(key, Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)
@@ -258,7 +261,7 @@ def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
 
 
 def affordable(prefixes: list[Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[Prefix]:
-    """The first of them, as far as the budget (MB) goes."""
+    """The first prefixes whose states are within the budget (MB)."""
     total = 0
     for prefix in prefixes:
         total += prefix.size(model, widest)

@@ -1,4 +1,4 @@
-"""Libraries that print and draw progress bars as they work, made silent; what they said is kept for an error."""
+"""Silences libraries that print and draw progress bars; their output is kept for an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def captured() -> Iterator[io.StringIO]:
-    """While it holds, `sys.stdout` and `sys.stderr` lead to the text that it gives."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        yield said
+    """Redirect `sys.stdout` and `sys.stderr` to the yielded text."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        yield output

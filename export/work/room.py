@@ -1,4 +1,4 @@
-"""What this machine has left: disk where an output goes, memory, and how fast one of its cores is."""
+"""The free disk and memory of this machine, and the speed of one of its cores."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _CGROUP: Final = Path("/sys/fs/cgroup")  # version 2, as a container sees its ow
 
 
 def free_disk(path: Path) -> int:
-    """Bytes that can be written below the nearest folder that is there."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
+    """Bytes that can be written to a path, by the nearest folder that exists."""
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(folder).free
 
 
 def free_memory() -> int:
-    """Bytes that this process can still take: the machine's with its swap, or what a container's limit leaves."""
+    """Bytes that this process can still take: free memory and swap, or less where a container has a limit."""
     machine = psutil.virtual_memory().available + psutil.swap_memory().free
     return min(machine, _container(machine))
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now."""
+    """Resident memory of this process, in bytes."""
     size: int = psutil.Process().memory_info().rss
     return size
 
 
 def hash_speed() -> float:
-    """Bytes a second that one core hashes: the best of some tries, a few ms in all."""
+    """Bytes a second that one core hashes: the best of five tries, in a few ms."""
     data, best = bytes(1 << 21), 0.0
     for _ in range(5):
         start = time.perf_counter()
@@ -41,7 +41,8 @@ def hash_speed() -> float:
     return best
 
 
-def _container(otherwise: int) -> int:
+def _container(machine: int) -> int:
+    """Bytes that the container's limit leaves; without a limit, those of the machine."""
     try:
         limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))  # or "max"
         used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -51,5 +52,5 @@ def _container(otherwise: int) -> int:
             if line.startswith("inactive_file ")
         )
     except (OSError, ValueError, StopIteration):
-        return otherwise
+        return machine
     return max(0, limit - used + cached)

@@ -8,7 +8,7 @@ import pytest
 from export_desk import Desk, Exported
 
 from dualtune_edge.export import models, run
-from dualtune_edge.export.build import graphs
+from dualtune_edge.export.build import graphs, try_out
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import OutputError
@@ -76,7 +76,7 @@ def test_an_output_that_exists(own_desk: Desk, tmp_path: Path) -> None:
 def test_an_interrupted_export_has_no_output(
     desk: Desk, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = next(module for module in (graphs, models, run) if hasattr(module, step))
+    where = next(module for module in (graphs, try_out, models, run) if hasattr(module, step))
     work = getattr(where, step)
 
     def interrupted(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The reference, asked by several comparisons of the same stages: what it has read once it does not read again."""
+"""The reference for several comparisons of the same stages: it reads every token sequence once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from dualtune_edge.toolkit.files import safe_name
 
 
 @dataclass(frozen=True)
-class Memory:
+class LogitsCache:
     """Logits by the tokens that they come after: a file for each stage and comparison, 4 bytes a logit.
 
-    `index` is this comparison's, from 0; those before it are read, its own is written.
+    `index` is the number of this comparison, from 0. Files of earlier ones are read, its own is written.
     """
 
     folder: File
     index: int
 
     def file(self, stage: str) -> File:
-        """Of this comparison."""
+        """The file of this comparison."""
         return self._file(stage, self.index)
 
     def recall(self, stage: str) -> dict[Path, Logits]:
-        """What earlier comparisons of the stage had read."""
+        """Logits that earlier comparisons of the stage read."""
         rows: dict[Path, Logits] = {}
         for index in range(self.index):
             file = self._file(stage, index)
@@ -41,7 +41,7 @@ class Memory:
         return rows
 
     def note(self, stage: str, rows: dict[Path, Logits]) -> None:
-        """Write what this comparison had read besides."""
+        """Write the logits that this comparison read besides."""
         self.folder.mkdir(exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         for index, (path, logits) in enumerate(rows.items()):
@@ -53,22 +53,22 @@ class Memory:
         return self.folder / f"{index}.{safe_name(stage)}.npz"
 
 
-class Remembering(HeldSequence):
-    """An `Engine` over the reference, which is opened when it is first needed. One stage at a time: `of`.
+class CachedReference(HeldSequence):
+    """An `Engine` over the reference, which is opened at its first forward. One stage at a time: `of`.
 
     Args:
         open_reference: opens it.
         vocab_size: width of the logits.
         context_length: the most tokens.
-        memory: of earlier comparisons; None: this is the only one.
+        cache: logits of earlier comparisons; None: this is the only comparison.
 
     """
 
     def __init__(
-        self, open_reference: Callable[[], TorchEngine], vocab_size: int, context_length: int, memory: Memory | None
+        self, open_reference: Callable[[], TorchEngine], vocab_size: int, context_length: int, cache: LogitsCache | None
     ) -> None:
         super().__init__(vocab_size, context_length, identify)
-        self._open_reference, self._memory = open_reference, memory
+        self._open_reference, self._cache = open_reference, cache
         self._engine: TorchEngine | None = None
         self._known: dict[Path, Logits] = {}
         self._read: dict[Path, Logits] = {}
@@ -77,22 +77,22 @@ class Remembering(HeldSequence):
 
     @contextmanager
     def of(self, stage: str, adapter: str | None) -> Iterator[Self]:
-        """Answer for a stage; what was read for it is written down at the end."""
+        """Answer for a stage; the logits that were read for it are written at the end."""
         self.use(adapter)
-        self._known = self._memory.recall(stage) if self._memory else {}
+        self._known = self._cache.recall(stage) if self._cache else {}
         self._read = {}
         yield self
-        if self._memory:
-            self._memory.note(stage, self._read)
+        if self._cache:
+            self._cache.note(stage, self._read)
 
     def use(self, adapter: str | None) -> None:
-        """The adapter to answer under (None: the base); nothing is held."""
+        """Answer under an adapter (None: the base), and hold nothing."""
         super().use(adapter)
         self._expected, self._ready = (), False
         self._known, self._read = {}, {}
 
     def expect(self, tokens: Sequence[int]) -> None:
-        """What will probably be asked for: see `TorchEngine`."""
+        """Tokens that will probably be read: see `TorchEngine`."""
         self._expected = tuple(tokens)
 
     def forward(self, tokens: Sequence[int]) -> Logits:
@@ -105,7 +105,7 @@ class Remembering(HeldSequence):
         return held.copy()
 
     def close(self) -> None:
-        """Close the reference, if it was opened."""
+        """Close the reference, if it is open."""
         super().close()
         if self._engine:
             self._engine.close()

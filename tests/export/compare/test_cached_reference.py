@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.compare.cached_reference import CachedReference, LogitsCache
 from dualtune_edge.export.compare.record import logits_after
-from dualtune_edge.export.compare.remembered import Memory, Remembering
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 
 ONE, LONGER, OTHER = (257, 72, 105), (257, 72, 105, 40), (257, 11)
 
 
 @pytest.fixture
-def make(checkpoint: Checkpoint, reference: TorchEngine) -> Callable[[Memory | None, list[str]], Remembering]:
-    def of(memory: Memory | None, opened: list[str]) -> Remembering:
+def make(checkpoint: Checkpoint, reference: TorchEngine) -> Callable[[LogitsCache | None, list[str]], CachedReference]:
+    def of(memory: LogitsCache | None, opened: list[str]) -> CachedReference:
         def open_reference() -> TorchEngine:
             opened.append("opened")
             return reference
 
-        return Remembering(open_reference, checkpoint.vocab_size, checkpoint.context_length, memory)
+        return CachedReference(open_reference, checkpoint.vocab_size, checkpoint.context_length, memory)
 
     return of
 
 
-def test_it_answers_as_the_reference(make: Callable[..., Remembering], reference: TorchEngine) -> None:
+def test_it_answers_as_the_reference(make: Callable[..., CachedReference], reference: TorchEngine) -> None:
     engine = make(None, [])
     for adapter in (None, "a.wide", "a.narrow"):
         with engine.of("stage", adapter):
@@ -40,29 +40,29 @@ def test_it_answers_as_the_reference(make: Callable[..., Remembering], reference
             np.testing.assert_allclose(logits, logits_after(reference, path), atol=1e-5)
 
 
-def test_a_later_comparison_reads_only_what_is_new(make: Callable[..., Remembering], tmp_path: Path) -> None:
+def test_a_later_comparison_reads_only_what_is_new(make: Callable[..., CachedReference], tmp_path: Path) -> None:
     opened: list[str] = []
-    first = make(Memory(tmp_path / "reference", 0), opened)
+    first = make(LogitsCache(tmp_path / "reference", 0), opened)
     with first.of("stage", "a.wide"):
         known = {path: logits_after(first, path) for path in (ONE, LONGER)}
     assert opened == ["opened"]
-    second = make(Memory(tmp_path / "reference", 1), opened)
+    second = make(LogitsCache(tmp_path / "reference", 1), opened)
     with second.of("stage", "a.wide"):
         for path, logits in known.items():
             np.testing.assert_array_equal(logits_after(second, path), logits)
         assert opened == ["opened"]
         logits_after(second, OTHER)
     assert opened == ["opened"] * 2
-    assert set(Memory(tmp_path / "reference", 2).recall("stage")) == {ONE, LONGER, OTHER}
-    assert set(Memory(tmp_path / "reference", 1).recall("stage")) == {ONE, LONGER}
+    assert set(LogitsCache(tmp_path / "reference", 2).recall("stage")) == {ONE, LONGER, OTHER}
+    assert set(LogitsCache(tmp_path / "reference", 1).recall("stage")) == {ONE, LONGER}
 
 
-def test_stages_are_kept_apart(make: Callable[..., Remembering], tmp_path: Path) -> None:
-    engine = make(Memory(tmp_path, 0), [])
+def test_stages_are_kept_apart(make: Callable[..., CachedReference], tmp_path: Path) -> None:
+    engine = make(LogitsCache(tmp_path, 0), [])
     with engine.of("one", None):
         logits_after(engine, ONE)
     with engine.of("other", "a.wide"):
         logits_after(engine, OTHER)
-    memory = Memory(tmp_path, 1)
+    memory = LogitsCache(tmp_path, 1)
     assert (set(memory.recall("one")), set(memory.recall("other"))) == ({ONE}, {OTHER})
     assert memory.recall("third") == {}
