@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from dualtune_edge.export.base.architectures import ARCHITECTURES
+from dualtune_edge.export.base.architectures import ARCHITECTURES, COMPOSITES
 from dualtune_edge.toolkit import limits
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
@@ -19,3 +19,11 @@ def test_the_page_has_every_architecture_with_what_its_row_says() -> None:
     assert written == {
         name: [", ".join(row.rope), said[row.optimum], said[row.static]] for name, row in ARCHITECTURES.items()
     }
+
+
+def test_the_page_has_every_model_with_images() -> None:
+    paragraph = next(
+        part for part in PAGE.read_text(encoding="utf-8").split("\n\n") if "Of a model with images" in part
+    )
+    exported, _, _refused = paragraph.partition("Others, such as")
+    assert set(re.findall(r"`(\w+ForConditionalGeneration)`", exported)) == set(COMPOSITES)
