@@ -39,7 +39,12 @@ def attach(model: PreTrainedModel, folder: Path, checkpoint: Checkpoint, name: s
         for table, tensor in replaced_tables(folder / WEIGHTS, stored, expected, checkpoint).items():
             base = parameters[table]
             base.data = pad(read_rows(tensor), tuple(base.shape))  # PEFT would write into the base's memory
-        loaded = {tensor: pad(read_rows(stored[tensor]), tuple(wanted.shape)) for tensor, wanted in expected.items()}
+        # PEFT makes some buffers as it injects, and saves none of these.
+        loaded = {
+            tensor: pad(read_rows(stored[tensor]), tuple(wanted.shape))
+            for tensor, wanted in expected.items()
+            if tensor in stored
+        }
         set_peft_model_state_dict(adapted, loaded, adapter_name=name)
     adapted.eval()
     return adapted

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from dualtune_edge.export.base.architectures import rotary_partners
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.messages import calibration_prompts
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.reference.open import open_reference
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from dualtune_edge.export.plan.prompts import Plans
+from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.prompts import PlannedStage, Plans
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Conversation: TypeAlias = tuple[Message, ...]
@@ -17,6 +21,7 @@ _PLACES: Final = ("path", "file", "dir", "folder", "repo", "source", "destinatio
 _WORDINGS: Final = ("{what}: {values}", "Please {what} with {values}", "{values}. {what}", "{what} ({values})")
 _DEPTH: Final = 3  # of values within values; below it every value is a word
 _CHARS: Final = 160  # of a description
+_CONVERSATIONS: Final = 2  # of a stage, for ranges: most of a prompt is its tool list, the same in all
 
 
 def made_up(plans: Plans, count: int) -> dict[str, tuple[Conversation, ...]]:
@@ -41,6 +46,21 @@ def request(tool: Tool, variant: int) -> str:
     names = list(properties) if variant % 2 or not required else required
     values = ", ".join(f"{name} {_text(_value(properties[name], name, random, 0))}" for name in names)
     return _WORDINGS[variant % len(_WORDINGS)].format(what=what, values=values) if values else what
+
+
+def calibration_prompts(
+    checkpoint: Checkpoint, plans: Plans, stages: Sequence[PlannedStage]
+) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each stage's prompts with the beginning of an answer: ranges of integers are taken from them."""
+    made, prompts = made_up(plans, _CONVERSATIONS), []
+    for stage in stages:
+        plan = stage.plan
+        template = ChatTemplate(plan.template, where=stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
+        prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
+        answers = list(plan.completions.values()) or [plan.frame.tokens if plan.frame else ()]
+        for messages, answer in zip(made[stage.name], cycle(answers), strict=False):
+            prompts.append((*prompter.tokens(messages), *answer))
+    return tuple(prompts)
 
 
 def _one_each(tools: Sequence[Tool], count: int) -> tuple[Conversation, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from dualtune_edge.export.adapter.merge import merged_weights
-from dualtune_edge.export.plan.calibration_prompts import calibration_prompts
 from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.messages import calibration_prompts
 from dualtune_edge.export.plan.prompts import ROOM, PlannedStage, Plans
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.plan.toolsets import AdapterInput
