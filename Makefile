@@ -2,7 +2,8 @@
 # make check  lint, format, types, the direction of imports: seconds
 # make fast   the tests of the device's side: toolkit, profiles and runtime
 # make test   every check: make check, types for Windows, all tests
-# make ci     what the public CI runs: make test without a skip, and a device's installation
+# make ci     what the public CI runs: make test, with Optimum's exporter
+# make device   a device's installation in a fresh environment
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
@@ -39,7 +40,10 @@ test: check
 ci:
 	.ci/run
 
-.PHONY: aarch64 guide
+.PHONY: aarch64 device guide
+device: .venv/installed
+	.ci/device
+
 aarch64: .venv/installed
 	.ci/aarch64
 

@@ -25,7 +25,9 @@ COMMANDS: Final = {
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
     "verify": Row("dualtune_edge.export.qnn.command", "verify", "Simulate the NPU and compare it with the CPU."),
-    "demo": Row("dualtune_edge.export.demo.command", "demo", "Export the built-in kit and make calls with it."),
+    "demo": Row(
+        "dualtune_edge.export.demo.command", "demo", "Export the built-in kit, make calls with it and do a task."
+    ),
 }
 
 

@@ -39,7 +39,7 @@ prefix_states_mb: 0
 toolsets: [{name: files, tools: files.json, selection: one, arguments: {read: {path: two, mode: merged}}}]
 """
 TWO = {name: recipes.RECIPES[name] for name in ("int4-128", "int8-32")}
-BETWEEN = 1e-3  # nats: on random weights int4 is above, int8 below, each by a factor of ten
+BETWEEN = 1e-2  # nats: on random weights int4 is above, int8 below
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_what_is_remembered_is_of_this_base_and_these_adapters(desk: Path) -> No
     inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
     (toolset,) = inputs.toolsets
     assert toolset.selection is not None
-    retrained = replace(toolset, selection=replace(toolset.selection, sha256="0" * 64))
+    retrained = replace(toolset, selection=toolset.selection.model_copy(update={"sha256": "0" * 64}))
     same = replace(inputs, quantization=Quantization(bits=8))
     others = (
         Steps(replace(inputs, toolsets=(retrained,))).reference(2),
@@ -249,7 +249,7 @@ def mixed(desk: Path) -> Path:
 @pytest.mark.parametrize("engine", ["ort", "genai"])
 def test_both_engines_answer_with_mixed_bits(engine: EngineKind, mixed: Path) -> None:
     with Agent.open(mixed, engine=engine) as agent:
-        assert agent.call("read it").toolset == "files"
+        assert agent.call("read it", offered={"files": {"read"}}, required=True, toolset="files").tool == "read"
 
 
 def test_the_manifest_says_which_bits_are_mixed(mixed: Path) -> None:

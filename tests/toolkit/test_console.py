@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dualtune_edge.toolkit.console import result, table_lines, warn
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit.errors import RoomError
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 
@@ -67,6 +67,6 @@ class Full(io.StringIO):
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, *, as_json: bool) -> None:
     monkeypatch.setattr(sys, "stdout", Full())
-    with pytest.raises(OutputError, match=r"stdout: found .*No space left"):
+    with pytest.raises(RoomError, match=r"stdout: found .*No space left"):
         result(Tool(name="read"), "text", as_json=as_json)
     assert sys.stdout is sys.stderr

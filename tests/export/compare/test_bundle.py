@@ -148,4 +148,4 @@ def test_conversations_of_the_users_own_are_compared(own_desk: Desk, tmp_path: P
 def test_a_bad_line_of_theirs_is_refused_before_any_work(own_desk: Desk) -> None:
     (own_desk.folder / "own.jsonl").write_text('"read it"\n{"text": 1}\n', encoding="utf-8")
     own_desk.add("parity: {calibration: own.jsonl}\n")
-    own_desk.refused(DataError, "own.jsonl, line 2", "'text'")
+    own_desk.refused(DataError, "own.jsonl, line 2", "messages")

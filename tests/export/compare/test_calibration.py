@@ -60,7 +60,7 @@ def test_a_conversation_is_a_case_at_each_turn_of_the_assistant(tmp_path: Path) 
             "a call of 'lag'",
         ),
         ('[{"role": "user"}]', "{'role': 'user'}"),
-        ('[{"role": "assistant", "content": "hi"}]', "[]"),
+        ('[{"role": "assistant", "content": "hi"}]', "no message"),
         ('{"messages": [], "messages": []}', "twice"),
     ],
 )

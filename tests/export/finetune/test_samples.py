@@ -103,7 +103,7 @@ def test_a_wrong_call_is_refused_by_line_and_message(
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("{", "Expecting"),
+        ("{", "no JSON from line 1"),
         ("[]", "valid dictionary"),
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', "at the start"),

@@ -42,7 +42,7 @@ def checkpoint(tmp_path: Path) -> SimpleNamespace:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<end>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    return SimpleNamespace(folder=tmp_path, vocab_size=257, end_of_turn=(256,))
+    return SimpleNamespace(folder=tmp_path, tokenizer_folder=tmp_path, vocab_size=257, end_of_turn=(256,))
 
 
 def test_an_optional_property_that_no_value_fits_is_warned_of(checkpoint: Any) -> None:

@@ -129,9 +129,8 @@ def test_the_cpu_provider_runs_it_and_reads_no_prefix(bundle: Bundle) -> None:
     with Agent(seen, open_engine(seen.model, CPU)) as agent, Agent(seen, open_engine(seen.model, CPU), NONE) as plain:
         answer, computed = agent.call("read a"), plain.call("read a")
     assert isinstance(agent._engine, StaticEngine)
-    assert (answer.tool, answer.arguments, answer.probability) == (
-        computed.tool, computed.arguments, computed.probability,
-    )  # fmt: skip
+    assert (answer.tool, answer.arguments) == (computed.tool, computed.arguments)
+    assert answer.probability == pytest.approx(computed.probability, abs=1e-4)  # the forwards are cut otherwise
     assert answer.notes == ()
     prefix = seen.plan(seen.manifest.toolsets[0].selection).prefix
     assert answer.tokens.reused >= len(prefix) > computed.tokens.reused

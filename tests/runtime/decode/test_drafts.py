@@ -135,7 +135,7 @@ def test_all_guesses_in_their_order(text: str, written: str, every: list[str]) -
     ],
 )
 def test_a_text_goes_on_as_one_of_the_conversation(text: str, begun: str, rest: str | None) -> None:
-    assert Drafter.of([user(text)], FRAME)._rest(begun) == rest
+    assert Drafter.of(Sources.of([user(text)], FRAME))._rest(begun) == rest
 
 
 @pytest.mark.parametrize(("length", "guessed"), [(199, 199), (200, 200), (250, 200)])

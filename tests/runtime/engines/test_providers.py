@@ -95,7 +95,7 @@ class Failing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def run_with_iobinding(self, _io: object) -> None:
+    def run_with_iobinding(self, _io: object, _options: object) -> None:
         raise RuntimeError("[OpenVINO-EP] cannot run")
 
 
