@@ -104,7 +104,7 @@ def test_the_bundles_own_keys_and_values_are_within_the_scales(desk: Path, bundl
             engine.use(adapter)
             engine.forward(tokens)
             state = np.abs(np.asarray(engine.snapshot().state))
-            assert (state.max(axis=3) <= scales.values * 127 * 1.25).all()  # weights are quantized here, there not
+            assert (state.max(axis=3) <= scales.values * 127 * 1.5).all()  # weights are quantized here, there not
     assert kv_prompts(read_inputs(spec(desk, "cpu-x64")), plans) == ()
 
 
