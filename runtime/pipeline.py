@@ -194,7 +194,7 @@ class Agent:
                 below it, the outcome is `unsure`. Arguments are not written for a choice that is below it.
             max_argument_tokens: the most tokens of the arguments.
             deadline: the most seconds from now, waiting for other calls included.
-            cancel: ends the call when it is set, from any thread and within a tenth of a second.
+            cancel: ends the call when it is set, from any thread.
             on_overflow: is given a conversation that is too long for the context, and returns a shorter one, as
                 `shorten_results` does. A note of the result says so. By default there is an error.
 

@@ -80,7 +80,7 @@ def test_an_error_is_two_lines_and_its_exit_code(failing: types.ModuleType, caps
     ("error", "told"),
     [
         (OSError(errno.EIO, "Input/output error", "/disk/a"), "/disk/a: found Input/output error"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: found Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/a"), "/srv/a: found Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file: found No space left on device"),
         (OSError(), "a file: found OSError"),
     ],
