@@ -39,7 +39,7 @@ def logits(folder: Path, checkpoint: Checkpoint) -> np.ndarray:
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_logits_stay_to_the_bit(bits: Any, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_graph(tiny, tmp_path / "ours", Quantization(bits=bits))
-    monkeypatch.setattr(building, "standardize", lambda _: None)
+    monkeypatch.setattr(building, "_standardize", lambda _: None)
     build_graph(tiny, tmp_path / "builders", Quantization(bits=bits))
     with pytest.raises(onnx.checker.ValidationError, match="SimplifiedLayerNormalization"):
         onnx.checker.check_model(str(tmp_path / "builders" / "model.onnx"))
