@@ -12,6 +12,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from typing import Final
 
+from dualtune_edge.profiles.detect import ep_devices
 from dualtune_edge.profiles.schema import OPENVINO_PROVIDER, QNN_PROVIDER, EpDevice
 
 OPENVINO: Final = OPENVINO_PROVIDER
@@ -49,10 +50,10 @@ def states() -> tuple[PluginState, ...]:
     return tuple(state(plugin.provider) for plugin in PLUGINS)
 
 
-@functools.cache  # a library is registered once a process
+@functools.cache  # what is installed stays the same while a process runs
 def state(provider: str) -> PluginState:
-    """Register a provider's library, if its package is installed, and tell how it stands."""
-    plugin = next(each for each in PLUGINS if each.provider == provider)
+    """Register a provider's library, if its package is installed; whether the provider can be used, or why not."""
+    plugin = next(plugin for plugin in PLUGINS if plugin.provider == provider)
     if plugin.package is None:
         return _without_package(provider)
     try:
@@ -84,14 +85,22 @@ def _without_package(provider: str) -> PluginState:
 
 
 def _register(package: str) -> tuple[EpDevice, ...]:
-    """Load the package's library; the devices that it adds."""
-    import onnxruntime  # noqa: PLC0415 - a tenth of a second that only this needs
-
+    """The devices of the package's provider, once its library is loaded."""
     module = importlib.import_module(package.replace("-", "_"))
     name = module.get_ep_name()
-    onnxruntime.register_execution_provider_library(name, module.get_library_path())
-    return tuple(
-        EpDevice(provider=row.ep_name, kind=row.device.type.name, vendor=row.device.vendor)
-        for row in onnxruntime.get_ep_devices()
-        if row.ep_name == name
-    )
+    _load(name, module.get_library_path())
+    return _devices(name)
+
+
+@functools.cache  # onnxruntime refuses a second registration, of a library without devices too
+def _load(name: str, library: str) -> None:
+    """Register a library with onnxruntime, unless the program that embeds this one has done it."""
+    import onnxruntime  # noqa: PLC0415 - a tenth of a second that only this needs
+
+    if not _devices(name):
+        onnxruntime.register_execution_provider_library(name, library)
+
+
+def _devices(name: str) -> tuple[EpDevice, ...]:
+    """The devices that onnxruntime lists for a provider; none: it is not registered, or nothing here suits it."""
+    return tuple(device for device in ep_devices() if device.provider == name)

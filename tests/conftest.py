@@ -62,11 +62,11 @@ def openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         monkeypatch.delitem(sys.modules, MODULE, raising=False)
         if fault == "absent":
             monkeypatch.setattr(importlib.metadata, "version", _not_found)
-        if fault == "deviceless":
-            import onnxruntime
+        import onnxruntime
 
+        monkeypatch.setattr(onnxruntime, "get_ep_devices", list)  # the real package may be registered in this process
+        if fault == "deviceless":
             monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda _name, _path: None)
-            monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
 
     plugins.state.cache_clear()
     yield install
