@@ -140,14 +140,13 @@ class _Session:
     def work(self, task: str) -> DoneEvent:
         """One task, to its end."""
         self.messages = (*self.messages, user(task))
-        if self.recorder:
-            self.recorder.begin(self.messages)
+        tools = self.recorder.begin(self.messages, self.tools) if self.recorder else self.tools
         cancel = threading.Event()
         with _stopped_by_ctrl_c(cancel):
             events = run(
                 self.agent,
                 self.messages,
-                self.tools,
+                tools,
                 self.approver,
                 limits=self.limits,
                 temperature=self.temperature,

@@ -1,7 +1,8 @@
 """Runs on disk: a line a toolset, as `finetune` reads trajectories; and a recorded run in the place of the servers.
 
 Each line holds the whole conversation. A call of another toolset, one that was denied and one that failed has weight 0
-in it, as OpenAI's fine-tuning files mark what is not learnt: it stays in the context of what follows.
+in it, as OpenAI's fine-tuning files mark what is not learnt: it stays in the context of what follows. `offered` holds
+what each call was chosen from, so that a replay chooses from the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtune_edge.runtime.agent.events import ArgumentsEvent, Event, ResultEvent
+from dualtune_edge.runtime.agent.loop import Toolbox
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.agent.transcript import extended
@@ -22,6 +24,7 @@ from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.files import unwritable
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.tools.toolset import Toolset
 
 
 @dataclass
@@ -31,10 +34,12 @@ class Recorder:
     path: Path
     _messages: tuple[Message, ...] = ()
     _calls: dict[int, tuple[str, bool]] = field(default_factory=dict)  # message's index → toolset, whether it worked
+    _offered: list[dict[str, list[str]]] = field(default_factory=list)
 
-    def begin(self, messages: Iterable[Message]) -> None:
-        """The conversation before the run."""
-        self._messages, self._calls = tuple(messages), {}
+    def begin(self, messages: Iterable[Message], tools: Toolbox) -> Toolbox:
+        """Begin a run behind a conversation; returns `tools` with their offers noted, for the run to use."""
+        self._messages, self._calls, self._offered = tuple(messages), {}, []
+        return _Noted(tools, self._offered)
 
     def add(self, event: Event) -> None:
         """What happened next."""
@@ -53,7 +58,10 @@ class Recorder:
         """
         toolsets = dict.fromkeys(toolset for toolset, _ in self._calls.values())
         lines = [
-            json.dumps({"messages": self._weighted(toolset), "toolset": toolset}, ensure_ascii=False) + "\n"
+            json.dumps(
+                {"messages": self._weighted(toolset), "toolset": toolset, "offered": self._offered}, ensure_ascii=False
+            )
+            + "\n"
             for toolset in toolsets
         ]
         try:
@@ -71,13 +79,31 @@ class Recorder:
         ]
 
 
+@dataclass(frozen=True)
+class _Noted:
+    """Tools whose offers are noted."""
+
+    tools: Toolbox
+    offered: list[dict[str, list[str]]]
+
+    def offer(self, manifest: Manifest) -> Offer:
+        offer = self.tools.offer(manifest)
+        self.offered.append({toolset: sorted(names) for toolset, names in offer.tools.items()})
+        return offer
+
+    def call(
+        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: threading.Event | None = None
+    ) -> ToolOutcome:
+        return self.tools.call(server, tool, arguments, cancel=cancel)
+
+
 @dataclass
 class Replay:
     """A recorded run as a toolbox: it answers the recorded calls in their order, and refuses any other."""
 
     calls: Sequence[tuple[str, dict[str, Any], ToolOutcome]]  # tool, arguments, result
     task: tuple[Message, ...]
-    offered: Mapping[str, frozenset[str]]
+    offered: Sequence[Mapping[str, frozenset[str]]]  # for each call; the last one for all that follow
     _next: int = 0
 
     @classmethod
@@ -93,15 +119,14 @@ class Replay:
             raise DataError(str(path), found="no run", expected="a file that `agent --record` wrote", fix="Record one.")
         first = trajectories[0]
         lines = [line for line in trajectories if _plain(line) == _plain(first)]
-        tools = {
-            entry.toolset.name: frozenset(tool.name for tool in entry.toolset.tools) for entry in manifest.toolsets
-        }
+        offered = first.offered or ({entry.toolset.name: _names(entry.toolset) for entry in manifest.toolsets},)
+        tools = [{toolset: frozenset(names) for toolset, names in offer.items()} for offer in offered]
         begun = next((index for index, message in enumerate(first.messages) if message.tool_calls), len(first.messages))
         return cls(tuple(_calls(first, lines)), first.messages[:begun], tools)
 
     def offer(self, manifest: Manifest) -> Offer:  # noqa: ARG002 - it was the same when it was read
-        """Every tool of the bundle."""
-        return Offer(self.offered, frozenset(), ())
+        """What was on offer for the next call; every tool of the bundle, where the file does not say."""
+        return Offer(self.offered[min(self._next, len(self.offered) - 1)], frozenset(), ())
 
     def call(
         self,
@@ -127,6 +152,10 @@ class Replay:
             )
         self._next += 1
         return recorded[2]
+
+
+def _names(toolset: Toolset) -> tuple[str, ...]:
+    return tuple(tool.name for tool in toolset.tools)
 
 
 def _plain(line: Trajectory) -> tuple[Message, ...]:

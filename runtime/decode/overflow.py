@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.messages import Message
@@ -13,6 +13,7 @@ from dualtune_edge.toolkit.prompts.messages import Message
 ROOM: Final = 256  # tokens of the context that are kept free for the answer
 _MARK: Final = 32  # tokens of the line that says what is left out
 _SHORTEST: Final = 32  # tokens that stay of a result
+_WIDTH: Final = 64  # characters, as many as a long token has: of a huge text only the two ends are encoded
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,16 @@ def shorten(text: str, most_tokens: int, tokenizer: Tokenizer) -> tuple[str, int
 
     The first two thirds of the tokens and the last third stay; cuts are at borders of tokens.
     """
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    if len(encoding.ids) <= most_tokens:
+
+    def encode(part: str) -> Encoding:
+        return tokenizer.encode(part, add_special_tokens=False)
+
+    if len(text) <= most_tokens * _WIDTH and len(encode(text).ids) <= most_tokens:
         return text, 0
     head, tail = most_tokens - most_tokens // 3, most_tokens // 3
-    first, last = encoding.offsets[head - 1][1], encoding.offsets[len(encoding.ids) - tail][0] if tail else len(text)
+    beginning, end = text[: head * _WIDTH], text[max(0, len(text) - tail * _WIDTH) :]
+    first = ([0] + [stop for _, stop in encode(beginning).offsets[:head]])[-1]
+    kept = encode(end).offsets[-tail:] if tail else []
+    last = len(text) - len(end) + kept[0][0] if kept else len(text)
     left_out = last - first
     return f"{text[:first]}\n[… {left_out} of {len(text)} characters are left out here …]\n{text[last:]}", left_out

@@ -20,13 +20,14 @@ from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import Message, unread
 from dualtune_edge.toolkit.prompts.turns import single_calls, turn_faults
 
-_KEYS: Final = ("messages", "toolset")
+_KEYS: Final = ("messages", "toolset", "offered")
 _ALIKE: Final = 0.85  # of a key, from which on it is thought to be one of these misspelt
 
 
 class _Line(Frozen):
     messages: tuple[Message, ...] = Field(min_length=2, max_length=limits.MESSAGES)
     toolset: str | None = None
+    offered: tuple[dict[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Trajectory:
     """One conversation of single calls, and where it stands (`file:line`).
 
     `tools`: names of the tools that the line lists; None: it lists none. `unread`: its keys that are passed over.
+    `offered`: toolset → the tools that could be called, for each choice that was made; a recorded run has it.
     """
 
     where: str
@@ -41,6 +43,7 @@ class Trajectory:
     toolset: str | None
     tools: frozenset[str] | None = None
     unread: tuple[str, ...] = ()
+    offered: tuple[dict[str, tuple[str, ...]], ...] = ()
 
 
 def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory]:
@@ -98,7 +101,12 @@ def _trajectory(text: str, where: str) -> Trajectory:
     keys = [key for key in given if key not in _KEYS and given[key] is not None]
     keys += [key for message in given["messages"] for key in unread(message)]
     return Trajectory(
-        where, single_calls(line.messages), line.toolset, _names(given.get("tools")), tuple(dict.fromkeys(keys))
+        where,
+        single_calls(line.messages),
+        line.toolset,
+        tools=_names(given.get("tools")),
+        unread=tuple(dict.fromkeys(keys)),
+        offered=line.offered,
     )
 
 

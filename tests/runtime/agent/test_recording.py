@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dualtune_edge.runtime.agent.events import ArgumentsEvent, DoneEvent, Event, ResultEvent
+from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
 from dualtune_edge.runtime.bundle.folder import open_bundle
@@ -21,6 +23,23 @@ def call(
     ]
 
 
+class Tools:
+    """On offer: `read` of files, at first `log` of git too."""
+
+    def __init__(self) -> None:
+        self.git = ["log"]
+
+    def offer(self, manifest: object) -> Offer:
+        del manifest
+        tools = {"git": self.git.pop()} if self.git else {}
+        return Offer(
+            {"files": frozenset({"read"})} | {name: frozenset({tool}) for name, tool in tools.items()}, frozenset(), ()
+        )
+
+    def call(self, server: str, tool: str, arguments: dict[str, object], *, cancel: object = None) -> ToolOutcome:
+        return ToolOutcome(f"{server} {tool} {arguments} {cancel}")
+
+
 DONE = DoneEvent(outcome="answered", answer="Done.", steps=3, reason="", seconds=1.0)
 RUN = [
     *call(1, "git", "log", {"count": 2}, "a\nb"),
@@ -33,8 +52,11 @@ RUN = [
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     recorder = Recorder(tmp_path / "run.jsonl")
-    recorder.begin([user("read what changed")])
+    tools = recorder.begin([user("read what changed")], Tools())
+    manifest: Any = None
     for event in RUN:
+        if isinstance(event, ArgumentsEvent | DoneEvent):
+            tools.offer(manifest)
         recorder.add(event)
     recorder.write()
     return recorder.path
@@ -50,7 +72,7 @@ def test_a_line_a_toolset_as_finetune_reads_it(recorded: Path) -> None:
 
 def test_runs_are_appended(recorded: Path) -> None:
     recorder = Recorder(recorded)
-    recorder.begin([user("again")])
+    recorder.begin([user("again")], Tools())
     for event in [*call(1, "git", "log", {"count": 1}, "x"), DONE]:
         recorder.add(event)
     recorder.write()
@@ -66,6 +88,30 @@ def test_a_replay_answers_the_recorded_calls_and_no_other(recorded: Path, export
         replay.call("files", "read", {"path": "c"})
 
 
+def test_each_call_of_a_replay_is_chosen_from_what_was_on_offer_then(recorded: Path, exported: Path) -> None:
+    manifest = open_bundle(exported).manifest
+    replay = Replay.read(recorded, manifest)
+    first, later = {"files": {"read"}, "git": {"log"}}, {"files": {"read"}}
+    assert replay.offer(manifest).tools == replay.offer(manifest).tools == first
+    replay.call("git", "log", {"count": 2})
+    assert replay.offer(manifest).tools == later
+    replay.call("files", "read", {"path": "a"})
+    replay.call("files", "read", {"path": "b"})
+    assert replay.offer(manifest).tools == later
+
+
+def test_where_a_file_does_not_say_every_tool_is_on_offer(recorded: Path, exported: Path) -> None:
+    lines = [json.loads(line) for line in recorded.read_text(encoding="utf-8").splitlines()]
+    recorded.write_text("".join(json.dumps(line | {"offered": []}) + "\n" for line in lines), encoding="utf-8")
+    manifest = open_bundle(exported).manifest
+    assert Replay.read(recorded, manifest).offer(manifest).tools == {"files": {"read", "sort", "roots"}, "git": {"log"}}
+
+
+def test_what_is_recorded_is_passed_on(tmp_path: Path) -> None:
+    tools = Recorder(tmp_path / "run.jsonl").begin([user("x")], Tools())
+    assert tools.call("git", "log", {}).text == "git log {} None"
+
+
 def test_a_file_without_a_run_is_refused(tmp_path: Path, exported: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text("\n", encoding="utf-8")
@@ -75,7 +121,7 @@ def test_a_file_without_a_run_is_refused(tmp_path: Path, exported: Path) -> None
 
 def test_a_run_without_a_call_leaves_no_line(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run.jsonl")
-    recorder.begin([user("hello")])
+    recorder.begin([user("hello")], Tools())
     recorder.add(DONE)
     recorder.write()
     assert recorder.path.read_text(encoding="utf-8") == ""
