@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from dualtune_edge.runtime.engines.engine import Snapshot
@@ -18,7 +19,7 @@ from dualtune_edge.toolkit.prompts.prompter import common_prefix
 class HeldSequence(ABC):
     """An engine but for its graph; see `Engine` for what each method promises.
 
-    It cannot save KV values: a snapshot is its tokens, and restoring computes those again that are not held.
+    By itself it saves no KV values: a snapshot is its tokens, and `restore` computes those that are not held.
     """
 
     def __init__(self, vocab_size: int, context_length: int, identify: Callable[[str | None], str]) -> None:
@@ -29,7 +30,7 @@ class HeldSequence(ABC):
         self._adapter: str | None = None
         self._tokens: tuple[int, ...] = ()
         self._open = True
-        self._interrupted = False
+        self._options = onnxruntime.RunOptions()  # of every run of onnxruntime: their flag ends it
 
     @property
     def adapter(self) -> str | None:
@@ -66,19 +67,22 @@ class HeldSequence(ABC):
         return Snapshot(self.identity, self._tokens, state=None)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Hold the snapshot's tokens: those that are not held already are computed again."""
+        """Hold the snapshot's tokens. Where its KV values cannot be loaded, the missing tokens are computed."""
         self._require_fitting(snapshot)
+        if snapshot.state is not None and self._load(snapshot.state, snapshot.start, len(snapshot.tokens)):
+            self._tokens = snapshot.tokens
+            return
         self.rewind(len(common_prefix([self._tokens, snapshot.tokens])))
         if rest := snapshot.tokens[len(self._tokens) :]:
             self.forward(rest)
 
     def interrupt(self) -> None:
-        """End every later forward; an engine that can ends the one that runs as well."""
-        self._interrupted = True
+        """End the forward that runs, where onnxruntime runs it, and every later one."""
+        self._options.terminate = True
 
     def resume(self) -> None:
         """Let forwards run again."""
-        self._interrupted = False
+        self._options.terminate = False
 
     def close(self) -> None:
         """Refuse every later call."""
@@ -93,6 +97,10 @@ class HeldSequence(ABC):
     ) -> None:
         self.close()
 
+    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:  # noqa: ARG002 - for engines with a cache
+        """Write the KV values of the tokens [start, length). False: this engine takes none."""
+        return False
+
     def _require_open(self) -> None:
         if not self._open:
             raise EngineError(
@@ -100,7 +108,7 @@ class HeldSequence(ABC):
             )
 
     def _refuse_interrupted(self) -> None:
-        if self._interrupted:
+        if self._options.terminate:
             raise StoppedError(
                 "forward", found="an interrupted engine", expected="one that may run", fix="Allow it more time."
             )

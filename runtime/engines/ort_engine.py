@@ -51,7 +51,6 @@ class OrtEngine(HeldSequence):
         """
         super().__init__(source.vocab_size, source.context_length, source.identity)
         self._source, self._settings = source, settings
-        self._options = onnxruntime.RunOptions()  # of every run: their flag ends it
         self._graphs: dict[Path, Graph] = {}
         self._bindings: dict[str, _Binding] = {}  # by what the KV depends on: adapters with one file share it
         self._kv = KvBuffers(source.cache, limit=source.context_length)
@@ -122,33 +121,18 @@ class OrtEngine(HeldSequence):
         self._require_held(start)
         return Snapshot(self.identity, self.tokens, self._kv.copy(len(self._tokens), start), start)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Replace the KV state by the snapshot's; one without values is computed again."""
-        if snapshot.state is None:
-            super().restore(snapshot)
-            return
-        self._require_fitting(snapshot)
-        length = len(snapshot.tokens)
-        self._reserve(length)
-        self._kv.load(snapshot.state, length, snapshot.start)
-        self._tokens = snapshot.tokens
-
-    def interrupt(self) -> None:
-        """End the forward that runs, and every later one."""
-        super().interrupt()
-        self._options.terminate = True
-
-    def resume(self) -> None:
-        """Let forwards run again."""
-        super().resume()
-        self._options.terminate = False
-
     def close(self) -> None:
         """Release sessions and buffers."""
         super().close()
         self._bindings.clear()
         self._graphs.clear()
         self._kv = KvBuffers(self._source.cache, limit=0)
+
+    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:
+        """Write the KV values of the tokens [start, length)."""
+        self._reserve(length)
+        self._kv.load(state, length, start)
+        return True
 
     def _run(
         self,

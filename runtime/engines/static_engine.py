@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER, SessionSettings
@@ -49,7 +48,6 @@ class StaticEngine(HeldSequence):
         super().__init__(source.vocab_size, min(source.context_length, source.graph.kv_length), source.identity)
         self._source, self._form = source, source.graph
         self._settings = settings
-        self._options = onnxruntime.RunOptions()  # of every run: their flag ends it
         self._models: dict[Path, Static] = {}
         cache = source.cache
         size = (cache.layers, 2, self._form.kv_length, cache.heads, cache.head_dim)  # 2: keys and values
@@ -91,38 +89,24 @@ class StaticEngine(HeldSequence):
         state.flags.writeable = False
         return Snapshot(self.identity, self.tokens, state, start)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Replace the KV state by the snapshot's; one without values is computed again."""
-        if snapshot.state is None:
-            super().restore(snapshot)
-            return
-        self._require_fitting(snapshot)
-        room = self._kv[:, :, snapshot.start : len(snapshot.tokens)].swapaxes(2, 3)
-        if snapshot.state.shape != room.shape or snapshot.state.dtype != room.dtype:
-            raise EngineError(
-                "restore",
-                found=f"{snapshot.state.dtype} values of shape {snapshot.state.shape}",
-                expected=f"{room.dtype} of shape {room.shape}",
-                fix="Restore a snapshot of the same model.",
-            )
-        room[...] = snapshot.state
-        self._tokens = snapshot.tokens
-
-    def interrupt(self) -> None:
-        """End the forward that runs, and every later one."""
-        super().interrupt()
-        self._options.terminate = True
-
-    def resume(self) -> None:
-        """Let forwards run again."""
-        super().resume()
-        self._options.terminate = False
-
     def close(self) -> None:
         """Release sessions and buffers."""
         super().close()
         self._models.clear()
         self._kv = self._kv[:, :, :0].copy()
+
+    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:
+        """Write the KV values of the tokens [start, length)."""
+        room = self._kv[:, :, start:length].swapaxes(2, 3)
+        if state.shape != room.shape or state.dtype != room.dtype:
+            raise EngineError(
+                "restore",
+                found=f"{state.dtype} values of shape {state.shape}",
+                expected=f"{room.dtype} of shape {room.shape}",
+                fix="Restore a snapshot of the same model.",
+            )
+        room[...] = state
+        return True
 
     def _chunk(self, held: int, left: int) -> int:
         """The next chunk's length: the shortest that takes all that is left, else the longest, of those with room."""

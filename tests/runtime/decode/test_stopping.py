@@ -58,7 +58,7 @@ def stopped_at(count: int, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> str
     def counted(self: object, tokens: object) -> object:
         if next(left, None) == 0:
             cancel.set()
-            while not engine._interrupted:
+            while not engine._options.terminate:
                 pass
         return forward(self, tokens)
 
