@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -16,23 +16,21 @@ from tokenizers import Tokenizer
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
-from dualtune_edge.runtime.decode.choice import Choice
+from dualtune_edge.runtime.decode.call import Question, decide
 from dualtune_edge.runtime.decode.conversation import notes, read_messages, read_offered, refuse_bounds
-from dualtune_edge.runtime.decode.overflow import ROOM, Overflow
-from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages, Written
+from dualtune_edge.runtime.decode.overflow import ROOM, OnOverflow, Overflow, shortened_by
+from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages
 from dualtune_edge.runtime.decode.stopping import Stop, stopped
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import Alternative, CallResult, Placement, Timings, VariantChoice
+from dualtune_edge.runtime.result import CallResult, Placement, VariantChoice
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import ToolsetEntry
 from dualtune_edge.toolkit.errors import EdgeError, EngineError, ProfileError, Reached, StoppedError
 from dualtune_edge.toolkit.prompts.messages import Message
 
 Request: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
-OnOverflow: TypeAlias = Callable[[Overflow], Sequence[Message | Mapping[str, Any]]]
 _LOOK: Final = 0.02  # seconds between two looks at whether a closed agent computes still
 _SHORTENINGS: Final = 4  # times that one call has its conversation shortened
 
@@ -209,17 +207,13 @@ class Agent:
         """
         messages, among = read_messages(request), read_offered(self.bundle.manifest, toolset, offered)
         refuse_bounds(min_probability=min_probability, max_argument_tokens=max_argument_tokens)
-        limit = self.context_length - ROOM if on_overflow else None
-        progress = Progress(longest=limit, most=min(max_argument_tokens, limits.ARGUMENT_TOKENS), date=date)
+        question = Question(messages, among, required, min_probability)
+        progress = Progress(most=min(max_argument_tokens, limits.ARGUMENT_TOKENS), date=date)
         progress.notes += notes(request, messages, self._tool_names)
         with self._turn(Stop.after(deadline, cancel, self._closed), progress):
-            for _ in range(_SHORTENINGS):
-                try:
-                    return self._called(messages, among, progress, required=required, least=min_probability)
-                except PromptOverflow as overflow:
-                    messages = self._shortened(messages, overflow.tokens, progress, on_overflow)
-            progress.longest = None  # it takes the context, or the engine refuses it
-            return self._called(messages, among, progress, required=required, least=min_probability)
+            result = self._decided(question, progress, on_overflow)
+            placement = self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement()
+            return result.model_copy(update={"placement": placement, "variant": self._variant})
 
     def answer(
         self,
@@ -280,85 +274,25 @@ class Agent:
             error.reached = reached
             raise error from None
 
-    def _called(
-        self,
-        messages: Sequence[Message],
-        offered: Mapping[str, Collection[str]],
-        progress: Progress,
-        *,
-        required: bool,
-        least: float,
-    ) -> CallResult:
-        no_tool = self.bundle.manifest.no_tool
-        routed = self._routed(messages, offered, progress)
-        entry = self.bundle.toolset(routed.winner if routed else next(iter(offered)))
-        progress.reached = Reached(entry.toolset.name)
-        after_toolset = progress.elapsed()
-        among = (*offered[entry.toolset.name], *(() if required else (no_tool,)))
-        choice = self._stages.choose(entry.selection, messages, among, progress)
-        after_selection = progress.elapsed()
-        tool = None if choice.winner == no_tool else choice.winner
-        progress.reached = Reached(entry.toolset.name, tool)
-        probability = choice.probability * (routed.probability if routed else 1.0)
-        written: Written | None = None
-        if tool in entry.arguments and probability >= least:
-            written = self._stages.write(entry.arguments[tool], messages, progress)
-            probability *= written.arguments.probability
-        total = progress.elapsed()
-        return CallResult(
-            toolset=entry.toolset.name,
-            tool=tool,
-            arguments=_arguments(tool, entry, written),
-            outcome="unsure" if probability < least else "no_tool" if tool is None else "call",
-            probability=choice.probability,
-            alternatives=tuple(
-                Alternative(tool=other.name, probability=other.probability) for other in choice.alternatives
-            ),
-            timings_ms=Timings(
-                toolset=after_toolset,
-                selection=round(after_selection - after_toolset, 3),
-                arguments=round(total - after_selection, 3),
-                total=total,
-            ),
-            tokens=progress.tokens(),
-            notes=tuple(progress.notes),
-            placement=self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement(),
-            variant=self._variant,
-            toolset_probability=routed.probability if routed else None,
-            arguments_probability=written.arguments.probability if written else None,
-            not_in_conversation=written.not_in_conversation if written else (),
-        )
+    def _decided(self, question: Question, progress: Progress, on_overflow: OnOverflow | None) -> CallResult:
+        """The answer to the conversation, or to a shorter one that `on_overflow` makes of it."""
+        limit = self.context_length - ROOM
+        for _ in range(_SHORTENINGS):
+            if on_overflow is None:
+                break
+            progress.longest = limit
+            try:
+                return decide(self.bundle, self._stages, question, progress)
+            except PromptOverflow as error:
+                overflow = Overflow(question.messages, error.tokens, limit, self.tokenizer)
+                messages, note = shortened_by(on_overflow, overflow)
+                question = replace(question, messages=messages)
+                progress.notes.append(note)
+        progress.longest = None  # it takes the context, or the engine refuses it
+        return decide(self.bundle, self._stages, question, progress)
 
     @cached_property
     def _tool_names(self) -> frozenset[str]:
         """All names that a conversation may have called."""
         manifest = self.bundle.manifest
         return frozenset(tool.name for entry in manifest.toolsets for tool in entry.toolset.tools) | {manifest.no_tool}
-
-    def _routed(
-        self, messages: Sequence[Message], offered: Mapping[str, Collection[str]], progress: Progress
-    ) -> Choice | None:
-        """The base model's choice of a toolset; None where there is none to make."""
-        stage = self.bundle.manifest.toolset_choice
-        return None if len(offered) == 1 or stage is None else self._stages.choose(stage, messages, offered, progress)
-
-    def _shortened(
-        self, messages: tuple[Message, ...], tokens: int, progress: Progress, on_overflow: OnOverflow | None
-    ) -> tuple[Message, ...]:
-        """What `on_overflow` makes of a conversation that is too long."""
-        if on_overflow is None or progress.longest is None:
-            raise ValueError("a prompt overflows only where something is to be done about it")
-        shorter = read_messages(on_overflow(Overflow(messages, tokens, progress.longest, self.tokenizer)))
-        before, after = (sum(len(message.content) for message in turns) for turns in (messages, shorter))
-        progress.notes.append(
-            f"on_overflow: a prompt of {tokens:,} tokens was too long, and the conversation was shortened from "
-            f"{before:,} to {after:,} characters in {len(shorter)} of {len(messages)} messages"
-        )
-        return shorter
-
-
-def _arguments(tool: str | None, entry: ToolsetEntry, written: Written | None) -> dict[str, Any] | None:
-    """What the result has of them: none where no tool is called, or where they were not written."""
-    if written:
-        return written.arguments.value
-    return None if tool is None or tool in entry.arguments else {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from tokenizers import Encoding, Tokenizer
 
+from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.messages import Message
 
@@ -24,6 +26,24 @@ class Overflow:
     tokens: int
     limit: int
     tokenizer: Tokenizer
+
+
+OnOverflow: TypeAlias = Callable[[Overflow], Sequence[Message | Mapping[str, Any]]]
+
+
+def shortened_by(on_overflow: OnOverflow, overflow: Overflow) -> tuple[tuple[Message, ...], str]:
+    """What `on_overflow` makes of a conversation, and a note of it for the result.
+
+    Raises:
+        RequestError: these are no messages.
+
+    """
+    shorter = read_messages(on_overflow(overflow))
+    before, after = (sum(len(message.content) for message in turns) for turns in (overflow.messages, shorter))
+    return shorter, (
+        f"on_overflow: a prompt of {overflow.tokens:,} tokens was too long, and the conversation was shortened from "
+        f"{before:,} to {after:,} characters in {len(shorter)} of {len(overflow.messages)} messages"
+    )
 
 
 def shorten_results(overflow: Overflow) -> tuple[Message, ...]:

@@ -1,0 +1,85 @@
+"""One call: toolset, tool and arguments, chosen and written in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.decode.choice import Choice
+from dualtune_edge.runtime.decode.stages import Progress, Stages, Written
+from dualtune_edge.runtime.result import Alternative, CallResult, Timings
+from dualtune_edge.toolkit.bundle.manifest import Manifest, ToolsetEntry
+from dualtune_edge.toolkit.errors import Reached
+from dualtune_edge.toolkit.prompts.messages import Message
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation, and what may be its answer.
+
+    `offered`: the tools of each toolset that can be called. `required`: whether one has to be. `min_probability`: that
+    of the whole answer, below which it is `unsure`.
+    """
+
+    messages: tuple[Message, ...]
+    offered: Mapping[str, Collection[str]]
+    required: bool
+    min_probability: float
+
+
+def decide(bundle: Bundle, stages: Stages, question: Question, progress: Progress) -> CallResult:
+    """The tool call that the conversation needs next, or that it needs none; `progress` follows it."""
+    no_tool = bundle.manifest.no_tool
+    routed = _routed(bundle.manifest, stages, question, progress)
+    entry = bundle.toolset(routed.winner if routed else next(iter(question.offered)))
+    progress.reached = Reached(entry.toolset.name)
+    after_toolset = progress.elapsed()
+    among = (*question.offered[entry.toolset.name], *(() if question.required else (no_tool,)))
+    choice = stages.choose(entry.selection, question.messages, among, progress)
+    after_selection = progress.elapsed()
+    tool = None if choice.winner == no_tool else choice.winner
+    progress.reached = Reached(entry.toolset.name, tool)
+    probability = choice.probability * (routed.probability if routed else 1.0)
+    written: Written | None = None
+    if tool in entry.arguments and probability >= question.min_probability:
+        written = stages.write(entry.arguments[tool], question.messages, progress)
+        probability *= written.arguments.probability
+    total = progress.elapsed()
+    return CallResult(
+        toolset=entry.toolset.name,
+        tool=tool,
+        arguments=_arguments(tool, entry, written),
+        outcome="unsure" if probability < question.min_probability else "no_tool" if tool is None else "call",
+        probability=choice.probability,
+        alternatives=tuple(
+            Alternative(tool=other.name, probability=other.probability) for other in choice.alternatives
+        ),
+        timings_ms=Timings(
+            toolset=after_toolset,
+            selection=round(after_selection - after_toolset, 3),
+            arguments=round(total - after_selection, 3),
+            total=total,
+        ),
+        tokens=progress.tokens(),
+        notes=tuple(progress.notes),
+        toolset_probability=routed.probability if routed else None,
+        arguments_probability=written.arguments.probability if written else None,
+        not_in_conversation=written.not_in_conversation if written else (),
+    )
+
+
+def _routed(manifest: Manifest, stages: Stages, question: Question, progress: Progress) -> Choice | None:
+    """The base model's choice of a toolset; None where there is none to make."""
+    stage = manifest.toolset_choice
+    if len(question.offered) == 1 or stage is None:
+        return None
+    return stages.choose(stage, question.messages, question.offered, progress)
+
+
+def _arguments(tool: str | None, entry: ToolsetEntry, written: Written | None) -> dict[str, Any] | None:
+    """What the result has of them: none where no tool is called, or where they were not written."""
+    if written:
+        return written.arguments.value
+    return None if tool is None or tool in entry.arguments else {}
