@@ -15,6 +15,7 @@ from typing import Final
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.expressions import least_length
 from dualtune_edge.toolkit.native import PanicError, catch_panics
 
 _BYTES: Final = 256  # tokens of the tokenizer: one a byte, and the end behind them
@@ -63,6 +64,8 @@ def compile_pattern(source: str) -> Pattern:
     """
     if len(source) > limits.PATTERN_CHARS:
         raise PatternError(f"a pattern of {len(source)} characters, over the {limits.PATTERN_CHARS} allowed")
+    if (least := least_length(source)) > limits.SCHEMA_LITERAL_CHARS:
+        raise PatternError(f"a pattern of texts of {least} characters, over the {limits.SCHEMA_LITERAL_CHARS} allowed")
     try:
         with catch_panics():
             grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": source})

@@ -8,7 +8,7 @@ are set. A part of the schema without such an object stays llguidance's own JSON
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ _LARGEST: Final = r"1(\.([0-6][0-9]*|7([0-8][0-9]*|9([0-6][0-9]*|7693134862315[0
 _LONG: Final = r"(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE](-[0-9]{1,3}|\+?([0-9]{1,2}|1[0-9]{2})))?"
 _NUMBER: Final = rf"-?([1-9][0-9]{{0,299}}(\.[0-9]+)?|{_LONG}|{_LARGE}|{_LARGEST})"
 _DEFINITIONS: Final = ("$defs", "definitions")
+_ARRAY: Final = {"type", "prefixItems", "items", "minItems", "maxItems"}  # keywords of arrays that have rules
+_ANYTHING: Final = "anything"  # the rule of a free value
 
 
 @dataclass
@@ -68,6 +70,8 @@ class ObjectRules:
 
     def _value(self, schema: Any) -> str:
         """What to write in a rule for a value of this schema."""
+        if schema is True or (isinstance(schema, dict) and not schema.keys() & KEYWORDS):
+            return self._anything()
         try:
             return self._structure(schema) if self._has_rules(schema) else self._own(schema)
         except NoRulesError:
@@ -77,16 +81,21 @@ class ObjectRules:
         keywords = schema.keys() & KEYWORDS
         if keywords == {"$ref"}:
             return self._reference(schema["$ref"])
-        for name in ("anyOf", "oneOf", "allOf"):
-            if keywords == {name} and (name != "allOf" or len(schema[name]) == 1):
+        if keywords == {"allOf"} and len(parts := _said(schema["allOf"])) < 2:
+            return self._value(parts[0] if parts else True)
+        for name in ("anyOf", "oneOf"):
+            if keywords == {name}:
                 return self._any(self._value(branch) for branch in schema[name])
         if isinstance(schema.get("type"), list):
             return self._any(self._value({**schema, "type": name}) for name in schema["type"])
+        return self._typed(schema, keywords)
+
+    def _typed(self, schema: dict[str, Any], keywords: Collection[str]) -> str:
         if schema.get("type") == "object":
             return self._objects(schema)
-        if schema.get("type") == "array" and keywords <= {"type", "items", "minItems", "maxItems"}:
+        if schema.get("type") == "array" and _ARRAY.issuperset(keywords):
             return self._array(schema)
-        if schema.get("type") == "number" and keywords == {"type"}:
+        if schema.get("type") == "number" and set(keywords) == {"type"}:
             return self._rule(f"/{_NUMBER}/")
         raise NoRulesError
 
@@ -95,17 +104,19 @@ class ObjectRules:
         stack, seen = [schema], set[str]()
         while stack:
             part = stack.pop()
+            if part is True:
+                return True
             if not isinstance(part, dict):
                 continue
             properties, reference = part.get("properties", {}), part.get("$ref")
             closed = part.get("additionalProperties") is False
-            bare_number = "number" in types(part) and part.keys() & KEYWORDS == {"type"}
-            if len(properties) > closed or "allOf" in part or bare_number:
+            if len(properties) > closed or "allOf" in part or _is_free(part):
                 return True
             if isinstance(reference, str) and reference not in seen:
                 seen.add(reference)
                 stack.append(local(self.root, reference))
             stack += [*properties.values(), part.get("items"), part.get("additionalProperties")]
+            stack += part.get("prefixItems", ())
             stack += [branch for name in ("allOf", "anyOf", "oneOf") for branch in part.get(name, ())]
         return False
 
@@ -116,13 +127,41 @@ class ObjectRules:
         return self._names[reference]
 
     def _array(self, schema: dict[str, Any]) -> str:
-        item, low, high = self._value(schema.get("items", True)), schema.get("minItems", 0), schema.get("maxItems")
+        low, high, item = schema.get("minItems", 0), schema.get("maxItems"), schema.get("items", True)
+        longest = len(schema.get("prefixItems", ())) if item is False else high
+        if any(bound is not None and bound < low for bound in (longest, high)):
+            raise NoRulesError  # no list is so long and so short
+        first = [self._value(part) for part in schema.get("prefixItems", ())][:high]
         separator = json.dumps(self.frame.item_separator)
-        if high == 0:
+        if high == 0 or (not first and item is False):
             return self._rule('"[]"')
-        most = "" if high is None else high - 1
-        some = f'"[" {item} ({separator} {item}){{{max(low - 1, 0)},{most}}} "]"'
-        return self._any([self._rule(some), *([] if low else ['"[]"'])])
+        if not first:
+            first = [self._value(item)]
+        rest = ""
+        if item is not False and (high is None or high > len(first)):
+            most = "" if high is None else high - len(first)
+            rest = f"({separator} {self._value(item)}){{{max(low - len(first), 0)},{most}}}"
+        for number in range(len(first) - 1, 0, -1):
+            rest = f"({separator} {first[number]} {rest}){'?' if number >= low else ''}"
+        return self._any([self._rule(f'"[" {first[0]} {rest} "]"'), *([] if low else ['"[]"'])])
+
+    def _anything(self) -> str:
+        """Any JSON value, with numbers that a float holds."""
+        if _ANYTHING not in self._names:
+            self._names[_ANYTHING] = _ANYTHING
+            text, item, key = self._json({"type": "string"}), *map(json.dumps, self._separators)
+            self._add("any_text", text)
+            self._add("any_pair", f"any_text {key} {_ANYTHING}")
+            options = (
+                '"null" | "true" | "false"', f"/{_NUMBER}/", "any_text", '"[]" | "{}"',
+                f'"[" {_ANYTHING} ({item} {_ANYTHING})* "]"', f'"{{" any_pair ({item} any_pair)* "}}"',
+            )  # fmt: skip
+            self._add(_ANYTHING, "\n  | ".join(options))
+        return _ANYTHING
+
+    @property
+    def _separators(self) -> tuple[str, str]:
+        return self.frame.item_separator, self.frame.key_separator
 
     def _objects(self, schema: dict[str, Any]) -> str:
         return self._any(self._object(view) for view in views(schema, self.root))
@@ -213,6 +252,24 @@ class ObjectRules:
         if len(self._lines) == _LINES:
             raise NoRulesError
         self._lines.append(f"{name}: {body}")
+
+
+def _said(parts: Sequence[Any]) -> list[Any]:
+    """Those of several schemas that say something."""
+    return [part for part in parts if part is not True and (not isinstance(part, dict) or part.keys() & KEYWORDS)]
+
+
+def _is_free(schema: dict[str, Any]) -> bool:
+    """Whether the schema lets in numbers of any size: by itself, or in an array or object that it leaves open."""
+    keywords = schema.keys() & KEYWORDS
+    if not keywords:
+        return True
+    named = types(schema) if "type" in keywords else ()
+    return (
+        ("number" in named and keywords == {"type"})
+        or ("array" in named and "items" not in keywords)
+        or ("object" in named and "additionalProperties" not in keywords)
+    )
 
 
 def _if(conditions: Sequence[str]) -> str:

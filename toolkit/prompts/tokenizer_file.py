@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from tokenizers import Tokenizer
 
+from dualtune_edge.toolkit.expressions import ExpressionError, refuse_backtracking
 from dualtune_edge.toolkit.native import catch_panics
-from dualtune_edge.toolkit.prompts.backtracking import BacktrackingError, refuse_backtracking
 
 _PARTS: Final = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _STEPS: Final = 64  # normalizers, splits and so on, in all
@@ -97,7 +97,7 @@ def _step_faults(step: dict[str, Any]) -> Iterator[str]:
     if isinstance(source := step.get("Regex"), str):
         try:
             refuse_backtracking(source)
-        except BacktrackingError as error:
+        except ExpressionError as error:
             yield f"the expression {source[:60]!r}: {error}"
 
 

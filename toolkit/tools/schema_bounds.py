@@ -7,8 +7,10 @@ before: milliseconds here are seconds there.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
@@ -30,8 +32,11 @@ _ONE: Final = (
     "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
 _LISTS: Final = (*_SAME_LISTS, "items", "prefixItems")
-_NAMED: Final = (*_SAME_NAMED, "$defs", "definitions", "patternProperties", "properties")
+_DEFINITIONS: Final = ("$defs", "definitions")
+_NAMED: Final = (*_SAME_NAMED, "patternProperties", "properties")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_ABOUT_PROPERTIES: Final = frozenset({"additionalProperties", "patternProperties", "properties", "required"})
+_OBJECT: Final = 4  # schemas that one about properties counts as: it takes as long to compile
 _ANNOTATIONS: Final = frozenset({"$comment", "default", "description", "examples", "title"})
 
 
@@ -99,14 +104,24 @@ class _Size:
         return _refusal(self._where, found, expected, "Split the tool, or shorten its schema.")
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """Of a value's schema, with all that apply to the same value."""
+
+    schemas: int = 1
+    ways: int = 1  # in which their alternatives can be combined
+    multiple: int = 1  # the common one of their `multipleOf`
+
+
 class _Composition:
     """The schemas inside one schema, and which of them apply to one value together."""
 
     def __init__(self, root: dict[str, Any], where: str) -> None:
         self._root, self._where = root, where
-        self._costs: dict[int, tuple[int, int]] = {}  # id of a schema → schemas for one value, their common multiple
+        self._costs: dict[int, _Cost] = {}  # by the schema's id
+        self._seen: set[int] = set()  # ids of those that were looked at
         self._open: set[int] = set()  # ids of those that are being counted
-        self._pattern_characters = 0
+        self._pattern_characters = self._pattern_properties = 0
         dialect = root.get("$schema")
         specification = specification_with(dialect if isinstance(dialect, str) else "", default=DRAFT202012)
         self._resolver: Any = Registry().resolver_with_root(specification.create_resource(root))
@@ -118,20 +133,30 @@ class _Composition:
             ToolsError: one is over the caps, or refers to itself.
 
         """
-        seen: set[int] = set()
-        stack: list[object] = [self._root]
-        while stack:
-            schema = stack.pop()
-            if isinstance(schema, dict) and id(schema) not in seen:
-                seen.add(id(schema))
-                self._cost(schema)
-                self._check_patterns(schema)
-                stack += (*_inner(schema, _ONE, _LISTS, _NAMED), *self._referred(schema))
+        schemas: list[object] = [self._root]
+        while schemas:
+            schemas = self._walk(schemas)
 
-    def _cost(self, schema: object) -> tuple[int, int]:
-        """(schemas that apply to a value of this one, the common multiple of their `multipleOf`)."""
+    def _walk(self, schemas: list[object]) -> list[object]:
+        """Look at schemas and at all that they hold or refer to; the definitions that stand in these."""
+        definitions: list[object] = []
+        for _ in range(limits.SCHEMA_STEPS):
+            level = schemas
+            schemas = []
+            for schema in level:
+                if isinstance(schema, dict) and id(schema) not in self._seen:
+                    self._seen.add(id(schema))
+                    self._cost(schema)
+                    self._check_patterns(schema)
+                    definitions += _inner(schema, (), (), _DEFINITIONS)
+                    schemas += (*_inner(schema, _ONE, _LISTS, _NAMED), *self._referred(schema))
+            if not schemas:
+                return definitions
+        raise self._too_much(f"a chain of over {limits.SCHEMA_STEPS} schemas", "a shorter one")
+
+    def _cost(self, schema: object) -> _Cost:
         if not isinstance(schema, dict):
-            return 1, 1
+            return _Cost()
         key = id(schema)
         if key in self._open:
             raise _refusal(
@@ -144,17 +169,36 @@ class _Composition:
             if len(self._open) >= limits.JSON_DEPTH:
                 raise self._too_much(f"a chain of over {limits.JSON_DEPTH} references", "a shorter one")
             self._open.add(key)
-            parts = (*_inner(schema, _SAME, _SAME_LISTS, _SAME_NAMED), *self._referred(schema))
-            inner = [self._cost(part) for part in parts]
+            self._costs[key] = self._together(schema)
             self._open.remove(key)
-            count = 1 + sum(cost for cost, _ in inner)
-            multiple = math.lcm(_multiple(schema.get("multipleOf")), *(common for _, common in inner))
-            if count > limits.SCHEMA_NODES:
-                raise self._too_much(f"over {limits.SCHEMA_NODES} schemas for one value", "fewer alternatives")
-            if multiple > limits.SCHEMA_MULTIPLE:
-                raise self._too_much(f"`multipleOf` by {multiple} in all", f"at most {limits.SCHEMA_MULTIPLE}")
-            self._costs[key] = count, multiple
         return self._costs[key]
+
+    def _together(self, schema: dict[str, Any]) -> _Cost:
+        """What a schema costs with those that apply to the same value."""
+        if sum(1 for _ in _inner(schema, _SAME, _SAME_LISTS, _SAME_NAMED)) >= limits.SCHEMAS_TOGETHER:
+            raise self._too_many()
+        further = [self._cost(part) for part in _inner(schema, _SAME, (), _SAME_NAMED)]
+        alternatives = [[self._cost(part) for part in _inner(schema, (), (key,), ())] for key in ("anyOf", "oneOf")]
+        all_of = [self._cost(part) for part in (*_inner(schema, (), ("allOf",), ()), *self._referred(schema))]
+        costs = [*further, *itertools.chain(*alternatives), *all_of]
+        cost = _Cost(
+            schemas=(_OBJECT if _ABOUT_PROPERTIES & schema.keys() else 1) + sum(part.schemas for part in costs),
+            ways=math.prod(
+                [
+                    *(part.ways for part in all_of),
+                    *(max(1, sum(part.ways for part in parts)) for parts in alternatives),
+                ]
+            ),
+            multiple=math.lcm(_multiple(schema.get("multipleOf")), *(part.multiple for part in costs)),
+        )
+        if cost.schemas > limits.SCHEMAS_TOGETHER:
+            raise self._too_many()
+        if cost.ways > limits.SCHEMA_WAYS:
+            found = f"alternatives that combine in over {limits.SCHEMA_WAYS} ways"
+            raise self._too_much(found, "fewer")
+        if cost.multiple > limits.SCHEMA_MULTIPLE:
+            raise self._too_much(f"`multipleOf` by {cost.multiple} in all", f"at most {limits.SCHEMA_MULTIPLE}")
+        return cost
 
     def _referred(self, schema: dict[str, Any]) -> Iterator[object]:
         """What the schema refers to; a reference that leads nowhere is told where a value is checked."""
@@ -165,6 +209,9 @@ class _Composition:
 
     def _check_patterns(self, schema: dict[str, Any]) -> None:
         names = schema.get("patternProperties")
+        self._pattern_properties += len(names) if isinstance(names, dict) else 0
+        if self._pattern_properties > limits.PATTERN_PROPERTIES:
+            raise self._too_much(f"over {limits.PATTERN_PROPERTIES} patterns of property names", "fewer")
         sources = [*(names if isinstance(names, dict) else ()), schema.get("pattern")]
         for source in sources:
             if not isinstance(source, str):
@@ -180,6 +227,9 @@ class _Composition:
         if names and "unevaluatedProperties" in schema:
             found = "`patternProperties` beside `unevaluatedProperties`"
             raise _refusal(self._where, found, "one of the two", "Use `additionalProperties`.")
+
+    def _too_many(self) -> ToolsError:
+        return self._too_much(f"over {limits.SCHEMAS_TOGETHER} schemas for one value", "fewer alternatives")
 
     def _too_much(self, found: str, expected: str) -> ToolsError:
         return _refusal(self._where, found, expected, "Simplify the schema.")

@@ -12,10 +12,10 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from dualtune_edge.toolkit.patterns import PatternError
+from dualtune_edge.toolkit.tools.metaschemas import checker
 from dualtune_edge.toolkit.tools.schema_keywords import PATTERN_KEYWORDS
 
 _MESSAGE: Final = 200  # characters of a fault in a message
-_NO_FORMATS: Final = jsonschema.FormatChecker(())  # patterns are compiled elsewhere, and not by `re`
 
 
 def fault(value: object, schema: dict[str, Any]) -> str | None:
@@ -37,11 +37,10 @@ def fault(value: object, schema: dict[str, Any]) -> str | None:
 
 def schema_fault(schema: dict[str, Any]) -> str | None:
     """Why the schema is none in its own draft; None if it is one. Patterns are read elsewhere."""
-    try:
-        validator_class(schema).check_schema(schema, format_checker=_NO_FORMATS)
-    except jsonschema.SchemaError as error:
-        return f"{error.message[:_MESSAGE]} (at {'/'.join(map(str, error.absolute_path)) or 'the schema'})"
-    return None
+    error = next(checker(validator_class(schema)).iter_errors(schema), None)
+    if error is None:
+        return None
+    return f"{error.message[:_MESSAGE]} (at {'/'.join(map(str, error.absolute_path)) or 'the schema'})"
 
 
 def is_known(schema: dict[str, Any]) -> bool:

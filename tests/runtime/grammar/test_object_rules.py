@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.runtime.grammar.object_rules import BITS, ObjectRules
+from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.prompts.prompter import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
@@ -247,3 +248,62 @@ def test_rules_are_not_made_without_end(name: str) -> None:
     """They end, or are not made; whether llguidance follows the schema is another question."""
     source = ObjectRules({"type": "object", **BOMBS[name]}, SPACED, {}).source()
     assert source is None or source.count("\n") < 2_100
+
+
+# A place in the arguments for a value, and how it is written there.
+FREE: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
+    "any value": ({"x": {}}, lambda value: {"x": value}),
+    "true": ({"x": True}, lambda value: {"x": value}),
+    "described only": ({"x": {"description": "a"}}, lambda value: {"x": value}),
+    "a list of anything": ({"x": {"type": "array"}}, lambda value: {"x": ["a", value]}),
+    "a free object": ({"x": {"type": "object"}}, lambda value: {"x": {"k": value, "l": 1}}),
+    "a list's first item": ({"x": {"type": "array", "prefixItems": [NUMBER]}}, lambda value: {"x": [value, "b"]}),
+    "a list's further items": ({"x": {"type": "array", "prefixItems": [TEXT]}}, lambda value: {"x": ["a", value]}),
+    "deep in anything": ({"x": {}}, lambda value: {"x": [{"a": [value]}]}),
+    "all of one": ({"x": {"allOf": [NUMBER, {"title": "a"}]}}, lambda value: {"x": value}),
+    "of several types": ({"x": {"type": ["number", "array"]}}, lambda value: {"x": [value]}),
+}
+
+
+@pytest.mark.parametrize("frame", [SPACED, DENSE], ids=["spaced", "dense"])
+@pytest.mark.parametrize("name", FREE)
+def test_no_number_is_written_that_a_float_does_not_hold(name: str, frame: Frame) -> None:
+    properties, place = FREE[name]
+    of = compiled({"properties": properties}, frame)
+    for value in (1, -0.5, 1.5e-07, 1e300, 10**15):
+        assert reaches(of, place(value))
+    text = frame.pending + frame.dumps(place(41414141)) + frame.tail
+    for number in ("4e5432", "1e999", "-2E400", "1" * 400):
+        tokens = TOKENIZER.encode(text.replace("41414141", number), add_special_tokens=False).ids
+        assert of.matcher().try_consume_tokens(tokens) < len(tokens)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('aé"\\\n{}[],: '), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab{ é", max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(value=ANY, spaced=st.booleans())
+def test_anything_can_be_written_where_anything_may_stand(value: Any, spaced: bool) -> None:  # noqa: FBT001
+    assert reaches(compiled({"properties": {"x": {}}}, SPACED if spaced else DENSE), {"x": value})
+
+
+@pytest.mark.parametrize("low", [0, 1, 2, 3])
+@pytest.mark.parametrize("high", [0, 1, 2, 3, None])
+@pytest.mark.parametrize("rest", [True, False, TEXT])
+def test_tuples_are_as_long_as_they_may_be(low: int, high: int | None, rest: Any) -> None:
+    tuples = {"type": "array", "prefixItems": [NUMBER, TEXT], "items": rest, "minItems": low}
+    tuples |= {} if high is None else {"maxItems": high}
+    for value in ([], [1], [1, "a"], [1, "a", "b"], [1, "a", "b", "c"], ["a"], [1, 2], [1, "a", 2]):
+        schema = {"properties": {"x": tuples}}
+        tool = Tool(name="act", parameters={"type": "object", **schema})
+        allowed = tool.reading.fault({"x": value}) is None
+        try:
+            of = compiled(schema)
+        except ToolsError:
+            assert not allowed
+            continue
+        assert reaches(of, {"x": value}) == allowed

@@ -1,4 +1,5 @@
 """Schemas that would stall a device are refused by their cost, not by their looks."""
+# ruff: noqa: E501 - lists of schemas
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ TOO_MUCH = {
         "multipleOf",
     ),
     "digits": (argument({"minimum": 10**4_000}), "digits"),
-    "a repetition": (argument({"pattern": "a{99999999999999}"}), "decimal literal"),
+    "a repetition": (argument({"pattern": "a{99999999999999}"}), "texts of 99999999999999 characters"),
     "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "patterns of over"),
     "groups in not": (argument({"not": {"pattern": "(" * 2_000 + ")" * 2_000}}), "nested"),
     "look-around in not": (argument({"not": {"pattern": "(?=a)b"}}), "look-around"),
@@ -74,6 +75,18 @@ TOO_MUCH = {
     "doubling by allOf": (chain(20, lambda to: {"allOf": [{"$ref": to}, {"$ref": to}]}), "for one value"),
     "doubling beside": (chain(20, lambda to: {"$ref": to, "not": {"$ref": to}}), "for one value"),
     "a long chain": (chain(900, lambda to: {"$ref": to}), "chain of over"),
+    "a long chain of objects": (chain(200, lambda to: {"properties": {"x": {"$ref": to}}}), "chain of over 128"),
+    "alternatives of objects": (argument({"oneOf": [{"properties": {"k": {"const": n}}} for n in range(140)]}), "over 512"),
+    "alternatives": (argument({"anyOf": [{"type": "string"}] * 600}), "over 512 schemas for one value"),
+    "dependent schemas": (argument({"dependentSchemas": {f"p{n}": {"required": ["a"]} for n in range(200)}}), "over 512 schemas"),
+    "alternatives of alternatives": (
+        argument({"allOf": [{"anyOf": [{"pattern": f"{n}"}, {"const": n}, {}]} for n in range(8)]}),
+        "over 1024 ways",
+    ),
+    "alternatives of two kinds": (
+        argument({"$ref": "#/$defs/x", "anyOf": [{}] * 11}) | {"$defs": {"x": {"oneOf": [{}] * 10, "anyOf": [{}] * 10}}},
+        "over 1024 ways",
+    ),
     "patterns and unevaluated": (
         argument({"patternProperties": {"^a": {}}, "unevaluatedProperties": False}),
         "unevaluatedProperties",
@@ -94,6 +107,10 @@ def test_what_costs_too_much_is_refused_by_name(name: str) -> None:
 FINE = {
     "a tree": {"properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
     "a tree by choice": {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+    "a deep graph": chain(60, lambda to: {"properties": {"x": {"$ref": to}}}),
+    "definitions that nobody refers to": {"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(60)}},
+    "values with titles": argument({"oneOf": [{"const": f"zone {n}", "title": "a"} for n in range(500)]}),
+    "events": argument({"anyOf": [{"properties": {"event": {"const": n}}} for n in range(100)]}),
     "a wide graph": chain(40, lambda to: {"properties": {"x": {"$ref": to}, "y": {"$ref": to}}}),
     "small multiples": argument({"allOf": [{"multipleOf": 0.25}, {"multipleOf": 60}, {"multipleOf": 1000}]}),
     "unrelated multiples": {"properties": {f"p{prime}": {"multipleOf": prime} for prime in (9_973, 9_967, 9_949)}},

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.toolkit.prompts.backtracking import BacktrackingError, refuse_backtracking
+from dualtune_edge.toolkit.expressions import ExpressionError, least_length, refuse_backtracking
 
 REAL = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -44,5 +44,17 @@ def test_what_real_tokenizers_have_passes(name: str) -> None:
 
 @pytest.mark.parametrize("source", [*ENDLESS, *UNREADABLE])
 def test_what_never_comes_back_or_cannot_be_read_does_not(source: str) -> None:
-    with pytest.raises(BacktrackingError):
+    with pytest.raises(ExpressionError):
         refuse_backtracking(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "length"),
+    [
+        ("", 0), ("abc", 3), ("^a$", 1), ("a*b+c?", 1), ("a{7}", 7), ("a{7,}", 7), ("a{,7}", 0), ("(a{10}){10}", 100),
+        ("((a{100}){100}){100}", 10**6), ("a|bcd", 1), ("(?:ab|cde)f", 3), ("[a-z]{3}[^]x]", 4), (r"\d{4}-\d{2}", 7),
+        (r"\p{L}{5}\x41", 6), ("(?=abc)d", 1), ("(?<!abc)d", 1), ("(?i)ab", 2), ("(?P<n>ab){2}", 4), ("(a+)+", 1), ("(", 0),
+    ],
+)  # fmt: skip
+def test_the_shortest_text(source: str, length: int) -> None:
+    assert least_length(source) == length
