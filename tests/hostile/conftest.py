@@ -1,0 +1,56 @@
+"""Counts and figures of the hostile suites: a tenth of the counts by default, all of them by `make hostile`.
+
+A test tells what it tried by the fixture `figure`. The figures end the run as a table, which docs/security.md holds.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+import tiny_bundle
+
+FULL: Final = "DUALTUNE_EDGE_HOSTILE"  # set to "full": all counts
+_KEY: Final = "hostile figure"
+Figure = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="session")
+def share() -> Callable[[int], int]:
+    """Of a full count, what this run tries."""
+    full = os.environ.get(FULL) == "full"
+    return lambda count: count if full else max(1, count // 10)
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Tell a promise and what was tried of it."""
+    return lambda promise, tried: record_property(_KEY, (promise, tried))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.stats.get("passed", [])
+    rows = [tuple(value) for report in reports for key, value in report.user_properties if key == _KEY]
+    if rows:
+        terminalreporter.section("what the hostile runs tried")
+        machine = f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}"
+        terminalreporter.write_line(f"On {machine}, {os.cpu_count()} cores.")
+        for promise, tried in sorted(rows):
+            terminalreporter.write_line(f"| {promise} | {tried} |")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle's folder; tests that change it take `bundle`."""
+    return tiny_bundle.export_bundle(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy of its own."""
+    return shutil.copytree(exported, tmp_path / "bundle")
