@@ -23,8 +23,9 @@ from dualtune_edge.runtime.bench.report import (
     Where,
     summarize,
 )
-from dualtune_edge.runtime.bench.requests import Request, made_requests, read_requests
+from dualtune_edge.runtime.bench.requests import Request, made_requests, made_task, read_requests, read_tasks
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
+from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import Watched, watch
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
@@ -35,6 +36,7 @@ from dualtune_edge.runtime.variants import Ways
 from dualtune_edge.toolkit.errors import RequestError
 
 _SWAPS: Final = 15
+_TASKS: Final = 5  # of a file's conversations, at most
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
         if wanted.requests
         else made_requests(manifest, wanted.calls)
     )
+    tasks = read_tasks(wanted.requests, manifest, _TASKS) if wanted.requests else [made_task(manifest)]
     unhashed, hashing = _bundle_times(path)
     read_speed = bandwidth(resolution.settings.intra_op_threads)
     started = time.perf_counter()
@@ -84,6 +87,8 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
             replay.first(request)
         used = read_memory()  # the naive path, which needs more, has not run yet
         passes = _passes(replay, requests, tell, free=wanted.free)
+        tell("tasks of several steps")
+        steps = measure_steps(replay, tasks)
         tell("adapter swaps")
         return BenchReport(
             where=_where(resolution, wanted.engine, watched.placement),
@@ -95,6 +100,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
             memory_used=used,
             swap_ms=_swaps(bundle, watched, requests[0]),
             passes=passes,
+            steps=steps,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
@@ -21,6 +21,15 @@ from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, user
 
 _OTHER_WORDS: Final = (user("Something else, in other words, that was asked before."),)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A stage of a call: `read` tokens of its prompt were computed, the last ones."""
+
+    stage: StageName
+    prompt: tuple[int, ...]
+    read: int
 
 
 class Replay:
@@ -59,7 +68,7 @@ class Replay:
             DataError: the schema does not let it through.
 
         """
-        self._warm(request)
+        self.warm(request)
         answer, start, events = self._forced(self._agent, request)
         naive, _, naive_events = self._forced(self._naive, request)
         self._learn_decoding(naive_events, self._writer.scripts(request))
@@ -72,14 +81,32 @@ class Replay:
             RequestError: it cannot answer.
 
         """
-        self._warm(request)
+        self.warm(request)
         answer = self._agent.call(request.messages)  # names the stages that the measured call will need
-        self._warm(_answered(request, answer))
+        self.warm(_answered(request, answer))
         answer, start, events = self._call(self._agent, request, ())
         naive, _, _ = self._call(self._naive, request, ())
         return self._run(request, answer, start, events, naive)
 
-    def _warm(self, request: Request) -> None:
+    def readings(self, request: Request) -> tuple[Reading, ...]:
+        """What each stage of the gold call reads, with what the agent holds from the calls before.
+
+        Raises:
+            DataError: the schema does not let it through.
+
+        """
+        scripts, (_, _, events) = self._writer.scripts(request), self._forced(self._agent, request)
+        return tuple(
+            Reading(
+                script.stage,
+                script.prompt,
+                sum(_of_prompt(event, len(script.prompt)) for event in found if event.kind == "forward"),
+            )
+            for script, found in zip(scripts, attribute(events, scripts), strict=True)
+        )
+
+    def warm(self, request: Request) -> None:
+        """Make the call that a request asks for once, in other words."""
         other = in_other_words(request)
         self._call(self._agent, other, self._writer.scripts(other))
         self._engine.rewind(0)

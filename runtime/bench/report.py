@@ -109,6 +109,28 @@ class Pass(Frozen):
     calls: tuple[CallRun, ...]
 
 
+class StepStage(Frozen):
+    """A stage's prompts in the steps of tasks behind the first: sums of tokens.
+
+    `read` of them were computed, `again` of these had been read by the stage in an earlier step, at the same place.
+    """
+
+    stage: StageName
+    prompts: int
+    tokens: int
+    reused: int
+    read: int
+    again: int
+
+
+class Steps(Frozen):
+    """Tasks, replayed step by step in one conversation each; `steps` counts those of all tasks, first ones included."""
+
+    tasks: int
+    steps: int
+    stages: tuple[StepStage, ...]
+
+
 class OpenTimes(Frozen):
     """Milliseconds, files in the system's cache. `first_call` is the first in this process, with all that is lazy."""
 
@@ -161,6 +183,7 @@ class BenchReport(Frozen):
     memory_used: Memory | None  # after the calls
     swap_ms: SwapTimes | None  # null for a bundle of fewer than two adapters
     passes: tuple[Pass, ...]
+    steps: Steps
 
 
 def summarize(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
-from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
@@ -36,7 +36,7 @@ def read_requests(path: Path, manifest: Manifest, count: int) -> list[Request]:
         DataError: the file cannot be read, holds no such turn, or names a toolset or tool that the bundle lacks.
 
     """
-    found = list(_turns(path, manifest))
+    found = [request for task in _tasks(path, manifest) for request in task]
     if not found:
         raise DataError(
             str(path), found="no turn of an assistant", expected="one or more to replay", fix="Add conversations."
@@ -51,21 +51,36 @@ def made_requests(manifest: Manifest, count: int) -> list[Request]:
         DataError: no tool has a schema that simple values fit.
 
     """
-    plan = [
-        (entry.toolset.name, tool, arguments)
-        for entry in manifest.toolsets
-        for tool in entry.toolset.tools
-        if (arguments := fitting(tool, 0)) is not None
-    ]
-    if not plan:
-        raise DataError(
-            "the bundle's tools",
-            found="no tool that made-up values fit",
-            expected="one or more",
-            fix="Give conversations: --requests FILE.",
-        )
-    picked = spread(plan, count)
-    return [_made(*picked[at % len(picked)][:2], number=at) for at in range(count)]
+    picked = spread(_made_plan(manifest), count)
+    return [_made(*picked[at % len(picked)], number=at) for at in range(count)]
+
+
+def read_tasks(path: Path, manifest: Manifest, count: int) -> list[list[Request]]:
+    """At most `count` conversations of a file, evenly spread over it: those with several turns of an assistant.
+
+    Raises:
+        DataError: as of `read_requests`.
+
+    """
+    return spread([task for task in _tasks(path, manifest) if len(task) > 1], count)
+
+
+def made_task(manifest: Manifest) -> list[Request]:
+    """One conversation: three calls, the third of the first one's tool, and an end without a call.
+
+    Raises:
+        DataError: as of `made_requests`.
+
+    """
+    picked = spread(_made_plan(manifest), 2)
+    parts = [_made(*picked[at % len(picked)], number=at) for at in range(3)]
+    messages = [user("; ".join(part.messages[0].content for part in parts))]
+    task = []
+    for part in parts:
+        assert part.call is not None  # noqa: S101 - made requests call a tool
+        task.append(replace(part, messages=tuple(messages)))
+        messages += [call(part.call.name, part.call.arguments), Message(role="tool", content="done")]
+    return [*task, Request("made-up end", tuple(messages), parts[-1].toolset, None)]
 
 
 def fitting(tool: Tool, number: int) -> dict[str, Any] | None:
@@ -86,37 +101,66 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[at * len(items) // count] for at in range(count)]
 
 
-def _turns(path: Path, manifest: Manifest) -> Iterator[Request]:
+def _tasks(path: Path, manifest: Manifest) -> Iterator[list[Request]]:
+    """The requests of each conversation."""
     tools = {entry.toolset.name: {tool.name for tool in entry.toolset.tools} for entry in manifest.toolsets}
-    for each in read_trajectories(path):
-        name = each.toolset
+    for trajectory in read_trajectories(path):
+        name = trajectory.toolset
         if name is None and len(tools) == 1:
             (name,) = tools
         if name not in tools:
             found = f"the toolset {name!r}" if name else "no toolset"
             fix = nearest(name or "", tools)
-            raise DataError(each.where, found=found, expected=listing(tools), fix=fix)
-        for index, message in enumerate(each.messages):
-            if message.role != "assistant":
-                continue
-            call = message.tool_calls[0].function if message.tool_calls else None
-            if call and call.name not in tools[name]:
-                raise DataError(
-                    f"{each.where}, message {index + 1}",
-                    found=f"a call of {call.name!r}",
-                    expected=f"a tool of {name!r}",
-                    fix=nearest(call.name, tools[name]),
-                )
-            if each.messages[index - 1].role in {"user", "tool"}:  # others are nobody's to answer
-                yield Request(f"{each.where}, message {index + 1}", each.messages[:index], name, call)
+            raise DataError(trajectory.where, found=found, expected=listing(tools), fix=fix)
+        yield list(_turns(trajectory, name, tools[name]))
+
+
+def _turns(trajectory: Trajectory, toolset: str, tools: set[str]) -> Iterator[Request]:
+    for index, message in enumerate(trajectory.messages):
+        if message.role != "assistant":
+            continue
+        where = f"{trajectory.where}, message {index + 1}"
+        called = message.tool_calls[0].function if message.tool_calls else None
+        if called and called.name not in tools:
+            raise DataError(
+                where,
+                found=f"a call of {called.name!r}",
+                expected=f"a tool of {toolset!r}",
+                fix=nearest(called.name, tools),
+            )
+        if trajectory.messages[index - 1].role in {"user", "tool"}:  # others are nobody's to answer
+            yield Request(where, trajectory.messages[:index], toolset, called)
+
+
+def _made_plan(manifest: Manifest) -> list[tuple[str, Tool]]:
+    """(toolset, tool) of every tool that made-up values fit.
+
+    Raises:
+        DataError: there is none.
+
+    """
+    plan = [
+        (entry.toolset.name, tool)
+        for entry in manifest.toolsets
+        for tool in entry.toolset.tools
+        if fitting(tool, 0) is not None
+    ]
+    if not plan:
+        raise DataError(
+            "the bundle's tools",
+            found="no tool that made-up values fit",
+            expected="one or more",
+            fix="Give conversations: --requests FILE.",
+        )
+    return plan
 
 
 def _made(toolset: str, tool: Tool, *, number: int) -> Request:
     arguments = fitting(tool, number) or {}
     said = ", ".join(f"{name} {value}" for name, value in arguments.items())
     text = f"{tool.description.split('. ')[0].strip() or tool.name} (number {number})"
-    call = FunctionCall(name=tool.name, arguments=arguments)
-    return Request(f"made-up request {number + 1}", (user(f"{text}: {said}" if said else text),), toolset, call)
+    gold = FunctionCall(name=tool.name, arguments=arguments)
+    return Request(f"made-up request {number + 1}", (user(f"{text}: {said}" if said else text),), toolset, gold)
 
 
 def _value(name: str, schema: object, number: int) -> Any:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualtune_edge.runtime.bench.machine import Memory
-from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary
+from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary, Steps
 from dualtune_edge.toolkit.console import table_lines
 
 _COLUMNS = ("", "ms p50", "p95", "prompt", "reused", "forced", "drafted", "decided", "forwards", "floor ms", "decode/s")
+_STEP_COLUMNS = ("", "prompts", "tokens", "reused", "read", "read again")
 
 
 def describe(report: BenchReport) -> str:
     """The whole report: where it ran, what a call costs by stage, what opening and swapping cost."""
-    return "\n".join((*_machine(report), *(line for each in report.passes for line in ("", *_pass(each)))))
+    passes = (line for each in report.passes for line in ("", *_pass(each)))
+    return "\n".join((*_machine(report), *passes, *_steps(report.steps)))
 
 
 def _machine(report: BenchReport) -> Iterator[str]:
@@ -56,6 +58,15 @@ def _pass(each: Pass) -> Iterator[str]:
     if each.forwards_per_argument_token is not None:
         told += f"; {each.forwards_per_argument_token:.2f} forwards for each token of arguments"
     yield told
+
+
+def _steps(steps: Steps) -> Iterator[str]:
+    if not steps.tasks:
+        return
+    yield ""
+    yield f"tasks of several steps, replayed: {steps.tasks} with {steps.steps} steps; behind each one's first step"
+    cells = ((row.stage, *map(str, (row.prompts, row.tokens, row.reused, row.read, row.again))) for row in steps.stages)
+    yield from table_lines(_STEP_COLUMNS, cells, left={""})
 
 
 def _cells(stage: StageSummary) -> tuple[str, ...]:
