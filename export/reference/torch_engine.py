@@ -50,7 +50,7 @@ class TorchEngine(HeldSequence):
             self._model = self._base
         else:
             if adapter not in self._adapted:
-                self._adapted[adapter] = self._load(adapter)
+                self._adapted[adapter] = self._with_adapter(adapter)
             self._model = self._adapted[adapter]
         super().use(adapter)
         self._cache, self._read, self._logits = DynamicCache(), (), {}
@@ -108,7 +108,7 @@ class TorchEngine(HeldSequence):
         logits: torch.Tensor = output.logits
         return logits
 
-    def _load(self, adapter: str) -> Any:
+    def _with_adapter(self, adapter: str) -> Any:
         folder = self._folders[adapter]
         with captured():
             # PEFT copies whole modules, and computes residual weights, from weights that are all there.
