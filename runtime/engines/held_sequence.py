@@ -69,7 +69,7 @@ class HeldSequence(ABC):
     def restore(self, snapshot: Snapshot) -> None:
         """Hold the snapshot's tokens. Where its KV values cannot be loaded, the missing tokens are computed."""
         self._require_fitting(snapshot)
-        if snapshot.state is not None and self._load(snapshot.state, snapshot.start, len(snapshot.tokens)):
+        if snapshot.state is not None and self._load_kv(snapshot.state, snapshot.start, len(snapshot.tokens)):
             self._tokens = snapshot.tokens
             return
         self.rewind(len(common_prefix([self._tokens, snapshot.tokens])))
@@ -97,7 +97,7 @@ class HeldSequence(ABC):
     ) -> None:
         self.close()
 
-    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:  # noqa: ARG002 - for engines with a cache
+    def _load_kv(self, state: NDArray[np.generic], start: int, length: int) -> bool:  # noqa: ARG002 - for engines with a cache
         """Write the KV values of the tokens [start, length). False: this engine takes none."""
         return False
 

@@ -128,7 +128,7 @@ class OrtEngine(HeldSequence):
         self._graphs.clear()
         self._kv = KvBuffers(self._source.cache, limit=0)
 
-    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:
+    def _load_kv(self, state: NDArray[np.generic], start: int, length: int) -> bool:
         """Write the KV values of the tokens [start, length)."""
         self._reserve(length)
         self._kv.load(state, length, start)

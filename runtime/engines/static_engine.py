@@ -95,7 +95,7 @@ class StaticEngine(HeldSequence):
         self._models.clear()
         self._kv = self._kv[:, :, :0].copy()
 
-    def _load(self, state: NDArray[np.generic], start: int, length: int) -> bool:
+    def _load_kv(self, state: NDArray[np.generic], start: int, length: int) -> bool:
         """Write the KV values of the tokens [start, length)."""
         room = self._kv[:, :, start:length].swapaxes(2, 3)
         if state.shape != room.shape or state.dtype != room.dtype:
