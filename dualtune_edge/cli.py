@@ -24,7 +24,12 @@ COMMANDS: Final = {
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
-    "verify": Row("dualtune_edge.export.qnn.command", "verify", "Simulate the NPU and compare it with the CPU."),
+    "sign": Row(
+        "dualtune_edge.export.release.command", "sign", "Sign a bundle, in the format of OpenSSF Model Signing."
+    ),
+    "verify": Row(
+        "dualtune_edge.export.release.command", "verify", "Verify a bundle's signature; or simulate the NPU."
+    ),
     "demo": Row(
         "dualtune_edge.export.demo.command", "demo", "Export the built-in kit, make calls with it and do a task."
     ),

@@ -22,6 +22,10 @@ from dualtune_edge.toolkit import console, limits, strict_json
 from dualtune_edge.toolkit.errors import RequestError
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+TrustFile = Annotated[
+    Path | None,
+    typer.Option("--trust", metavar="FILE", help="Whose signature it must have; default: $DUALTUNE_EDGE_TRUST."),
+]
 
 
 def call(
@@ -57,6 +61,7 @@ def call(
     shorten: Annotated[
         bool, typer.Option("--shorten-results", help="Shorten the longest tool results of a conversation too long.")
     ] = False,
+    trust: TrustFile = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash files again that have not changed since.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
@@ -72,7 +77,7 @@ def call(
     request = _request(text, messages)
     if rehash:
         forget()
-    opened = open_bundle(bundle, verify="once")
+    opened = open_bundle(bundle, verify="once", trust=trust)
     found = ways(opened, profile=profile, threads=threads)
     warnings = found.best.resolution.warnings
     for warning in warnings:

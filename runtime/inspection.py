@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
-from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.result import VariantStanding
 from dualtune_edge.runtime.variants import standings
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.manifest import (
+    MANIFEST,
     AdapterIdentity,
     BaseInfo,
     CacheShape,
@@ -53,6 +54,8 @@ class Inspection(Frozen):
     adapters: tuple[AdapterIdentity, ...]
     states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
+    manifest_sha256: str
+    signer: str | None  # the trust policy's name for whoever signed; None: no signature was verified
     size_bytes: int
     variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
     here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
@@ -60,7 +63,7 @@ class Inspection(Frozen):
     simulated: tuple[Verification, ...]  # of compiled variants, as `verify` left them
 
 
-def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
+def inspect(bundle: BundleFolder, *, trust: TrustFile = None, as_json: console.AsJson = False) -> None:
     """Tell what a bundle holds.
 
     Every file is hashed: a bundle that is shown here is whole.
@@ -69,7 +72,7 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         dualtune-edge inspect my-bundle --json
 
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trust=trust)
     manifest = opened.manifest
     summary = Inspection(
         base=manifest.base,
@@ -81,6 +84,8 @@ def inspect(bundle: BundleFolder, *, as_json: console.AsJson = False) -> None:
         adapters=tuple(adapter.identity for adapter in manifest.adapters),
         states=tuple(_states(opened)),
         files=manifest.files,
+        manifest_sha256=opened.hashes[MANIFEST],
+        signer=opened.signer,
         size_bytes=opened.size_bytes,
         variants=variant_sizes(manifest),
         here=standings(opened),
@@ -130,6 +135,8 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
+        f"manifest        {summary.manifest_sha256}",
+        f"signed by       {summary.signer or 'nobody was asked for: no trust policy'}",
         *variant_lines(summary.variants),
         *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
         *(f"simulated       {each.profile}: {each.line()}" for each in summary.simulated),

@@ -25,6 +25,7 @@ from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import CallResult, Placement, VariantChoice
+from dualtune_edge.runtime.trust.policy import Trust
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import EdgeError, EngineError, ProfileError, Reached, StoppedError
@@ -74,6 +75,7 @@ class Agent:
         settings: SessionSettings | None = None,
         verify: Verify = "once",
         levers: Levers | None = None,
+        trust: Trust | None = None,
     ) -> Agent:
         """Open a bundle.
 
@@ -86,9 +88,11 @@ class Agent:
             settings: how the primary model's sessions run, in place of a profile and threads.
             verify: which files are hashed first: see `open_bundle`.
             levers: what may make the answers quick; by default all of it.
+            trust: whose signature the bundle must have: a policy, or its file; by default $DUALTUNE_EDGE_TRUST.
 
         Raises:
             BundleError: no bundle, or a damaged one.
+            TrustError: the bundle is not signed as the policy asks.
             ProfileError: no such profile, or the bundle's is a file that is not here; or settings beside a profile.
             EngineError: the engine cannot open it.
 
@@ -97,7 +101,7 @@ class Agent:
             raise ProfileError(
                 "settings", found="a profile or threads beside it", expected="one of them", fix="Leave `settings` out."
             )
-        bundle = open_bundle(path, verify=verify)
+        bundle = open_bundle(path, verify=verify, trust=trust)
         ahead = TokenizersAhead(bundle)
         if settings:
             return cls(bundle, open_engine(bundle.model, settings, engine), levers, tokenizers=ahead)

@@ -131,3 +131,9 @@ class FileError(EdgeError):
     """The system does not let a file be read or written."""
 
     exit_code = 19
+
+
+class TrustError(EdgeError):
+    """A bundle is not signed as the trust policy asks, or the policy cannot be used."""
+
+    exit_code = 21

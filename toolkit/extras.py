@@ -13,7 +13,11 @@ DISTRIBUTION: Final = "dualtune-edge"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)[^;]*(?P<marker>.*)")
 _EXTRA: Final = re.compile(r"""extra == ["'](?P<extra>[\w-]+)["']""")
 _SYSTEM: Final = re.compile(r"sys_platform|platform_")
-_IMPORT_NAMES: Final = {"pyyaml": "yaml"}  # where it is not the distribution's name
+_IMPORT_NAMES: Final = {
+    "pykcs11": "PyKCS11",
+    "pyopenssl": "OpenSSL",
+    "pyyaml": "yaml",
+}  # where it is not the distribution's name
 _NO_USERS: Final = "dev"
 
 

@@ -1,40 +1,15 @@
-"""`dualtune-edge verify`."""
+"""What `dualtune-edge verify --profile` does."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.verification import Against, Verification
 
 
-def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
-    *,
-    profile: Annotated[str, typer.Option(metavar="NAME", help="The variant to simulate: one for an NPU.")],
-    heldout: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Conversations with right answers: JSON lines, as for fine-tuning."),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="The most prompts made from the tools, and the most turns of conversations.")
-    ] = 12,
-    as_json: console.AsJson = False,
-) -> None:
-    """Simulate the NPU and compare it with the CPU.
-
-    The variant's graphs are compiled for its SoC and run in the simulation that comes with the compiler (Linux on
-    x86-64, package onnxruntime-qnn). A forward takes seconds; a choice is two or three of them, arguments ten to
-    thirty. After Ctrl-C the report is of the prompts simulated so far. The same prompts go to the same graphs on the
-    CPU provider, and to the bundle's primary model. The report is put into the bundle too, where `inspect` shows it.
-
-    Example:
-        dualtune-edge verify my-bundle --profile qnn-x-elite --heldout heldout.jsonl --limit 20
-
-    """
+def simulate(bundle: Path, profile: str, *, heldout: Path | None, limit: int, as_json: bool) -> None:
+    """Simulate a variant for an NPU, print how it stands beside the CPU, and put the report into the bundle."""
     from dualtune_edge.export.qnn.simulation import Simulation
 
     simulation = Simulation(bundle, profile)

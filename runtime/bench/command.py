@@ -13,7 +13,7 @@ from dualtune_edge.runtime.bench.measure import bench as measure
 from dualtune_edge.runtime.bench.text import describe
 from dualtune_edge.runtime.bench.waterfall import write_waterfall
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.variants import Ways, ways
 from dualtune_edge.toolkit import console
@@ -33,6 +33,7 @@ def bench(
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
     ] = None,
+    trust: TrustFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
     as_json: console.AsJson = False,
 ) -> None:
@@ -54,7 +55,7 @@ def bench(
         return found
 
     with Console(stderr=True).status("") as status:
-        report = measure(bundle, resolve, Wanted(engine, requests, calls, free), status.update)
+        report = measure(bundle, resolve, Wanted(engine, requests, calls, free, trust), status.update)
     if plot:
         gold = sorted(report.passes[0].calls, key=lambda call: (len(call.stages), call.ms))
         longest = [call for call in gold if len(call.stages) == len(gold[-1].stages)]

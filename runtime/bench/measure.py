@@ -32,6 +32,7 @@ from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Placement
+from dualtune_edge.runtime.trust.policy import Trust
 from dualtune_edge.runtime.variants import Ways
 from dualtune_edge.toolkit.errors import RequestError
 
@@ -47,6 +48,7 @@ class Wanted:
     requests: Path | None
     calls: int
     free: bool
+    trust: Trust | None = None
 
 
 def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: Callable[[str], None]) -> BenchReport:
@@ -65,7 +67,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
 
     """
     tell("opening")
-    found = resolve(open_bundle(path))  # whatever reads the files first reads them from the disk
+    found = resolve(open_bundle(path, trust=wanted.trust))  # whatever reads the files first reads them from the disk
     bundle, resolution = found.best.bundle, found.best.resolution
     manifest = bundle.manifest
     requests = (
@@ -74,7 +76,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
         else made_requests(manifest, wanted.calls)
     )
     tasks = read_tasks(wanted.requests, manifest, _TASKS) if wanted.requests else [made_task(manifest)]
-    unhashed, hashing = _bundle_times(path)
+    unhashed, hashing = _bundle_times(path, wanted.trust)
     read_speed = bandwidth(resolution.settings.intra_op_threads)
     started = time.perf_counter()
     with open_engine(bundle.model, resolution.settings, wanted.engine) as engine:
@@ -104,12 +106,12 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
         )
 
 
-def _bundle_times(path: Path) -> tuple[float, float]:
+def _bundle_times(path: Path, trust: Trust | None) -> tuple[float, float]:
     """Milliseconds of opening without hashes, and of hashing besides."""
     started = time.perf_counter()
-    open_bundle(path, verify="never")
+    open_bundle(path, verify="never", trust=trust)
     unhashed = time.perf_counter()
-    open_bundle(path)
+    open_bundle(path, trust=trust)
     hashed = time.perf_counter()
     return _ms(unhashed - started), _ms(max(0.0, hashed - unhashed - (unhashed - started)))
 

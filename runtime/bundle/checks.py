@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dualtune_edge.runtime.bundle.variant_checks import variant_faults
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, MODEL_DIR, SEAL, Manifest
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, MODEL_DIR, SEAL, SIGNATURE, Manifest
 from dualtune_edge.toolkit.errors import BundleError
 
 # Names that every system takes literally: no drive, no stream, no `..`, no separator of Windows, no control character.
@@ -59,7 +59,7 @@ def check_paths(manifest: Manifest, root: Path) -> None:
     path = root / MANIFEST
     if len(manifest.files) > limits.BUNDLE_FILES:
         raise damaged(path, found=f"{len(manifest.files)} files", expected=f"at most {limits.BUNDLE_FILES}")
-    seen = {MANIFEST, SEAL}
+    seen = {MANIFEST, SEAL, SIGNATURE}
     for entry in manifest.files:
         if not is_plain(entry.path):
             raise damaged(path, found=f"the path {entry.path!r}", expected="paths below the folder, of plain names")

@@ -11,8 +11,9 @@ from typing import Final
 
 from dualtune_edge.runtime.bundle.checks import damaged
 from dualtune_edge.runtime.bundle.plain_files import read_plain
+from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.toolkit import limits, strict_json
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, Manifest
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.validation import validate
 
@@ -21,11 +22,16 @@ _MOUNT_POINT: Final = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT: a junction, Wind
 _OF_THE_SYSTEM: Final = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Path, trusted: Trusted | None = None) -> Manifest:
     """The manifest of a bundle's folder.
+
+    Args:
+        root: the folder.
+        trusted: the signature; its hash of the manifest is compared before the manifest is parsed.
 
     Raises:
         BundleError: there is none, or it is not as `export` wrote it.
+        TrustError: it, or what it lists, is not what was signed.
 
     """
     path, seal = root / MANIFEST, root / SEAL
@@ -38,6 +44,8 @@ def read_manifest(root: Path) -> Manifest:
             expected="a bundle's folder, as `export` writes it",
             fix="Check the path.",
         ) from None
+    if trusted:
+        trusted.check_bytes(MANIFEST, data)
     try:
         value = strict_json.loads(data)
     except strict_json.JsonError as error:
@@ -51,6 +59,9 @@ def read_manifest(root: Path) -> Manifest:
         sealed = str(error).encode()
     if sealed != manifest.seal():
         raise damaged(seal, found="another hash, or none", expected=manifest.seal().decode().strip())
+    if trusted:
+        trusted.check_bytes(SEAL, sealed)
+        trusted.check_files(manifest)
     return manifest
 
 
@@ -75,7 +86,7 @@ def check_contents(manifest: Manifest, root: Path) -> None:
             found[name] = status.st_size
     for name in sorted(sizes.keys() - found.keys()):
         raise damaged(root / name, found="no such file", expected="the file that the manifest lists")
-    for name in sorted(found.keys() - sizes.keys() - {MANIFEST, SEAL}):
+    for name in sorted(found.keys() - sizes.keys() - {MANIFEST, SEAL, SIGNATURE}):
         raise damaged(root / name, found="a file that the manifest does not list", expected="the listed files only")
     for name, size in sorted(sizes.items()):
         if found[name] != size:

@@ -23,12 +23,15 @@ from dualtune_edge.runtime.bundle.graph_checks import graph_faults
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.bundle.plain_files import read_plain, sha256_plain
 from dualtune_edge.runtime.bundle.prompt_checks import prompt_faults
+from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.cache.verified_files import hash_changed
+from dualtune_edge.runtime.trust.policy import Trust, TrustPolicy, read_trust
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     MODEL_DIR,
     PRIMARY,
+    SEAL,
     VARIANTS_DIR,
     FileEntry,
     Manifest,
@@ -65,6 +68,7 @@ class Bundle:
     root: Path
     manifest: Manifest
     chosen: str = PRIMARY  # name of the model
+    signer: str | None = None  # the name that the trust policy gives to whoever signed; None: nothing was verified
 
     def on(self, model: str) -> Bundle:
         """The same bundle, seen through the model of that name."""
@@ -159,6 +163,14 @@ class Bundle:
         return ModelSource.of(self.manifest.base, self.root, self.entry, self.manifest.files)
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """Path → SHA-256 of all files, the manifest's own two included: what a signature covers."""
+        manifest = self.manifest
+        own = {MANIFEST: manifest.to_bytes(), SEAL: manifest.seal()}
+        listed = {file.path: file.sha256 for file in manifest.files}
+        return listed | {path: hashlib.sha256(data).hexdigest() for path, data in own.items()}
+
+    @property
     def size_bytes(self) -> int:
         """Of all files."""
         manifest = self.manifest
@@ -223,7 +235,7 @@ class Bundle:
         return known[name]
 
 
-def open_bundle(path: Path | str, *, verify: Verify = "always") -> Bundle:
+def open_bundle(path: Path | str, *, verify: Verify = "always", trust: Trust | None = None) -> Bundle:
     """Open a bundle's folder.
 
     Args:
@@ -231,17 +243,38 @@ def open_bundle(path: Path | str, *, verify: Verify = "always") -> Bundle:
         verify: "always": every file is hashed (about a second a GiB). "once": but for those that were hashed before, in
             this process or another, and have not changed since (`verified_files`). "never": names and sizes are
             checked only, for a bundle that this process has verified before.
+        trust: the trust policy, or its file; by default that which $DUALTUNE_EDGE_TRUST names, if any.
 
     Raises:
         BundleError: no bundle, another version, damaged, or one that reaches outside its folder.
+        TrustError: the policy does not trust its signature, or asks for one and there is none; or it cannot be read.
+        MissingExtraError: a signature is to be verified, and the extra `trust` is not installed.
 
     """
-    root = Path(path)
-    manifest = read_manifest(root)
+    return open_signed(Path(path), read_trust(trust), verify=verify)
+
+
+def open_signed(
+    root: Path, policy: TrustPolicy | None, *, verify: Verify = "always", signature: Path | None = None
+) -> Bundle:
+    """Open a bundle's folder, as `open_bundle` does.
+
+    Args:
+        root: the folder.
+        policy: the trust policy; None: a signature counts for nothing.
+        verify: which files are hashed first.
+        signature: the file of the signature; by default that in the folder.
+
+    Raises:
+        BundleError, TrustError, MissingExtraError: as for `open_bundle`.
+
+    """
+    trusted = None if policy is None else Trusted.of(root, policy, signature)
+    manifest = read_manifest(root, trusted)
     check_paths(manifest, root)
     check_references(manifest, root)
     check_contents(manifest, root)
-    bundle = Bundle(root, manifest)
+    bundle = Bundle(root, manifest, signer=trusted.signer if trusted else None)
     check = _Check(bundle)
     if verify == "always":
         for entry in manifest.files:

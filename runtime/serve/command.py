@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from dualtune_edge.runtime.agent.approval import Policy, read_policy
-from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
@@ -41,6 +41,7 @@ def serve(
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")] = None,
     log_contents: Annotated[bool, typer.Option("--log-contents", help="Log messages and answers too.")] = False,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+    trust: TrustFile = None,
 ) -> None:
     """Serve a bundle to OpenAI's clients.
 
@@ -73,7 +74,7 @@ def serve(
     guard = Guard(hosts={*LOOPBACK, host, *(name or ())}, origins=tuple(allow_origin or ()), key=key)
     rules = read_policy(policy) if policy else Policy()
     log = CallLog(contents=log_contents)
-    with Agent.open(bundle, engine=engine) as agent, contextlib.ExitStack() as stack:
+    with Agent.open(bundle, engine=engine, trust=trust) as agent, contextlib.ExitStack() as stack:
         runs = None
         if mcp:
             servers = stack.enter_context(Servers.open(mcp))

@@ -34,6 +34,13 @@ for name in ("toolkit", "profiles", "runtime"):
         except ModuleNotFoundError as error:
             print(module.name, error.name)
 """
+TRUST = """\
+format = "dualtune-edge-trust"
+version = 1
+[[keys]]
+name = "release"
+public_key = ""
+"""
 COMMAND = """
 from dualtune_edge.cli import main
 main(sys.argv[1:])
@@ -67,7 +74,12 @@ def test_every_module_of_its_wings_is_imported_but_those_of_extras(
     result = on_device(EVERY_MODULE, absent, unpacked)
     assert result.stderr == ""
     missing = dict(line.split() for line in result.stdout.splitlines())
-    extras = {"agent": "runtime.agent", "serve": "runtime.serve", "genai": "runtime.engines.genai_engine"}
+    extras = {
+        "agent": "runtime.agent",
+        "serve": "runtime.serve",
+        "genai": "runtime.engines.genai_engine",
+        "trust": "runtime.trust",
+    }
     for module, package in missing.items():
         assert any(
             module.startswith(f"dualtune_edge.{folder}") and package in modules(extra)
@@ -96,12 +108,16 @@ def test_every_command_has_its_help(name: str, absent: set[str], unpacked: Path)
         (("verify", "{desk}", "--profile", "qnn-x-elite"), "pip install 'dualtune-edge[export]'"),
         (("trace", "{desk}", "-o", "{desk}/out"), "pip install 'dualtune-edge[export-optimum]'"),
         (("demo",), "pip install ./kit"),
+        (("inspect", "{desk}", "--trust", "{desk}/trust.toml"), "pip install 'dualtune-edge[trust]'"),
+        (("sign", "{desk}", "--key", "{desk}/key.pem"), "pip install 'dualtune-edge[sign]'"),
     ],
 )
 def test_what_it_cannot_do_names_what_to_install(
     arguments: tuple[str, ...], fix: str, absent: set[str], unpacked: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "dualtune.yaml").touch()
+    for name in ("dualtune.yaml", "model.sig"):
+        (tmp_path / name).touch()
+    (tmp_path / "trust.toml").write_text(TRUST, encoding="utf-8")
     given = (argument.format(desk=tmp_path) for argument in arguments)
     result = on_device(COMMAND, absent, unpacked, *given)
     assert result.returncode == 15

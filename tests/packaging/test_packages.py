@@ -36,14 +36,16 @@ def test_the_linter_forbids_the_device_what_the_build_side_lists(
 def test_the_device_declares_what_it_imports(
     wing: str, imported: Callable[[str], set[str]], modules: Callable[[str], set[str]]
 ) -> None:
-    optional = {module for extra in ("agent", "genai", "openvino", "qnn", "serve") for module in modules(extra)}
+    optional = {
+        module for extra in ("agent", "genai", "openvino", "qnn", "serve", "trust") for module in modules(extra)
+    }
     assert third_party(imported(wing)) - modules("") - optional == set()
 
 
 def test_the_build_side_declares_what_it_imports(
     imported: Callable[[str], set[str]], modules: Callable[[str], set[str]]
 ) -> None:
-    assert third_party(imported("export")) - modules("") - modules("export") == set()
+    assert third_party(imported("export")) - modules("") - modules("export") - modules("sign") == set()
 
 
 def test_the_manifest_names_packages_that_are_declared(pyproject: dict[str, Any]) -> None:
@@ -53,7 +55,7 @@ def test_the_manifest_names_packages_that_are_declared(pyproject: dict[str, Any]
 
 
 def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str]]) -> None:
-    for extra in ("agent", "export", "genai", "qnn", "openvino", "serve"):
+    for extra in ("agent", "export", "genai", "qnn", "openvino", "serve", "sign", "trust"):
         required = {package.module for package in extras.requirements(systems=True) if package.extra == extra}
         assert required == modules(extra)
     everywhere = {package.module for package in extras.requirements() if package.extra is None}
@@ -62,7 +64,14 @@ def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("torch.nn", "export"), ("yaml", "export"), ("onnxruntime_genai", "genai"), ("onnxruntime_qnn", "qnn")],
+    [
+        ("torch.nn", "export"),
+        ("yaml", "export"),
+        ("onnxruntime_genai", "genai"),
+        ("onnxruntime_qnn", "qnn"),
+        ("cryptography", "trust"),
+        ("OpenSSL", "sign"),
+    ],
 )
 def test_a_missing_package_names_the_smallest_extra_that_brings_it(module: str, extra: str) -> None:
     error = extras.missing(ModuleNotFoundError(name=module), "here")

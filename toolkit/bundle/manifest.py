@@ -17,6 +17,7 @@ from dualtune_edge.toolkit.tools.toolset import Toolset
 
 MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.sha256"  # of the manifest, as `sha256sum -c` reads it
+SIGNATURE: Final = "model.sig"  # of all other files; where there is none, the bundle is not signed
 MODEL_DIR: Final = "model"  # the base graph with its LoRA slots; opens in plain onnxruntime_genai.Model
 ADAPTERS_DIR: Final = "adapters"  # one .onnx_adapter file an external adapter
 MERGED_DIR: Final = "merged"  # one graph folder a merged adapter

@@ -1,0 +1,1 @@
+"""What turns a finished bundle into a release: its signature."""
