@@ -79,7 +79,7 @@ def call(
         forget()
     opened = open_bundle(bundle, verify="once", trust=trust)
     found = ways(opened, profile=profile, threads=threads)
-    warnings = found.best.resolution.warnings
+    warnings = [*found.best.resolution.warnings, *filter(None, [opened.overdue])]
     for warning in warnings:
         console.warn(warning)
     ahead = TokenizersAhead(opened)

@@ -21,6 +21,7 @@ from dualtune_edge.toolkit.bundle.manifest import (
     FileEntry,
     KvType,
     Quantization,
+    Release,
     TokenizerInfo,
 )
 from dualtune_edge.toolkit.bundle.parity import ParityReport
@@ -54,6 +55,7 @@ class Inspection(Frozen):
     adapters: tuple[AdapterIdentity, ...]
     states: tuple[StateSummary, ...]
     files: tuple[FileEntry, ...]
+    release: Release | None
     manifest_sha256: str
     signer: str | None  # the trust policy's name for whoever signed; None: no signature was verified
     size_bytes: int
@@ -84,6 +86,7 @@ def inspect(bundle: BundleFolder, *, trust: TrustFile = None, as_json: console.A
         adapters=tuple(adapter.identity for adapter in manifest.adapters),
         states=tuple(_states(opened)),
         files=manifest.files,
+        release=manifest.release,
         manifest_sha256=opened.hashes[MANIFEST],
         signer=opened.signer,
         size_bytes=opened.size_bytes,
@@ -92,6 +95,8 @@ def inspect(bundle: BundleFolder, *, trust: TrustFile = None, as_json: console.A
         parity=opened.parity,
         simulated=tuple(_simulated(opened)),
     )
+    if opened.overdue:
+        console.warn(opened.overdue)
     console.result(summary, _describe(opened, summary), as_json=as_json)
 
 
@@ -135,6 +140,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"parity          {summary.parity.line() if summary.parity else 'not told'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
+        *([f"release         {summary.release}"] if summary.release else []),
         f"manifest        {summary.manifest_sha256}",
         f"signed by       {summary.signer or 'nobody was asked for: no trust policy'}",
         *variant_lines(summary.variants),

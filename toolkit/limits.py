@@ -27,6 +27,7 @@ RENDER_SECONDS: Final = 2.0  # seconds of CPU time to compile and render once (W
 RENDER_BYTES: Final = 256 * 1024**2  # bytes of memory of the process that renders
 MESSAGES: Final = 4_096  # messages of one conversation
 PROFILE_BYTES: Final = 64 * 1024  # bytes of a hardware profile
+RELEASE_VERSION: Final = 2**53 - 1  # of a release; beyond it other readers of JSON round
 BUNDLE_FILES: Final = 10_000  # files of one bundle
 CONTEXT_TOKENS: Final = 16 * 1024**2  # tokens of a bundle's context
 VOCABULARY: Final = 4 * 1024**2  # tokens of a vocabulary

@@ -22,7 +22,7 @@ from dualtune_edge.export.plan.toolsets import (
 )
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
+from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization, Release
 from dualtune_edge.toolkit.errors import SpecError
 
 
@@ -44,6 +44,7 @@ class Inputs:
     warnings: tuple[str, ...]
     template: TemplateChoice | None = None
     decoder: Decoder | None = None  # from Optimum's graph; None: the builder makes the graph
+    release: Release | None = None
     layout: ModelLayout = field(default_factory=ModelLayout)
 
     @property
@@ -106,6 +107,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         profiles=profiles,
         profile_files=files,
         no_tool=spec.no_tool,
+        release=spec.release,
         toolset_template=spec.toolset_template,
         template=spec.template,
         warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets)),

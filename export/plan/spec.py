@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
+from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization, Release
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
@@ -149,7 +149,7 @@ class ExportSpec(Frozen):
     templates in place of the base's own. `prefix_states_mb`: the most MB (1e6 bytes) of prefix states to write, 0 for
     none, None for all. `prefix_states_type`: float32 is what the device would compute, to the last bit; float16 takes
     half the disk; `auto` is float16 where no answer differs in the comparison, and counts as float32 in
-    `prefix_states_mb`.
+    `prefix_states_mb`. `release`: which product and version the bundle is.
     """
 
     base: LocalPath
@@ -159,6 +159,7 @@ class ExportSpec(Frozen):
     quantization: QuantizationSpec = Quantization()
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
+    release: Release | None = None
     toolset_template: LocalPath | None = None
     template: TemplateChoice | None = None
     prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (

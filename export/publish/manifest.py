@@ -72,6 +72,7 @@ def write_manifest(
         raise TypeError("the primary model's graph is a dynamic one")
     manifest = Manifest(
         version=2 if variants else 1,
+        release=inputs.release,
         base=base_info(checkpoint),
         tokenizer=TokenizerInfo(
             fingerprint=checkpoint.tokenizer_sha256,

@@ -89,6 +89,8 @@ def agent(
             tools = stack.enter_context(Servers.open(mcp))
         else:
             raise SpecError("agent", found="no --mcp", expected="a file that names the servers", fix="Add --mcp FILE.")
+        if opened.bundle.overdue:
+            console.warn(opened.bundle.overdue)
         for note in tools.offer(opened.bundle.manifest).notes:
             console.warn(note)
         session = _Session(

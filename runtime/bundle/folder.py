@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -161,6 +162,14 @@ class Bundle:
     def model(self) -> ModelSource:
         """What an engine opens."""
         return ModelSource.of(self.manifest.base, self.root, self.entry, self.manifest.files)
+
+    @property
+    def overdue(self) -> str | None:
+        """Why a newer version should have arrived by now; None: nothing says so."""
+        release = self.manifest.release
+        if release is None or release.expires is None or datetime.now(UTC).date() <= release.expires:
+            return None
+        return f"{release} was to be replaced by {release.expires}: updates are not arriving"
 
     @property
     def hashes(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dualtune_edge.runtime.bundle.plain_files import read_plain
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.runtime.trust.statement import SignedFiles
 from dualtune_edge.toolkit import extras, limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest, Release
 from dualtune_edge.toolkit.errors import TrustError
 
 
@@ -70,12 +70,13 @@ class Trusted:
             raise _untrusted(self.root, f"a bundle that is revoked, {digest}", "one that is not")
 
     def check_files(self, manifest: Manifest) -> None:
-        """Refuse a manifest that lists other files than were signed, or with other hashes.
+        """Refuse a manifest that lists other files than were signed, or with other hashes; or is of an old version.
 
         Raises:
             TrustError: so it does.
 
         """
+        self._check_version(manifest.release)
         if self.files is None:
             return
         listed = {entry.path: entry.sha256 for entry in manifest.files}
@@ -86,6 +87,14 @@ class Trusted:
                 "a file that the manifest and the signature do not both list, with one hash",
                 f"the files that {self.files.signer!r} signed",
             )
+
+    def _check_version(self, release: Release | None) -> None:
+        """Signed once, an old bundle stays signed: a version below the policy's lowest is refused."""
+        lowest = self.policy.minimum_versions
+        if release is None and lowest:
+            raise _untrusted(self.root, "no product and version", "a bundle of a release, as the policy names versions")
+        if release is not None and release.version < lowest.get(release.product, 0):
+            raise _untrusted(self.root, str(release), f"version {lowest[release.product]} or a later one")
 
 
 def _untrusted(path: Path, found: str, expected: str) -> TrustError:

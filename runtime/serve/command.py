@@ -75,6 +75,8 @@ def serve(
     rules = read_policy(policy) if policy else Policy()
     log = CallLog(contents=log_contents)
     with Agent.open(bundle, engine=engine, trust=trust) as agent, contextlib.ExitStack() as stack:
+        if agent.bundle.overdue:
+            console.warn(agent.bundle.overdue)
         runs = None
         if mcp:
             servers = stack.enter_context(Servers.open(mcp))

@@ -49,7 +49,8 @@ class TrustPolicy(Frozen):
     """The whole of a trust file. `required`: a bundle without a signature is refused.
 
     A revoked key is named by the SHA-256 of its DER (SubjectPublicKeyInfo), a revoked bundle by that of its
-    manifest.json.
+    manifest.json. `minimum_versions`: of a product, the lowest version that is opened; where there are any, bundles
+    without a product and a version are refused.
     """
 
     format: Literal["dualtune-edge-trust"]
@@ -59,6 +60,7 @@ class TrustPolicy(Frozen):
     roots: tuple[TrustedRoot, ...] = ()
     revoked_keys: tuple[Sha256, ...] = ()
     revoked_bundles: tuple[Sha256, ...] = ()
+    minimum_versions: dict[str, Annotated[int, Field(ge=1, strict=True)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_each_once(self) -> Self:

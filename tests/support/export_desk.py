@@ -38,6 +38,7 @@ toolsets:
     "mixed": """\
 base: base
 mode: merged
+release: {product: desk, version: 3, expires: 2030-01-31}
 toolsets:
   - name: files
     description: Files and folders

@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from typing import Final, Literal, Self
+from datetime import date
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
@@ -258,6 +260,20 @@ class Variant(Frozen):
     model: str  # a ModelEntry's name, or PRIMARY
 
 
+class Release(Frozen):
+    """Which product a bundle is of, and which version. Of two bundles of a product the higher version is the newer.
+
+    `expires`: the last day (UTC) on which this may be the newest version. Later, updates are not arriving.
+    """
+
+    product: Annotated[str, Field(max_length=limits.NAME_CHARS, pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")]
+    version: Annotated[int, Field(ge=1, le=limits.RELEASE_VERSION, strict=True)]
+    expires: date | None = None
+
+    def __str__(self) -> str:
+        return f"{self.product} {self.version}"
+
+
 class FileEntry(Frozen):
     """A file of the bundle, its path relative to the bundle and with forward slashes."""
 
@@ -276,6 +292,7 @@ class Manifest(Frozen):
 
     format: Literal["dualtune-edge-bundle"] = "dualtune-edge-bundle"
     version: Literal[1, 2] = 1
+    release: Release | None = None  # None is left out of JSON
     base: BaseInfo
     tokenizer: TokenizerInfo
     cache: CacheShape
@@ -334,7 +351,8 @@ class Manifest(Frozen):
 
         Keys are not sorted: a schema's properties stand in the order in which arguments are written.
         """
-        value = self.model_dump(mode="json", exclude=None if self.variants else {"models", "variants"})
+        absent = {"release"} if self.release is None else set()
+        value = self.model_dump(mode="json", exclude=absent if self.variants else absent | {"models", "variants"})
         return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
     def seal(self) -> bytes:

@@ -1,9 +1,11 @@
 """What a finished bundle holds: every file in the manifest, every stage with its prompt and adapter."""
 
+from datetime import date
 from typing import Any
 
 from export_desk import Exported
 
+from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.files import sha256_file
 
 
@@ -14,6 +16,12 @@ def test_the_manifest_lists_every_file_with_its_hash(exported: Exported) -> None
     for path, entry in listed.items():
         assert entry.sha256 == sha256_file(exported.bundle / path)
         assert entry.size == (exported.bundle / path).stat().st_size
+
+
+def test_a_release_is_the_specs(mixed: Exported, external: Exported) -> None:
+    assert mixed.manifest.release == Release(product="desk", version=3, expires=date(2030, 1, 31))
+    assert external.manifest.release is None
+    assert b'"release"' not in (external.bundle / "manifest.json").read_bytes()
 
 
 def test_stages_lead_to_prompts_and_adapters(exported: Exported) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from signatures import DAY, NOW, TestKey, envelope, hashes_of, policy, sign, statement
 
 from dualtune_edge.runtime.bundle import contents
+from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.toolkit.errors import BundleError, EdgeError, TrustError
@@ -194,6 +195,44 @@ def test_changed_file(signed: Path, watch: Watch) -> None:
     file.write_bytes(data)
     assert isinstance(refused(signed, policy(OURS.trusted())), BundleError)
     assert watch.sessions == 0
+
+
+def release(manifest: dict[str, Any], expires: str | None) -> None:
+    """Make it version 6 of a product; the key has its place among the others."""
+    fields = manifest | {"release": {"product": "helper", "version": 6, "expires": expires}}
+    manifest.clear()
+    manifest.update({key: fields[key] for key in ("format", "version", "release", *fields)})
+
+
+def test_replayed_old_bundle(bundle: Path, change_manifest: ChangeManifest, watch: Watch) -> None:
+    """Signed like the new one."""
+    change_manifest(lambda manifest: release(manifest, None))
+    sign(bundle, OURS)
+    assert refused(bundle, policy(OURS.trusted(), minimum_versions={"helper": 7})).found == "helper 6"
+    assert watch.sessions == 0
+    for lowest in ({"helper": 6}, {"another": 9}):
+        assert open_bundle(bundle, trust=policy(OURS.trusted(), minimum_versions=lowest)).signer == "release"
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_replayed_bundle_from_before_there_were_versions(signed: Path, watch: Watch, *, required: bool) -> None:
+    if not required:
+        (signed / "model.sig").unlink()
+    trust = policy(OURS.trusted(), minimum_versions={"helper": 1}, required=required)
+    assert refused(signed, trust).found == "no product and version"
+    assert watch.sessions == 0
+
+
+def test_freeze(bundle: Path, change_manifest: ChangeManifest) -> None:
+    """Nobody can say that there is no newer version for longer than the last one said."""
+
+    def until(day: date) -> Bundle:
+        change_manifest(lambda manifest: release(manifest, day.isoformat()))
+        return open_bundle(bundle)
+
+    today = NOW.date()
+    assert until(today + 2 * DAY).overdue is None
+    assert until(today - DAY).overdue == f"helper 6 was to be replaced by {today - DAY}: updates are not arriving"
 
 
 def test_mixed_parts(signed: Path, watch: Watch) -> None:

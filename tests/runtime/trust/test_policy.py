@@ -44,6 +44,8 @@ def test_the_environment_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (HEAD + KEY + "expires = 2026-01-01T00:00:00\n", "2026"),
         (HEAD + KEY + "expires = 2026-01-01T00:00:00Z\nnot_before = 2026-01-01T00:00:00Z\n", "go together"),
         (HEAD + 'revoked_keys = ["AB"]\n' + KEY, "'AB'"),
+        (HEAD + 'minimum_versions = {helper = "7"}\n' + KEY, "'7'"),
+        (HEAD + "minimum_versions = {helper = 0}\n" + KEY, "0"),
         (HEAD + "revoked_keys = [\n" + KEY, "nvalid"),
         ("a = " + "[" * 5_000, "recursion"),
         ("#" * 70_000, "over 65536 bytes"),

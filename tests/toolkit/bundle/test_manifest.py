@@ -62,6 +62,36 @@ def test_variants_are_version_2_and_only_that(value: dict[str, Any]) -> None:
         Manifest.model_validate(value)
 
 
+@pytest.mark.parametrize("expires", [None, "2030-01-31"])
+def test_a_release_is_written_as_it_was_read(expires: str | None) -> None:
+    release = {"product": "contoso.helper-2", "version": 7, "expires": expires}
+    written = Manifest.model_validate(changed(1, release=release)).to_bytes()
+    assert json.loads(written)["release"] == release
+    assert Manifest.model_validate_json(written).to_bytes() == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 0},
+        {"version": True},
+        {"version": "7"},
+        {"version": 7.5},
+        {"version": 2**53},
+        {"product": ""},
+        {"product": "../helper"},
+        {"product": "Helper"},
+        {"product": "helper\n"},
+        {"product": "a" * 129},
+        {"expires": "soon"},
+        {"channel": "beta"},
+    ],
+)
+def test_what_is_no_release(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(changed(1, release={"product": "helper", "version": 7} | change))
+
+
 @pytest.mark.parametrize("chunks", [(), (64,), (64, 1), (1, 64, 64), (1, 2048), (0, 1)])
 def test_chunks_rise_from_one_token_to_no_more_than_the_cache(chunks: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError):
