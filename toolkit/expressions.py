@@ -46,11 +46,16 @@ class _Run:
         )
 
 
-def refuse_backtracking(source: str) -> None:
+def refuse_backtracking(source: str, *, in_a_row: int = _IN_A_ROW) -> None:
     """Look at an expression.
 
+    Args:
+        source: the expression.
+        in_a_row: repetitions of any length that may stand before something that can fail. The time grows with a text's
+            length to the power of one more.
+
     Raises:
-        ExpressionError: its time could grow beyond the square of a text's length, or it cannot be read.
+        ExpressionError: its time could grow beyond that, or it cannot be read.
 
     """
     if len(source) > _LONGEST:
@@ -59,7 +64,7 @@ def refuse_backtracking(source: str) -> None:
     whole = reader.alternatives()
     if reader.at < len(source):
         raise ExpressionError(f"a ) without its ( at character {reader.at}")
-    if whole.in_a_row > _IN_A_ROW:
+    if whole.in_a_row > in_a_row:
         raise ExpressionError(f"{whole.in_a_row} repetitions in a row before something that can fail")
 
 

@@ -14,6 +14,7 @@ from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.bundle.manifest import Mode
 from dualtune_edge.toolkit.errors import AdapterError
+from dualtune_edge.toolkit.expressions import ExpressionError, refuse_backtracking
 
 CONFIG: Final = "adapter_config.json"
 # Where the adapter is, and how strong: PEFT reads these as it injects, so that shapes and scales follow.
@@ -75,6 +76,10 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "ensure_weight_tying": (bool, NoneType),
     "modules_to_save": (list, NoneType),
 }
+# PEFT matches these with the names of the base's modules, by `re`, which backtracks. A list of targets is plain names.
+_EXPRESSIONS: Final = ("target_modules", "exclude_modules")
+_LISTED_EXPRESSIONS: Final = ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save")
+_IN_A_ROW: Final = 5  # repetitions: a second for the names of 300 modules; trainers write four
 _FIELDS: Final = {field.name: field for field in dataclasses.fields(LoraConfig)}
 
 
@@ -105,6 +110,7 @@ def read_config(folder: Path, mode: Mode) -> AdapterConfig:
     for field, value in values.items():
         if field in _FIELDS:
             _check_type(path, field, value)
+            _check_expressions(path, field, value)
             _check(path, field, value, mode)
         elif _check_unknown(path, field, value):
             unknown.append(f"{path}: {field} is {value!r}, and PEFT here does not know the field: it is passed over")
@@ -218,6 +224,24 @@ def _check_type(path: Path, field: str, value: Any) -> None:
         raise AdapterError(
             f"{path}, {field}", found=repr(value), expected=expected, fix="Correct it, or save the adapter with PEFT."
         )
+
+
+def _check_expressions(path: Path, field: str, value: Any) -> None:
+    """Refuse an expression that could match for hours."""
+    several = isinstance(value, (list, dict)) and field in _LISTED_EXPRESSIONS
+    sources = value if several else [value] if field in (*_EXPRESSIONS, *_LISTED_EXPRESSIONS) else []
+    for source in sources:
+        if not isinstance(source, str):
+            continue
+        try:
+            refuse_backtracking(f"(?:{source})$", in_a_row=_IN_A_ROW)
+        except ExpressionError as error:
+            raise AdapterError(
+                f"{path}, {field}",
+                found=f"{source[:80]!r}: {error}",
+                expected="an expression that matches in bounded time",
+                fix="Write the names of the modules as a list.",
+            ) from None
 
 
 def _default(field: str) -> Any:

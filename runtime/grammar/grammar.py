@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
+from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
 from dualtune_edge.runtime.grammar.object_rules import ObjectRules
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
@@ -160,7 +161,8 @@ class _Style:
     def source(self, rules: str = "") -> str:
         """A grammar for llguidance: the frame around `rules`; by default around its own rule for the whole schema."""
         if not rules:
-            rules = f"arguments: %json {json.dumps({**self._schema, 'x-guidance': self._guidance})}\n"
+            schema = with_finite_numbers(self._schema)
+            rules = f"arguments: %json {json.dumps({**schema, 'x-guidance': self._guidance})}\n"
         pending, tail = json.dumps(self.frame.pending), json.dumps(self.frame.tail)
         source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\n{rules}")
         return source

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
 from dualtune_edge.runtime.grammar.object_views import (
     KEYWORDS,
     NoRulesError,
@@ -235,7 +236,7 @@ class ObjectRules:
             schema = whole
         if "$schema" in self.root:
             schema = {"$schema": self.root["$schema"], **schema}
-        return f"%json {json.dumps({**schema, 'x-guidance': self.guidance})}"
+        return f"%json {json.dumps({**with_finite_numbers(schema), 'x-guidance': self.guidance})}"
 
     def _any(self, bodies: Iterable[str]) -> str:
         options = list(dict.fromkeys(bodies))

@@ -278,6 +278,42 @@ def test_no_number_is_written_that_a_float_does_not_hold(name: str, frame: Frame
         assert of.matcher().try_consume_tokens(tokens) < len(tokens)
 
 
+# The same where llguidance's own rules write the value.
+PATTERNED: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
+    "a number": ({"^k": NUMBER}, lambda value: {"k": value}),
+    "a number or text": ({"^k": {"type": ["number", "string"]}}, lambda value: {"k1": value, "k2": "a"}),
+    "a number with an annotation": ({"^k": {**NUMBER, "description": "a"}}, lambda value: {"k": value}),
+    "any value": ({"^k": {}}, lambda value: {"k": [value, {"a": value}, None, "b"]}),
+    "true": ({"^k": True}, lambda value: {"k": value}),
+    "a list of anything": ({"^k": {"type": "array"}}, lambda value: {"k": [[value]]}),
+    "one of two": ({"^k": {"anyOf": [NUMBER, {"type": "null"}]}}, lambda value: {"k": value}),
+    "objects in objects": (
+        {"^k": {"type": "object", "properties": {"x": NUMBER}, "required": ["x"]}},
+        lambda value: {"k": {"x": value}},
+    ),
+    "a name that no pattern fits": ({"^k": TEXT}, lambda value: {"z": value}),
+    "of many properties": ({f"^k{n}$": NUMBER for n in range(20)}, lambda value: {"k7": value}),
+}
+
+
+@pytest.mark.parametrize("root", [True, False], ids=["all arguments", "one of them"])
+@pytest.mark.parametrize("name", PATTERNED)
+def test_nor_is_one_where_names_have_patterns(name: str, root: bool) -> None:  # noqa: FBT001
+    patterns, place = PATTERNED[name]
+    inner = {"type": "object", "patternProperties": patterns}
+    of = compiled(inner if root else {"properties": {"x": inner, "y": TEXT}})
+
+    def wrapped(value: Any) -> Any:
+        return place(value) if root else {"y": "", "x": place(value)}
+
+    for value in (0, 1, -0.5, 10**15, 1.25):
+        assert reaches(of, wrapped(value))
+    text = SPACED.pending + SPACED.dumps(wrapped(41414141)) + SPACED.tail
+    for number in ("4e5432", "1e999", "-2E400"):
+        tokens = TOKENIZER.encode(text.replace("41414141", number), add_special_tokens=False).ids
+        assert of.matcher().try_consume_tokens(tokens) < len(tokens)
+
+
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('aé"\\\n{}[],: '), max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab{ é", max_size=3), inner, max_size=3),
