@@ -68,7 +68,11 @@ def _tie(left: dict[str, Any], right: dict[str, Any]) -> bool:
     if left["tool"] == right["tool"]:
         return False
     return all(
-        abs(answer["probability"] - max((each["probability"] for each in answer["alternatives"]), default=0)) < _TIE
+        abs(
+            answer["probability"]
+            - max((alternative["probability"] for alternative in answer["alternatives"]), default=0)
+        )
+        < _TIE
         for answer in (left, right)
     )
 

@@ -69,13 +69,13 @@ def _genai(bundle: Bundle, threads: int) -> Iterator[tuple[str, _Call]]:
 
 
 def _llama(server: LlamaServer, bundle: Bundle) -> _Call:
-    return lambda scripts: server.call(scripts, [_FILES[each.stage] for each in scripts], bundle.tokenizer)
+    return lambda scripts: server.call(scripts, [_FILES[script.stage] for script in scripts], bundle.tokenizer)
 
 
 def _peer(name: str, answers: Sequence[tuple[Answered, float]]) -> Peer:
     return Peer(
         name=name,
-        ms=round(statistics.median(each.ms for each, _ in answers), 1),
-        against_ours=round(statistics.median(each.ms / own for each, own in answers), 2),
-        decoded=statistics.median(each.decoded for each, _ in answers),
+        ms=round(statistics.median(answer.ms for answer, _ in answers), 1),
+        against_ours=round(statistics.median(answer.ms / own for answer, own in answers), 2),
+        decoded=statistics.median(answer.decoded for answer, _ in answers),
     )

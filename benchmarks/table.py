@@ -107,9 +107,9 @@ def costs(few: BenchReport, kit: BenchReport) -> Iterator[Row]:
         yield Row(f"adapter swap, with the KV of {tokens:,} tokens", f"{swap + restore:.2f} ms", "≤ 10 ms")
     first = few.open_ms.first_call / few.passes[0].ms.p50
     yield Row("first call in a new process against a later one", f"{first:.2f} ×", "≤ 1.2 ×")
-    for each in kit.passes:
-        shown = "" if each.forwards_per_argument_token is None else f"{each.forwards_per_argument_token:.2f}"
-        yield Row(f"forwards for each argument token, the kit's held-out calls ({each.kind})", shown, "≤ 0.35")
+    for request in kit.passes:
+        shown = "" if request.forwards_per_argument_token is None else f"{request.forwards_per_argument_token:.2f}"
+        yield Row(f"forwards for each argument token, the kit's held-out calls ({request.kind})", shown, "≤ 0.35")
     memory = few.memory_used
     share = f"{memory.anonymous / few.weights_bytes:.2f} ×" if memory else ""
     yield Row("anonymous memory against the int4 file", share, "≤ 0.2 ×")
@@ -136,7 +136,7 @@ def lists(reports: Iterable[BenchReport | None]) -> Iterator[str]:
         gold, memory = report.passes[0], report.memory_used
         times = f"{gold.ms.p50:.0f} ms, naive {gold.naive_ms.p50:.0f}"
         held = f"; {memory.anonymous / 1e6:.0f} MB anonymous, {memory.file / 1e6:.0f} from files" if memory else ""
-        prompts = (f"{each.stage} {each.prompt:.0f} tokens, {each.reused:.0f} reused" for each in gold.stages)
+        prompts = (f"{stage.stage} {stage.prompt:.0f} tokens, {stage.reused:.0f} reused" for stage in gold.stages)
         yield f"{name}: {times}; {', '.join(prompts)}{held}."
 
 

@@ -43,8 +43,8 @@ def list_(*, as_json: console.AsJson = False) -> None:
 
     """
     known = catalog.profiles()
-    usable = {each.profile for each in candidates(detect_machine()) if each.usable}
-    rows = [f"{'*' if each.name in usable else ' '} {each.name:<20} {each.description}" for each in known]
+    usable = {candidate.profile for candidate in candidates(detect_machine()) if candidate.usable}
+    rows = [f"{'*' if profile.name in usable else ' '} {profile.name:<20} {profile.description}" for profile in known]
     console.result(ProfileList(profiles=known), "\n".join(rows), as_json=as_json)
 
 
@@ -119,7 +119,10 @@ def _describe(profile: HardwareProfile) -> str:
 def _explain(report: Detection) -> str:
     rows = [
         "",
-        *(f"{'* ' if each.usable else '  '}{each.profile:<20} {each.why}" for each in report.candidates),
+        *(
+            f"{'* ' if candidate.usable else '  '}{candidate.profile:<20} {candidate.why}"
+            for candidate in report.candidates
+        ),
         "",
         *map(_standing, report.providers),
     ]

@@ -195,7 +195,9 @@ def _reasons(
 
 def _fitting(machine: Machine) -> list[HardwareProfile]:
     """The CPU provider's profiles that fit: only it is taken unasked, since no other was measured to be faster."""
-    return [each for each in catalog.profiles() if each.provider == CPU_PROVIDER and not misfits(each, machine)]
+    return [
+        profile for profile in catalog.profiles() if profile.provider == CPU_PROVIDER and not misfits(profile, machine)
+    ]
 
 
 def _demands(profile: HardwareProfile) -> tuple[bool, int]:
@@ -209,7 +211,9 @@ def _best(machine: Machine) -> tuple[HardwareProfile, str]:
         return best, _uses_most(best)
     known = [profile for profile in catalog.profiles() if profile.provider == CPU_PROVIDER]
     family = [
-        each for each in known if each.architecture == machine.architecture and each.system in {None, machine.system}
+        profile
+        for profile in known
+        if profile.architecture == machine.architecture and profile.system in {None, machine.system}
     ]
     if not family:
         raise ProfileError(

@@ -107,7 +107,7 @@ def _simulated(bundle: Bundle) -> Iterator[Verification]:
 
 
 def _states(bundle: Bundle) -> Iterator[StateSummary]:
-    states, types = PrefixStates(bundle, ORT_KV_FORMAT), {each.path: each.dtype for each in bundle.entry.states}
+    states, types = PrefixStates(bundle, ORT_KV_FORMAT), {state.path: state.dtype for state in bundle.entry.states}
     for stage in bundle.manifest.stages:
         prefix = bundle.plan(stage).prefix
         yield StateSummary(
@@ -121,12 +121,12 @@ def _states(bundle: Bundle) -> Iterator[StateSummary]:
 
 def _states_line(summary: Inspection) -> str:
     """`28 of 30 prefixes, 5.5 MB (float32)`, and what is wrong with those that are left alone."""
-    usable = sum(each.state is not None and each.unused is None for each in summary.states)
-    paths = {each.state: each.stored for each in summary.states if each.stored}
+    usable = sum(state.state is not None and state.unused is None for state in summary.states)
+    paths = {state.state: state.stored for state in summary.states if state.stored}
     size = sum(file.size for file in summary.files if file.path in paths)
     types = Counter(paths.values())
-    stored = ", ".join(each if len(types) == 1 else f"{count} in {each}" for each, count in sorted(types.items()))
-    reasons = "".join(f"; {each.state} is for {each.unused}" for each in summary.states if each.unused)
+    stored = ", ".join(dtype if len(types) == 1 else f"{count} in {dtype}" for dtype, count in sorted(types.items()))
+    reasons = "".join(f"; {state.state} is for {state.unused}" for state in summary.states if state.unused)
     told = f" ({stored})" if stored else ""
     return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{told}{reasons}"
 
@@ -144,8 +144,11 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"manifest        {summary.manifest_sha256}",
         f"signed by       {summary.signer or 'nobody was asked for: no trust policy'}",
         *variant_lines(summary.variants),
-        *(f"here            {each.profile}: {'' if each.usable else 'not, '}{each.why}" for each in summary.here),
-        *(f"simulated       {each.profile}: {each.line()}" for each in summary.simulated),
+        *(
+            f"here            {standing.profile}: {'' if standing.usable else 'not, '}{standing.why}"
+            for standing in summary.here
+        ),
+        *(f"simulated       {report.profile}: {report.line()}" for report in summary.simulated),
         f"size            {summary.size_bytes / 1e6:,.1f} MB in {len(summary.files) + 2} files",
     )
     table = console.table_lines(_COLUMNS, _stage_rows(bundle), left=set(_COLUMNS) - {"rank", "scale"})

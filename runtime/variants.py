@@ -114,7 +114,10 @@ def _choice(found: Ways, way: Way) -> VariantChoice | None:
 
 
 def _standings(candidates: tuple[Candidate, ...]) -> tuple[VariantStanding, ...]:
-    return tuple(VariantStanding(profile=each.profile, usable=each.usable, why=each.why) for each in candidates)
+    return tuple(
+        VariantStanding(profile=candidate.profile, usable=candidate.usable, why=candidate.why)
+        for candidate in candidates
+    )
 
 
 class _Ranking:
@@ -148,7 +151,7 @@ class _Ranking:
     def ways(self, asked: str | None) -> Ways:
         """The one that was asked for first, if it can be followed; then the others by rank, then the CPU's."""
         candidates = self.candidates
-        usable = [self._profiles[each.profile] for each in candidates if each.usable]
+        usable = [self._profiles[candidate.profile] for candidate in candidates if candidate.usable]
         if asked is None:
             ranked = (*map(self._way, usable), self._last(""))
             return Ways((self._aloud(ranked[0]), *ranked[1:]), candidates)
@@ -179,7 +182,7 @@ class _Ranking:
     def _aloud(self, best: Way) -> Way:
         """With a warning for each variant that is refused, or would come before it, were its provider there."""
         missed = passed_over(tuple(self._profiles.values()), best.resolution.profile, self._machine)
-        why = self._refused | {each.profile: each.why for each in missed}
+        why = self._refused | {candidate.profile: candidate.why for candidate in missed}
         told = tuple(f"variant {name} is passed over: {reason}" for name, reason in why.items())
         resolution = best.resolution
         return replace(best, resolution=replace(resolution, warnings=(*told, *resolution.warnings)))

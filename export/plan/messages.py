@@ -91,7 +91,10 @@ def _typed(schema: Mapping[str, Any], name: str, random: Random, depth: int) -> 
         case "array":
             return [_value(schema.get("items"), name, random, depth + 1) for _ in range(2)]
         case "object":
-            return {key: _value(each, key, random, depth + 1) for key, each in schema.get("properties", {}).items()}
+            return {
+                key: _value(property_schema, key, random, depth + 1)
+                for key, property_schema in schema.get("properties", {}).items()
+            }
         case _:
             return _words(name, random)
 

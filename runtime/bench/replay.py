@@ -133,7 +133,9 @@ class Replay:
 
     def _learn_decoding(self, events: Sequence[Event], scripts: Sequence[Script]) -> None:
         for script, found in zip(scripts, attribute(events, scripts), strict=True):
-            steps = [each.end - each.start for each in found if each.kind == "forward" and each.appended == 1]
+            steps = [
+                forward.end - forward.start for forward in found if forward.kind == "forward" and forward.appended == 1
+            ]
             if steps:
                 self._decode.setdefault(script.stage, []).extend(steps)
 
@@ -221,7 +223,7 @@ def weight_bytes(bundle: Bundle, adapter: str | None) -> int:
     An embedding table that is not the head's too is counted though only some rows of it are read.
     """
     model = bundle.entry
-    entry = next((each for each in model.adapters if each.name == adapter), None)
+    entry = next((entry for entry in model.adapters if entry.name == adapter), None)
     folder = entry.path if entry and entry.mode == "merged" else model.folder
     wanted = {f"{folder}/model.onnx", f"{folder}/model.onnx.data"} | ({entry.path} if entry else set())
     return sum(file.size for file in bundle.manifest.files if file.path in wanted)

@@ -98,7 +98,7 @@ class ScriptWriter:
                 request.where, found=f"the call {complete.text!r}", expected=repr(written), fix="Export it anew."
             )
         end = len(complete.prompt) + len(written)
-        ends = [each for each in complete.encoding.offsets[complete.start :] if each[0] < end]
+        ends = [offset for offset in complete.encoding.offsets[complete.start :] if offset[0] < end]
         return complete.tokens[: len(ends)], written
 
     def _prompt(self, stage: Stage) -> _Prompt:

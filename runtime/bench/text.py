@@ -14,7 +14,7 @@ _STEP_COLUMNS = ("", "prompts", "tokens", "reused", "read", "read again")
 
 def describe(report: BenchReport) -> str:
     """The whole report: where it ran, what a call costs by stage, what opening and swapping cost."""
-    passes = (line for each in report.passes for line in ("", *_pass(each)))
+    passes = (line for replay_pass in report.passes for line in ("", *_pass(replay_pass)))
     return "\n".join((*_machine(report), *passes, *_steps(report.steps)))
 
 
@@ -38,7 +38,7 @@ def _machine(report: BenchReport) -> Iterator[str]:
         if restore:
             restored = f", with the KV state of {report.swap_ms.tokens:,} tokens {swap.p50 + restore.p50:.2f} ms"
         yield f"adapter swap    {swap.p50:.3f} ms{restored}"
-    notes = dict.fromkeys(note for each in report.passes for call in each.calls for note in call.notes)
+    notes = dict.fromkeys(note for replay_pass in report.passes for call in replay_pass.calls for note in call.notes)
     yield from (f"note            {note}" for note in (*filter(None, (where.placement.instead,)), *notes))
 
 

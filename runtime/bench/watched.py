@@ -136,12 +136,12 @@ class Watched:
         if not self.record.scripts:
             return
         held, adapter = self._engine.tokens, self._engine.adapter
-        for each, row in zip(logits, rows, strict=True):
+        for vector, row in zip(logits, rows, strict=True):
             seen = held[: len(held) - count + row + 1]
             wanted = (script.next_token(adapter, seen) for script in self.record.scripts)
             token = next((token for token in wanted if token is not None), None)
             if token is not None:
-                each[token] = each.max() + _RAISED
+                vector[token] = vector.max() + _RAISED
 
 
 class _Full(RowsEngine, StateEngine, Protocol):

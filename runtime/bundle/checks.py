@@ -186,6 +186,6 @@ def _config_faults(value: Any, allowed: Mapping[str, Any], where: str) -> Iterat
         elif below is not None:
             yield from _config_faults(item, below, f"{where}{key}.")
         elif isinstance(item, dict) or (
-            isinstance(item, list) and any(isinstance(each, (dict, list)) for each in item)
+            isinstance(item, list) and any(isinstance(value, (dict, list)) for value in item)
         ):
             yield f"an object at {where}{key}"

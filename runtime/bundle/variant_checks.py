@@ -13,7 +13,7 @@ def variant_faults(manifest: Manifest) -> Iterator[str]:
     sizes = {entry.path: entry.size for entry in manifest.files}
     models = [PRIMARY, *(entry.name for entry in manifest.models)]
     yield from _twice("models", models)
-    yield from _twice("variants", [each.profile for each in manifest.variants])
+    yield from _twice("variants", [variant.profile for variant in manifest.variants])
     for variant in manifest.variants:
         if variant.model not in models:
             yield f"variant {variant.profile!r} with model {variant.model!r}, which is not there"

@@ -92,7 +92,7 @@ class _Walker:
             if not self.pending:
                 self.engine.rewind(self.start + common)
             self.path = path[:common]  # true also where the next line raises
-            self._append(path, [each for each in further if self._fits(each)])
+            self._append(path, [branch for branch in further if self._fits(branch)])
         return self.known.pop(path)
 
     def append_prompt(self) -> None:
@@ -108,7 +108,7 @@ class _Walker:
         elif further and isinstance(self.engine, RowsEngine):
             last = further[-1]
             tokens = [*self.pending, *last[len(self.path) :]]
-            rows = [len(tokens) - len(last) + len(each) - 1 for each in (path, *further)]
+            rows = [len(tokens) - len(last) + len(branch) - 1 for branch in (path, *further)]
             self.known |= zip((path, *further), self.engine.forward_rows(tokens, rows), strict=True)
             self.pending, path = (), last
             self.forwards += 1

@@ -97,7 +97,11 @@ def _logits(session: onnxruntime.InferenceSession, source: ModelSource, count: i
     """Of the base after `count` tokens: every slot of an adapter has rank 0, and no token is held."""
     cache = source.cache
     none = np.empty((1, cache.heads, 0, cache.head_dim), dtype=np.dtype(cache.dtype))
-    feeds = {each.name: none for each in session.get_inputs() if each.name.startswith("past_key_values.")}
+    feeds = {
+        graph_input.name: none
+        for graph_input in session.get_inputs()
+        if graph_input.name.startswith("past_key_values.")
+    }
     ids = np.arange(count, dtype=np.int64)[np.newaxis] % source.vocab_size
     feeds |= {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     values: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(["logits"], feeds)[0]

@@ -45,9 +45,9 @@ def open_session(path: Path, options: OptionsOf, settings: SessionSettings, *, i
 def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings, *, int8: bool) -> Graph:
     state = plugins.state(settings.provider)
     devices = [
-        each
-        for each in onnxruntime.get_ep_devices()
-        if each.ep_name == settings.provider and each.device.type.name == settings.device
+        device
+        for device in onnxruntime.get_ep_devices()
+        if device.ep_name == settings.provider and device.device.type.name == settings.device
     ]
     if not devices:
         found = state.problem or f"no {settings.device}"

@@ -89,12 +89,12 @@ def by_htp(source: ModelSource, settings: SessionSettings) -> OpenStatic:
     """
     folders: dict[str | None, Path] = {adapter.name: adapter.path for adapter in source.adapters}
     folders[None] = source.folder
-    contexts = {folders[each.adapter]: (source.root / each.path).parent for each in source.contexts}
+    contexts = {folders[context.adapter]: (source.root / context.path).parent for context in source.contexts}
     if not contexts:
         raise _no_context(str(source.folder))
     first = source.contexts[0]
     htp = find_htp(QnnOptions(soc_model=first.soc_model, htp_arch=first.htp_arch))
-    if other := next((each for each in source.contexts if each.compiler != compiler()), None):
+    if other := next((context for context in source.contexts if context.compiler != compiler()), None):
         raise EngineError(
             str(source.root / other.path),
             found=f"a context by {other.compiler}",
@@ -147,7 +147,7 @@ def left_behind(session: onnxruntime.InferenceSession) -> str:
     return (
         ""
         if [node.op_type for node in nodes] == [_LEFT]
-        else ", ".join(f"{each.op_type} {each.name}" for each in nodes)
+        else ", ".join(f"{node.op_type} {node.name}" for node in nodes)
     )
 
 

@@ -102,7 +102,7 @@ def _with_int8_cache(root: Path, source: ModelSource, measured: ModelSource) -> 
         engine.forward(tokens)
         scales = np.abs(np.asarray(engine.snapshot().state)).max(axis=3) / 100  # of 127: a reserve for other tokens
     copies = {}
-    for folder in (source.folder, *(each.path for each in source.adapters if each.mode == "merged")):
+    for folder in (source.folder, *(adapter.path for adapter in source.adapters if adapter.mode == "merged")):
         copies[folder] = shutil.copytree(folder, root / f"{folder.name}-int8-cache")
         store_kv_in_int8(copies[folder], scales)
     adapters = tuple(

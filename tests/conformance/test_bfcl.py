@@ -283,7 +283,7 @@ def test_a_missing_required_argument_is_not_reachable() -> None:
 
 def test_an_undeclared_argument_is_not_reachable() -> None:
     wrong = [(row.name, {**row.gold(), "undeclared": 1}) for row in rows()]
-    assert [each for row, each in zip(rows(), wrong, strict=True) if constraint(row).reaches(each[1])] == []
+    assert [value for row, value in zip(rows(), wrong, strict=True) if constraint(row).reaches(value[1])] == []
 
 
 def test_an_unknown_tool_is_not_chosen_however_much_the_model_wants_it() -> None:

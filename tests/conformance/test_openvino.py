@@ -68,7 +68,7 @@ def test_activations_are_quantized_only_where_the_bundle_says_so(int4: ModelSour
     source = replace(int4, folder=folder, adapters=(int4.adapter("wide"),), int8_activations=False)
     coarse = replace(source, int8_activations=True)
     with OrtEngine(source, CPU) as one, OrtEngine(source, SETTINGS) as two, OrtEngine(coarse, SETTINGS) as three:
-        expected, fine, coarser = (logits(each, "wide") for each in (one, two, three))
+        expected, fine, coarser = (logits(source, "wide") for source in (one, two, three))
     np.testing.assert_allclose(fine, expected, atol=1e-4, rtol=0)
     assert not np.allclose(coarser, expected, atol=1e-3, rtol=0)
 

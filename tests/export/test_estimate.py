@@ -147,7 +147,7 @@ def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
         {phase.name: phase for phase in run.preflight(spec.model_copy(update=update), tmp_path / "bundle").phases}
         for update in ({}, {"prefix_states_type": "float16"}, {"profiles": (str(profile),)})
     )
-    sizes = [each["prefix states"].disk for each in (whole, half, quarter)]
+    sizes = [estimate["prefix states"].disk for estimate in (whole, half, quarter)]
     assert sizes == [4 * sizes[2], 2 * sizes[2], sizes[2]]
     assert whole.keys() == half.keys() == quarter.keys() - {"measure keys and values"}
     assert quarter["measure keys and values"].memory > quarter["read and check"].memory

@@ -24,8 +24,15 @@ def test_every_file_is_a_profile_of_its_own_name_and_gives_every_reason() -> Non
 
 def test_no_two_profiles_ask_for_the_same() -> None:
     asked = [
-        (each.architecture, each.system, frozenset(each.features), each.provider, each.device, each.qnn)
-        for each in catalog.profiles()
+        (
+            profile.architecture,
+            profile.system,
+            frozenset(profile.features),
+            profile.provider,
+            profile.device,
+            profile.qnn,
+        )
+        for profile in catalog.profiles()
     ]
     assert len(asked) == len(set(asked))
 

@@ -166,8 +166,8 @@ def test_a_named_toolset_is_not_chosen(agent: Callable[[Mapping[str, str]], Agen
 
 def test_an_undecided_model_tells_all_alternatives(agent: Callable[[Mapping[str, str]], Agent]) -> None:
     answer = agent({"arguments": '{"path": "a"}'}).call("?", toolset="files")
-    assert answer.probability + sum(each.probability for each in answer.alternatives) == pytest.approx(1)
-    assert {answer.tool or "summarize", *(each.tool for each in answer.alternatives)} == {
+    assert answer.probability + sum(alternative.probability for alternative in answer.alternatives) == pytest.approx(1)
+    assert {answer.tool or "summarize", *(alternative.tool for alternative in answer.alternatives)} == {
         "read", "sort", "roots", "summarize",
     }  # fmt: skip
 

@@ -106,7 +106,7 @@ def test_a_better_variant_without_its_provider_gives_way_aloud(
     assert answer(found) == answer(plain)
     assert found.variant is not None
     assert (found.variant.profile, found.variant.model) == ("cpu-x64", "model")
-    assert [(each.profile, each.usable) for each in found.variant.candidates] == [
+    assert [(candidate.profile, candidate.usable) for candidate in found.variant.candidates] == [
         ("cpu-x64", True),
         ("openvino-gpu", False),
     ]
@@ -219,7 +219,7 @@ def test_a_model_beyond_a_variants_budget_is_passed_over_aloud(
     reseal()
     found, err = call(bundle, capsys)
     assert found.variant is not None
-    assert {each.usable for each in found.variant.candidates} == {False}
+    assert {candidate.usable for candidate in found.variant.candidates} == {False}
     assert "its memory_mb allows 1" in found.variant.candidates[0].why
     assert "variant cpu-x64 is passed over: 1." in err
     with pytest.raises(ProfileError, match=r"profile cpu-x64: found 1\..* MB of weights"):
@@ -267,7 +267,9 @@ def test_a_profile_under_another_name_is_passed_over(
     (bundle / "profiles" / "cpu-x64.toml").write_bytes(data.read_bytes())
     reseal()
     found = ways(open_bundle(bundle))
-    assert [(each.usable, each.why) for each in found.candidates] == [(False, "its profile is that of openvino")]
+    assert [(candidate.usable, candidate.why) for candidate in found.candidates] == [
+        (False, "its profile is that of openvino")
+    ]
     assert found.best.bundle.chosen == "model"
 
 
@@ -280,13 +282,13 @@ def test_inspect_tells_of_variants(
         cli.main(["inspect", str(bundle), "--json"])
     summary = json.loads(capsys.readouterr().out)
     told = summary["variants"]
-    assert [each["profile"] for each in summary["here"]] == ["cpu-x64", "openvino"]
-    assert [(each["profile"], each["shares"]) for each in told] == [
+    assert [standing["profile"] for standing in summary["here"]] == ["cpu-x64", "openvino"]
+    assert [(variant["profile"], variant["shares"]) for variant in told] == [
         ("cpu-x64", ["openvino"]),
         ("openvino", ["cpu-x64"]),
     ]
-    assert [each["added_bytes"] for each in told] == [
-        (bundle / "profiles" / f"{each['profile']}.toml").stat().st_size for each in told
+    assert [variant["added_bytes"] for variant in told] == [
+        (bundle / "profiles" / f"{variant['profile']}.toml").stat().st_size for variant in told
     ]
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(bundle)])

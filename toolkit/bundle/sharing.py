@@ -13,11 +13,11 @@ _TEXTS: Final = (".jinja", ".json", ".model", ".txt")  # tokenizer and configs, 
 
 
 class VariantSize(Frozen):
-    """A variant in bytes. `shares` names the variants that run the very same model.
+    """A variant in bytes. `shares` names the variants that run the same model.
 
-    `size_bytes` is of all files that it reads, `added_bytes` of those that no other variant reads: without it the
-    bundle would be so much smaller. Prompts and tokenizer are everybody's and in neither; the primary model's files
-    are never anybody's own, for every device can fall back to them.
+    `size_bytes`: of all files that it reads. `added_bytes`: of those that no other variant reads, so that the bundle
+    would be smaller by them. Neither has prompts and tokenizer, which every variant reads; the primary model's files
+    are never added ones, because every device can fall back to them.
     """
 
     profile: str
@@ -33,13 +33,15 @@ class VariantSize(Frozen):
 def variant_sizes(manifest: Manifest) -> tuple[VariantSize, ...]:
     """One for each variant, in the manifest's order; none where there are no variants."""
     sizes = {file.path: file.size for file in manifest.files}
-    read = {each.profile: _files(manifest.model(each.model), sizes) | {each.file} for each in manifest.variants}
+    read = {
+        variant.profile: _files(manifest.model(variant.model), sizes) | {variant.file} for variant in manifest.variants
+    }
     fallback = _files(manifest.primary, sizes)
     result = []
     for variant in manifest.variants:
         files, entry = read[variant.profile], manifest.model(variant.model)
-        others = fallback.union(*(each for profile, each in read.items() if profile != variant.profile))
-        same = (each.profile for each in manifest.variants if each.model == variant.model)
+        others = fallback.union(*(files for profile, files in read.items() if profile != variant.profile))
+        same = (other.profile for other in manifest.variants if other.model == variant.model)
         result.append(
             VariantSize(
                 profile=variant.profile,
@@ -56,12 +58,14 @@ def variant_sizes(manifest: Manifest) -> tuple[VariantSize, ...]:
 
 
 def weight_bytes(manifest: Manifest, entry: ModelEntry) -> int:
-    """Bytes of graphs and external adapters that a model holds open once each was used.
+    """Bytes of the graphs and external adapters that a model holds open once all are used.
 
-    Where there are context binaries, they are all.
+    Where it has context binaries, it holds these alone.
     """
-    graphs = [entry.folder, *(each.path for each in entry.adapters if each.mode == "merged")]
-    files = {each.path for each in entry.contexts} or {each.path for each in entry.adapters if each.mode == "external"}
+    graphs = [entry.folder, *(adapter.path for adapter in entry.adapters if adapter.mode == "merged")]
+    files = {context.path for context in entry.contexts} or {
+        adapter.path for adapter in entry.adapters if adapter.mode == "external"
+    }
     below = () if entry.contexts else tuple(f"{folder}/" for folder in graphs)
     return sum(
         file.size
@@ -71,21 +75,23 @@ def weight_bytes(manifest: Manifest, entry: ModelEntry) -> int:
 
 
 def variant_lines(variants: Iterable[VariantSize]) -> Iterator[str]:
-    """A line each: `variant openvino: a dynamic graph, the same as cpu-x64; 27.6 MB, 1.6 kB its alone`."""
-    for each in variants:
-        kind = f"a {each.graph.form} graph" if each.graph.form == "dynamic" else "static graphs"
-        kind += " with a KV cache in int8" if each.kv_type == "int8" else ""
-        with_whom = f"{kind}, the same as {' and '.join(each.shares)}" if each.shares else kind
-        sizes = f"{_told(each.size_bytes)}, {_told(each.added_bytes)} its alone"
-        yield f"variant         {each.profile}: {with_whom}; {sizes}"
+    """A line each: `variant openvino: a dynamic graph, the same as cpu-x64; 27.6 MB, 1.6 kB not shared`."""
+    for variant in variants:
+        kind = f"a {variant.graph.form} graph" if variant.graph.form == "dynamic" else "static graphs"
+        kind += " with a KV cache in int8" if variant.kv_type == "int8" else ""
+        with_whom = f"{kind}, the same as {' and '.join(variant.shares)}" if variant.shares else kind
+        sizes = f"{_size(variant.size_bytes)}, {_size(variant.added_bytes)} not shared"
+        yield f"variant         {variant.profile}: {with_whom}; {sizes}"
 
 
-def _told(size: int) -> str:
+def _size(size: int) -> str:
+    """In MB, or in kB where that says more."""
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
 def _files(entry: ModelEntry, sizes: Mapping[str, int]) -> frozenset[str]:
     """Paths of the files that a model reads: its folders whole, and single ones."""
-    places = {entry.folder, *(each.path for each in entry.adapters), *(each.path for each in entry.states)}
-    places |= {each.path for each in entry.contexts}
-    return frozenset(path for path in sizes if path in places or any(path.startswith(f"{each}/") for each in places))
+    paths = {entry.folder, *(adapter.path for adapter in entry.adapters), *(state.path for state in entry.states)}
+    paths |= {context.path for context in entry.contexts}
+    folders = tuple(f"{path}/" for path in paths)
+    return frozenset(path for path in sizes if path in paths or path.startswith(folders))

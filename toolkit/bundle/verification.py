@@ -41,7 +41,8 @@ class Verification(Frozen):
     def line(self) -> str:
         """The report in a line."""
         against = (
-            f"{each.agreed} of {each.choices} choices and {each.same} of {each.arguments} arguments as {each.reference}"
-            for each in self.against
+            f"{other.agreed} of {other.choices} choices and {other.same} of {other.arguments} arguments "
+            f"as {other.reference}"
+            for other in self.against
         )
         return f"{self.prompts} prompts, {'; '.join(against)}"

@@ -116,7 +116,7 @@ class ChatTemplate:
     def _listed(self, tools: Sequence[Tool]) -> ToolList:
         """The tools as JSON, written once for as long as they are the same."""
         if self._tools[0] is not tools:
-            self._tools = tools, ToolList(json.dumps([each.for_template() for each in tools] or None))
+            self._tools = tools, ToolList(json.dumps([tool.for_template() for tool in tools] or None))
         return self._tools[1]
 
 

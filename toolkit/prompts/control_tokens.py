@@ -40,7 +40,9 @@ class ControlTokens:
         """
         added = tokenizer.get_added_tokens_decoder().values()
         found = {
-            each.content for each in added if each.special or (each.content in literals and not each.content.isspace())
+            token.content
+            for token in added
+            if token.special or (token.content in literals and not token.content.isspace())
         }
         longest_first = sorted(found, key=lambda text: (-len(text), text))
         return cls(tokenizer, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
@@ -57,13 +59,13 @@ class ControlTokens:
 
         """
         fields = [message.model_dump() for message in messages]
-        held = set().union(*(text for each in fields for text in _texts(each)))
-        mark = next((each for each in _MARKS if each not in held), None)
+        held = set().union(*(text for field in fields for text in _texts(field)))
+        mark = next((mark for mark in _MARKS if mark not in held), None)
         if mark is None:
             raise RequestError(
                 "request", found="all of U+FDD0 to U+FDEF", expected="text without them", fix="Remove one of them."
             )
-        return [Message.model_validate(self._mark(each, mark)) for each in fields], mark
+        return [Message.model_validate(self._mark(field, mark)) for field in fields], mark
 
     def encode(self, text: str, mark: str) -> list[int]:
         """Tokens of a render of marked messages.

@@ -216,7 +216,7 @@ class Prompter:
                 holds a control token.
 
         """
-        if token := self.control_token_in([each.model_dump() for each in (*messages, answer)]):
+        if token := self.control_token_in([message.model_dump() for message in (*messages, answer)]):
             raise TemplateError(
                 self.template.where,
                 found=f"{token!r}, a token of the template's own, in a message",

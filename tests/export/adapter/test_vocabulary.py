@@ -131,8 +131,8 @@ def test_another_adapter_of_the_bundle_stays_exact(tiny: Checkpoint, make_adapte
     assert after.pairs["lm_head"].b.shape == (320, 4)
     np.testing.assert_array_equal(after.pairs["lm_head"].b[:288], before.pairs["lm_head"].b)
     with TorchEngine(checkpoint, {"other": other}) as engine, TorchEngine(tiny, {"other": other}) as alone:
-        for each in (engine, alone):
-            each.use("other")
+        for tested in (engine, alone):
+            tested.use("other")
         np.testing.assert_array_equal(engine.forward(TOKENS)[:288], alone.forward(TOKENS))
 
 

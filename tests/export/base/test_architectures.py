@@ -207,7 +207,7 @@ def test_merged_is_exact_where_the_graph_is_unlike_the_model(
 
 
 def test_every_architecture_is_tried() -> None:
-    models = {AutoModelForCausalLM.from_config(each.config()).__class__.__name__ for each in SHAPES.values()}
+    models = {AutoModelForCausalLM.from_config(shape.config()).__class__.__name__ for shape in SHAPES.values()}
     assert models == ARCHITECTURES.keys()
 
 

@@ -58,7 +58,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spec(desk: Path, *profiles: str) -> ExportSpec:
     read = read_spec(desk / "dualtune.yaml")
-    return read.model_copy(update={"profiles": tuple(str(desk / each) if "." in each else each for each in profiles)})
+    return read.model_copy(
+        update={"profiles": tuple(str(desk / profile) if "." in profile else profile for profile in profiles)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +132,9 @@ def test_it_answers_with_and_without_its_states_and_by_genai(bundle: Path) -> No
         with Agent(opened, open_engine(opened.model, ONE_THREAD, kind), levers) as agent:
             answers.append(agent.call("read a"))
     assert answers[0].tokens.reused > answers[1].tokens.reused == 0
-    for each in answers[1:]:
-        assert (each.tool, each.arguments) == (answers[0].tool, answers[0].arguments)
-        assert each.probability == pytest.approx(answers[0].probability, abs=1e-2)
+    for answer in answers[1:]:
+        assert (answer.tool, answer.arguments) == (answers[0].tool, answers[0].arguments)
+        assert answer.probability == pytest.approx(answers[0].probability, abs=1e-2)
 
 
 def test_the_export_fails_by_name_where_rounding_is_beyond_the_limits(

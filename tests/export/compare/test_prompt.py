@@ -98,8 +98,8 @@ def test_float32_is_exact_for_base_and_adapters(
             error = compare_before(outcome, before, other).before
             assert error is not None
             assert error < 1e-4
-        assert max(each.max_error for each in found.distances) < 1e-4
-        assert all(each.same_top for each in found.distances)
+        assert max(distance.max_error for distance in found.distances) < 1e-4
+        assert all(distance.same_top for distance in found.distances)
         assert found.same
 
 
@@ -150,7 +150,9 @@ def test_the_next_prompt_begins_with_what_is_held(before: Engine, reference: Tor
         engine.use(None)
     cold = compare(longer, before, reference).comparison
     assert warm.same == cold.same
-    assert [each.kl for each in warm.distances] == pytest.approx([each.kl for each in cold.distances], abs=1e-6)
+    assert [distance.kl for distance in warm.distances] == pytest.approx(
+        [distance.kl for distance in cold.distances], abs=1e-6
+    )
 
 
 def test_a_prompt_longer_than_the_context_is_refused(before: Engine, reference: TorchEngine, writing: Question) -> None:

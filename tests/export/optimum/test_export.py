@@ -54,7 +54,7 @@ def test_the_bundle_answers(spec: ExportSpec, tmp_path: Path) -> None:
 
 def test_a_part_made_of_it_is_none_of_the_builders(spec: ExportSpec) -> None:
     inputs = read_inputs(spec), read_inputs(spec.model_copy(update={"graph": None}))
-    assert len({Steps(each).weights for each in inputs}) == 2
+    assert len({Steps(inputs_of_export).weights for inputs_of_export in inputs}) == 2
 
 
 def test_a_folder_that_does_not_exist_is_named_by_its_flag(spec: ExportSpec, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def spec(desk: Path, *profiles: str) -> ExportSpec:
 
 
 def test_equal_builds_are_one_model(bundle: Bundle) -> None:
-    models = {each.profile: each.model for each in bundle.manifest.variants}
+    models = {variant.profile: variant.model for variant in bundle.manifest.variants}
     assert models == {"cpu-x64": PRIMARY, "openvino": PRIMARY, "merged": "merged", "coarse": "coarse"}
     assert bundle.manifest.profile == "cpu-x64"
 
@@ -71,15 +71,15 @@ def test_equal_builds_are_one_model(bundle: Bundle) -> None:
 def test_models_share_the_files_that_are_the_same(bundle: Bundle) -> None:
     primary, merged, coarse = (bundle.manifest.model(name) for name in (PRIMARY, "merged", "coarse"))
     assert (primary.folder, merged.folder, coarse.folder) == ("model", "model", "variants/coarse/model")
-    assert [each.path for each in coarse.adapters] == [each.path for each in primary.adapters]
-    assert {each.mode for each in merged.adapters} == {"merged"}
-    assert {each.path.split("/")[0] for each in merged.adapters} == {"merged"}
+    assert [adapter.path for adapter in coarse.adapters] == [adapter.path for adapter in primary.adapters]
+    assert {adapter.mode for adapter in merged.adapters} == {"merged"}
+    assert {adapter.path.split("/")[0] for adapter in merged.adapters} == {"merged"}
     assert coarse.quantization == primary.quantization.model_copy(update={"block_size": 64})
-    assert {Path(each.path).parent.as_posix() for each in coarse.states} == {"variants/coarse/states"}
+    assert {Path(state.path).parent.as_posix() for state in coarse.states} == {"variants/coarse/states"}
 
 
 def test_the_profiles_are_in_the_bundle_as_they_were_read(bundle: Bundle, desk: Path) -> None:
-    files = {each.profile: (bundle.root / each.file).read_bytes() for each in bundle.manifest.variants}
+    files = {variant.profile: (bundle.root / variant.file).read_bytes() for variant in bundle.manifest.variants}
     assert files["coarse"] == (desk / "coarse.toml").read_bytes()
     assert catalog.parse(files["openvino"], where="openvino") == catalog.load("openvino")
 
@@ -100,8 +100,10 @@ def test_each_model_is_compared_and_has_its_states(bundle: Bundle) -> None:
     for name in (PRIMARY, "merged", "coarse"):
         seen = bundle.on(name)
         assert seen.parity is not None
-        assert [each.stage for each in seen.parity.stages] == ["base", "selection.files", "arguments.files.read"]
-        assert all(seen.state_of(stage) in {each.path for each in seen.entry.states} for stage in seen.manifest.stages)
+        assert [stage.stage for stage in seen.parity.stages] == ["base", "selection.files", "arguments.files.read"]
+        assert all(
+            seen.state_of(stage) in {state.path for state in seen.entry.states} for stage in seen.manifest.stages
+        )
     coarse, primary = bundle.on("coarse").parity, bundle.parity
     assert coarse is not None
     assert primary is not None
@@ -168,7 +170,10 @@ def test_the_weights_are_planned_as_large_as_they_become(bundle: Bundle, desk: P
     asked = read_spec(desk / "dualtune.yaml")
     for plan in plan_models(asked, read_inputs(asked), run.EXPORTERS):
         entry = bundle.manifest.model(plan.name)
-        built, graphs = weight_bytes(bundle.manifest, entry), 1 + [each.mode for each in entry.adapters].count("merged")
+        built, graphs = (
+            weight_bytes(bundle.manifest, entry),
+            1 + [adapter.mode for adapter in entry.adapters].count("merged"),
+        )
         assert built <= planned_weights(plan.inputs) < built + graphs * 150_000  # the bound of what is around weights
 
 

@@ -22,7 +22,7 @@ class _Manifest(SimpleNamespace):
         return _Manifest(**update)
 
     def to_bytes(self) -> bytes:
-        return " ".join(each.path for each in self.files).encode()
+        return " ".join(file.path for file in self.files).encode()
 
     def seal(self) -> bytes:
         return b"sealed"

@@ -82,6 +82,6 @@ def test_a_tool_without_an_adapter_goes_to_the_base_with_a_warning(mixed: Export
     files, git = mixed.manifest.toolsets
     assert files.arguments["read"].adapter == "arguments.files.read"
     assert git.arguments["log"].adapter is None
-    assert [each for each in mixed.report.warnings if "no adapter" in each] == [
+    assert [warning for warning in mixed.report.warnings if "no adapter" in warning] == [
         "tool 'log' of 'git' has no adapter: the base model writes its arguments"
     ]

@@ -143,8 +143,10 @@ def test_in_float16_a_state_is_the_exact_one_rounded_in_half_the_bytes(write: Wr
 
 def test_each_state_in_float16_was_judged_on_each_of_its_stages(write: Write) -> None:
     _, states = write(None, COMPARED, "auto")
-    assert [each.path for each in states.parity] == list(dict.fromkeys(each.path for each in states.entries.values()))
-    stages = {stage.stage: stage for each in states.parity for stage in each.stages}
+    assert [comparison.path for comparison in states.parity] == list(
+        dict.fromkeys(entry.path for entry in states.entries.values())
+    )
+    stages = {stage.stage: stage for comparison in states.parity for stage in comparison.stages}
     assert stages.keys() == states.entries.keys()
     for stage in stages.values():
         assert stage.prompts == 2
@@ -163,7 +165,7 @@ def test_auto_keeps_what_answers_otherwise_and_float16_refuses_beyond_a_limit(
 ) -> None:
     monkeypatch.setattr(rounded_states, "_rounded", coarse)
     folder, states = write(None, COMPARED, "auto")
-    kept = {each.path: each.exact_because for each in states.parity}
+    kept = {comparison.path: comparison.exact_because for comparison in states.parity}
     assert any("differ" in (why or "") for why in kept.values())
     for entry in states.entries.values():
         assert entry.stored == (None if kept[entry.path] else "float16")
@@ -186,7 +188,7 @@ def test_values_that_float16_does_not_reach_stay_or_are_refused(write: Write, mo
     snapshot = OrtEngine.snapshot
     monkeypatch.setattr(OrtEngine, "snapshot", large)
     _, states = write(None, COMPARED, "auto")
-    assert {each.exact_because for each in states.parity} == {"values beyond float16's range"}
+    assert {comparison.exact_because for comparison in states.parity} == {"values beyond float16's range"}
     assert {entry.stored for entry in states.entries.values()} == {None}
     for spec in (SPEC, COMPARED):
         with pytest.raises(ParityError, match="beyond float16's range"):
@@ -206,7 +208,10 @@ def test_float16_without_a_comparison_is_what_was_asked_for_and_auto_is_refused(
 def test_twice_as_many_fit_into_a_budget_in_float16(write: Write) -> None:
     _, states = write(1, SPEC, "float16")
     assert len(states.entries) > len(write(1)[1].entries)
-    assert sum(entry.nbytes for entry in {each.path: each for each in states.entries.values()}.values()) <= 1_000_000
+    assert (
+        sum(entry.nbytes for entry in {written.path: written for written in states.entries.values()}.values())
+        <= 1_000_000
+    )
 
 
 def test_states_are_capped_unless_the_spec_says_null(desk: Path) -> None:

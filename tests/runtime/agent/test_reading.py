@@ -38,7 +38,9 @@ class Tools:
 
     def offer(self, manifest: Manifest) -> Offer:
         toolsets = (entry.toolset for entry in manifest.toolsets)
-        return Offer({each.name: frozenset(tool.name for tool in each.tools) for each in toolsets}, frozenset(), ())
+        return Offer(
+            {toolset.name: frozenset(tool.name for tool in toolset.tools) for toolset in toolsets}, frozenset(), ()
+        )
 
     def call(self, server: str, tool: str, arguments: dict[str, Any], *, cancel: object = None) -> ToolOutcome:
         del server, tool, arguments, cancel
@@ -82,7 +84,7 @@ def tokens_read(bundle: Path, levers: Levers) -> tuple[int, int]:
             behind = range(len(event.held) - event.appended, len(event.held))
             read = [(event.adapter, event.held[: index + 1]) for index in behind]  # a token, and all before it
             count += len(read)
-            again += sum(each in known for each in read)
+            again += sum(token in known for token in read)
             known.update(read)
     return count, again
 

@@ -148,7 +148,10 @@ def test_branchings_are_where_something_else_could_follow(
 ) -> None:
     winner = data.draw(st.sampled_from(sorted(completions)))
     prefixes = [winner[:length] for length in range(4)]
-    following = [{each[len(prefix)] for each in completions if each[: len(prefix)] == prefix} for prefix in prefixes]
+    following = [
+        {completion[len(prefix)] for completion in completions if completion[: len(prefix)] == prefix}
+        for prefix in prefixes
+    ]
     assert branchings(list(completions), winner) == sum(len(tokens) > 1 for tokens in following)
 
 

@@ -64,7 +64,7 @@ def test_a_pass_is_in_ratios_of_single_calls() -> None:
     assert told.speedup == 4.0  # of 4, 2 and 8
     assert told.over_floor == 2.5  # of 10 / 4, 20 / 4 and 5 / 2
     assert told.forwards_per_argument_token == 0.25
-    assert [(each.stage, each.ms.samples, each.decode_per_s) for each in told.stages] == [
+    assert [(stage.stage, stage.ms.samples, stage.decode_per_s) for stage in told.stages] == [
         ("selection", 3, None),
         ("arguments", 2, 50.0),
     ]

@@ -38,7 +38,9 @@ def tool(schema: dict[str, Any]) -> Tool:
 
 def test_every_turn_that_answers_somebody_is_a_request(manifest: Manifest, tmp_path: Path) -> None:
     requests = read_requests(write(tmp_path / "r.jsonl", {"toolset": "git", "messages": TURNS}), manifest, 10)
-    assert [(each.toolset, len(each.messages), each.call and each.call.arguments) for each in requests] == [
+    assert [
+        (request.toolset, len(request.messages), request.call and request.call.arguments) for request in requests
+    ] == [
         ("git", 1, {"count": 3}),
         ("git", 3, None),
     ]
@@ -63,16 +65,16 @@ def test_requests_that_the_bundle_cannot_answer_are_refused(
 
 def test_made_requests_name_each_tool_and_hold_their_values(manifest: Manifest) -> None:
     requests = made_requests(manifest, 6)
-    calls = [each.call for each in requests if each.call]
+    calls = [request.call for request in requests if request.call]
     assert [call.name for call in calls] == ["read", "sort", "roots", "log", "read", "sort"]
-    assert len({each.messages for each in requests}) == 6
+    assert len({request.messages for request in requests}) == 6
     for request, call in zip(requests, calls, strict=True):
         assert all(str(value) in request.messages[0].content for value in call.arguments.values())
     assert calls[1].arguments != calls[5].arguments
 
 
 def test_fewer_requests_than_tools_are_spread_over_them(manifest: Manifest) -> None:
-    assert [each.call and each.call.name for each in made_requests(manifest, 2)] == ["read", "roots"]
+    assert [request.call and request.call.name for request in made_requests(manifest, 2)] == ["read", "roots"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_genai_decodes_the_gold_calls_text_whatever_the_way(
 ) -> None:
     peers = script("peers").compare(exported, 1, 1, None)
     bundle = open_bundle(exported)
-    answers = [each.answer for each in ScriptWriter(bundle).scripts(made_requests(bundle.manifest, 1)[0])]
+    answers = [script.answer for script in ScriptWriter(bundle).scripts(made_requests(bundle.manifest, 1)[0])]
     assert [peer.name for peer in peers] == [
         "onnxruntime-genai, fed",
         "onnxruntime-genai, guided",

@@ -21,7 +21,7 @@ def faults(change: Change) -> list[str]:
 
 
 def drop_file(path: str) -> Change:
-    return lambda manifest: manifest.update(files=[each for each in manifest["files"] if each["path"] != path])
+    return lambda manifest: manifest.update(files=[file for file in manifest["files"] if file["path"] != path])
 
 
 def test_a_manifest_that_agrees_with_itself() -> None:

@@ -82,7 +82,7 @@ def test_no_lever_changes_an_answer(exported: Path, levers: Levers) -> None:
 def test_each_lever_saves_what_it_says(exported: Path) -> None:
     def cost(levers: Levers) -> tuple[int, int]:
         results = [result.tokens for result in answers(exported, levers)]
-        return sum(each.forwards for each in results), sum(each.reused for each in results)
+        return sum(result.forwards for result in results), sum(result.reused for result in results)
 
     forwards, reused = cost(Levers())
     assert cost(Levers(forced=False))[0] > forwards

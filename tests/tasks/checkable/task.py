@@ -138,5 +138,5 @@ def read_tasks(data: Path = DATA) -> Tasks:
 
     """
     read = [tomllib.loads((data / name).read_text(encoding="utf-8")) for name in ("worlds.toml", *FILES)]
-    tasks = [task for each in read for task in each.get("tasks", ())]
+    tasks = [task for document in read for task in document.get("tasks", ())]
     return Tasks.model_validate({"worlds": read[0]["worlds"], "tasks": tasks})

@@ -40,11 +40,14 @@ def test_one_profile_has_the_primary_model_alone() -> None:
 
 def test_variants_name_their_models() -> None:
     manifest = Manifest.model_validate_json(golden(2))
-    assert [(each.profile, each.model) for each in manifest.variants] == [("laptop", PRIMARY), ("phone", "phone")]
+    assert [(variant.profile, variant.model) for variant in manifest.variants] == [
+        ("laptop", PRIMARY),
+        ("phone", "phone"),
+    ]
     phone = manifest.model("phone")
     assert phone.graph == StaticGraph(chunks=(1, 64), kv_length=1024)
     assert phone.graph.files == ("chunk-1.onnx", "chunk-64.onnx")
-    assert [each.adapter for each in phone.contexts] == ["selection.git"]
+    assert [context.adapter for context in phone.contexts] == ["selection.git"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def fast(source: str) -> PreTrainedTokenizerFast:
 
 def theirs(messages: list[Message], *, sanitized: bool = True, source: str = SOURCE) -> list[int]:
     ids: list[int] = fast(source).apply_chat_template(
-        [each.for_template() for each in messages],
+        [message.for_template() for message in messages],
         add_generation_prompt=True,
         return_dict=False,
         sanitize_control_tokens=sanitized,

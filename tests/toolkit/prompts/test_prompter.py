@@ -121,7 +121,7 @@ def test_the_frame_and_the_arguments_make_the_whole_call(
     under_test = prompter(source, kind)
     frame, wrapping = under_test.frame(), under_test.wrapping()
     answer = call("read", given_arguments)
-    if under_test.control_token_in([each.model_dump() for each in (*messages, answer)]):
+    if under_test.control_token_in([message.model_dump() for message in (*messages, answer)]):
         with pytest.raises(TemplateError, match="a token of the template's own, in a message"):
             under_test.complete(messages, answer)
         return
