@@ -29,7 +29,9 @@ def asked_for(flag: str | None) -> str | None:
 def profiles() -> tuple[HardwareProfile, ...]:
     """Every profile of this package, by name."""
     files = [item for item in _folder().iterdir() if item.name.endswith(_SUFFIX)]
-    return tuple(sorted((parse(file.read_bytes(), where=file.name) for file in files), key=lambda each: each.name))
+    return tuple(
+        sorted((parse(file.read_bytes(), where=file.name) for file in files), key=lambda profile: profile.name)
+    )
 
 
 def load(name_or_path: str | Path, others: Iterable[str] = ()) -> HardwareProfile:

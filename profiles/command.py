@@ -131,11 +131,11 @@ def _explain(report: Detection) -> str:
 
 def _standing(provider: PluginState) -> str:
     if provider.problem:
-        told = f"{provider.problem}. {provider.fix}".rstrip(". ")
+        state = f"{provider.problem}. {provider.fix}".rstrip(". ")
     else:
-        told = f"version {provider.version}, on {', '.join(device.kind for device in provider.devices)}"
+        state = f"version {provider.version}, on {', '.join(device.kind for device in provider.devices)}"
     used = any(profile.provider == provider.provider for profile in catalog.profiles())
-    return f"  {provider.provider:<26} {told}{'' if used else '; no profile of this version uses it'}"
+    return f"  {provider.provider:<26} {state}{'' if used else '; no profile of this version uses it'}"
 
 
 def _report(machine: Machine, devices: tuple[EpDevice, ...], resolution: Resolution) -> str:

@@ -1,4 +1,4 @@
-"""The CPU as Linux tells of it, in text files: /proc, sysfs for the topology, cgroup (version 2) for quotas.
+"""The CPU as Linux describes it, in text files: /proc, sysfs for the topology, cgroup (version 2) for quotas.
 
 In a chroot or a locked-down container some of them cannot be read. What they would have said is left at a default.
 """
@@ -34,7 +34,7 @@ def read_cpu() -> Cpu:
         logical_cores=min(len(allowed), quota),
         performance_cores=min(physical_cores(_siblings(fastest or allowed)), quota),
         memory=memory_bytes(_table(_read(_MEMORY))),
-        unread="" if cpu_features(info) else f"{_INFO} tells no features of the CPU",
+        unread="" if cpu_features(info) else f"{_INFO} lists no features of the CPU",
     )
 
 
@@ -96,7 +96,7 @@ def _siblings(cpus: Iterable[int]) -> dict[int, str]:
 
 
 def _fastest(allowed: tuple[int, ...]) -> tuple[int, ...]:
-    """The logical CPUs of the fastest kind; all, where the kernel does not tell two kinds apart."""
+    """The logical CPUs of the fastest kind; all, where the kernel names no kinds."""
     try:
         return cpu_list(_read(_FASTEST).strip())
     except ValueError:  # nothing is there, or no list

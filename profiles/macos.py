@@ -1,4 +1,4 @@
-"""The CPU as macOS tells of it: one call of `sysctl`."""
+"""The CPU as macOS describes it: one call of `sysctl`."""
 
 from __future__ import annotations
 

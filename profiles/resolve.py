@@ -10,6 +10,7 @@ from dualtune_edge.profiles.plugins import PluginState
 from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine, SessionSettings
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ProfileError
+from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.validation import listing
 
 StateOf = Callable[[str], PluginState]  # how a provider that comes as a package stands here
@@ -24,9 +25,8 @@ class Reason:
     why: str
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A profile of this package, whether it can run here, and why it is or is not taken unasked."""
+class Candidate(Frozen):
+    """A profile, whether it can run here, and why it is or is not taken unasked."""
 
     profile: str
     usable: bool
@@ -35,7 +35,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Resolution:
-    """How to run on one machine; `warnings` tell where the profile does not fit it."""
+    """How to run on one machine; `warnings` say where the profile does not fit it."""
 
     profile: HardwareProfile
     settings: SessionSettings
@@ -103,18 +103,20 @@ def candidates(machine: Machine, state: StateOf = plugins.state) -> tuple[Candid
     fitting = sorted(_fitting(machine), key=_demands, reverse=True)
     rows = [
         Candidate(
-            profile.name, usable=True, why=_uses_most(profile) if rank == 0 else "fits, and uses less of this CPU"
+            profile=profile.name,
+            usable=True,
+            why=_uses_most(profile) if rank == 0 else "fits, and uses less of this CPU",
         )
         for rank, profile in enumerate(fitting)
     ]
     rest = [profile for profile in catalog.profiles() if profile not in fitting]
     lacking = [(profile, " ".join(misfits(profile, machine)) or _lacks(profile, machine, state)) for profile in rest]
     rows += [
-        Candidate(profile.name, usable=True, why="runs here if asked for: it was not measured to be faster")
+        Candidate(profile=profile.name, usable=True, why="runs here if asked for: it was not measured to be faster")
         for profile, fault in lacking
         if not fault
     ]
-    return (*rows, *(Candidate(profile.name, usable=False, why=fault) for profile, fault in lacking if fault))
+    return (*rows, *(Candidate(profile=profile.name, usable=False, why=fault) for profile, fault in lacking if fault))
 
 
 def rank(
@@ -128,11 +130,11 @@ def rank(
     """
     faults = [" ".join(misfits(profile, machine)) or _lacks(profile, machine, state) for profile in profiles]
     usable = [profile for profile, fault in zip(profiles, faults, strict=True) if not fault]
-    usable.sort(key=lambda profile: (_places(profile), _demands(profile)), reverse=True)
+    usable.sort(key=lambda profile: (_precedence(profile), _demands(profile)), reverse=True)
     return (
-        *(Candidate(profile.name, usable=True, why=_why_so(profile)) for profile in usable),
+        *(Candidate(profile=profile.name, usable=True, why=_why_so(profile)) for profile in usable),
         *(
-            Candidate(profile.name, usable=False, why=fault)
+            Candidate(profile=profile.name, usable=False, why=fault)
             for profile, fault in zip(profiles, faults, strict=True)
             if fault
         ),
@@ -144,15 +146,15 @@ def passed_over(
 ) -> tuple[Candidate, ...]:
     """Those that are for this machine and would come before `taken`, were their provider there."""
     return tuple(
-        Candidate(profile.name, usable=False, why=fault)
+        Candidate(profile=profile.name, usable=False, why=fault)
         for profile in profiles
-        if _places(profile) > _places(taken) and not misfits(profile, machine)
+        if _precedence(profile) > _precedence(taken) and not misfits(profile, machine)
         if (fault := _lacks(profile, machine, state))
     )
 
 
-def _places(profile: HardwareProfile) -> int:
-    """How far up the device of a bundle's variant comes."""
+def _precedence(profile: HardwareProfile) -> int:
+    """How early the device of a bundle's variant is tried: the highest first."""
     return {"NPU": 3, "GPU": 2, "CPU": int(profile.provider == CPU_PROVIDER)}[profile.device]
 
 
@@ -188,8 +190,8 @@ def _reasons(
         Reason("provider", profile.provider, f"on the {profile.device}"),
         Reason("threads", str(settings.intra_op_threads), why_threads or said_by),
     ]
-    told = (pair for pair in profile.settings.items() if pair[0] != "threads")
-    rows += [Reason(name, value, profile.why.get(name) or said_by) for name, value in told]
+    others = (pair for pair in profile.settings.items() if pair[0] != "threads")
+    rows += [Reason(name, value, profile.why.get(name) or said_by) for name, value in others]
     return tuple(rows)
 
 

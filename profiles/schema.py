@@ -39,7 +39,7 @@ class SessionWishes(Frozen):
 
 
 class OpenVinoOptions(Frozen):
-    """What OpenVINO's provider is told besides the device; what is left out is its own choice.
+    """Options of OpenVINO's provider beside the device; what is left out is the provider's choice.
 
     `activations`: of its int4 kernels on the CPU device, whatever the graph's accuracy level says; without it they
     follow that level. The others are OpenVINO's properties INFERENCE_PRECISION_HINT, PERFORMANCE_HINT, NUM_STREAMS
@@ -54,7 +54,7 @@ class OpenVinoOptions(Frozen):
 
 
 class QnnOptions(Frozen):
-    """What Qualcomm's compiler is told: numbers of QNN's own, which its provider's documentation lists."""
+    """Options of Qualcomm's compiler: QNN's numbers, as its provider's documentation lists them."""
 
     soc_model: NonNegativeInt = 0  # 0: any of the architecture, and half of the on-chip memory of the largest
     htp_arch: PositiveInt
@@ -75,7 +75,7 @@ class HardwareProfile(Frozen):
     graph: GraphForm = DynamicGraph()
     mode: Mode | None = None  # of adapters; None: the spec's
     kv_type: KvType = "float32"
-    memory_mb: PositiveInt | None = None  # the most MB (1e6 bytes) that the weights may take; None: not told
+    memory_mb: PositiveInt | None = None  # the most MB (1e6 bytes) that the weights may take; None: no limit
     quantization: Quantization | None = None  # of a dynamic graph
     qdq: QdqQuantization | None = None  # of a static one
     session: SessionWishes
@@ -83,17 +83,17 @@ class HardwareProfile(Frozen):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Every setting that it makes, as it is told, by the names that `why` uses."""
+        """Every setting that the file makes, as it is written there, by the names that `why` uses."""
         graph = self.graph
         form = "dynamic" if graph.form == "dynamic" else f"static, chunks of {', '.join(map(str, graph.chunks))}"
         made = {"graph": form, "mode": self.mode, "kv_type": self.kv_type, "memory_mb": self.memory_mb}
-        told = {name: value for name, value in made.items() if name in self.model_fields_set}
+        written = {name: value for name, value in made.items() if name in self.model_fields_set}
         for part in (self.session, self.openvino, self.qnn, self.quantization, self.qdq):
-            told |= dict(part) if part else {}
+            written |= dict(part) if part else {}
         words = {True: "on", False: "off"}
         return {
             name: words[value] if isinstance(value, bool) else str(value)
-            for name, value in told.items()
+            for name, value in written.items()
             if value is not None
         }
 
@@ -165,7 +165,7 @@ class Cpu:
     """A CPU as this process may use it: affinity and cgroup quotas are counted in. `memory` is the machine's, in bytes.
 
     `features` go by the names that Linux gives them ("avx512_vnni", "asimddp"), whatever the system. `unread` says what
-    the system does not tell; empty: nothing is missing.
+    the system does not say; empty: nothing is missing.
     """
 
     name: str

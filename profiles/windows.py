@@ -1,4 +1,4 @@
-"""The CPU as Windows tells of it: kernel32 and the registry through ctypes and winreg, cpuid through archspec.
+"""The CPU as Windows describes it: kernel32 and the registry through ctypes and winreg, cpuid through archspec.
 
 kernel32 knows no flag for AVX-VNNI or AVX512-VNNI, so on x86-64 the features come from the cpuid instruction.
 """
@@ -102,7 +102,7 @@ if sys.platform == "win32":
     def _core_records() -> bytes:
         size = wintypes.DWORD(0)
         ask = _KERNEL32.GetLogicalProcessorInformationEx
-        ask(_RELATION_PROCESSOR_CORE, None, ctypes.byref(size))  # fails, and tells the size
+        ask(_RELATION_PROCESSOR_CORE, None, ctypes.byref(size))  # fails, and writes the size
         buffer = ctypes.create_string_buffer(size.value)
         if not ask(_RELATION_PROCESSOR_CORE, buffer, ctypes.byref(size)):
             raise ctypes.WinError(ctypes.get_last_error())

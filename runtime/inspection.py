@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from dualtune_edge.profiles.resolve import Candidate
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
-from dualtune_edge.runtime.result import VariantStanding
 from dualtune_edge.runtime.variants import standings
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.manifest import (
@@ -59,8 +59,8 @@ class Inspection(Frozen):
     manifest_sha256: str
     signer: str | None  # the trust policy's name for whoever signed; None: no signature was verified
     size_bytes: int
-    variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields tell of
-    here: tuple[VariantStanding, ...]  # how the variants stand on this machine, best first
+    variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields describe
+    here: tuple[Candidate, ...]  # how the variants stand on this machine, best first
     parity: ParityReport | None  # None: a bundle from before there was one
     simulated: tuple[Verification, ...]  # of compiled variants, as `verify` left them
 
@@ -127,8 +127,8 @@ def _states_line(summary: Inspection) -> str:
     types = Counter(paths.values())
     stored = ", ".join(dtype if len(types) == 1 else f"{count} in {dtype}" for dtype, count in sorted(types.items()))
     reasons = "".join(f"; {state.state} is for {state.unused}" for state in summary.states if state.unused)
-    told = f" ({stored})" if stored else ""
-    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{told}{reasons}"
+    types_shown = f" ({stored})" if stored else ""
+    return f"{usable} of {len(summary.states)} prefixes, {size / 1e6:,.1f} MB{types_shown}{reasons}"
 
 
 def _describe(bundle: Bundle, summary: Inspection) -> str:
@@ -137,7 +137,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"base            {base.name} ({base.architecture}), {base.fingerprint[:12]}",
         f"weights         {quantization.line(layers)}, accuracy level {quantization.accuracy_level}",
         f"context         {base.context_length:,} tokens, KV cache in {summary.cache.dtype}",
-        f"parity          {summary.parity.line() if summary.parity else 'not told'}",
+        f"parity          {summary.parity.line() if summary.parity else 'not recorded'}",
         f"prefix states   {_states_line(summary)}",
         f"profile         {summary.profile or 'the one that fits the device'}",
         *([f"release         {summary.release}"] if summary.release else []),

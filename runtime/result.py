@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dualtune_edge.profiles.resolve import Candidate
 from dualtune_edge.toolkit.frozen import Frozen
 
 
@@ -58,20 +59,12 @@ class Placement(Frozen):
     not_mapped: str = ""
 
 
-class VariantStanding(Frozen):
-    """A variant of the bundle, and why it can run here or cannot."""
-
-    profile: str
-    usable: bool
-    why: str
-
-
 class VariantChoice(Frozen):
     """Which model of a bundle with variants runs, by which profile; `candidates` are its variants, best first."""
 
     profile: str
     model: str
-    candidates: tuple[VariantStanding, ...]
+    candidates: tuple[Candidate, ...]
 
 
 class CallResult(Frozen):

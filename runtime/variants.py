@@ -1,4 +1,4 @@
-"""Which of a bundle's variants runs here: ranked by what the machine has, given up aloud for the next one.
+"""Which of a bundle's variants runs here: ranked by what the machine has, given up with a warning for the next one.
 
 A bundle for one profile has one way to run, as before. One with variants brings its profiles along; the best of those
 that can be followed is opened, and where that fails the next one, down to the primary model on the CPU provider.
@@ -15,7 +15,7 @@ from dualtune_edge.profiles.resolve import Candidate, Resolution, passed_over, r
 from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
-from dualtune_edge.runtime.result import VariantChoice, VariantStanding
+from dualtune_edge.runtime.result import VariantChoice
 from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Variant
 from dualtune_edge.toolkit.bundle.sharing import weight_bytes
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
@@ -73,29 +73,29 @@ def ways(bundle: Bundle, *, profile: str | None = None, threads: int | None = No
     return _Ranking(bundle, machine, threads).ways(asked)
 
 
-def standings(bundle: Bundle) -> tuple[VariantStanding, ...]:
+def standings(bundle: Bundle) -> tuple[Candidate, ...]:
     """How each variant of a bundle stands here, best first."""
-    return _standings(_Ranking(bundle, detect(), None).candidates) if bundle.manifest.variants else ()
+    return _Ranking(bundle, detect(), None).candidates if bundle.manifest.variants else ()
 
 
 def open_best(found: Ways, kind: EngineKind = "ort") -> Opened:
     """Open the first way that opens.
 
     Raises:
-        EngineError: none does; it tells of the last one, on the CPU provider.
+        EngineError: none does; it is the last one's, on the CPU provider.
 
     """
-    told: list[str] = []
+    failures: list[str] = []
     for way, after in zip(found.ways, (*found.ways[1:], None), strict=True):
         resolution = way.resolution
-        instead = "; ".join(filter(None, (*told, resolution.settings.instead)))
+        instead = "; ".join(filter(None, (*failures, resolution.settings.instead)))
         resolution = replace(resolution, settings=replace(resolution.settings, instead=instead))
         try:
             engine = open_engine(way.bundle.model, resolution.settings, kind)
         except EngineError as error:
             if after is None:
                 raise
-            told.append(f"variant {way.profile} does not open, so {_named(after)} does: {error.found}")
+            failures.append(f"variant {way.profile} does not open, so {_named(after)} does: {error.found}")
             continue
         return Opened(way.bundle, engine, resolution, _choice(found, way))
     raise AssertionError("a bundle has one way to run at least")
@@ -108,16 +108,7 @@ def _named(way: Way) -> str:
 def _choice(found: Ways, way: Way) -> VariantChoice | None:
     if not found.candidates:
         return None
-    return VariantChoice(
-        profile=way.resolution.profile.name, model=way.bundle.chosen, candidates=_standings(found.candidates)
-    )
-
-
-def _standings(candidates: tuple[Candidate, ...]) -> tuple[VariantStanding, ...]:
-    return tuple(
-        VariantStanding(profile=candidate.profile, usable=candidate.usable, why=candidate.why)
-        for candidate in candidates
-    )
+    return VariantChoice(profile=way.resolution.profile.name, model=way.bundle.chosen, candidates=found.candidates)
 
 
 class _Ranking:
@@ -138,14 +129,14 @@ class _Ranking:
                 self._refused[variant.profile] = f"its profile is that of {profile.name}"
                 continue
             self._profiles[variant.profile] = profile
-            if told := _over_budget(profile, bundle.on(variant.model)):
-                self._refused[variant.profile] = told
+            if fault := _over_budget(profile, bundle.on(variant.model)):
+                self._refused[variant.profile] = fault
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Every variant, best first, with a reason."""
         fitting = [profile for profile in self._profiles.values() if profile.name not in self._refused]
-        refused = (Candidate(name, usable=False, why=why) for name, why in self._refused.items())
+        refused = (Candidate(profile=name, usable=False, why=why) for name, why in self._refused.items())
         return (*rank(fitting, self._machine), *refused)
 
     def ways(self, asked: str | None) -> Ways:
@@ -154,7 +145,7 @@ class _Ranking:
         usable = [self._profiles[candidate.profile] for candidate in candidates if candidate.usable]
         if asked is None:
             ranked = (*map(self._way, usable), self._last(""))
-            return Ways((self._aloud(ranked[0]), *ranked[1:]), candidates)
+            return Ways((self._with_warnings(ranked[0]), *ranked[1:]), candidates)
         first = self._profiles.get(asked) or catalog.load(asked, self._models)
         if first.name not in self._profiles:
             _refuse_static(first, self._bundle)
@@ -179,13 +170,13 @@ class _Ranking:
         warnings = (instead, *resolution.warnings) if instead else resolution.warnings
         return Way(self._bundle.on(PRIMARY), replace(resolution, settings=settings, warnings=warnings))
 
-    def _aloud(self, best: Way) -> Way:
+    def _with_warnings(self, best: Way) -> Way:
         """With a warning for each variant that is refused, or would come before it, were its provider there."""
         missed = passed_over(tuple(self._profiles.values()), best.resolution.profile, self._machine)
         why = self._refused | {candidate.profile: candidate.why for candidate in missed}
-        told = tuple(f"variant {name} is passed over: {reason}" for name, reason in why.items())
+        passed = tuple(f"variant {name} is passed over: {reason}" for name, reason in why.items())
         resolution = best.resolution
-        return replace(best, resolution=replace(resolution, warnings=(*told, *resolution.warnings)))
+        return replace(best, resolution=replace(resolution, warnings=(*passed, *resolution.warnings)))
 
 
 def _refuse_static(profile: HardwareProfile, bundle: Bundle) -> None:
@@ -205,10 +196,10 @@ def _over_budget(profile: HardwareProfile, bundle: Bundle) -> str:
 
 
 def _refuse_over_budget(profile: HardwareProfile, bundle: Bundle) -> None:
-    if told := _over_budget(profile, bundle):
+    if fault := _over_budget(profile, bundle):
         raise ProfileError(
             f"profile {profile.name}",
-            found=told,
+            found=fault,
             expected="a bundle within the budget",
             fix="Follow another profile, or export a smaller model.",
         )

@@ -77,7 +77,7 @@ def test_an_error_is_two_lines_and_its_exit_code(failing: types.ModuleType, caps
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.EIO, "Input/output error", "/disk/a"), "/disk/a: found Input/output error"),
         (PermissionError(errno.EACCES, "Permission denied", "/srv/a"), "/srv/a: found Permission denied"),
@@ -86,11 +86,11 @@ def test_an_error_is_two_lines_and_its_exit_code(failing: types.ModuleType, caps
     ],
 )
 def test_an_error_of_the_system_is_no_traceback(
-    failing: types.ModuleType, capsys: pytest.CaptureFixture[str], error: OSError, told: str
+    failing: types.ModuleType, capsys: pytest.CaptureFixture[str], error: OSError, message: str
 ) -> None:
     failing.error = error
     assert run("fail") == FileError.exit_code
-    assert capsys.readouterr().err.startswith(f"error: {told}; expected")
+    assert capsys.readouterr().err.startswith(f"error: {message}; expected")
 
 
 def test_an_error_with_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,9 +66,9 @@ def run(commands: Commands, argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # who reads the output went away
         raise
     except OSError as error:
-        told = _file_error(error)
-        _print_error(told, as_json="--json" in arguments)
-        raise SystemExit(told.exit_code) from None
+        named = _file_error(error)
+        _print_error(named, as_json="--json" in arguments)
+        raise SystemExit(named.exit_code) from None
 
 
 def _file_error(error: OSError) -> FileError:

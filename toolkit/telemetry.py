@@ -1,4 +1,4 @@
-"""Silence: both onnxruntime packages send telemetry unless told otherwise before their first import."""
+"""Silence: both onnxruntime packages send telemetry unless the environment forbids it before their first import."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def validate(
         context: what the model's validators are given.
 
     Raises:
-        EdgeError: of class `error`: a key is unknown, missing, or holds the wrong thing. One fault is told.
+        EdgeError: of class `error`: a key is unknown, missing, or holds the wrong thing. It names one fault.
 
     """
     try:

@@ -98,7 +98,7 @@ def digest(tensors: Iterable[StoredTensor], about: object) -> tuple[str, list[st
     """
     sha256 = hashlib.sha256(json.dumps(about, sort_keys=True, separators=(",", ":")).encode() + b"\n")
     wrong = []
-    for tensor in sorted(tensors, key=lambda each: each.name):
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         sha256.update(tensor.header())
         finite = True
         kind, exponent = _EXPONENTS[tensor.dtype]

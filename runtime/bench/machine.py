@@ -28,7 +28,7 @@ class Memory(Frozen):
 
 
 def read_memory() -> Memory | None:
-    """This process's memory as Linux tells it; None on other systems."""
+    """This process's memory as Linux counts it; None on other systems."""
     try:
         return rollup(_ROLLUP.read_text(encoding="ascii"))
     except OSError:
@@ -36,7 +36,7 @@ def read_memory() -> Memory | None:
 
 
 def rollup(text: str) -> Memory:
-    """The memory that an `smaps_rollup` file tells."""
+    """The memory that an `smaps_rollup` file lists."""
     fields = (line.split() for line in text.splitlines() if line.endswith(" kB"))
     kilobytes = {words[0].removesuffix(":"): int(words[1]) for words in fields}
     anonymous = kilobytes["Anonymous"]

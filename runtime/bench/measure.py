@@ -51,14 +51,14 @@ class Wanted:
     trust: Trust | None = None
 
 
-def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: Callable[[str], None]) -> BenchReport:
+def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step: Callable[[str], None]) -> BenchReport:
     """Measure a bundle.
 
     Args:
         path: its folder.
         resolve: how it can run here; the best way is measured.
         wanted: what to measure.
-        tell: is told each step before it begins.
+        on_step: is called with the name of each step before it begins.
 
     Raises:
         BundleError: no bundle, or a damaged one.
@@ -66,7 +66,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
         EngineError: the engine fails.
 
     """
-    tell("opening")
+    on_step("opening")
     found = resolve(open_bundle(path, trust=wanted.trust))  # whatever reads the files first reads them from the disk
     bundle, resolution = found.best.bundle, found.best.resolution
     manifest = bundle.manifest
@@ -83,15 +83,15 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, tell: C
         engine_ms, memory = _ms(time.perf_counter() - started), read_memory()
         watched = watch(engine)
         replay = Replay(bundle, watched, read_speed)
-        tell("first calls")
+        on_step("first calls")
         first = replay.first(requests[0])
         for request in requests:
             replay.first(request)
         used = read_memory()  # the naive path, which needs more, has not run yet
-        passes = _passes(replay, requests, tell, free=wanted.free)
-        tell("tasks of several steps")
+        passes = _passes(replay, requests, on_step, free=wanted.free)
+        on_step("tasks of several steps")
         steps = measure_steps(replay, tasks)
-        tell("adapter swaps")
+        on_step("adapter swaps")
         return BenchReport(
             where=_where(resolution, wanted.engine, watched.placement),
             base=manifest.base.name,
@@ -117,13 +117,13 @@ def _bundle_times(path: Path, trust: Trust | None) -> tuple[float, float]:
 
 
 def _passes(
-    replay: Replay, requests: Sequence[Request], tell: Callable[[str], None], *, free: bool
+    replay: Replay, requests: Sequence[Request], on_step: Callable[[str], None], *, free: bool
 ) -> tuple[Pass, ...]:
     gold: list[CallRun] = []
     answered: list[CallRun] = []
     refused = 0
     for number, request in enumerate(requests, start=1):
-        tell(f"call {number} of {len(requests)}")
+        on_step(f"call {number} of {len(requests)}")
         gold.append(replay.gold(request))
         if free:
             try:

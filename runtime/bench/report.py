@@ -172,7 +172,7 @@ class Where(Frozen):
 
 
 class BenchReport(Frozen):
-    """What `bench --json` prints. Memory is null where the system does not tell it."""
+    """What `bench --json` prints. Memory is null where the system does not count it."""
 
     where: Where
     base: str

@@ -44,20 +44,20 @@ def _machine(report: BenchReport) -> Iterator[str]:
 
 def _memory(memory: Memory | None) -> str:
     if memory is None:
-        return "not told by this system"
+        return "not counted by this system"
     return f"{memory.anonymous / 1e6:,.0f} MB anonymous and {memory.file / 1e6:,.0f} MB mapped"
 
 
-def _pass(each: Pass) -> Iterator[str]:
-    what = "gold calls, replayed" if each.kind == "gold" else "free calls, the agent's own answers"
-    yield f"{what}: {len(each.calls)}, {_spread(each.ms)}; {each.right} right, {each.refused} refused"
-    yield from table_lines(_COLUMNS, map(_cells, each.stages), left={""})
-    same = f"{each.same} of its answers are ours; ours are {each.speedup:.2f} times as fast"
-    yield f"the naive path: {_spread(each.naive_ms)}; {same}"
-    told = f"{each.over_floor:.2f} times the floor"
-    if each.forwards_per_argument_token is not None:
-        told += f"; {each.forwards_per_argument_token:.2f} forwards for each token of arguments"
-    yield told
+def _pass(replayed: Pass) -> Iterator[str]:
+    what = "gold calls, replayed" if replayed.kind == "gold" else "free calls, the agent's own answers"
+    yield f"{what}: {len(replayed.calls)}, {_spread(replayed.ms)}; {replayed.right} right, {replayed.refused} refused"
+    yield from table_lines(_COLUMNS, map(_cells, replayed.stages), left={""})
+    same = f"{replayed.same} of its answers are ours; ours are {replayed.speedup:.2f} times as fast"
+    yield f"the naive path: {_spread(replayed.naive_ms)}; {same}"
+    floor = f"{replayed.over_floor:.2f} times the floor"
+    if replayed.forwards_per_argument_token is not None:
+        floor += f"; {replayed.forwards_per_argument_token:.2f} forwards for each token of arguments"
+    yield floor
 
 
 def _steps(steps: Steps) -> Iterator[str]:

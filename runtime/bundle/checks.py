@@ -157,7 +157,7 @@ def check_genai_config(value: Any, path: Path) -> None:
     """No key outside the allowlist, no execution provider, and the one graph file.
 
     Raises:
-        BundleError: onnxruntime-genai would be told more than where the graph's inputs are.
+        BundleError: the file says more to onnxruntime-genai than where the graph's inputs are.
 
     """
     for fault in _config_faults(value, _GENAI_CONFIG, ""):

@@ -187,7 +187,7 @@ class Bundle:
 
     @cached_property
     def parity(self) -> ParityReport | None:
-        """How far the model's graphs are from PEFT; None: it was exported before this was told.
+        """How far the model's graphs are from PEFT; None: it was exported before this was recorded.
 
         Raises:
             BundleError: the file is no such report.

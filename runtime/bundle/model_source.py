@@ -44,7 +44,7 @@ class ModelSource:
     vocab_size: int
     context_length: int
     adapters: tuple[AdapterSource, ...] = ()
-    int8_activations: bool = True  # accuracy level 4: a provider that does not read the level from the graph is told
+    int8_activations: bool = True  # accuracy level 4: an option of providers that do not read the level from the graph
     graph: GraphForm = field(default_factory=DynamicGraph)
     contexts: tuple[ContextBinary, ...] = ()  # `path` below `root`
     root: Path = Path()  # the bundle's folder

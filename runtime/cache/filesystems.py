@@ -1,4 +1,4 @@
-"""Which file systems tell truly when a file was changed: only there can a file be known again by its times.
+"""File systems whose times of change can be believed: only there is a file known again by its times.
 
 A read-only image has the times that its builder wrote into it, so two images can agree in all of them; a file system
 over another one, or over a network, passes on what that one says. On Linux the kinds are listed by name; elsewhere a

@@ -28,7 +28,7 @@ from dualtune_edge.toolkit.files import aside
 from dualtune_edge.toolkit.frozen import Frozen
 
 _FOLDER: Final = "verified"
-_SETTLED: Final = 2 * 10**9  # ns: file systems tell times that coarsely; what changed later may change again unseen
+_SETTLED: Final = 2 * 10**9  # ns: file systems count times that coarsely; what changed later may change again unseen
 _RECORD_BYTES: Final = 16 << 20  # of a record that is read
 _Stamp = tuple[int, int, int, int, int]  # size, ns of modification, ns of change (Windows: of creation), inode, device
 
@@ -90,7 +90,7 @@ class _Records:
 
     @classmethod
     def of(cls, root: Path) -> _Records | None:
-        """None: times tell nothing where the folder lies, or there is no cache folder."""
+        """None: times say nothing where the folder lies, or there is no cache folder."""
         try:
             whole, device = root.resolve(strict=True), root.stat().st_dev
             name = sha256(str(whole).encode("utf-8", "surrogateescape")).hexdigest()

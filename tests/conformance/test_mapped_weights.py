@@ -195,8 +195,8 @@ def test_processes_that_make_it_at_once_agree(int4: ModelSource, cache: Path) ->
     numbers = (shape.layers, shape.heads, shape.head_dim, int4.vocab_size)
     command = [sys.executable, "-c", PROCESS, str(int4.folder), *map(str, numbers)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    told = [process.communicate()[0].split() for process in running]
+    outputs = [process.communicate()[0].split() for process in running]
 
-    assert told == [["mapped", hashlib.sha256(logits.tobytes()).hexdigest()]] * 3
+    assert outputs == [["mapped", hashlib.sha256(logits.tobytes()).hexdigest()]] * 3
     assert len(entries(cache)) == 1
     assert [path for path in cache.iterdir() if path.name.endswith(".partial")] == []

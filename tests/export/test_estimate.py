@@ -225,12 +225,12 @@ def test_the_command_prints_it_and_stops(
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", *flags, "--dry-run", *(["--json"] if as_json else [])])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     if as_json:
-        assert Estimate.model_validate_json(told) == SAID
+        assert Estimate.model_validate_json(text) == SAID
     else:
-        assert "disk:   1.5 GB at most at a time, of 10.0 GB free" in told
-        assert "time:   about 5 min" in told
+        assert "disk:   1.5 GB at most at a time, of 10.0 GB free" in text
+        assert "time:   about 5 min" in text
 
 
 # ---- what the machine has ----

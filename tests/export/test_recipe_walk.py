@@ -133,13 +133,13 @@ def test_the_float32_side_is_not_computed_again(desk: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(TorchEngine, "__init__", note_opened)
     monkeypatch.setattr(graphs, "build_graph", note_built)
-    told: list[ParityReport] = []
+    reports: list[ParityReport] = []
     with pytest.raises(ParityError):
-        export(desk, tmp_path / "bundle", max_kl=0, tell=lambda _, report: told.append(report))
-    assert len(told[0].refused) == 2
+        export(desk, tmp_path / "bundle", max_kl=0, tell=lambda _, report: reports.append(report))
+    assert len(reports[0].refused) == 2
     assert len(opened) == 1
     assert built.count(32) == 2  # the base and the merged adapter, once each
-    assert all(stage.before_quantization is not None for stage in told[0].stages)
+    assert all(stage.before_quantization is not None for stage in reports[0].stages)
 
 
 def test_what_is_remembered_is_of_this_base_and_these_adapters(desk: Path) -> None:
@@ -160,11 +160,11 @@ def test_what_is_remembered_is_of_this_base_and_these_adapters(desk: Path) -> No
 
 
 def test_where_none_is_within_the_limits_the_best_ones_figures_are_told(desk: Path, tmp_path: Path) -> None:
-    told: list[ParityReport] = []
+    reports: list[ParityReport] = []
     with pytest.raises(ParityError, match=r"by the best of 2 recipes.*Allow more in the spec"):
-        export(desk, tmp_path / "bundle", max_kl=0, tell=lambda _, report: told.append(report))
+        export(desk, tmp_path / "bundle", max_kl=0, tell=lambda _, report: reports.append(report))
     assert not (tmp_path / "bundle").exists()
-    (report,) = told
+    (report,) = reports
     first, second = report.refused
     assert (first.recipe, second.recipe) == ("int4-128", "int8-32")
     assert second.max_kl < first.max_kl
@@ -177,10 +177,10 @@ def test_a_graph_that_is_not_the_model_ends_it_at_once(
     from dualtune_edge.export.compare import verdict
 
     monkeypatch.setattr(verdict, "EXACT", 1e-12)
-    told: list[ParityReport] = []
+    reports: list[ParityReport] = []
     with pytest.raises(ParityError, match="off before quantization"):
-        export(desk, tmp_path / "bundle", tell=lambda _, report: told.append(report))
-    assert told[0].refused == ()
+        export(desk, tmp_path / "bundle", tell=lambda _, report: reports.append(report))
+    assert reports[0].refused == ()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

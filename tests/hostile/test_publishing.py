@@ -1,4 +1,4 @@
-"""Many processes want one name: one has it, whole, and the others are told."""
+"""Many processes want one name: one has it, whole, and the others end with an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for turn in range(rounds):
                 (stage / str(name)).write_text(str(number) * 1000)
         outcomes.append("won")
     except OutputError:
-        outcomes.append("told")
+        outcomes.append("refused")
 print(json.dumps(outcomes))
 """
 
@@ -43,5 +43,6 @@ def test_one_winner_each_round(tmp_path: Path, share: Callable[[int], int], figu
         assert len(texts) == 1  # of one process
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == list(range(rounds))  # and nothing is left over
     figure(
-        "Concurrent exports are safe", f"{PROCESSES} processes × {rounds} rounds: one winner each, the others are told"
+        "Concurrent exports are safe",
+        f"{PROCESSES} processes × {rounds} rounds: one winner each, the others end with an error",
     )

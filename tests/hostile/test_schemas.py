@@ -131,8 +131,8 @@ def costs(exported: Path) -> dict[str, dict[str, Any]]:
     """What each bomb costs, measured in one process after the other."""
     lines = "".join(f"{json.dumps(schema)}\n" for schema in BOMBS.values())
     command = [sys.executable, str(MEASURE), str(exported / "model" / "tokenizer.json")]
-    told = subprocess.run(command, input=lines.encode(), capture_output=True, check=True).stdout.splitlines()
-    return dict(zip(BOMBS, map(json.loads, told), strict=True))
+    outputs = subprocess.run(command, input=lines.encode(), capture_output=True, check=True).stdout.splitlines()
+    return dict(zip(BOMBS, map(json.loads, outputs), strict=True))
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -52,7 +52,7 @@ def test_an_unknown_name_tells_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("block_size", "blocksize", r"quantization\.blocksize.*Did you mean 'block_size'"),
         ("block_size = 32", "block_size = 48", r"quantization\.block_size: found 48"),
@@ -83,12 +83,12 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         ),
     ],
 )
-def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_a_malformed_file_is_refused_by_name(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (DATA / "cpu-x64.toml").read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(ProfileError, match=told):
+    with pytest.raises(ProfileError, match=message):
         catalog.load(path)
 
 

@@ -68,7 +68,7 @@ def test_a_machine_that_says_nothing_is_one_with_defaults(
     assert cpu.logical_cores <= len(os.sched_getaffinity(0))
     if "_INFO" in missing:
         assert (cpu.name, cpu.features) == ("", ())
-        assert cpu.unread == f"{path} tells no features of the CPU"
+        assert cpu.unread == f"{path} lists no features of the CPU"
     if "_MEMORY" in missing:
         assert cpu.memory is None
 

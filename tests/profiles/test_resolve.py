@@ -56,20 +56,20 @@ def test_the_most_demanding_profile_that_fits_is_taken(here: Machine, name: str)
 
 def test_a_cpu_of_which_nothing_is_known_gets_the_plainest_profile_and_a_word() -> None:
     here = machine("x86_64")
-    unknown = replace(here, cpu=replace(here.cpu, unread="/proc/cpuinfo tells no features of the CPU"))
+    unknown = replace(here, cpu=replace(here.cpu, unread="/proc/cpuinfo lists no features of the CPU"))
     resolution = resolve(None, unknown)
     assert resolution.profile.name == "cpu-x64"
     assert resolution.settings.intra_op_threads == 4
     (warning,) = resolution.warnings
-    assert "of which nothing is known: /proc/cpuinfo tells no features" in warning
+    assert "of which nothing is known: /proc/cpuinfo lists no features" in warning
     assert "which this machine lacks" in resolve(None, here).warnings[0]
 
 
 def test_threads_are_the_physical_cores_and_every_setting_has_a_reason() -> None:
     resolution = resolve(None, machine("x86_64", *AVX2, physical=6, logical=12, fastest=6))
     assert resolution.settings == SessionSettings(intra_op_threads=6, spinning=True, weights="mapped")
-    told = {reason.setting: reason.value for reason in resolution.reasons}
-    assert told == {
+    values = {reason.setting: reason.value for reason in resolution.reasons}
+    assert values == {
         "profile": "cpu-x64",
         "provider": "CPUExecutionProvider",
         "threads": "6",
@@ -185,7 +185,7 @@ def test_openvino_is_followed_where_it_offers_the_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "here", "state", "told"),
+    ("name", "here", "state", "message"),
     [
         (
             "openvino",
@@ -198,13 +198,13 @@ def test_openvino_is_followed_where_it_offers_the_device() -> None:
     ],
 )
 def test_a_provider_that_cannot_be_used_gives_way_to_the_cpu_and_says_why(
-    name: str, here: Machine, state: StateOf, told: str
+    name: str, here: Machine, state: StateOf, message: str
 ) -> None:
     resolution = resolve(catalog.load(name), here, state=state)
     assert resolution.profile.name == "cpu-x64"
     assert resolution.settings.provider == "CPUExecutionProvider"
     assert resolution.settings.instead == resolution.warnings[0]
-    assert re.search(f"profile {name} cannot be followed, so profile cpu-x64 is: .*{told}", resolution.warnings[0])
+    assert re.search(f"profile {name} cannot be followed, so profile cpu-x64 is: .*{message}", resolution.warnings[0])
 
 
 def test_candidates_are_ranked_each_with_a_reason() -> None:

@@ -90,7 +90,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "told"), FAULTS)
+@pytest.mark.parametrize(("fault", "message"), FAULTS)
 def test_a_better_variant_without_its_provider_gives_way_aloud(
     *,
     exported: Path,
@@ -98,7 +98,7 @@ def test_a_better_variant_without_its_provider_gives_way_aloud(
     openvino: Callable[[str], None],
     capsys: pytest.CaptureFixture[str],
     fault: str,
-    told: str,
+    message: str,
 ) -> None:
     plain, _ = call(exported, capsys)
     openvino(fault)
@@ -110,11 +110,11 @@ def test_a_better_variant_without_its_provider_gives_way_aloud(
         ("cpu-x64", True),
         ("openvino-gpu", False),
     ]
-    assert told in found.variant.candidates[1].why
+    assert message in found.variant.candidates[1].why
     assert err == f"warning: variant openvino-gpu is passed over: {found.variant.candidates[1].why}\n"
 
 
-@pytest.mark.parametrize(("fault", "told"), FAULTS)
+@pytest.mark.parametrize(("fault", "message"), FAULTS)
 @pytest.mark.parametrize("how", ["flag", "environment"])
 def test_a_variant_that_was_asked_for_gives_way_aloud(
     *,
@@ -124,7 +124,7 @@ def test_a_variant_that_was_asked_for_gives_way_aloud(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
-    told: str,
+    message: str,
     how: str,
 ) -> None:
     plain, _ = call(exported, capsys)
@@ -135,7 +135,7 @@ def test_a_variant_that_was_asked_for_gives_way_aloud(
     found, err = call(bundle, capsys, *(["--profile", "openvino"] if how == "flag" else []))
     assert answer(found) == answer(plain)
     assert found.placement.provider == CPU_PROVIDER
-    assert told in found.placement.instead
+    assert message in found.placement.instead
     assert err == f"warning: {found.placement.instead}\n"
 
 
@@ -281,14 +281,14 @@ def test_inspect_tells_of_variants(
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(bundle), "--json"])
     summary = json.loads(capsys.readouterr().out)
-    told = summary["variants"]
+    variants = summary["variants"]
     assert [standing["profile"] for standing in summary["here"]] == ["cpu-x64", "openvino"]
-    assert [(variant["profile"], variant["shares"]) for variant in told] == [
+    assert [(variant["profile"], variant["shares"]) for variant in variants] == [
         ("cpu-x64", ["openvino"]),
         ("openvino", ["cpu-x64"]),
     ]
-    assert [variant["added_bytes"] for variant in told] == [
-        (bundle / "profiles" / f"{variant['profile']}.toml").stat().st_size for variant in told
+    assert [variant["added_bytes"] for variant in variants] == [
+        (bundle / "profiles" / f"{variant['profile']}.toml").stat().st_size for variant in variants
     ]
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(bundle)])

@@ -27,7 +27,7 @@ def test_what_is_right_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ({"nam": "oak"}, r"tree\.yaml, nam: found the unknown key 'nam'; .* Did you mean 'name'"),
         (
@@ -42,6 +42,6 @@ def test_what_is_right_is_read() -> None:
         (None, r"^tree\.yaml: found None"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(value: object, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_is_wrong_is_told_with_its_place(value: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         read(value)

@@ -195,7 +195,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _write(stream: IO[bytes] | None, data: bytes) -> None:
     if stream is not None:
-        with contextlib.suppress(BrokenPipeError, ConnectionError):  # the answer tells: there is none
+        with contextlib.suppress(BrokenPipeError, ConnectionError):  # no answer comes, and that says it
             stream.write(len(data).to_bytes(_LENGTH, "little") + data)
             stream.flush()
 

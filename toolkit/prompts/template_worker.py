@@ -4,7 +4,7 @@ A template is a program: a filter, a nest of shared lists or a constant that is 
 the middle of one call into C. The system ends this process where it goes over its bounds, whatever the template does.
 
 A request and an answer are each 4 bytes of length (little-endian) and so many bytes of UTF-8. A request is JSON; an
-answer begins with a letter: T and the text, F and JSON that tells the fault, or U: the tools are unknown here.
+answer begins with a letter: T and the text, F and the fault as JSON, or U: the tools are unknown here.
 """
 
 from __future__ import annotations

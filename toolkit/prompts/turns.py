@@ -44,7 +44,7 @@ def unknown_calls(messages: Sequence[Message], tools: Collection[str]) -> tuple[
 def single_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The conversation with several calls of one turn as several turns, each with its result behind it.
 
-    Results are told apart by the ids of their calls, or else by their order.
+    A result belongs to the call of its id, or by its order to the next one.
     """
     found: list[Message] = []
     at = 0

@@ -201,7 +201,7 @@ class _Composition:
         return cost
 
     def _referred(self, schema: dict[str, Any]) -> Iterator[object]:
-        """What the schema refers to; a reference that leads nowhere is told where a value is checked."""
+        """What the schema refers to; a reference that leads nowhere is a fault where a value is checked."""
         for key in _REFERENCES:
             if isinstance(reference := schema.get(key), str):
                 with contextlib.suppress(Unresolvable, ValueError, LookupError, TypeError, AttributeError):

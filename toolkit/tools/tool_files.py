@@ -1,4 +1,4 @@
-"""Tool lists on disk, in four shapes that are told apart by what they hold.
+"""Tool lists on disk, in four shapes, which differ in the keys that they hold.
 
 - MCP: a `tools/list` result, `{"tools": [{"name", "description", "inputSchema"}]}`, alone or in its JSON-RPC reply; the
   pages of a long one are a list of such results, or one a line;

@@ -1,4 +1,4 @@
-"""Scales of an int8 cache, and a bundle that has one: what is measured, told, shared and refused."""
+"""Scales of an int8 cache, and a bundle that has one: what is measured, reported, shared and refused."""
 
 from __future__ import annotations
 

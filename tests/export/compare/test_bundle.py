@@ -84,17 +84,17 @@ def test_an_adapter_that_is_written_wrong_is_refused(
             weights = replace(weights, pairs=pairs)
         real(weights, slots, path)
 
-    told: list[ParityReport] = []
+    reports: list[ParityReport] = []
 
     def tell(_model: str, report: ParityReport) -> None:
-        told.append(report)
+        reports.append(report)
 
     real = graphs.write_adapter
     monkeypatch.setattr(graphs, "write_adapter", write_adapter)
     with pytest.raises(ParityError, match="before quantization") as caught:
         run.run(desk.spec("external"), tmp_path / "out" / "bundle", on_comparison=tell)
     assert caught.value.where == "adapter arguments.files.read"
-    assert [len(report.stages) for report in told] == [4]
+    assert [len(report.stages) for report in reports] == [4]
     assert not (tmp_path / "out" / "bundle").exists()
 
 

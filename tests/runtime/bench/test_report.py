@@ -60,19 +60,19 @@ def test_a_spread_is_the_median_and_a_sample_that_19_of_20_do_not_exceed(values:
 def test_a_pass_is_in_ratios_of_single_calls() -> None:
     written = stage("arguments", forced=6, decided=2, forwards=2, ms=3.0)
     calls = [call(stage(), written), call(stage(), written, ms=20.0), call(stage(), ms=5.0)]
-    told = summarize("gold", calls, decode={"arguments": 50.0})
-    assert told.speedup == 4.0  # of 4, 2 and 8
-    assert told.over_floor == 2.5  # of 10 / 4, 20 / 4 and 5 / 2
-    assert told.forwards_per_argument_token == 0.25
-    assert [(stage.stage, stage.ms.samples, stage.decode_per_s) for stage in told.stages] == [
+    summary = summarize("gold", calls, decode={"arguments": 50.0})
+    assert summary.speedup == 4.0  # of 4, 2 and 8
+    assert summary.over_floor == 2.5  # of 10 / 4, 20 / 4 and 5 / 2
+    assert summary.forwards_per_argument_token == 0.25
+    assert [(stage.stage, stage.ms.samples, stage.decode_per_s) for stage in summary.stages] == [
         ("selection", 3, None),
         ("arguments", 2, 50.0),
     ]
 
 
 def test_answers_are_counted() -> None:
-    told = summarize("free", [call(stage()), call(stage(), same=False)], refused=3, decode={})
-    assert (told.right, told.same, told.refused, told.forwards_per_argument_token) == (2, 1, 3, None)
+    summary = summarize("free", [call(stage()), call(stage(), same=False)], refused=3, decode={})
+    assert (summary.right, summary.same, summary.refused, summary.forwards_per_argument_token) == (2, 1, 3, None)
 
 
 def test_a_waterfall_is_a_picture_with_a_bar_an_event() -> None:

@@ -29,7 +29,7 @@ def test_a_manifest_that_agrees_with_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda m: m["variants"][1].update(model="tablet"), "variant 'phone' with model 'tablet'"),
         (lambda m: m["variants"][1].update(profile="laptop"), "two variants named 'laptop'"),
@@ -57,5 +57,5 @@ def test_a_manifest_that_agrees_with_itself() -> None:
         ),
     ],
 )
-def test_each_fault_is_told(change: Change, told: str) -> None:
-    assert any(told in fault for fault in faults(change))
+def test_each_fault_is_told(change: Change, message: str) -> None:
+    assert any(message in fault for fault in faults(change))

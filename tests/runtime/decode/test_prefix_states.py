@@ -1,4 +1,4 @@
-"""A bundle's prefix states: used where the key agrees, left alone and told of where not, refused when damaged."""
+"""A bundle's prefix states: used where the key agrees, left alone with a note where not, refused when damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def answers(path: Path, levers: Levers | None = None, **keywords: Any) -> list[C
         return [agent.call(text, toolset=name) for text in TEXTS for name in (None, "files")]
 
 
-def told(result: CallResult) -> tuple[object, ...]:
+def answer_of(result: CallResult) -> tuple[object, ...]:
     return result.toolset, result.tool, result.arguments, result.tokens.decided, result.tokens.forced
 
 
@@ -75,7 +75,7 @@ def test_the_first_call_reads_no_prefix(exported: Path) -> None:
 )
 def test_no_lever_changes_an_answer(exported: Path, levers: Levers) -> None:
     for one, other in zip(answers(exported), answers(exported, levers), strict=True):
-        assert told(one) == told(other)
+        assert answer_of(one) == answer_of(other)
         assert one.probability == pytest.approx(other.probability, abs=1e-3)
 
 
@@ -115,7 +115,7 @@ def test_a_key_that_differs_is_never_used_and_told_of(
     expected = answers(bundle, Levers(states=False))
     change_manifest(change_key(field, value))
     for one, other in zip(answers(bundle), expected, strict=True):
-        assert told(one) == told(other)
+        assert answer_of(one) == answer_of(other)
         assert one.tokens.reused == other.tokens.reused
         assert one.notes
         assert all(words in note for note in one.notes)

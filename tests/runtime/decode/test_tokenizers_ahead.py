@@ -1,4 +1,4 @@
-"""The tokenizers are read beside the weights, once, and what is wrong with them is told where they are needed."""
+"""The tokenizers are read beside the weights, once, and what is wrong with them is an error where they are needed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def answer(out: str) -> dict[str, Any]:
 
 @needs_x86
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("absent", "not installed. Run: pip install onnxruntime-ep-openvino"),
         ("broken", "its library does not load"),
@@ -56,7 +56,7 @@ def test_without_the_provider_the_cpu_answers_and_both_channels_say_why(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.delenv(catalog.PROFILE_VARIABLE, raising=False)
     assert call(exported) == 0
@@ -66,7 +66,7 @@ def test_without_the_provider_the_cpu_answers_and_both_channels_say_why(
     assert call(exported) == 0
     out, err = capsys.readouterr()
     instead = answer(out)["placement"]["instead"]
-    assert told in instead
+    assert message in instead
     assert err == f"warning: {instead}\n"
     assert answer(out) == {**plain, "placement": {**plain["placement"], "instead": instead}}
 

@@ -29,7 +29,7 @@ TIMES = Timings(toolset=0, selection=1, arguments=1, total=2)
 
 @dataclass
 class ScriptedAgent:
-    """Calls the first offered tool while the conversation has no result in it, then says what it was told."""
+    """Calls the first offered tool while the conversation has no result in it, then says what the result says."""
 
     bundle: Bundle
     words: tuple[str, ...] = ("It is ", "done.")

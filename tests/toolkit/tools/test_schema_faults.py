@@ -8,7 +8,7 @@ from dualtune_edge.toolkit.tools.schema_faults import fault
 
 
 @pytest.mark.parametrize(
-    ("value", "schema", "told"),
+    ("value", "schema", "message"),
     [
         ({"a": 1}, {"properties": {"a": {"type": "integer"}}}, None),
         ({"a": "x"}, {"properties": {"a": {"type": "integer"}}}, "'x' is not of type 'integer' (at $.a)"),
@@ -17,8 +17,8 @@ from dualtune_edge.toolkit.tools.schema_faults import fault
         ("x" * 300, {"type": "integer"}, f"'{'x' * 199}… (at $)"),
     ],
 )
-def test_it_tells_why_and_where(value: object, schema: dict[str, Any], told: str | None) -> None:
-    assert fault(value, schema) == told
+def test_it_tells_why_and_where(value: object, schema: dict[str, Any], message: str | None) -> None:
+    assert fault(value, schema) == message
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/none", "https://example.com/schema.json"])

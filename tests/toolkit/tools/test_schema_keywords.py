@@ -59,8 +59,8 @@ def test_no_pattern_takes_for_ever_wherever_it_stands(name: str) -> None:
 
 
 def test_what_is_not_declared_is_named() -> None:
-    told = fault({"p": 1, "q": 2, "r": 3}, SCHEMAS["closed without patterns"])
-    assert told == "properties that are not declared: 'q', 'r' (at $)"
+    message = fault({"p": 1, "q": 2, "r": 3}, SCHEMAS["closed without patterns"])
+    assert message == "properties that are not declared: 'q', 'r' (at $)"
 
 
 def test_a_pattern_that_cannot_be_used_is_a_fault() -> None:
