@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, cast
 
 from tokenizers import Tokenizer
 
@@ -24,7 +24,7 @@ from dualtune_edge.runtime.decode.stopping import Stop, stopped
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import CallResult, Placement, VariantChoice
+from dualtune_edge.runtime.result import AnswerTokens, CallResult, Placement, VariantChoice
 from dualtune_edge.runtime.trust.policy import Trust
 from dualtune_edge.runtime.variants import Opened, open_best, ways
 from dualtune_edge.toolkit import limits
@@ -229,10 +229,11 @@ class Agent:
         date: datetime | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
-    ) -> Generator[str, None, None]:
+    ) -> Generator[str, None, AnswerTokens]:
         """The base model's text behind a conversation, piece by piece, without tools.
 
-        The agent is busy until the last piece is taken or the iterator is closed.
+        The agent is busy until the last piece is taken or the iterator is closed. The generator's return value has the
+        tokens of the text.
 
         Args:
             request: as for `call`.
@@ -253,7 +254,11 @@ class Agent:
         messages = read_messages(request)
         with self._turn(Stop.after(deadline, cancel, self._closed)):
             pieces = self._stages.text(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, date=date)
-            for piece in pieces:
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    return cast("AnswerTokens", end.value)
                 self._paused.set()
                 try:
                     yield piece

@@ -43,6 +43,18 @@ class Tokens(Frozen):
     forwards: int
 
 
+class AnswerTokens(Frozen):
+    """Tokens of a text: of its prompt, `reused` of these from KV state that was kept, and those written.
+
+    `ended` is false where a limit cut the text off.
+    """
+
+    prompt: int
+    reused: int
+    written: int
+    ended: bool
+
+
 class Placement(Frozen):
     """Who runs the model. `instead` says why it is not the provider that was asked for.
 

@@ -13,11 +13,14 @@ DISTRIBUTION: Final = "dualtune-edge"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)[^;]*(?P<marker>.*)")
 _EXTRA: Final = re.compile(r"""extra == ["'](?P<extra>[\w-]+)["']""")
 _SYSTEM: Final = re.compile(r"sys_platform|platform_")
-_IMPORT_NAMES: Final = {
+_IMPORT_NAMES: Final = {  # where it is not the distribution's name
+    "opentelemetry_api": "opentelemetry",
+    "opentelemetry_exporter_otlp_proto_http": "opentelemetry",
+    "opentelemetry_sdk": "opentelemetry",
     "pykcs11": "PyKCS11",
     "pyopenssl": "OpenSSL",
     "pyyaml": "yaml",
-}  # where it is not the distribution's name
+}
 _NO_USERS: Final = "dev"
 
 

@@ -22,7 +22,7 @@ from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.runtime.result import Tokens
+from dualtune_edge.runtime.result import AnswerTokens, Tokens
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import BundleError, EngineError, Reached
@@ -145,12 +145,12 @@ class Stages:
 
     def text(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int, date: datetime | None
-    ) -> Generator[str, None, None]:
-        """The base model's text behind a conversation, piece by piece."""
+    ) -> Generator[str, None, AnswerTokens]:
+        """The base model's text behind a conversation, piece by piece; returns its tokens."""
         tokens = self._answer_prompter.tokens(messages, date)
         held = self._reuse.begin(_ANSWER, (), tokens)
         try:
-            yield from write_text(
+            end = yield from write_text(
                 self._engine,
                 tokens[held:],
                 self._tokenizers.base,
@@ -159,6 +159,7 @@ class Stages:
                 temperature=temperature,
                 seed=seed,
             )
+            return AnswerTokens(prompt=len(tokens), reused=held, written=end.tokens, ended=end.ended)
         finally:
             if self._engine.tokens[: len(tokens)] == tokens:
                 with contextlib.suppress(EngineError):  # closed meanwhile: there is nothing to keep

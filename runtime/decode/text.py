@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,13 @@ from tokenizers.decoders import DecodeStream
 
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.toolkit.errors import EngineError
+
+
+class TextEnd(NamedTuple):
+    """Where a text ends: the tokens written, and whether the model ended it or a limit did."""
+
+    tokens: int
+    ended: bool
 
 
 def write_text(
@@ -22,7 +30,7 @@ def write_text(
     max_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
-) -> Iterator[str]:
+) -> Generator[str, None, TextEnd]:
     """Append `pending` to what the engine holds, then yield the text that the model writes behind it.
 
     Args:
@@ -34,20 +42,25 @@ def write_text(
         temperature: divides the logits; 0 takes the most probable token.
         seed: of the samples.
 
+    Returns:
+        What ended the text, once all of it was taken.
+
     Raises:
         RequestError: the context is full before the prompt is read.
         EngineError: the model's logits are not finite.
 
     """
-    generator, stream = np.random.default_rng(seed), DecodeStream(skip_special_tokens=True)
+    generator, stream = np.random.default_rng(seed % 2**64), DecodeStream(skip_special_tokens=True)
     logits = engine.forward(pending)
-    for _ in range(min(max_tokens, engine.context_length - len(engine.tokens))):
+    most = min(max_tokens, engine.context_length - len(engine.tokens))
+    for count in range(most):
         token = _pick(logits, temperature, generator)
         if token in end:
-            return
+            return TextEnd(count, ended=True)
         if piece := stream.step(tokenizer, token):
             yield piece
         logits = engine.forward([token])
+    return TextEnd(most, ended=False)
 
 
 def _pick(logits: NDArray[np.float32], temperature: float, generator: np.random.Generator) -> int:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import queue
 import threading
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import anyio
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from dualtune_edge.runtime.agent.approval import PendingCall, Policy, PolicyApprover, Reply
-from dualtune_edge.runtime.agent.events import Event
+from dualtune_edge.runtime.agent.events import DoneEvent, Event
 from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run
-from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.engine_queue import ClientGoneError, pieces_in_thread
 from dualtune_edge.runtime.serve.errors import ApiError
+from dualtune_edge.runtime.serve.event_stream import EventStream, server_sent
 from dualtune_edge.runtime.serve.guard import read_body
-from dualtune_edge.toolkit import limits, strict_json
+from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.runtime.serve.requests import read_model, read_object
+from dualtune_edge.runtime.serve.spans import TaskSpans
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.frozen import Frozen
 
-Asked = TypeVar("Asked", bound=Frozen)
 _LOOK: Final = 0.1  # seconds between two looks at whether a waiting run was stopped
 
 
@@ -76,37 +79,39 @@ class _Waiting:
 class AgentRoute:
     """The runs of one server. `most`: how many there may be at once."""
 
-    agent: Agent
+    agents: CurrentAgent
     tools: Toolbox
     policy: Policy
+    log: CallLog = field(default_factory=CallLog)
     most: int = 4
     _runs: dict[str, _Waiting] = field(default_factory=dict)
 
     async def begin(self, request: Request) -> Response:
         """Begin a run; its events are the response."""
-        asked = _read(AgentRequest, await read_body(request))
+        asked = read_model(AgentRequest, read_object(await read_body(request)))
         if len(self._runs) >= self.most:
             raise ApiError(429, "Too many tasks are under way.", retry_after=5)
         waiting, name = _Waiting(), uuid.uuid4().hex
-        events = run(
-            self.agent,
-            asked.task if asked.task is not None else asked.messages or [],
-            self.tools,
-            PolicyApprover(self.policy, waiting.prompt),
-            limits=RunLimits(steps=asked.max_steps),
-            temperature=asked.temperature,
-            cancel=waiting.cancel,
-        )
-        self._runs[name] = waiting
-        return StreamingResponse(
-            self._stream(name, waiting, (event for event in events), request.is_disconnected),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache"},
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            agent = stack.enter_context(self.agents.lease())
+            events = run(
+                agent,
+                asked.task if asked.task is not None else asked.messages or [],
+                self.tools,
+                PolicyApprover(self.policy, waiting.prompt),
+                limits=RunLimits(steps=asked.max_steps),
+                temperature=asked.temperature,
+                cancel=waiting.cancel,
+            )
+            spans = TaskSpans(self.agents.name, name, request.headers)
+            seen = stack.enter_context(self._recorded(name, waiting, spans))
+            pieces = pieces_in_thread((event for event in events), waiting.cancel, request.is_disconnected)
+            stack.push_async_callback(pieces.aclose)
+            return EventStream(self._stream(name, pieces, seen, spans), stack.pop_all())
 
     async def approve(self, request: Request) -> Response:
         """Answer the question that a run waits with."""
-        reply = _read(ApprovalRequest, await read_body(request)).reply
+        reply = read_model(ApprovalRequest, read_object(await read_body(request))).reply
         waiting = self._runs.get(request.path_params["run"])
         if waiting is None:
             raise ApiError(404, "No such run; it may have ended.")
@@ -126,29 +131,28 @@ class AgentRoute:
         waiting.cancel.set()
         return Response(status_code=204)
 
-    async def _stream(
-        self, name: str, waiting: _Waiting, events: Generator[Event, None, None], gone: Callable[..., Any]
-    ) -> AsyncIterator[bytes]:
-        pieces = pieces_in_thread(events, waiting.cancel, gone)
+    @contextlib.contextmanager
+    def _recorded(self, name: str, waiting: _Waiting, spans: TaskSpans) -> Iterator[list[DoneEvent]]:
+        """The run is known, and stopped when its response ends. The list gets its last event."""
+        self._runs[name] = waiting
+        start, last = time.monotonic(), list[DoneEvent]()
         try:
-            yield f"event: run\ndata: {json.dumps({'run': name})}\n\n".encode()
-            async for event in pieces:
-                yield f"event: {event.event}\ndata: {event.model_dump_json()}\n\n".encode()
-        except ClientGoneError:
-            return
+            yield last
         finally:
             waiting.cancel.set()
+            spans.close()
+            self.log.done(name, last[0] if last else None, time.monotonic() - start)
             del self._runs[name]
-            with anyio.CancelScope(shield=True):
-                await pieces.aclose()
 
-
-def _read(kind: type[Asked], body: bytes) -> Asked:
-    try:
-        return kind.model_validate(strict_json.loads(body))
-    except strict_json.JsonError as error:
-        raise ApiError(400, f"The body is not JSON: {error}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or None
-        raise ApiError(400, f"Invalid {place or 'body'!r}: {fault['msg']}.", param=place) from None
+    async def _stream(
+        self, name: str, pieces: AsyncGenerator[Event, None], last: list[DoneEvent], spans: TaskSpans
+    ) -> AsyncIterator[bytes]:
+        try:
+            yield server_sent({"run": name}, "run")
+            async for event in pieces:
+                spans.add(event)
+                if isinstance(event, DoneEvent):
+                    last.append(event)
+                yield server_sent(event.model_dump_json(), event.event)
+        except ClientGoneError:
+            return

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import json
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final
 
-import anyio
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.serve.agent_route import AgentRoute
 from dualtune_edge.runtime.serve.completions import Completion
+from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.engine_queue import ClientGoneError, EngineQueue, in_thread, pieces_in_thread
 from dualtune_edge.runtime.serve.errors import ApiError
+from dualtune_edge.runtime.serve.event_stream import EventStream, server_sent
 from dualtune_edge.runtime.serve.guard import Guard, read_body
 from dualtune_edge.runtime.serve.log import CallLog
 from dualtune_edge.runtime.serve.metrics import Metrics
+from dualtune_edge.runtime.serve.openapi import description
 from dualtune_edge.runtime.serve.page_files import FILES, page_file
 from dualtune_edge.runtime.serve.requests import read_request
+from dualtune_edge.runtime.serve.spans import chat_span
 from dualtune_edge.toolkit.errors import EdgeError
 
 _GONE: Final = 499  # nginx's status for a client that went away; nobody reads it
-_DONE: Final = b"data: [DONE]\n\n"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -40,17 +42,17 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Service:
     """What the routes share."""
 
-    agent: Agent
+    agents: CurrentAgent
     guard: Guard = field(default_factory=Guard)
     runs: AgentRoute | None = None  # None: no servers are connected
     waiting: int = 16
-    seconds: float | None = 120.0  # that a request may take at the engine
+    seconds: float | None = 120.0  # that a request may take
     log: CallLog = field(default_factory=CallLog)
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         self.metrics, self.queue = Metrics(), EngineQueue(self.waiting)
-        self.model = self.agent.bundle.root.resolve().name
+        self.model = self.agents.name
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -60,6 +62,7 @@ class Service:
             ("/v1/models/{model}", "GET"): self.one_model,
             ("/health", "GET"): self.health,
             ("/metrics", "GET"): self.figures,
+            ("/openapi.json", "GET"): self.openapi,
             ("/v1/toolsets", "GET"): self.toolsets,
         }
         if self.runs:
@@ -74,7 +77,7 @@ class Service:
             routes=[
                 Route(path, self._guarded(path, work), methods=[method]) for (path, method), work in routes.items()
             ],
-            exception_handlers={HTTPException: _no_such_route},
+            exception_handlers={HTTPException: _no_such_route, Exception: _defect},
         )
 
     async def chat(self, request: Request) -> Response:
@@ -82,15 +85,22 @@ class Service:
         asked = read_request(await read_body(request))
         if asked.model != self.model:
             raise ApiError(404, f"The model {asked.model!r} is not here; this is {self.model!r}.", param="model")
-        completion = Completion(self.agent, asked, self.seconds)
-        if asked.stream:
-            return await self._streamed(completion, request)
-        async with self.queue.turn():
-            self.metrics.waiting.set(self.queue.length)
-            cancel, start = threading.Event(), time.perf_counter()
-            await in_thread(lambda: list(completion.run(cancel)), cancel, request.is_disconnected)
-        self._count(completion, start)
-        return JSONResponse(completion.whole())
+        async with contextlib.AsyncExitStack() as stack:
+            completion = Completion(stack.enter_context(self.agents.lease()), asked, self.seconds)
+            completion.check()
+            await stack.enter_async_context(self.queue.turn())
+            if await request.is_disconnected():
+                raise ClientGoneError
+            stack.enter_context(self._recorded(completion, request))
+            cancel = threading.Event()
+            if not asked.stream:
+                await in_thread(lambda: list(completion.run(cancel)), cancel, request.is_disconnected)
+                return JSONResponse(completion.whole())
+            chunks = pieces_in_thread(completion.chunks(completion.run(cancel)), cancel, request.is_disconnected)
+            stack.push_async_callback(chunks.aclose)
+            # Before the status is sent, the role and what the engine has to say: an error has a status of its own.
+            first = [await anext(chunks), await anext(chunks)]
+            return EventStream(_events(first, chunks), stack.pop_all())
 
     async def models(self, _request: Request) -> Response:
         """The one model."""
@@ -104,7 +114,7 @@ class Service:
 
     async def toolsets(self, _request: Request) -> Response:
         """The bundle's toolsets, with each tool's schema."""
-        toolsets = [entry.toolset.model_dump(mode="json") for entry in self.agent.bundle.manifest.toolsets]
+        toolsets = [entry.toolset.model_dump(mode="json") for entry in self.agents.agent.bundle.manifest.toolsets]
         return JSONResponse({"model": self.model, "toolsets": toolsets})
 
     async def health(self, _request: Request) -> Response:
@@ -117,46 +127,34 @@ class Service:
         self.metrics.waiting.set(self.queue.length)
         return Response(self.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    async def _streamed(self, completion: Completion, request: Request) -> Response:
-        """Server-sent events. The first piece is made before the status is sent: an error has its own."""
-        cancel, start = threading.Event(), time.perf_counter()
-        stack = contextlib.AsyncExitStack()
-        await stack.enter_async_context(self.queue.turn())
-        chunks = pieces_in_thread(completion.chunks(completion.run(cancel)), cancel, request.is_disconnected)
-        stack.push_async_callback(chunks.aclose)
+    async def openapi(self, _request: Request) -> Response:
+        """The description of this server."""
+        toolsets = self.agents.agent.bundle.manifest.toolsets
+        names = {tool.name for entry in toolsets for tool in entry.toolset.tools}
+        key, tasks = self.guard.key is not None, self.runs is not None
+        return JSONResponse(description(self.model, names, key=key, tasks=tasks))
+
+    async def reload(self, opening: Callable[[], Agent]) -> None:
+        """Open the bundle beside the one that is served, and serve it. If it cannot be opened, nothing changes."""
+        start = time.perf_counter()
         try:
-            first = [await anext(chunks), await anext(chunks)]  # the role, and what the engine has to say
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await stack.aclose()
-            raise
+            agent = await asyncio.to_thread(opening)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new bundle, the old one goes on
+            self.log.write({"event": "reload_failed", "error": str(error) or type(error).__name__})
+            return
+        await asyncio.to_thread(self.agents.replace, agent)
+        self.log.write({"event": "reloaded", "model": self.model, "seconds": round(time.perf_counter() - start, 3)})
 
-        async def events() -> AsyncIterator[bytes]:
+    @contextlib.contextmanager
+    def _recorded(self, completion: Completion, request: Request) -> Iterator[None]:
+        """Count, log and trace a completion that is at the engine, whatever becomes of it."""
+        with chat_span(completion, request.headers):
             try:
-                for chunk in first:
-                    yield _event(chunk)
-                async for chunk in chunks:
-                    yield _event(chunk)
-                yield _DONE
-            except EdgeError as error:
-                yield _event(ApiError.of(error).body)
-            except ClientGoneError:
-                return
+                yield
             finally:
-                with anyio.CancelScope(shield=True):  # a client that left cancels what it waited for, not this
-                    await stack.aclose()
-                self._count(completion, start)
-
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-    def _count(self, completion: Completion, start: float) -> None:
-        seconds = time.perf_counter() - start
-        self.metrics.seconds.observe(seconds)
-        usage = completion.usage()
-        self.metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
-        self.metrics.tokens.labels("cached").inc(usage["prompt_tokens_details"]["cached_tokens"])
-        self.metrics.tokens.labels("written").inc(usage["completion_tokens"])
-        self.log.completed(completion, seconds)
+                seconds = time.monotonic() - completion.arrived
+                self.metrics.completed(completion.usage(), seconds)
+                self.log.completed(completion, seconds)
 
     def _model(self) -> dict[str, Any]:
         return {"id": self.model, "object": "model", "created": self.started, "owned_by": "dualtune-edge"}
@@ -168,11 +166,10 @@ class Service:
             try:
                 self.guard.check(request)
                 response = await work(request)
-            except ApiError as error:
-                response = JSONResponse(error.body, error.status, headers=error.headers)
-            except EdgeError as error:
-                answer = ApiError.of(error)
-                response = JSONResponse(answer.body, answer.status)
+            except (ApiError, EdgeError) as error:
+                answer = error if isinstance(error, ApiError) else ApiError.of(error)
+                self.log.refused(path, answer)
+                response = JSONResponse(answer.body, answer.status, headers=answer.headers)
             except ClientGoneError:
                 response = Response(status_code=_GONE)
             response.headers.update(self.guard.headers(request))
@@ -188,5 +185,20 @@ async def _no_such_route(_request: Request, error: Exception) -> Response:
     return JSONResponse(answer.body, answer.status, headers=error.headers)
 
 
-def _event(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+async def _defect(_request: Request, _error: Exception) -> Response:
+    """An error that nobody foresaw. The server writes its traceback to stderr."""
+    answer = ApiError(500, "An error on this side, which its log shows.")
+    return JSONResponse(answer.body, answer.status)
+
+
+async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    try:
+        for chunk in first:
+            yield server_sent(chunk)
+        async for chunk in chunks:
+            yield server_sent(chunk)
+        yield server_sent("[DONE]")
+    except EdgeError as error:
+        yield server_sent(ApiError.of(error).body)
+    except ClientGoneError:
+        return

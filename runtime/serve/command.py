@@ -17,7 +17,6 @@ from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 
 KEY: Final = "DUALTUNE_EDGE_API_KEY"
-_STOPPING: Final = 10  # seconds that requests in flight may still take after SIGTERM
 
 
 def serve(
@@ -35,11 +34,17 @@ def serve(
     ] = None,
     waiting: Annotated[int, typer.Option(min=0, help="The most requests that wait; further ones get 429.")] = 16,
     deadline: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="The most time for a request.")] = 120.0,
+    grace: Annotated[
+        int, typer.Option(min=0, metavar="SECONDS", help="How long requests in flight may go on after SIGTERM.")
+    ] = 10,
     mcp: Annotated[
         Path | None, typer.Option(metavar="FILE", help="MCP servers: /v1/agent and the page do whole tasks with them.")
     ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")] = None,
     log_contents: Annotated[bool, typer.Option("--log-contents", help="Log messages and answers too.")] = False,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
+    ] = False,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     trust: TrustFile = None,
 ) -> None:
@@ -47,7 +52,8 @@ def serve(
 
     /v1/chat/completions with tools and streams, /v1/models, /health and /metrics. The model's name is the bundle
     folder's. With --mcp, /v1/agent does whole tasks, and a page at / shows each step and asks for approval. With
-    DUALTUNE_EDGE_API_KEY set, every request needs that key, and there is no page.
+    DUALTUNE_EDGE_API_KEY set, every request needs that key, and there is no page. SIGHUP opens the bundle again, beside
+    the one that is served; SIGTERM lets requests in flight end, within --grace.
 
     Example:
         dualtune-edge serve my-bundle --port 8080
@@ -59,9 +65,11 @@ def serve(
     from dualtune_edge.runtime.agent.servers import Servers
     from dualtune_edge.runtime.serve.agent_route import AgentRoute
     from dualtune_edge.runtime.serve.app import Service
+    from dualtune_edge.runtime.serve.current_agent import CurrentAgent
     from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
     from dualtune_edge.runtime.serve.log import CallLog
     from dualtune_edge.runtime.serve.server import Server
+    from dualtune_edge.runtime.serve.spans import export_spans
 
     key = os.environ.get(KEY) or None
     if host not in LOOPBACK and key is None:
@@ -74,16 +82,23 @@ def serve(
     guard = Guard(hosts={*LOOPBACK, host, *(name or ())}, origins=tuple(allow_origin or ()), key=key)
     rules = read_policy(policy) if policy else Policy()
     log = CallLog(contents=log_contents)
-    with Agent.open(bundle, engine=engine, trust=trust) as agent, contextlib.ExitStack() as stack:
+    if spans:
+        export_spans()
+
+    def opening() -> Agent:  # by the folder: where a link is replaced, calls go on in the old one
+        agent = Agent.open(bundle.resolve(), engine=engine, trust=trust)
         if agent.bundle.overdue:
             console.warn(agent.bundle.overdue)
+        return agent
+
+    with CurrentAgent(opening(), bundle) as agents, contextlib.ExitStack() as stack:
         runs = None
         if mcp:
             servers = stack.enter_context(Servers.open(mcp))
-            for note in servers.offer(agent.bundle.manifest).notes:
+            for note in servers.offer(agents.agent.bundle.manifest).notes:
                 console.warn(note)
-            runs = AgentRoute(agent, servers, rules)
-        service = Service(agent, guard, runs, waiting, deadline, log)
+            runs = AgentRoute(agents, servers, rules, log)
+        service = Service(agents, guard, runs, waiting, deadline, log)
         config = uvicorn.Config(
             service.application(),
             host=host,
@@ -91,6 +106,6 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_STOPPING,
+            timeout_graceful_shutdown=grace,
         )
-        Server(config, service).run()
+        Server(config, service, opening).run()

@@ -11,10 +11,14 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.runtime.result import CallResult
+from dualtune_edge.runtime.result import AnswerTokens, CallResult
+from dualtune_edge.runtime.serve.errors import ApiError
 from dualtune_edge.runtime.serve.offered import offered
 from dualtune_edge.runtime.serve.requests import ChatRequest, NamedTool
+from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.errors import EdgeError
 
 EXTENSION: Final = "dualtune"  # the key of all that OpenAI's form has no place for
 _ANSWER_TOKENS: Final = 1024
@@ -30,15 +34,29 @@ class Piece:
 
 @dataclass
 class Completion:
-    """One request on its way through the engine."""
+    """One request on its way through the engine. `outcome`: "answered", the class of an error, or "stopped"."""
 
     agent: Agent
     request: ChatRequest
-    seconds: float | None  # that it may take; None: any number
+    seconds: float | None  # from its arrival, that it may take; None: any number
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    arrived: float = field(default_factory=time.monotonic)
     call: CallResult | None = None
+    answer: AnswerTokens | None = None  # of a text that came to its end
+    outcome: str = "stopped"
     pieces: list[Piece] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse what cannot be answered, before it waits for the engine.
+
+        Raises:
+            ApiError: a tool that is not the bundle's.
+            RequestError: malformed messages.
+
+        """
+        read_messages(self.request.messages)
+        self._offered()
 
     def run(self, cancel: threading.Event) -> Generator[Piece, None, None]:
         """The answer's pieces, as they are made.
@@ -48,9 +66,14 @@ class Completion:
             EdgeError: the request cannot be answered.
 
         """
-        for piece in self._made(cancel):
-            self.pieces.append(piece)
-            yield piece
+        try:
+            for piece in self._made(cancel):
+                self.pieces.append(piece)
+                yield piece
+        except (ApiError, EdgeError) as error:
+            self.outcome = type(error).__name__
+            raise
+        self.outcome = "answered"
 
     def whole(self) -> dict[str, Any]:
         """The response, once `run` has ended."""
@@ -89,7 +112,9 @@ class Completion:
     @property
     def finish_reason(self) -> str:
         """Why the answer ends."""
-        return "tool_calls" if self.called else "stop"
+        if self.called:
+            return "tool_calls"
+        return "length" if self.answer and not self.answer.ended else "stop"
 
     def tool_call(self) -> dict[str, Any]:
         """The call as OpenAI has it: the arguments are JSON in a text."""
@@ -99,12 +124,14 @@ class Completion:
         return {"id": f"call_{self.id.removeprefix('chatcmpl-')}", "type": "function", "function": function}
 
     def usage(self) -> dict[str, Any]:
-        """Tokens of the call's stages; those of a text are not counted by the engine, so they are encoded."""
-        prompt = self.call.tokens.prompt if self.call else 0
-        cached = self.call.tokens.reused if self.call else 0
-        written = self.call.tokens.decided + self.call.tokens.forced if self.call else 0
-        if text := self.text:
-            written += len(self.agent.tokenizer.encode(text, add_special_tokens=False).ids)
+        """Tokens of the call's stages and of the text."""
+        prompt = cached = written = 0
+        if self.call:
+            prompt, cached = self.call.tokens.prompt, self.call.tokens.reused
+            written = self.call.tokens.decided + self.call.tokens.forced
+        if self.answer:
+            prompt, cached = prompt + self.answer.prompt, cached + self.answer.reused
+            written += self.answer.written
         return {
             "prompt_tokens": prompt,
             "completion_tokens": written,
@@ -121,27 +148,35 @@ class Completion:
 
     def _made(self, cancel: threading.Event) -> Iterator[Piece]:
         request = self.request
-        deadline = None if self.seconds is None else self.seconds
         if request.tools and request.tool_choice != "none":
             self.call = self.agent.call(
                 request.messages,
                 offered=self._offered(),
                 required=request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool),
+                max_argument_tokens=request.most_tokens or limits.ARGUMENT_TOKENS,
                 cancel=cancel,
-                deadline=deadline,
+                deadline=self._left(),
             )
             if self.call.tool is not None:
                 yield Piece(call=self.call)
                 return
-        for text in self.agent.answer(
+        for text in self._texts(cancel):
+            yield Piece(text=text)
+
+    def _texts(self, cancel: threading.Event) -> Generator[str, None, None]:
+        request = self.request
+        self.answer = yield from self.agent.answer(
             request.messages,
             temperature=request.temperature or 0.0,
             max_tokens=request.most_tokens or _ANSWER_TOKENS,
             seed=request.seed or 0,
             cancel=cancel,
-            deadline=deadline,
-        ):
-            yield Piece(text=text)
+            deadline=self._left(),
+        )
+
+    def _left(self) -> float | None:
+        """Seconds that it may still take."""
+        return None if self.seconds is None else max(0.0, self.arrived + self.seconds - time.monotonic())
 
     def _offered(self) -> Mapping[str, frozenset[str]]:
         return offered(self.agent.bundle.manifest, self.request.tools or (), self.request.tool_choice)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from dualtune_edge.toolkit.errors import BundleError, EdgeError, EngineError, RequestError, TemplateError, ToolsError
+from dualtune_edge.toolkit.errors import (
+    BundleError,
+    EdgeError,
+    EngineError,
+    RequestError,
+    StoppedError,
+    TemplateError,
+    ToolsError,
+)
 
 _STATUS: Final[tuple[tuple[type[EdgeError], int], ...]] = (
     (RequestError, 400),
@@ -12,8 +21,16 @@ _STATUS: Final[tuple[tuple[type[EdgeError], int], ...]] = (
     (ToolsError, 400),
     (BundleError, 500),
     (EngineError, 500),
+    (StoppedError, 504),  # its deadline is over; who cancels a call reads no answer
 )
+_MESSAGES: Final = "request, messages."  # before a place in them
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def parameter(place: Sequence[str | int]) -> str | None:
+    """A place in a body as OpenAI writes it: `messages[0].role`; None: the body itself."""
+    parts = (f"[{part}]" if str(part).isdecimal() else f".{part}" for part in place)
+    return "".join(parts).removeprefix(".") or None
 
 
 class ApiError(Exception):
@@ -30,7 +47,9 @@ class ApiError(Exception):
     def of(cls, error: EdgeError) -> ApiError:
         """An error of the runtime's: the request's fault, or this side's."""
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        return cls(status, str(error), code=type(error).__name__)
+        _, _, place = error.where.partition(_MESSAGES)
+        param = parameter(("messages", *place.split("."))) if place else None
+        return cls(status, str(error), param=param, code=type(error).__name__)
 
     @property
     def body(self) -> dict[str, Any]:

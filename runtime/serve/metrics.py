@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 
@@ -18,6 +21,13 @@ class Metrics:
         )
         self.waiting = Gauge("dualtune_edge_waiting", "Requests at the engine or before it.", registry=self.registry)
         self.tokens = Counter("dualtune_edge_tokens", "Tokens by kind.", ("kind",), registry=self.registry)
+
+    def completed(self, usage: Mapping[str, Any], seconds: float) -> None:
+        """One answer; `usage` in OpenAI's form."""
+        self.seconds.observe(seconds)
+        self.tokens.labels("prompt").inc(usage["prompt_tokens"])
+        self.tokens.labels("cached").inc(usage["prompt_tokens_details"]["cached_tokens"])
+        self.tokens.labels("written").inc(usage["completion_tokens"])
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

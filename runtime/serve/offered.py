@@ -8,6 +8,8 @@ from dualtune_edge.runtime.serve.errors import ApiError
 from dualtune_edge.runtime.serve.requests import NamedTool, RequestedTool, ToolChoice
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.tools.constraint import constrain
+from dualtune_edge.toolkit.tools.parts import SchemaReadError
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -23,6 +25,8 @@ def offered(
             the request's tools.
 
     """
+    if not tools and (choice == "required" or isinstance(choice, NamedTool)):
+        raise ApiError(400, "'tool_choice' asks for a call, and there are no 'tools'.", param="tool_choice")
     found: dict[str, set[str]] = {}
     for index, tool in enumerate(tools):
         found.setdefault(_toolset(manifest, tool, f"tools[{index}]"), set()).add(tool.function.name)
@@ -56,12 +60,16 @@ def _toolset(manifest: Manifest, requested: RequestedTool, where: str) -> str:
 
 
 def _is_equal(requested: RequestedTool, tool: Tool, where: str) -> bool:
-    """Whether a request's tool is the bundle's; without a schema the name alone says so."""
+    """Whether a request's tool is the bundle's: whether its schema allows the same arguments.
+
+    Frameworks write titles and `additionalProperties` as they like. Without a schema the name alone says so.
+    """
     if requested.function.parameters is None:
         return True
     listed = {"type": "function", "function": {"name": tool.name, "parameters": requested.function.parameters}}
     try:
         (read,) = parse_tools([listed], where=where)
-    except ToolsError as error:
+        asked, own = constrain(read.parameters), constrain(tool.parameters)
+    except (ToolsError, SchemaReadError) as error:
         raise ApiError(400, str(error), param=f"{where}.function.parameters") from None
-    return read.parameters == tool.parameters
+    return (asked.schema, asked.left) == (own.schema, own.left)

@@ -6,17 +6,18 @@ Source: OpenAI's API reference, "Create chat completion".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
-from dualtune_edge.runtime.serve.errors import ApiError
+from dualtune_edge.runtime.serve.errors import ApiError, parameter
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.frozen import Frozen
 
 # Parameters that are not served → the only values that change nothing.
-_NOT_SERVED: Final[Mapping[str, tuple[Any, ...]]] = {
+NOT_SERVED: Final[Mapping[str, tuple[Any, ...]]] = {
     "audio": (None,),
     "frequency_penalty": (None, 0),
     "function_call": (None,),
@@ -36,8 +37,10 @@ _NOT_SERVED: Final[Mapping[str, tuple[Any, ...]]] = {
     "verbosity": (None,),
     "web_search_options": (None,),
 }
+Model = TypeVar("Model", bound=Frozen)
+_VARIANTS: Final = ("NamedTool", "literal['auto','none','required']")  # pydantic's words in a place, for `ToolChoice`
 # Parameters that change no answer: who asks, and how the request is handled elsewhere.
-_NO_MATTER: Final = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "service_tier", "user"})
+NO_MATTER: Final = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "service_tier", "user"})
 
 
 class RequestedFunction(Frozen):
@@ -92,7 +95,7 @@ class ChatRequest(Frozen):
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
 
     @property
     def most_tokens(self) -> int | None:
@@ -107,21 +110,55 @@ def read_request(body: bytes) -> ChatRequest:
         ApiError: no JSON, or a parameter that is unknown, malformed or not served; it names the parameter.
 
     """
+    value = read_object(body)
+    for name, harmless in NOT_SERVED.items():
+        if name in value and not any(_equal(value[name], one) for one in harmless):
+            raise ApiError(400, f"{name!r} is not served.", param=name, code="unsupported_parameter")
+    served = {name: part for name, part in value.items() if name not in NOT_SERVED and name not in NO_MATTER}
+    request = read_model(ChatRequest, served)
+    if request.stream_options is not None and not request.stream:
+        raise ApiError(400, "'stream_options' goes with 'stream' only.", param="stream_options")
+    if None not in (request.max_tokens, request.max_completion_tokens) and (
+        request.max_tokens != request.max_completion_tokens
+    ):
+        message = "'max_tokens' is the older name of 'max_completion_tokens', and has another value."
+        raise ApiError(400, message, param="max_tokens")
+    return request
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body holds.
+
+    Raises:
+        ApiError: it holds none, or one that is too deep.
+
+    """
     try:
         value = strict_json.loads(body)
     except strict_json.JsonError as error:
         raise ApiError(400, f"The body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ApiError(400, "The body is not a JSON object.")
-    for name, harmless in _NOT_SERVED.items():
-        if name in value and value[name] not in harmless:
-            raise ApiError(400, f"{name!r} is not served.", param=name, code="unsupported_parameter")
-    served = {name: part for name, part in value.items() if name not in _NOT_SERVED and name not in _NO_MATTER}
+    return value
+
+
+def read_model(kind: type[Model], value: dict[str, Any]) -> Model:
+    """A JSON object as `kind`, without any cast: a number in a text is no number.
+
+    Raises:
+        ApiError: it names the parameter that is wrong.
+
+    """
     try:
-        return ChatRequest.model_validate(served)
+        return kind.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
+        place = parameter([part for part in fault["loc"] if part not in _VARIANTS])
         if fault["type"] == "extra_forbidden":
             raise ApiError(400, f"Unknown parameter: {place!r}.", param=place, code="unknown_parameter") from None
-        raise ApiError(400, f"Invalid {place!r}: {fault['msg']}.", param=place) from None
+        raise ApiError(400, f"Invalid {place or 'body'!r}: {fault['msg']}.", param=place) from None
+
+
+def _equal(value: object, other: object) -> bool:
+    """Equal as JSON: `true` is no 1."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)

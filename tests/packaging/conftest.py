@@ -18,7 +18,14 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 WINGS: Final = ("toolkit", "profiles", "runtime", "export")
 IGNORED: Final = shutil.ignore_patterns("__pycache__", ".*")
-IMPORT_NAMES: Final = {"pykcs11": "PyKCS11", "pyopenssl": "OpenSSL", "pyyaml": "yaml"}
+IMPORT_NAMES: Final = {
+    "opentelemetry_api": "opentelemetry",
+    "opentelemetry_exporter_otlp_proto_http": "opentelemetry",
+    "opentelemetry_sdk": "opentelemetry",
+    "pykcs11": "PyKCS11",
+    "pyopenssl": "OpenSSL",
+    "pyyaml": "yaml",
+}
 
 
 @pytest.fixture(scope="session")

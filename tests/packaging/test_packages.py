@@ -55,7 +55,7 @@ def test_the_manifest_names_packages_that_are_declared(pyproject: dict[str, Any]
 
 
 def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str]]) -> None:
-    for extra in ("agent", "export", "genai", "qnn", "openvino", "serve", "sign", "trust"):
+    for extra in ("agent", "export", "genai", "otel", "qnn", "openvino", "serve", "sign", "trust"):
         required = {package.module for package in extras.requirements(systems=True) if package.extra == extra}
         assert required == modules(extra)
     everywhere = {package.module for package in extras.requirements() if package.extra is None}
@@ -71,6 +71,7 @@ def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str
         ("onnxruntime_qnn", "qnn"),
         ("cryptography", "trust"),
         ("OpenSSL", "sign"),
+        ("opentelemetry.sdk", "otel"),
     ],
 )
 def test_a_missing_package_names_the_smallest_extra_that_brings_it(module: str, extra: str) -> None:

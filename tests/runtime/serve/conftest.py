@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 from dualtune_edge.runtime.agent.approval import Policy
 from dualtune_edge.runtime.agent.loop import Toolbox
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
-from dualtune_edge.runtime.result import Alternative, CallResult, Timings, Tokens
+from dualtune_edge.runtime.result import Alternative, AnswerTokens, CallResult, Timings, Tokens
 from dualtune_edge.runtime.serve.agent_route import AgentRoute
 from dualtune_edge.runtime.serve.app import Service
+from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.guard import Guard
 from dualtune_edge.runtime.serve.log import CallLog
 from dualtune_edge.toolkit.errors import RequestError
@@ -36,7 +37,7 @@ class ScriptedAgent:
     entered: threading.Event = field(default_factory=threading.Event)
     leave: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    slow: bool = False
+    closed: threading.Event = field(default_factory=threading.Event)
     seen: list[Mapping[str, Any]] = field(default_factory=list)
     context_length: int = 512
 
@@ -53,10 +54,12 @@ class ScriptedAgent:
         *,
         offered: Mapping[str, frozenset[str]],
         required: bool = False,
+        max_argument_tokens: int = 0,
         cancel: threading.Event,
         deadline: float | None,
     ) -> CallResult:
-        self.seen.append({"offered": offered, "required": required, "deadline": deadline, "messages": messages})
+        asked = {"offered": offered, "required": required, "deadline": deadline, "messages": messages}
+        self.seen.append(asked | {"max_argument_tokens": max_argument_tokens})
         self._wait(cancel)
         toolset, names = next(iter(offered.items()))
         last = messages[-1]["role"] if isinstance(messages[-1], dict) else messages[-1].role
@@ -72,13 +75,20 @@ class ScriptedAgent:
             tokens=TOKENS,
         )
 
-    def answer(self, messages: Sequence[Any], *, cancel: threading.Event, **settings: Any) -> Iterator[str]:
+    def answer(
+        self, messages: Sequence[Any], *, cancel: threading.Event, max_tokens: int = 1024, **settings: Any
+    ) -> Generator[str, None, AnswerTokens]:
+        settings["max_tokens"] = max_tokens
         self.seen.append({"messages": messages, **settings})
         if isinstance(messages[-1], dict) and messages[-1]["content"] == "fail":
             raise RequestError("prompt", found="9 tokens", expected="at most 8", fix="Shorten it.")
         for word in self.words:
             self._wait(cancel)
             yield word
+        return AnswerTokens(prompt=12, reused=8, written=len(self.words), ended=max_tokens > len(self.words))
+
+    def close(self) -> None:
+        self.closed.set()
 
     def _wait(self, cancel: threading.Event) -> None:
         self.entered.set()
@@ -105,14 +115,21 @@ def opened(exported: Path) -> Bundle:
 @pytest.fixture
 def start(opened: Bundle) -> Iterator[Callable[..., Running]]:
     """`start(guard=…, waiting=…)` → a server, until the test ends."""
-    servers: list[tuple[uvicorn.Server, threading.Thread, ScriptedAgent]] = []
+    servers: list[tuple[uvicorn.Server, threading.Thread, Any]] = []
 
     def begin(
-        *, guard: Guard | None = None, waiting: int = 16, tools: Toolbox | None = None, policy: Policy | None = None
+        *,
+        guard: Guard | None = None,
+        waiting: int = 16,
+        tools: Toolbox | None = None,
+        policy: Policy | None = None,
+        agent: Any = None,
+        log: CallLog | None = None,
     ) -> Running:
-        agent: Any = ScriptedAgent(opened)
-        runs = AgentRoute(agent, tools, policy or Policy()) if tools else None
-        service = Service(agent, guard or Guard(), runs, waiting, 60.0, CallLog(quiet=True))
+        agent, log = agent or ScriptedAgent(opened), log or CallLog(quiet=True)
+        agents = CurrentAgent(agent, opened.root)
+        runs = AgentRoute(agents, tools, policy or Policy(), log) if tools else None
+        service = Service(agents, guard or Guard(), runs, waiting, 60.0, log)
         config = uvicorn.Config(
             service.application(), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
@@ -127,7 +144,8 @@ def start(opened: Bundle) -> Iterator[Callable[..., Running]]:
 
     yield begin
     for server, thread, agent in servers:
-        agent.leave.set()
+        if isinstance(agent, ScriptedAgent):
+            agent.leave.set()
         server.should_exit = True
         thread.join()
 
