@@ -60,7 +60,9 @@ _MERGEABLE: Final = {
     "monteclora_config",
     "velora_config",
 }
-_EXTERNAL: Final = {"lora_bias"}  # the graph has slots for it; merged only where the module has a bias of its own
+# The graph has slots for `lora_bias`; merged only where the module has a bias of its own. The engine switches the
+# adapter on at `alora_invocation_tokens`; merged, it would be active from the first token on.
+_EXTERNAL: Final = {"lora_bias", "alora_invocation_tokens"}
 _TASKS: Final = (None, "CAUSAL_LM")
 _NEEDED: Final = ("r", "lora_alpha")  # PEFT writes them always, and takes 8 where they are left out
 # PEFT takes values of other types in another sense ("false" as true), or fails on them far from here.
@@ -75,6 +77,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "fan_in_fan_out": (bool, NoneType),
     "ensure_weight_tying": (bool, NoneType),
     "modules_to_save": (list, NoneType),
+    "alora_invocation_tokens": (list, NoneType),
 }
 # PEFT matches these with the names of the base's modules, by `re`, which backtracks. A list of targets is plain names.
 _EXPRESSIONS: Final = ("target_modules", "exclude_modules")

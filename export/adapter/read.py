@@ -59,6 +59,7 @@ class AdapterWeights:
     trains_tied_rows: bool  # of the one table that the base's embedding and head share
     tables: frozenset[str]  # the base's tables that others take the place of: model.embed_tokens.weight
     knows_added_tokens: bool  # those that the adapters of its bundle add to the base's tokenizer
+    invocation: tuple[int, ...] | None  # tokens from whose last occurrence on it is active; None: from the first on
     warnings: tuple[str, ...] = ()  # what of the folder is read differently from how it stands
 
     @property
@@ -93,6 +94,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
     structure = inject(folder, config, checkpoint)
     tensors = read_tensors(folder, checkpoint)
     _check_tying(folder, config, structure, checkpoint)
+    _check_invocation(folder, config, checkpoint)
     if mode == "external":
         _check_slotted(folder, structure, checkpoint)
     else:
@@ -131,6 +133,7 @@ def read_adapter(folder: Path, checkpoint: Checkpoint, mode: Mode) -> AdapterWei
         plain=not tables and len(loaded) == sum(2 + (pair.bias is not None) for pair in pairs.values()),
         tables=frozenset(tables),
         knows_added_tokens=checkpoint.added_tokens.items() <= _tokens(folder, checkpoint).items(),
+        invocation=tuple(config.alora_invocation_tokens) if config.alora_invocation_tokens else None,
         warnings=(*read.warnings, *tensors.warnings),
     )
 
@@ -231,6 +234,22 @@ def _check_tying(folder: Path, config: LoraConfig, structure: AdapterStructure, 
         )
 
 
+def _check_invocation(folder: Path, config: LoraConfig, checkpoint: Checkpoint) -> None:
+    """Refuse an invocation that can never occur."""
+    odd = [
+        token
+        for token in config.alora_invocation_tokens or ()
+        if type(token) is not int or not 0 <= token < checkpoint.vocab_size
+    ]
+    if odd:
+        raise AdapterError(
+            f"{folder / CONFIG}, alora_invocation_tokens",
+            found=f"{odd[0]!r}, no token of {checkpoint.name}",
+            expected=f"numbers of tokens, 0 to {checkpoint.vocab_size - 1}",
+            fix="Export it with the base that it was trained on.",
+        )
+
+
 def _check_slotted(folder: Path, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
     packed = checkpoint.architecture.packed
     for module in structure.modules:
@@ -246,6 +265,13 @@ def _check_slotted(folder: Path, structure: AdapterStructure, checkpoint: Checkp
 
 def _check_mergeable(folder: Path, config: LoraConfig, structure: AdapterStructure, checkpoint: Checkpoint) -> None:
     """Refuse what PEFT would refuse to merge, or would merge into another table than it was trained on."""
+    if config.alora_invocation_tokens:
+        raise AdapterError(
+            f"{folder / CONFIG}, alora_invocation_tokens",
+            found="an activated adapter, whose tokens before the invocation are the base's",
+            expected="a plain one: merged weights are the same for all tokens",
+            fix="Export this adapter with `mode: external`, for profiles with dynamic graphs.",
+        )
     without = next((module.path for module in structure.modules if module.biased and not module.base_biased), None)
     if without:
         raise AdapterError(
@@ -277,7 +303,7 @@ def _pairs(tensors: Mapping[str, StoredTensor], structure: AdapterStructure) -> 
 
 def _check_trained(folder: Path, config: LoraConfig, pairs: Mapping[str, LoraPair]) -> None:
     """LoRA starts with B at zero, where it changes nothing."""
-    others = mathematics(config).keys() - {"lora_bias"}
+    others = mathematics(config).keys() - {"lora_bias", "alora_invocation_tokens"}
     if pairs and not others and not any(map(_changes, pairs.values())):
         raise AdapterError(
             str(folder / WEIGHTS),

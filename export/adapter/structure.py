@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Embedding, Linear, LoraLayer
+from peft.tuners.lora.variants import ALoraLinearVariant
 
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.base.checkpoint import Checkpoint
@@ -99,7 +101,7 @@ def _modules(model: PeftModel, names: Mapping[int, str]) -> Iterator[LoraModule]
 
 
 def _pair(layer: LoraLayer, names: Mapping[int, str]) -> tuple[str, str, str | None] | None:
-    if _ADAPTER in layer.lora_variant:  # DoRA and the like
+    if not isinstance(layer.lora_variant.get(_ADAPTER), (NoneType, ALoraLinearVariant)):  # DoRA and the like
         return None
     if isinstance(layer, Linear):
         a, b = layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]

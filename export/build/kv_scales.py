@@ -70,6 +70,7 @@ def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], N
             if reference.adapter != adapter:
                 reference.forget_adapters()
                 reference.use(adapter)
+            reference.begin(tokens)
             reference.rewind(0)  # the beginning that the prompt shares with the last one is not read again
             reference.forward(tokens)
             np.maximum(largest, _reach(reference.keys_and_values(), partners), out=largest)

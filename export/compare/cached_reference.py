@@ -73,6 +73,7 @@ class CachedReference(HeldSequence):
         self._known: dict[Path, Logits] = {}
         self._read: dict[Path, Logits] = {}
         self._expected: Path = ()
+        self._prompt: Path = ()
         self._ready = False
 
     @contextmanager
@@ -88,12 +89,17 @@ class CachedReference(HeldSequence):
     def use(self, adapter: str | None) -> None:
         """Answer under an adapter (None: the base), and hold nothing."""
         super().use(adapter)
-        self._expected, self._ready = (), False
+        self._expected, self._prompt, self._ready = (), (), False
         self._known, self._read = {}, {}
 
     def expect(self, tokens: Sequence[int]) -> None:
         """Tokens that will probably be read: see `TorchEngine`."""
         self._expected = tuple(tokens)
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Read a new prompt: see `TorchEngine`."""
+        self.rewind(0)
+        self._prompt = tuple(prompt)
 
     def forward(self, tokens: Sequence[int]) -> Logits:
         """Append tokens; logits after the last, (vocab_size,)."""
@@ -117,5 +123,6 @@ class CachedReference(HeldSequence):
             self._engine.forget_adapters()
             self._engine.use(self.adapter)
             self._ready = True
+        self._engine.begin(self._prompt)
         self._engine.expect(self._expected)
         return self._engine

@@ -9,7 +9,16 @@ import numpy as np
 
 from dualtune_edge.export.compare.cached_reference import CachedReference
 from dualtune_edge.export.compare.metrics import Comparison, distance
-from dualtune_edge.export.compare.record import Logits, PartedError, Path, Question, Record, logits_after, record
+from dualtune_edge.export.compare.record import (
+    Logits,
+    PartedError,
+    Path,
+    Question,
+    Record,
+    begin,
+    logits_after,
+    record,
+)
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.runtime.engines.engine import Engine
 
@@ -25,10 +34,13 @@ class Outcome:
     comparison: Comparison
     chosen: str
     ends: Mapping[Path, Logits]
+    question: Question
 
 
 def compare(question: Question, bundle: Engine, reference: CachedReference) -> Outcome:
     """Answer on the bundle's graph, read the same tokens on the reference, and answer on the reference.
+
+    The reference is given the prompt alone: PEFT itself looks for the invocation of an activated adapter.
 
     Both engines have the stage's adapter in use. The reference reads the bundle's tokens in one forward.
 
@@ -36,7 +48,9 @@ def compare(question: Question, bundle: Engine, reference: CachedReference) -> O
         RequestError: the prompt is longer than the context.
 
     """
+    begin(bundle, question)
     exported = record(bundle, question)
+    reference.begin(question.given)
     reference.expect(exported.path)
     ends: dict[Path, Logits] = dict.fromkeys((min(exported.logits, key=len), exported.path), np.empty(0, np.float32))
     distances = []
@@ -56,7 +70,7 @@ def compare(question: Question, bundle: Engine, reference: CachedReference) -> O
         sure=choice.probability if choice else None,
         finished=exported.finished,
     )
-    return Outcome(comparison, choice.winner if choice else "", ends)
+    return Outcome(comparison, choice.winner if choice else "", ends, question)
 
 
 def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | None) -> Comparison:
@@ -68,7 +82,9 @@ def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | No
         reference: reads the tokens again; None: the outcome is of the same depth.
 
     """
+    begin(before, outcome.question)
     if reference:
+        reference.begin(outcome.question.given)
         reference.expect(max(outcome.ends, key=len))
     errors = [
         np.abs(logits_after(before, path) - (logits_after(reference, path) if reference else logits)).max()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.runtime.decode.arguments import write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose
 from dualtune_edge.runtime.engines.engine import Engine
@@ -26,16 +27,31 @@ class PartedError(Exception):
 
 
 @dataclass(frozen=True)
+class Activated:
+    """An activated adapter."""
+
+    name: str
+    invocation: Path
+
+
+@dataclass(frozen=True)
 class Question:
     """One prompt, and the answer that it asks for: a choice among `completions`, or arguments under `grammar`.
 
-    `room`: the most tokens of arguments; an untrained model may write without end.
+    `room`: the most tokens of arguments; an untrained model may write without end. `activated`: the adapter that
+    answers, where it is an activated one, with its invocation.
     """
 
     tokens: Path
     completions: Mapping[str, Path]
     grammar: Grammar | None
     room: int
+    activated: Activated | None = None
+
+    @property
+    def given(self) -> Path:
+        """The prompt, and the frame of the arguments behind it."""
+        return (*self.tokens, *self.grammar.frame.tokens) if self.grammar else self.tokens
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,26 @@ class Record:
         return self.choice is not None or self.arguments is not None
 
 
+def begin(engine: Engine, question: Question) -> None:
+    """Let the base read the prompt up to the invocation of an activated adapter, and put that in force behind it.
+
+    Any other adapter is in use already.
+    """
+    if question.activated is None:
+        return
+    border = base_part(question.given, question.activated.invocation)
+    base = question.given[:border]
+    engine.switch(None)
+    engine.rewind(len(common_prefix([engine.tokens, base])))
+    if border == len(question.given):
+        return
+    if rest := base[len(engine.tokens) :]:
+        engine.forward(rest)
+    engine.switch(question.activated.name)
+
+
 def record(engine: Engine, question: Question, *, along: Collection[Path] | None = None) -> Record:
-    """Answer on an engine that has the stage's adapter in use. Tokens that it holds are not computed again.
+    """Answer on an engine that has begun the question. Tokens that it holds are not computed again.
 
     Args:
         engine: holds the prompt, or more, afterwards.
@@ -79,20 +113,19 @@ def record(engine: Engine, question: Question, *, along: Collection[Path] | None
         RequestError: the prompt is longer than the context.
 
     """
-    rest = _rewound(engine, question.tokens)
+    rest = _rewound(engine, question.given)
     if question.grammar is None:
         choosing = _Recorder(engine, engine.context_length)
         choice = choose(choosing, choosing.forward(rest), question.completions)
         return Record(choosing.seen, choice, None)
-    frame = question.grammar.frame.tokens
-    end = len(question.tokens) + len(frame) + question.room
+    end = len(question.given) + question.room
     writing = _Recorder(engine, min(engine.context_length, end), along)
     try:
-        arguments = write_arguments(writing, (*rest, *frame), question.grammar).value
+        arguments = write_arguments(writing, rest, question.grammar).value
     except RequestError:
         arguments = None
     if not writing.seen:  # the schema forces everything, or more than the room
-        writing.forward((*rest, *frame))
+        writing.forward(rest)
     return Record(writing.seen, None, arguments)
 
 

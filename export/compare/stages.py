@@ -11,7 +11,7 @@ from dualtune_edge.export.compare.cached_reference import CachedReference, Logit
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.metrics import summary
 from dualtune_edge.export.compare.prompt import Outcome, compare, compare_before
-from dualtune_edge.export.compare.record import Question
+from dualtune_edge.export.compare.record import Activated, Question
 from dualtune_edge.export.compare.sides import Graphs, Side
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.messages import Conversation
@@ -124,8 +124,10 @@ class Renderer:
         prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
         tool = next((tool for tool in plan.tools if tool.name == plan.tool), None)
         grammar = compile_grammar(tool, plan.frame, self._tokenizer) if tool and plan.frame else None
+        adapter = subject.stage.adapter
+        activated = Activated(adapter.name, adapter.invocation) if adapter and adapter.invocation else None
         for messages, walker in _conversations(subject, walkers):
-            yield Question(prompter.tokens(messages), plan.completions, grammar, self._room), walker
+            yield Question(prompter.tokens(messages), plan.completions, grammar, self._room, activated), walker
 
 
 def _conversations(subject: Subject, walkers: Sequence[Walker]) -> Iterator[tuple[Conversation, Walker | None]]:

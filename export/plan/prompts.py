@@ -35,6 +35,11 @@ class PlannedStage:
         """None: the base answers."""
         return self.adapter.name if self.adapter else None
 
+    @property
+    def is_activated(self) -> bool:
+        """Whether an activated adapter answers."""
+        return self.adapter is not None and self.adapter.invocation is not None
+
 
 @dataclass(frozen=True)
 class PlannedToolset:
@@ -106,6 +111,7 @@ def _toolset(source: ToolsetInput, inputs: Inputs, templates: Templates) -> Plan
     with templates.advice():
         prompter = selection_prompter(template, inputs.checkpoint.tokenizer, tools, inputs.no_tool)
         plan = _choice_plan("selection", prompter, inputs, templates)
+        templates.look_for_invocation(source.selection, prompter)
     return PlannedToolset(
         toolset=source.toolset,
         selection=PlannedStage(f"selection.{source.toolset.name}", plan, source.selection),
@@ -135,6 +141,7 @@ def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Temp
     _refuse_control_tokens(prompter)
     with templates.advice():
         prefix, frame = prompter.prefix(), prompter.frame()
+    templates.look_for_invocation(adapter, prompter, frame.tokens)
     templates.look_for_dates(prompter, len(prefix))
     where = f"prompt for the arguments of {tool.name!r}"
     _refuse_overlong(where, len(prefix), len(frame.tokens), inputs.checkpoint.context_length)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from dualtune_edge.export.plan.messages import Conversation, made_up
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
+from dualtune_edge.toolkit.prompts.messages import Message, user
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Subject:
 def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
     """Every stage in the device's order; before them the base on the first prompt, if adapters answer all stages."""
     made = made_up(plans, prompts)
+    made |= {stage.name: _with_earlier_turn(made[stage.name]) for stage in plans.stages if stage.is_activated}
     found = [Subject(plans.toolset_choice, None, made[plans.toolset_choice.name])] if plans.toolset_choice else []
     for planned in plans.toolsets:
         stages = (planned.selection, *planned.arguments.values())
@@ -28,3 +30,9 @@ def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
     if all(subject.stage.adapter for subject in found):
         found.insert(0, replace(found[0], stage=replace(found[0].stage, name="base", adapter=None), extra=True))
     return tuple(found)
+
+
+def _with_earlier_turn(conversations: tuple[Conversation, ...]) -> tuple[Conversation, ...]:
+    """The same, the last one behind another turn: a prompt may hold the invocation several times."""
+    earlier = (user("Are you there?"), Message(role="assistant", content="Yes."))
+    return (*conversations[:-1], *((*earlier, *conversation) for conversation in conversations[-1:]))

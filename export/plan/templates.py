@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,9 +11,11 @@ from pathlib import Path
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.recipes import TemplateChoice
 from dualtune_edge.export.plan.toolsets import AdapterInput
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.bundle.manifest import Kind
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import user
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 
@@ -63,6 +65,16 @@ class Templates:
             )
         if (where, "given") not in self.warnings and prompter.reads_date_string():
             self.warnings[where, "given"] = f"{where} writes `date_string`: it is set only where a request gives a date"
+
+    def look_for_invocation(self, adapter: AdapterInput | None, prompter: Prompter, frame: Sequence[int] = ()) -> None:
+        """Warn of an activated adapter that its own prompts never activate. `frame`: tokens behind a prompt."""
+        if adapter and adapter.invocation:
+            given = (*prompter.tokens([user("a")]), *frame)
+            if base_part(given, adapter.invocation) == len(given):
+                where = prompter.template.where
+                self.warnings[where, adapter.name] = (
+                    f"{where} writes prompts without the invocation of {adapter.name}: the base answers, as in PEFT"
+                )
 
     @property
     def _base(self) -> str:

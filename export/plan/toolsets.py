@@ -209,6 +209,7 @@ def _read_toolset(
             rank=weights.rank,
             scale=weights.scale,
             sha256=weights.sha256,
+            invocation=weights.invocation,
             template=weights.chat_template,
             extras=weights.extras,
             plain=weights.plain,

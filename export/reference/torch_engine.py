@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
+from peft.tuners.lora.variants import calculate_alora_offsets
 from transformers import DynamicCache
 
 from dualtune_edge.export.adapter.attach import attach
@@ -19,6 +21,7 @@ from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
+_NEVER: Final = 1 << 62  # a token that is never reached
 CHUNK: Final = 4096  # tokens a forward: activations take 100 KB a token in a 0.5B model, and a prompt may have 31,000
 
 
@@ -43,6 +46,8 @@ class TorchEngine(HeldSequence):
         self._cache = DynamicCache()
         self._read: tuple[int, ...] = ()  # the tokens in the cache: `tokens` is a beginning of them, or parts from them
         self._logits: dict[int, NDArray[np.float32]] = {}  # after so many of them
+        self._prompt: tuple[int, ...] = ()
+        self._start = 0  # the first token under the adapter
 
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
@@ -54,6 +59,22 @@ class TorchEngine(HeldSequence):
             self._model = self._adapted[adapter]
         super().use(adapter)
         self._cache, self._read, self._logits = DynamicCache(), (), {}
+        self._prompt, self._start = (), 0
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Read a new prompt. In it PEFT looks for the invocation of an activated adapter, as it does in `generate`.
+
+        Without it the adapter is active from the first token on.
+        """
+        if self._prompt == tuple(prompt):
+            return
+        start = _start(self._model, prompt)
+        if start != self._start:  # the tokens between them were read under the adapter, or are to be
+            known = common_prefix([self._read, prompt])[: min(start, self._start)]
+            self._crop(len(known))
+            self._read, self._logits = known, {}
+            self.rewind(len(common_prefix([self.tokens, known])))
+        self._prompt, self._start = tuple(prompt), start
 
     def forget_adapters(self) -> None:
         """Drop all adapters: dozens would need the memory of another base."""
@@ -84,10 +105,7 @@ class TorchEngine(HeldSequence):
         """Bring the KV cache to `wanted`, and on to the expected tokens; keep the logits after `wanted` and later."""
         goal = self._expected if self._expected[: len(wanted)] == wanted else wanted
         held = len(common_prefix([self._read, wanted[:-1]]))
-        if not held:
-            self._cache = DynamicCache()
-        elif held < len(self._read):
-            self._cache.crop(held - len(self._read))  # a negative number: tokens to take off
+        self._crop(held)
         with torch.inference_mode():
             logits = self._forward(goal[held:], len(goal) - len(wanted) + 1)
         self._read = goal
@@ -102,8 +120,19 @@ class TorchEngine(HeldSequence):
             start += CHUNK
         return self._append(ids[:, start:], keep)
 
+    def _crop(self, length: int) -> None:
+        """Keep the first tokens of the cache."""
+        if not length:
+            self._cache = DynamicCache()
+        elif length < len(self._read):
+            self._cache.crop(length - len(self._read))  # a negative number: tokens to take off
+
     def _append(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
-        output = self._model(input_ids=ids, past_key_values=self._cache, logits_to_keep=keep)
+        active = {}
+        if _invocation(self._model):
+            held = self._cache.get_seq_length() + ids.shape[1]
+            active = {"alora_offsets": [max(0, held - self._start)]}  # of the last tokens; more than all are all
+        output = self._model(input_ids=ids, past_key_values=self._cache, logits_to_keep=keep, **active)
         self._cache = output.past_key_values
         logits: torch.Tensor = output.logits
         return logits
@@ -115,6 +144,22 @@ class TorchEngine(HeldSequence):
             whole = changes_modules(read_config(folder, "merged").lora)
             model = load_model(self._checkpoint) if whole else twin(self._base)
             return attach(model, folder, self._checkpoint)
+
+
+def _invocation(model: Any) -> list[int] | None:
+    """The invocation of the activated adapter on a model; None of any other."""
+    if not isinstance(model, PeftModel):
+        return None
+    invocation: list[int] | None = getattr(model.active_peft_config, "alora_invocation_tokens", None)
+    return invocation
+
+
+def _start(model: Any, prompt: Sequence[int]) -> int:
+    """The first token of a prompt under the adapter that is on a model, as PEFT finds it."""
+    if not _invocation(model) or not prompt:
+        return 0
+    (offset,) = calculate_alora_offsets(model.peft_config, model.active_adapter, torch.tensor([prompt]))
+    return _NEVER if offset is None else len(prompt) - offset
 
 
 def identify(adapter: str | None) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.metrics import Comparison, distance, summary
-from dualtune_edge.export.compare.record import Question, logits_after, record
+from dualtune_edge.export.compare.record import Question, begin, logits_after, record
 from dualtune_edge.export.compare.stages import Renderer, Walker
 from dualtune_edge.export.compare.verdict import first_breach
 from dualtune_edge.export.plan.spec import ParitySpec
@@ -58,7 +58,7 @@ class Rounder:
         """The state to store, and its comparison.
 
         Args:
-            engine: an engine with the adapter of the stages in use.
+            engine: an engine with the adapter in use under which the state was computed.
             path: the path of the state in the bundle.
             stages: names of the stages that begin with it.
             exact: the exact state.
@@ -109,11 +109,19 @@ def _rounded(exact: Snapshot) -> Snapshot | None:
     return Snapshot(exact.identity, exact.tokens, values) if np.isfinite(values).all() else None
 
 
+def _restore(engine: Engine, state: Snapshot, question: Question) -> None:
+    """Begin the question's prompt after a state."""
+    if engine.identity != state.identity:  # an activated adapter was in use behind it
+        engine.switch(None)
+    engine.restore(state)
+    begin(engine, question)
+
+
 def _compare(engine: Engine, question: Question, exact: Snapshot, rounded: Snapshot) -> Comparison:
     """Answer after the rounded state; read the same tokens, and answer, after the exact one."""
-    engine.restore(rounded)
+    _restore(engine, rounded, question)
     after_rounded = record(engine, question)
-    engine.restore(exact)
+    _restore(engine, exact, question)
     logits = {path: logits_after(engine, path) for path in after_rounded.logits}
     after_exact = record(engine, question)
     return Comparison(

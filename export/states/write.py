@@ -253,7 +253,7 @@ def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
     """Every prefix under every adapter once: those of the choices, then those of the arguments."""
     found: dict[tuple[str, tuple[int, ...]], Prefix] = {}
     for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
-        adapter = stage.adapter_name
+        adapter = model.prefix_adapter(stage.adapter_name)
         key = (model.identity(adapter), stage.plan.prefix)
         if stage.plan.prefix:
             found.setdefault(key, Prefix(adapter, stage.plan.prefix, folder, [])).stages.append(stage)

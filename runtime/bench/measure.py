@@ -138,23 +138,29 @@ def _passes(
 
 
 def _swaps(bundle: Bundle, engine: Watched, request: Request) -> SwapTimes | None:
-    """Of the request's stage with the longest prompt, coming from another adapter's."""
+    """Of the request's stage with the longest prompt, coming from KV state of another adapter."""
+    computes = bundle.model.prefix_adapter
     writer, call = ScriptWriter(bundle), request.call
     stages = [stage for _, stage in writer.stages(request.toolset, call.name if call else None)]
     prompts = {stage: writer.prompt(stage, request.messages) for stage in stages}
     longest = max(stages, key=lambda stage: len(prompts[stage]))
-    other = next((stage.adapter for stage in stages if stage.adapter != longest.adapter), longest.adapter)
-    if other == longest.adapter:
+    adapter = computes(longest.adapter)
+    others = [computes(stage.adapter) for stage in stages if computes(stage.adapter) != adapter]
+    if not others:
         return None
     prompt, prefix = prompts[longest], bundle.plan(longest).prefix
-    held = KvReuse(engine, bundle, Levers(), budget=0).begin(longest, prefix, prompt)  # a tool list may take minutes
-    engine.forward(prompt[held:])
+    # A tool list may take minutes.
+    held = KvReuse(engine, bundle, Levers(), budget=0).begin(longest, prefix, prompt).tokens
+    if held < len(prompt):
+        engine.forward(prompt[held:])
+    if adapter != longest.adapter:
+        engine.switch(None)
     state = engine.snapshot()
     swaps, restores = [], []
     for _ in range(_SWAPS + 1):
-        engine.use(other)
+        engine.use(others[0])
         start = time.perf_counter()
-        engine.use(longest.adapter)
+        engine.use(adapter)
         swapped = time.perf_counter()
         swaps.append(_ms(swapped - start))
         if state.state is not None:

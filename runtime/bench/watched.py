@@ -86,6 +86,10 @@ class Watched:
         """Activate an adapter (None: the base) and drop the KV state."""
         self._timed("use", lambda: self._engine.use(adapter))
 
+    def switch(self, adapter: str | None) -> None:
+        """Keep what the base has computed, and go on under an activated adapter (None: the base)."""
+        self._timed("use", lambda: self._engine.switch(adapter))
+
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
         logits = self._timed("forward", lambda: self._engine.forward(tokens), appended=len(tokens))

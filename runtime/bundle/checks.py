@@ -142,6 +142,8 @@ def _number_faults(manifest: Manifest) -> Iterator[str]:
         numbers += [("layers", cache.layers, limits.LAYERS), ("heads", cache.heads, limits.HEADS)]
         numbers += [("head_dim", cache.head_dim, limits.HEAD_DIM)]
         numbers += [("rank", adapter.rank, limits.RANK) for adapter in entry.adapters]
+        invocations = [token for adapter in entry.adapters for token in adapter.invocation or ()]
+        numbers += [("invocation", token + 1, base.vocab_size) for token in invocations]
         if graph.form == "static":
             numbers += [("kv_length", graph.kv_length, limits.CONTEXT_TOKENS)]
     for name, number, most in numbers:

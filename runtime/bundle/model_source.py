@@ -89,6 +89,14 @@ class ModelSource:
         names = ", ".join(adapter.name for adapter in self.adapters) or "no adapter"
         raise EngineError("adapter", found=repr(name), expected=names, fix="Use an adapter of this bundle.")
 
+    def invocation(self, adapter: str | None) -> tuple[int, ...] | None:
+        """The tokens from which an activated adapter is in force; None for the base and for plain adapters."""
+        return None if adapter is None else self.adapter(adapter).invocation
+
+    def prefix_adapter(self, adapter: str | None) -> str | None:
+        """The adapter that computes a static prefix: the base, where the adapter is activated behind it."""
+        return None if self.invocation(adapter) else adapter
+
     def identity(self, adapter: str | None) -> str:
         """What KV values depend on besides the tokens: the base's fingerprint, the adapter's mode and content hash.
 

@@ -66,11 +66,12 @@ class PrefixStates:
         return Snapshot(entry.key.identity, prefix, self._map(entry))
 
     def _key(self, stage: Stage, prefix: Sequence[int]) -> StateKey:
-        adapter = None if stage.adapter is None else self._model.adapter(stage.adapter)
+        name = self._model.prefix_adapter(stage.adapter)
+        adapter = None if name is None else self._model.adapter(name)
         own = None if adapter is None else adapter.path.relative_to(self._bundle.root).as_posix()
         paths = graph_paths(adapter, own, folder=self._bundle.entry.folder, form=self._bundle.entry.graph)
         digest = graph_digest([self._hashes[path] for path in paths])
-        return state_key(self._model, stage.adapter, prefix, graph=digest, kv_format=self._kv_format)
+        return state_key(self._model, name, prefix, graph=digest, kv_format=self._kv_format)
 
     def _map(self, entry: StateEntry) -> NDArray[np.generic]:
         path, dtype = self._bundle.root / entry.path, np.dtype(entry.dtype).newbyteorder("<")

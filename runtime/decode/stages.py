@@ -110,10 +110,10 @@ class Stages:
         prompt = self._prompt(stage)
         if not prompt.plan.completions:
             raise self._no_prompt(stage, "completions")
-        tokens, reused = self._begin(prompt, messages, progress)
+        tokens, held = self._begin(prompt, messages, progress)
         levers = self._levers
         completions = {name: answer for name, answer in prompt.plan.completions.items() if name in among}
-        choice = choose_behind(self._engine, tokens[reused:], completions, ride=levers.forced, ahead=levers.lookahead)
+        choice = choose_behind(self._engine, tokens[held:], completions, ride=levers.forced, ahead=levers.lookahead)
         self._reuse.keep(stage, prompt.plan.prefix, tokens)
         progress.add(choice)
         return choice
@@ -124,11 +124,11 @@ class Stages:
         frame = prompt.plan.frame
         if frame is None:
             raise self._no_prompt(stage, "frame")
-        tokens, reused = self._begin(prompt, messages, progress)
+        tokens, held = self._begin(prompt, messages, progress)
         grammar, sources = self._grammar(prompt, frame), Sources.of(messages, frame)
         written = write_arguments(
             self._engine,
-            [*tokens[reused:], *frame.tokens],
+            (*tokens, *frame.tokens)[held:],
             grammar,
             Drafter.of(sources, grammar.tool) if self._levers.drafts else None,
             ride=self._levers.forced,
@@ -148,7 +148,7 @@ class Stages:
     ) -> Generator[str, None, AnswerTokens]:
         """The base model's text behind a conversation, piece by piece; returns its tokens."""
         tokens = self._answer_prompter.tokens(messages, date)
-        held = self._reuse.begin(_ANSWER, (), tokens)
+        held = self._reuse.begin(_ANSWER, (), tokens).tokens
         try:
             end = yield from write_text(
                 self._engine,
@@ -173,7 +173,7 @@ class Stages:
     def _begin(
         self, prompt: StagePrompt, messages: Sequence[Message], progress: Progress
     ) -> tuple[tuple[int, ...], int]:
-        """The prompt's tokens, and how many of them the engine holds now; the last is never among these.
+        """The prompt's tokens, and how many the engine holds now of them and of the frame behind them.
 
         Raises:
             PromptOverflow: they are more than the call allows.
@@ -183,12 +183,14 @@ class Stages:
         length = len(tokens) + _forced(prompt.plan)
         if progress.longest is not None and length > progress.longest:
             raise PromptOverflow(length)
-        held = self._reuse.begin(prompt.stage, prefix, tokens)
+        frame = prompt.plan.frame.tokens if prompt.plan.frame else ()
+        held = self._reuse.begin(prompt.stage, prefix, tokens, frame)
         progress.prompt += len(tokens)
-        progress.reused += held
+        progress.reused += min(held.reused, len(tokens))
+        progress.forwards += held.forwards
         if note := self._reuse.note(prompt.stage, prefix):
             progress.notes.append(note)
-        return tokens, held
+        return tokens, held.tokens
 
     def _prompt(self, stage: Stage) -> StagePrompt:
         if stage.prompt not in self._prompts:

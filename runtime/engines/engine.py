@@ -80,6 +80,16 @@ class Engine(Protocol):
 
         """
 
+    def switch(self, adapter: str | None) -> None:
+        """Keep the tokens that the base has computed, and go on under an activated adapter (None: the base).
+
+        What an adapter has computed is dropped.
+
+        Raises:
+            EngineError: no such adapter, one that is not activated, or it does not fit the graph.
+
+        """
+
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens (one or more) and return the logits after the last, shape (vocab_size,), the caller's own.
 

@@ -43,7 +43,20 @@ class GenaiEngine(HeldSequence):
     """The Engine protocol on onnxruntime-genai. Graphs and adapters are opened at first use and then stay open."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
-        """Nothing is opened yet."""
+        """Open nothing yet.
+
+        Raises:
+            EngineError: an adapter is an activated one.
+
+        """
+        for adapter in source.adapters:
+            if adapter.invocation:
+                raise EngineError(
+                    f"adapter {adapter.name}",
+                    found="an activated adapter, behind KV state of the base",
+                    expected="plain ones: a generator of onnxruntime-genai has the same adapters for all its tokens",
+                    fix="Use the engine 'ort'.",
+                )
         super().__init__(source.vocab_size, source.context_length, source.identity)
         self._source, self._settings = source, settings
         self._models: dict[Path, _Model] = {}

@@ -29,6 +29,7 @@ class HeldSequence(ABC):
         self._identify = identify
         self._adapter: str | None = None
         self._tokens: tuple[int, ...] = ()
+        self._border = 0  # tokens before it are the base's, where an activated adapter is in use
         self._open = True
         self._options = onnxruntime.RunOptions()  # of every run of onnxruntime: their flag ends it
 
@@ -40,7 +41,8 @@ class HeldSequence(ABC):
     @property
     def identity(self) -> str:
         """What KV values depend on besides the tokens."""
-        return self._identify(self._adapter)
+        identity = self._identify(self._adapter)
+        return f"{identity} from {self._border}" if self._border else identity
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -50,7 +52,17 @@ class HeldSequence(ABC):
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and hold nothing."""
         self._require_open()
-        self._adapter, self._tokens = adapter, ()
+        self._adapter, self._tokens, self._border = adapter, (), 0
+
+    def switch(self, adapter: str | None) -> None:
+        """Keep what the base has computed, and go on under an activated adapter (None: the base)."""
+        self._require_open()
+        held = len(self._tokens) if self._adapter is None else self._border
+        if not held:
+            self.use(adapter)
+            return
+        self.rewind(held)
+        self._adapter, self._border = adapter, 0 if adapter is None else held
 
     @abstractmethod
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -60,6 +72,7 @@ class HeldSequence(ABC):
         """Keep the first `length` tokens only."""
         self._require_held(length)
         self._tokens = self._tokens[:length]
+        self._border = min(self._border, length)
 
     def snapshot(self) -> Snapshot:
         """The tokens alone."""
@@ -134,10 +147,11 @@ class HeldSequence(ABC):
                 expected=f"of {self.identity}, the adapter in use",
                 fix="Activate the adapter under which it was taken.",
             )
-        if self._tokens[: snapshot.start] != snapshot.tokens[: snapshot.start]:
+        before = max(snapshot.start, self._border)
+        if self._tokens[:before] != snapshot.tokens[:before]:
             raise EngineError(
                 "restore",
-                found=f"KV state behind {snapshot.start} tokens that are not held",
+                found=f"KV state behind {before} tokens that are not held",
                 expected="the tokens before it",
                 fix="Restore or compute those first.",
             )

@@ -76,6 +76,18 @@ class OrtEngine(HeldSequence):
         self._binding(adapter)
         super().use(adapter)
 
+    def switch(self, adapter: str | None) -> None:
+        """Keep what the base has computed, and go on under an activated adapter (None: the base)."""
+        if adapter is not None and not self._source.invocation(adapter):
+            raise EngineError(
+                f"adapter {adapter}",
+                found="a plain adapter behind KV state of the base",
+                expected="an activated one: under any other the whole prompt is computed",
+                fix="Activate it with `use`.",
+            )
+        self._binding(adapter)
+        super().switch(adapter)
+
     def release(self, adapter: str | None) -> None:
         """Unmap an adapter's file until its next use, and close a graph that no other one is bound to.
 
@@ -206,7 +218,7 @@ class OrtEngine(HeldSequence):
 
     def _try_out(self, binding: _Binding) -> None:
         """Run one token: some of what a provider cannot do shows only then. The KV state is dropped."""
-        self._tokens = ()
+        self._tokens, self._border = (), 0
         self._reserve(1)
         self._bind_kv(binding.io)
         logits = np.empty((1, self.vocab_size), dtype=np.float32)

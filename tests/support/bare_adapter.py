@@ -8,8 +8,19 @@ from dualtune_edge.runtime.bundle.model_source import AdapterSource
 from dualtune_edge.toolkit.bundle.manifest import Mode
 
 
-def bare_adapter(name: str, path: Path, sha256: str, mode: Mode = "external") -> AdapterSource:
-    """Name, mode, path and content hash as given; the rest is made up."""
+def bare_adapter(
+    name: str, path: Path, sha256: str, mode: Mode = "external", invocation: tuple[int, ...] | None = None
+) -> AdapterSource:
+    """Name, mode, path, content hash and invocation as given; the rest is made up."""
     return AdapterSource(
-        name=name, kind="selection", toolset="files", tool=None, mode=mode, rank=4, scale=2.0, sha256=sha256, path=path
+        name=name,
+        kind="selection",
+        toolset="files",
+        tool=None,
+        mode=mode,
+        rank=4,
+        scale=2.0,
+        sha256=sha256,
+        invocation=invocation,
+        path=path,
     )

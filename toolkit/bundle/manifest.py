@@ -129,7 +129,8 @@ class CacheShape(Frozen):
 class AdapterIdentity(Frozen):
     """Which LoRA adapter: what it answers, how it is held, and what it holds.
 
-    `rank` and `scale` are those of its config; a pattern may change them for single modules.
+    `rank` and `scale` are those of its config; a pattern may change them for single modules. An activated adapter
+    changes the tokens from the last occurrence of its `invocation` in a prompt on; those before it are the base's.
     """
 
     name: str
@@ -140,6 +141,19 @@ class AdapterIdentity(Frozen):
     rank: int
     scale: float
     sha256: str  # over the adapter's tensors and what of its config changes the mathematics
+    invocation: tuple[int, ...] | None = None  # of an activated adapter; None is left out of JSON
+
+    @model_validator(mode="after")
+    def _activated_is_external(self) -> Self:
+        if self.invocation is not None and (self.mode == "merged" or not self.invocation):
+            raise ValueError(
+                "`invocation` of a token or more, and of an external adapter: merged weights are always active"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_invocation(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in dump(self).items() if name != "invocation" or value is not None}
 
     @property
     def identity(self) -> AdapterIdentity:

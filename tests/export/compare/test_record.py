@@ -35,6 +35,9 @@ class Seeded(HeldSequence):
         drawn: NDArray[np.float32] = np.random.default_rng(self._tokens).standard_normal(self.vocab_size, np.float32)
         return drawn * np.float32(self._scale)
 
+    def begin(self, prompt: Sequence[int]) -> None:
+        """As `TorchEngine` has it."""
+
     def expect(self, tokens: Sequence[int]) -> None:
         """As `TorchEngine` has it."""
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dualtune_edge.runtime.decode import kv_reuse
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.levers import Levers
@@ -18,6 +21,8 @@ from dualtune_edge.toolkit.bundle.manifest import Stage
 PLENTY = 1 << 20  # bytes
 CHOICE, WRITER, BASE = Stage(prompt="choice", adapter="a"), Stage(prompt="writer", adapter="b"), Stage(prompt="base")
 PREFIX = (1, 2, 3, 4)
+INVOCATIONS = {"x": (7, 8), "y": (7, 9)}
+PICKER, FILLER = Stage(prompt="picker", adapter="x"), Stage(prompt="filler", adapter="y")
 
 
 class Plain:
@@ -26,6 +31,7 @@ class Plain:
     def __init__(self) -> None:
         self.adapter: str | None = None
         self.tokens: tuple[int, ...] = ()
+        self.computed: tuple[str, ...] = ()
         self.uses: list[str | None] = []
 
     @property
@@ -36,16 +42,34 @@ class Plain:
         self.adapter, self.tokens = adapter, ()
         self.uses.append(adapter)
 
+    def switch(self, adapter: str | None) -> None:
+        kept = self.values.count("base+None")
+        assert set(self.values[:kept]) <= {"base+None"}
+        self.rewind(kept)
+        self.adapter = adapter
+        self.uses.append(adapter)
+
     def rewind(self, length: int) -> None:
         assert 0 <= length <= len(self.tokens)
         self.tokens = self.tokens[:length]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Under what each token's KV values were computed."""
+        return self.computed[: len(self.tokens)]
+
+    def forward(self, tokens: Sequence[int]) -> None:
+        assert tokens
+        under = f"base+{self.adapter}"
+        self.computed = (*self.values, *(under for _ in tokens))
+        self.tokens = (*self.tokens, *tokens)
 
     def read(self, tokens: Sequence[int]) -> int:
         """Compute what is not held of a prompt: the number of tokens."""
         assert self.tokens == tuple(tokens[: len(self.tokens)])
         computed = len(tokens) - len(self.tokens)
         assert computed > 0, "the last token's logits are needed"
-        self.tokens = tuple(tokens)
+        self.forward(tokens[-computed:])
         return computed
 
     def __getattr__(self, name: str) -> Any:  # the protocols' other members, which nothing here calls
@@ -64,6 +88,7 @@ class Readable(Plain):
         self.restored: list[tuple[int, ...]] = []
 
     def snapshot(self, start: int = 0) -> Snapshot:
+        assert set(self.values) <= {self.identity}
         values = np.array([hash((self.identity, token)) % 997 for token in self.tokens[start:]], dtype=np.float32)
         return Snapshot(self.identity, self.tokens, values, start)
 
@@ -72,8 +97,19 @@ class Readable(Plain):
         assert self.tokens[: snapshot.start] == snapshot.tokens[: snapshot.start]
         assert snapshot.state is not None
         assert len(snapshot.state) == len(snapshot.tokens) - snapshot.start
+        self.computed = tuple(snapshot.identity for _ in snapshot.tokens)
         self.tokens = snapshot.tokens
         self.restored.append(snapshot.tokens)
+
+
+class Model:
+    """The activated adapters `x` and `y`; all others are plain."""
+
+    def invocation(self, adapter: str | None) -> tuple[int, ...] | None:
+        return INVOCATIONS.get(adapter or "")
+
+    def prefix_adapter(self, adapter: str | None) -> str | None:
+        return None if self.invocation(adapter) else adapter
 
 
 @dataclass
@@ -81,6 +117,7 @@ class Bundle:
     """The prompts that have a state in the bundle."""
 
     states: dict[str, str] = field(default_factory=dict)
+    model: Model = field(default_factory=Model)
 
     def state_of(self, stage: Stage) -> str | None:
         return self.states.get(stage.prompt)
@@ -100,7 +137,9 @@ class States:
         self.asked += 1
         if not self.bundle.state_of(stage) or self.refusal(stage, prefix):
             return None
-        return Snapshot(f"base+{stage.adapter}", prefix, np.zeros(len(prefix), dtype=np.float32))
+        return Snapshot(
+            f"base+{Model().prefix_adapter(stage.adapter)}", prefix, np.zeros(len(prefix), dtype=np.float32)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +155,7 @@ def reuse(
 
 def call(kept: KvReuse, engine: Any, stage: Stage, tokens: Sequence[int], *, prefix: tuple[int, ...] = PREFIX) -> int:
     """One prompt from `begin` to `keep`: the number of tokens computed."""
-    held = kept.begin(stage, prefix, tuple(tokens))
+    held = kept.begin(stage, prefix, tuple(tokens)).tokens
     assert held == len(engine.tokens)
     assert engine.adapter == stage.adapter
     computed: int = engine.read(tokens)
@@ -186,7 +225,7 @@ def test_only_what_is_needed_is_restored() -> None:
     assert engine.restored == [PREFIX, (*PREFIX, 5, 6)]
     engine.use("b")
     engine.restored.clear()
-    assert kept.begin(CHOICE, PREFIX, (8, 8)) == 0  # nothing is shared
+    assert kept.begin(CHOICE, PREFIX, (8, 8)).tokens == 0  # nothing is shared
     assert engine.restored == []
 
 
@@ -297,3 +336,117 @@ def test_a_state_that_is_not_used_is_noted(
 ) -> None:
     kept = reuse(engine(), states={"choice": "states/choice"})
     assert kept.note(stage, prefix) == note
+
+
+def branch(
+    kept: KvReuse, engine: Any, stage: Stage, tokens: tuple[int, ...], *, answer: Any = (5,), frame: Any = ()
+) -> int:
+    """One prompt of an activated adapter, and what is written behind it: the number of tokens computed."""
+    given = (*tokens, *frame)
+    held = kept.begin(stage, PREFIX, tokens, frame)
+    assert held.tokens == len(engine.tokens)
+    assert held.forwards == (held.tokens > held.reused)
+    if held.tokens < len(given):
+        engine.read(given)
+    engine.forward(answer)
+    border = base_part(given, INVOCATIONS[stage.adapter or ""])
+    active = len(given) + len(answer) - border if border < len(given) else 0
+    under = ("base+None",) * (len(given) + len(answer) - active) + (f"base+{stage.adapter}",) * active
+    assert (engine.tokens, engine.values) == ((*given, *answer), under)
+    kept.keep(stage, PREFIX, tokens)
+    assert engine.adapter is None
+    assert set(engine.values) <= {"base+None"}
+    return len(given) - held.reused
+
+
+def test_activated_stages_and_the_base_read_a_conversation_once() -> None:
+    engine = Readable()
+    kept = reuse(engine)
+    talk = (*PREFIX, 5, 6, 5)
+    assert branch(kept, engine, PICKER, (*talk, 7, 8)) == 9
+    engine.restored.clear()
+    assert branch(kept, engine, FILLER, (*talk, 7, 9)) == 2  # its invocation alone
+    assert call(kept, engine, BASE, (*talk, 7, 8, 6)) == 3
+    assert branch(kept, engine, PICKER, (*talk, 7, 8, 6, 6, 7, 8)) == 3  # a further turn, behind the answer
+    assert engine.restored == []
+
+
+def test_between_activated_stages_a_plain_one_costs_nothing_but_itself() -> None:
+    engine = Readable()
+    kept = reuse(engine)
+    talk = (*PREFIX, 5, 6, 5)
+    branch(kept, engine, PICKER, (*talk, 7, 8))
+    assert call(kept, engine, CHOICE, (*talk, 7, 8)) == 9
+    assert branch(kept, engine, FILLER, (*talk, 7, 9)) == 2
+    assert call(kept, engine, CHOICE, (*talk, 7, 8, 5)) == 1
+
+
+def test_activated_stages_share_the_state_of_their_prefix() -> None:
+    engine = Readable()
+    kept = reuse(engine, states={"picker": "states/picker", "filler": "states/picker"})
+    assert branch(kept, engine, PICKER, (*PREFIX, 5, 7, 8)) == 3
+    engine.use("a")
+    assert branch(kept, engine, FILLER, (*PREFIX, 6, 7, 9)) == 3
+    assert not [key for key in kept._store._snapshots if key[0] != "base+None"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "frame", "computed"),
+    [
+        ((*PREFIX, 5, 6), (), 6),  # none: the base answers
+        ((*PREFIX, 7, 8, 6, 7, 8), (), 9),  # the last of two
+        ((7, 8, *PREFIX), (), 6),  # at the first token
+        ((*PREFIX[:2], 7, 8), (), 4),  # in place of the prefix's end
+        ((*PREFIX, 7, 8), (), 6),  # right behind it
+        ((*PREFIX, 5), (5, 7, 8), 8),  # in the frame
+        ((*PREFIX, 5, 7), (8, 5), 8),  # on the border of the two
+    ],
+)
+def test_the_adapter_is_active_from_the_last_invocation_on(
+    tokens: tuple[int, ...], frame: tuple[int, ...], computed: int
+) -> None:
+    engine = Readable()
+    kept = reuse(engine)
+    assert branch(kept, engine, PICKER, tokens, frame=frame) == computed
+    assert branch(kept, engine, PICKER, tokens, frame=frame, answer=(7, 8)) <= computed  # what is written has no say
+
+
+def test_a_branch_that_an_error_left_is_dropped() -> None:
+    engine = Readable()
+    kept = reuse(engine)
+    kept.begin(PICKER, PREFIX, (*PREFIX, 5, 6, 7, 8))
+    engine.read((*PREFIX, 5, 6, 7, 8))
+    assert call(kept, engine, BASE, (*PREFIX, 5, 6, 7, 8)) == 2
+    kept.begin(PICKER, PREFIX, (*PREFIX, 5, 6, 7, 8))
+    assert branch(kept, engine, FILLER, (*PREFIX, 5, 6, 7, 9)) == 2
+    kept.begin(PICKER, PREFIX, (*PREFIX, 5, 6, 7, 8))
+    assert call(kept, engine, CHOICE, (*PREFIX, 5, 6, 7, 8)) == 8
+
+
+_WORDS = st.lists(st.sampled_from((5, 6, 7, 8, 9)), max_size=6)
+_TURNS = st.tuples(st.sampled_from((CHOICE, WRITER, BASE, PICKER, FILLER)), st.integers(0, 12), _WORDS, st.booleans())
+
+
+@settings(max_examples=300, deadline=None)
+@given(turns=st.lists(_TURNS, max_size=12), budget=st.sampled_from((0, 200, PLENTY)), mapped=st.booleans())
+def test_whatever_came_before_each_token_is_computed_under_its_own_adapter(
+    turns: list[tuple[Stage, int, list[int], bool]], budget: int, *, mapped: bool
+) -> None:
+    """Conversations are continued and cut back, stages change, and some end midway."""
+    engine, talk = Readable(), list[int]()
+    kept = reuse(engine, budget=budget, states={"picker": "a", "choice": "b"} if mapped else {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_reuse, "PrefixStates", States)
+        for stage, length, words, whole in turns:
+            talk = [*talk[:length], *words]
+            tokens = (*PREFIX, *talk)
+            held = kept.begin(stage, PREFIX, tokens)
+            if held.tokens < len(tokens):
+                engine.read(tokens)
+            invocation = INVOCATIONS.get(stage.adapter or "")
+            border = base_part(tokens, invocation) if invocation else 0
+            active = (f"base+{stage.adapter}",) * (len(tokens) - border)
+            assert engine.tokens == tokens
+            assert engine.values == (*("base+None",) * border, *active)
+            if whole:
+                kept.keep(stage, PREFIX, tokens)
