@@ -12,7 +12,7 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
 from dualtune_edge.toolkit.errors import AdapterError
 
@@ -43,6 +44,7 @@ _SHAPE: Final = Shape(64, 128, 2, 4, 2, 288, 512, tied=False)  # Qwen2: q, k and
 _TOKENS: Final = (257, 72, 105, 40, 11, 99, 3, 258, 17)
 _FIELD: Final = re.compile(r"adapter_config\.json, (\w+)$")
 _Fields = Mapping[str, Any]
+_Arrays = Mapping[str, NDArray[np.float32]]  # by name in the graph
 
 SINGLE: Final[dict[str, _Fields]] = {
     "nothing but the defaults": {},
@@ -109,6 +111,7 @@ _PAIRED: Final = (
     "target_modules: embed_tokens",
     "use_dora",
     "bias: all",
+    "alora_invocation_tokens",
 )
 _FEWER: Final = ("q_proj", "up_proj", "down_proj")  # PEFT takes its time for each module
 
@@ -171,15 +174,24 @@ class Bench:
     def _external(self, weights: AdapterWeights) -> NDArray[np.float32]:
         path = weights.folder / "adapter.onnx_adapter"
         write_file(weights, self.slots, path)
-        ids = np.array([_TOKENS], dtype=np.int64)
+        parameters = onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters()
+        tensors = {name: value.numpy() for name, value in parameters.items()}
         cache = self.checkpoint.cache
-        past = np.zeros((1, cache.heads, 0, cache.head_dim), dtype=np.float32)
         names = [value.name for value in self.session.get_inputs() if value.name.startswith("past_key_values")]
-        tensors = onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters()
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)} | dict.fromkeys(names, past)
-        feed |= {name: value.numpy() for name, value in tensors.items()}
-        logits: NDArray[np.float32] = self.session.run(["logits"], feed)[0][0, -1]
-        return logits
+        past = dict.fromkeys(names, np.zeros((1, cache.heads, 0, cache.head_dim), dtype=np.float32))
+        border = base_part(_TOKENS, weights.invocation) if weights.invocation else 0
+        if border:
+            past = self._run(_TOKENS[:border], past, {})[1]
+        return self._run(_TOKENS[border:], past, tensors)[0]
+
+    def _run(self, tokens: Sequence[int], past: _Arrays, adapter: _Arrays) -> tuple[NDArray[np.float32], _Arrays]:
+        """The logits after some tokens, and the KV cache with them."""
+        held = next(iter(past.values())).shape[2]
+        mask = np.ones((1, held + len(tokens)), dtype=np.int64)
+        feed = {"input_ids": np.array([tokens], dtype=np.int64), "attention_mask": mask, **past, **adapter}
+        outputs = [name.replace("past_key_values", "present") for name in past]
+        logits, *present = self.session.run(["logits", *outputs], feed)
+        return logits[0, -1], dict(zip(past, present, strict=True))
 
     def _merged(self, weights: AdapterWeights) -> NDArray[np.float32]:
         model = copy.deepcopy(self.model)

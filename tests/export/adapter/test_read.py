@@ -96,7 +96,6 @@ FIELDS: dict[str, Any] = {  # each changes the mathematics, or may
     "kasa_config": {"beta": 0.1},
     "monteclora_config": {"num_samples": 2},
     "velora_config": {"rank": 2},
-    "alora_invocation_tokens": [1],
     "megatron_config": {"x": 1},
     "loftq_config": {"loftq_bits": 4},
     "corda_config": {"corda_method": "ipm"},
@@ -377,3 +376,48 @@ def test_rows_of_a_shared_table_are_not_merged_with_another_change_of_it(
     with pytest.raises(AdapterError, match="trainable_token_indices: found rows of the table"):
         read_adapter(make_adapter(tiny, **fields), tiny, "merged")
     read_adapter(make_adapter(untied, **fields), untied, "merged")
+
+
+def test_an_activated_adapter_is_read_with_its_invocation(tiny: Checkpoint, adapter: Path) -> None:
+    plain = read_adapter(adapter, tiny, "external")
+    edit(adapter, alora_invocation_tokens=[257, 40])
+    activated = read_adapter(adapter, tiny, "external")
+    assert (plain.invocation, activated.invocation) == (None, (257, 40))
+    assert activated.plain
+    assert activated.pairs.keys() == plain.pairs.keys()
+    assert activated.sha256 != plain.sha256, "KV state of one is wrong under the other"
+    edit(adapter, alora_invocation_tokens=[257, 41])
+    assert read_adapter(adapter, tiny, "external").sha256 != activated.sha256
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_an_empty_invocation_is_none_as_in_peft(nothing: list[int] | None, tiny: Checkpoint, adapter: Path) -> None:
+    plain = read_adapter(adapter, tiny, "external")
+    edit(adapter, alora_invocation_tokens=nothing)
+    for mode in ("external", "merged"):
+        weights = read_adapter(adapter, tiny, mode)
+        assert (weights.invocation, weights.sha256) == (None, plain.sha256)
+
+
+def test_an_activated_adapter_is_not_merged(tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, alora_invocation_tokens=[257, 40])
+    with pytest.raises(AdapterError, match=r"adapter_config\.json, alora_invocation_tokens: ") as caught:
+        read_adapter(adapter, tiny, "merged")
+    assert "mode: external" in caught.value.fix
+
+
+@pytest.mark.parametrize("tokens", [[-1], [288], [1, 10**9], ["<|im_start|>"], [True], [1.0], "12", 7, [None], [[1]]])
+def test_an_invocation_that_no_prompt_can_hold_is_refused(tokens: Any, tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, alora_invocation_tokens=tokens)
+    for mode in ("external", "merged"):
+        with pytest.raises(AdapterError, match=r"adapter_config\.json, alora_invocation_tokens"):
+            read_adapter(adapter, tiny, mode)
+
+
+def test_an_untrained_activated_adapter_is_refused(tiny: Checkpoint, adapter: Path) -> None:
+    edit(adapter, alora_invocation_tokens=[257])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    zeros = {name: tensor.zero_() if "lora_B" in name else tensor for name, tensor in tensors.items()}
+    save_file(zeros, adapter / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="changes nothing"):
+        read_adapter(adapter, tiny, "external")

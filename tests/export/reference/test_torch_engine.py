@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from dualtune_edge_kit.random_checkpoint import write_adapter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora.variants import calculate_alora_offsets
 from transformers import AutoModelForCausalLM
 
+from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.reference import torch_engine
 from dualtune_edge.export.reference.torch_engine import TorchEngine
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.errors import EngineError, RequestError
+from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,3 +127,45 @@ def test_no_more_than_the_context(reference: TorchEngine) -> None:
     with pytest.raises(RequestError):
         reference.forward([1] * (reference.context_length + 1))
     assert reference.tokens == ()
+
+
+INVOCATION = (11, 99)
+
+
+@pytest.fixture(scope="module")
+def activated(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("activated") / "a"
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", alora_invocation_tokens=list(INVOCATION)
+    )
+    write_adapter(folder, checkpoint.folder, config, seed=4)
+    return folder
+
+
+_PIECES = st.lists(st.sampled_from(((11, 99), (11,), (99,), (3, 4), (257,))), min_size=1, max_size=6)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompts=st.lists(_PIECES, min_size=1, max_size=4), chunk=st.sampled_from((2, 4096)))
+def test_prompts_of_an_activated_adapter_one_after_another_are_what_peft_computes(
+    checkpoint: Checkpoint, activated: Path, prompts: list[list[tuple[int, ...]]], chunk: int
+) -> None:
+    """Read in pieces and with an answer expected behind them; KV state of an earlier prompt may be the base's."""
+    with TorchEngine(checkpoint, {"a": activated}) as engine, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_engine, "CHUNK", chunk)
+        engine.use("a")
+        for pieces in prompts:
+            prompt = tuple(token for piece in pieces for token in piece)
+            engine.begin(prompt)
+            engine.rewind(len(common_prefix([engine.tokens, prompt[:-1]])))
+            engine.expect((*prompt, 5, 6))
+            logits = engine.forward(prompt[len(engine.tokens) :])
+            np.testing.assert_allclose(logits, peft_logits(checkpoint.folder, activated, prompt), atol=1e-5)
+
+
+@given(tokens=st.lists(st.integers(0, 3), max_size=12), invocation=st.lists(st.integers(0, 3), min_size=1, max_size=3))
+def test_the_device_and_peft_find_the_same_invocation(tokens: list[int], invocation: list[int]) -> None:
+    config = {"a": LoraConfig(task_type="CAUSAL_LM", alora_invocation_tokens=invocation)}
+    (offset,) = calculate_alora_offsets(config, "a", torch.tensor([tokens], dtype=torch.long))
+    expected = len(tokens) if offset is None else len(tokens) - offset
+    assert base_part(tokens, tuple(invocation)) == expected
