@@ -46,6 +46,9 @@ class Scripted:
     def use(self, adapter: str | None) -> None:
         self.adapter, self.tokens = adapter, ()
 
+    def switch(self, adapter: str | None) -> None:
+        self.adapter, self.tokens = adapter, self.tokens if self.adapter is None else ()
+
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         if len(self.tokens) + len(tokens) > self.context_length:
             raise RequestError("prompt", found="too long", expected="shorter", fix="Shorten it.")
