@@ -37,8 +37,10 @@ class Base:
         yield cls(checkpoint, load_model(checkpoint))
 
     @contextlib.contextmanager
-    def adapted(self, settings: FinetuneSettings) -> Iterator[PeftModel]:
+    def adapted(self, settings: FinetuneSettings, invocation: tuple[int, ...] | None = None) -> Iterator[PeftModel]:
         """The model with a new adapter, which is removed at the end of the block.
+
+        `invocation`: of an activated adapter.
 
         Raises:
             SpecError: a target names no linear module of the model.
@@ -52,6 +54,7 @@ class Base:
             lora_dropout=settings.dropout,
             use_rslora=settings.rslora,
             target_modules=list(settings.targets),
+            alora_invocation_tokens=None if invocation is None else list(invocation),
         )
         adapted = get_peft_model(self.model, config)
         config.base_model_name_or_path = self.checkpoint.name  # PEFT writes this machine's path

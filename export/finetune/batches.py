@@ -14,15 +14,21 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from dualtune_edge.export.finetune.masks import Sample
+from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 _PASS: Final = 32  # tokens that take as long as one more forward pass: it reads all weights again
 _UNLEARNT: Final = -100  # cross_entropy's default
 
 
-def shared_prefix(samples: Sequence[Sample]) -> tuple[int, ...]:
-    """The tokens that all samples begin with, before the last one that predicts a target."""
+def shared_prefix(samples: Sequence[Sample], invocation: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The tokens that all samples begin with, before the last one that predicts a target.
+
+    `invocation`: of an activated adapter, which begins behind them.
+    """
     limit = min(len(sample.tokens) - sample.learnt for sample in samples) - 1
+    if invocation:
+        limit = min(limit, *(start_of(sample, invocation) for sample in samples))
     return common_prefix([sample.tokens[: max(limit, 0)] for sample in samples])
 
 
@@ -73,7 +79,23 @@ def learning_rate(step: int, steps: int, *, peak: float, warm_up: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
-def summed_loss(model: Any, prefix: tuple[int, ...], batch: Sequence[Sample]) -> Tensor:
+def start_of(sample: Sample, invocation: tuple[int, ...]) -> int:
+    """The first token that an activated adapter acts on: the last invocation before what is learnt, as on the device.
+
+    Raises:
+        ValueError: there is none.
+
+    """
+    given = sample.tokens[: len(sample.tokens) - sample.learnt]
+    start = base_part(given, invocation)
+    if start == len(given):
+        raise ValueError("a sample without the invocation: nothing of it can be learnt")
+    return start
+
+
+def summed_loss(
+    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+) -> Tensor:
     """Negative log-likelihood of the batch's learnt tokens, in nats, summed: a scalar with gradient.
 
     The prefix runs once for the whole batch: causal attention gives every sample the same keys and values there.
@@ -83,6 +105,7 @@ def summed_loss(model: Any, prefix: tuple[int, ...], batch: Sequence[Sample]) ->
         model: a causal language model of transformers, with its adapter.
         prefix: of `shared_prefix`.
         batch: samples that begin with it.
+        invocation: of an activated adapter; the model is then PEFT's.
 
     """
     rests = [torch.tensor(sample.tokens[len(prefix) :]) for sample in batch]
@@ -93,8 +116,15 @@ def summed_loss(model: Any, prefix: tuple[int, ...], batch: Sequence[Sample]) ->
     needed = (targets != _UNLEARNT).any(dim=0).nonzero().squeeze(1)  # positions where some row learns
     past = None
     if prefix:
-        past = model(torch.tensor([prefix]), use_cache=True, logits_to_keep=1).past_key_values
+        base = {"alora_offsets": [0]} if invocation else {}
+        past = model(input_ids=torch.tensor([prefix]), use_cache=True, logits_to_keep=1, **base).past_key_values
         past.batch_repeat_interleave(len(batch))
-    logits = model(tokens, past_key_values=past, use_cache=past is not None, logits_to_keep=needed).logits
+    active = {}
+    if invocation:  # the number of last tokens of each row, its padding counted in
+        end = len(prefix) + tokens.shape[1]
+        active = {"alora_offsets": [end - start_of(sample, invocation) for sample in batch]}
+    logits = model(
+        input_ids=tokens, past_key_values=past, use_cache=past is not None, logits_to_keep=needed, **active
+    ).logits
     learnt = targets[:, needed]  # (batch, needed)
     return cross_entropy(logits.float().flatten(0, 1), learnt.flatten(), reduction="sum")

@@ -32,6 +32,9 @@ def finetune(
     tool: Annotated[str | None, typer.Option(help="The tool whose arguments are learnt.")] = None,
     toolset: Annotated[str | None, typer.Option(help="Use only the trajectories that name this toolset.")] = None,
     template: Annotated[Path | None, typer.Option(metavar="FILE", help="Chat template.")] = None,
+    activated: Annotated[
+        bool, typer.Option("--activated", help="The adapter is in force from the assistant's turn on.")
+    ] = False,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="TOOL=SHARE", help="Learn only this share of a tool's turns.")
     ] = None,

@@ -27,7 +27,8 @@ class FinetuneSettings(Frozen):
     output: Path  # folder of the adapter
     tool: str | None = None  # whose arguments are learnt
     toolset: str | None = None  # only the trajectories that name this toolset
-    template: Path | None = None  # chat template; None: the built-in one of the objective
+    template: Path | None = None  # chat template; None: the built-in one of the objective, or that of `activated`
+    activated: bool = False  # in force from the generation prompt on: the base reads the conversation
     no_tool: str = NO_TOOL  # what a turn without a call is learnt as
     keep: dict[str, float] = Field(default_factory=dict)  # share of a too frequent tool's turns that is learnt
     too_long: Literal["refuse", "drop"] = "refuse"  # what becomes of samples over max_length
@@ -61,6 +62,8 @@ class FinetuneSettings(Frozen):
             raise ValueError("a tool for the objective 'arguments', and for no other")
         if self.keep and self.objective == "arguments":
             raise ValueError("`keep` for the objectives 'selection' and 'joint' only")
+        if self.activated and self.template is None and self.no_tool != NO_TOOL:
+            raise ValueError(f"`no_tool: {NO_TOOL}` with the built-in template for activated adapters, which lists it")
         for tool, share in self.keep.items():
             if not 0 < share <= 1:
                 raise ValueError(f"a share of {tool!r} above 0 and up to 1")

@@ -13,6 +13,7 @@ import torch
 from dualtune_edge.export.finetune.adapter_folder import write_adapter_folder
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.events import OnEvent, Start
+from dualtune_edge.export.finetune.invocation import invocation_of
 from dualtune_edge.export.finetune.report import FinetuneReport, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import StateFile, state_path
 from dualtune_edge.export.finetune.samples import make_prompter, make_samples
@@ -52,6 +53,7 @@ def finetune(
 def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneReport:
     template = _template(settings, base)
     prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
+    invocation = invocation_of(prompter) if settings.activated else None
     samples = make_samples(settings, prompter, _max_length(settings, base))
     source = origin(settings, base.checkpoint, template)
     file = StateFile(state_path(settings.output), settings.checkpoint_every)
@@ -63,8 +65,8 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneR
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        with base.adapted(settings) as adapted, staged_folder(settings.output) as folder:
-            trainer = Trainer(settings, adapted, samples.samples, state)
+        with base.adapted(settings, invocation) as adapted, staged_folder(settings.output) as folder:
+            trainer = Trainer(settings, adapted, samples.samples, state, invocation)
             on_event(
                 Start(
                     samples=len(samples.samples),
@@ -115,7 +117,7 @@ def _template(settings: FinetuneSettings, base: Base) -> ChatTemplate:
     checkpoint = base.checkpoint
     if settings.template:
         return ChatTemplate.read(settings.template, bos=checkpoint.bos, eos=checkpoint.eos)
-    name = _TEMPLATES[settings.objective]
+    name = "activated" if settings.activated else _TEMPLATES[settings.objective]
     file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
     where = f"built-in template for {name}"
     return ChatTemplate(file.read_text(encoding="utf-8"), where=where, bos=checkpoint.bos, eos=checkpoint.eos)

@@ -27,17 +27,24 @@ class Trainer:
         adapted: the base with the adapter, at its initial values.
         samples: what the adapter learns.
         state: where the run stands.
+        invocation: of an activated adapter.
 
     """
 
     def __init__(
-        self, settings: FinetuneSettings, adapted: PeftModel, samples: Sequence[Sample], state: RunState
+        self,
+        settings: FinetuneSettings,
+        adapted: PeftModel,
+        samples: Sequence[Sample],
+        state: RunState,
+        invocation: tuple[int, ...] | None = None,
     ) -> None:
-        self._settings, self._samples, self._state = settings, samples, state
-        self._model = adapted.get_base_model()  # the adapter's layers are in it
+        self._settings, self._samples, self._state, self._invocation = settings, samples, state, invocation
+        # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
+        self._model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
-        self._prefix = shared_prefix(samples)
+        self._prefix = shared_prefix(samples, invocation)
         steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
         self.steps = min(steps, settings.max_steps or steps)
         self._restore()
@@ -83,7 +90,7 @@ class Trainer:
         self._optimizer.zero_grad()
         for part in micro_batches(batch, len(self._prefix), self._settings.micro_batch):
             with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
-                mean = summed_loss(self._model, self._prefix, part) / learnt
+                mean = summed_loss(self._model, self._prefix, part, self._invocation) / learnt
             torch.autograd.backward(mean)
             loss += mean.item()
             tokens += len(self._prefix) + sum(len(sample.tokens) - len(self._prefix) for sample in part)

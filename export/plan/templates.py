@@ -41,8 +41,9 @@ class Templates:
             return ChatTemplate.read(named, bos=bos, eos=eos)
         if self.checkpoint.chat_template is not None and self.chosen != "builtin":
             return ChatTemplate(self.checkpoint.chat_template, where=self._base, bos=bos, eos=eos)
-        file = resources.files("dualtune_edge.toolkit") / "templates" / f"{kind}.jinja"
-        return ChatTemplate(file.read_text(encoding="utf-8"), where=f"built-in template for {kind}", bos=bos, eos=eos)
+        name = "activated" if adapter and adapter.invocation else kind  # one text for both kinds of stage
+        file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
+        return ChatTemplate(file.read_text(encoding="utf-8"), where=f"built-in template for {name}", bos=bos, eos=eos)
 
     @contextmanager
     def advice(self) -> Iterator[None]:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
+from dualtune_edge.export.finetune.batches import (
+    batches,
+    learning_rate,
+    micro_batches,
+    shared_prefix,
+    start_of,
+    summed_loss,
+)
 from dualtune_edge.export.finetune.masks import Sample
 
 SAMPLES = [Sample((1, 2, 3, 4, *range(9, 9 + extra), 40 + extra, 50), learnt=2) for extra in range(1, 6)]
@@ -30,6 +37,47 @@ def test_the_shared_prefix_changes_no_loss_and_no_gradient(base: Base, settings:
     for whole, shared in zip(*gradients, strict=True):
         torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradients[0][0], alone, rtol=1e-4, atol=1e-5)
+
+
+INVOCATION = (60, 61)
+ACTIVATED = [
+    Sample((1, 2, 3, 60, 61, 4, 60, 61, 9, 50), learnt=2),
+    Sample((1, 2, 3, 60, 61, 4, 5, 6, 60, 61, 40, 41, 50), learnt=3),
+    Sample((1, 2, 3, 60, 61, 4, 60, 61, 60, 61), learnt=2),  # what is learnt does not count
+]
+
+
+def test_of_an_activated_adapter_each_sample_is_learnt_from_its_own_invocation_on(base: Base, settings: Any) -> None:
+    gradients = []
+    with base.adapted(settings(), INVOCATION) as adapted:
+        parameters = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
+        with torch.no_grad():
+            for weight in parameters:
+                weight.fill_(0.01)
+        for prefix in ((), (1, 2), shared_prefix(ACTIVATED, INVOCATION)):
+            loss = summed_loss(adapted, prefix, ACTIVATED, INVOCATION)
+            gradients.append([loss.detach(), *torch.autograd.grad(loss, parameters)])
+        rows = [
+            (torch.tensor([sample.tokens]), sample.learnt, len(sample.tokens) - start_of(sample, INVOCATION))
+            for sample in ACTIVATED
+        ]
+        logits = [adapted(row, alora_offsets=[offset]).logits.log_softmax(-1)[0] for row, _, offset in rows]
+        alone = sum(
+            -found[range(-learnt - 1, -1), row[0, -learnt:]].sum()
+            for found, (row, learnt, _) in zip(logits, rows, strict=True)
+        )
+        expected = [alone.detach(), *torch.autograd.grad(alone, parameters)]
+    for found in gradients:
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_of_an_activated_adapter_the_prefix_ends_before_the_first_invocation_that_counts() -> None:
+    assert shared_prefix(ACTIVATED, INVOCATION) == (1, 2, 3, 60, 61, 4)
+    assert shared_prefix(ACTIVATED[:1], INVOCATION) == (1, 2, 3, 60, 61, 4)
+    assert [start_of(sample, INVOCATION) for sample in ACTIVATED] == [6, 8, 6]
+    with pytest.raises(ValueError, match="without the invocation"):
+        start_of(Sample((1, 60, 61), learnt=2), INVOCATION)
 
 
 def test_the_shared_prefix_ends_before_what_predicts_a_target() -> None:

@@ -199,3 +199,24 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(base: Base, settings:
     settings().output.mkdir()
     with pytest.raises(OutputError, match="already there"):
         finetune(settings(), base=base)
+
+
+@pytest.mark.parametrize(("objective", "tool"), [("selection", None), ("arguments", "read"), ("joint", None)])
+def test_an_activated_adapter_learns_and_names_its_invocation(
+    base: Base, settings: Any, objective: str, tool: str
+) -> None:
+    changes = {"template": None, "activated": True, "max_steps": 12, "epochs": 12, "learning_rate": 2e-2}
+    run = settings(objective=objective, tool=tool, warm_up_steps=1, **changes)
+    report = finetune(run, base=base)
+    assert report.losses[-1] < 0.8 * report.losses[0]
+    read = read_adapter(run.output, base.checkpoint, "external")
+    assert read.invocation is not None
+    text = base.checkpoint.tokenizer.decode(list(read.invocation), skip_special_tokens=False)
+    assert text == "<|im_start|>assistant\n"
+    assert read.chat_template is not None
+    assert "`summarize`" in read.chat_template.source
+
+
+def test_an_activated_adapter_with_the_built_in_template_has_its_name_for_no_tool(settings: Any) -> None:
+    with pytest.raises(ValueError, match="no_tool"):
+        settings(template=None, activated=True, no_tool="none")
