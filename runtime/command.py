@@ -26,6 +26,9 @@ TrustFile = Annotated[
     Path | None,
     typer.Option("--trust", metavar="FILE", help="Whose signature it must have; default: $DUALTUNE_EDGE_TRUST."),
 ]
+Copied = Annotated[
+    bool, typer.Option("--copied/--no-copied", help="Hold copied properties to pieces of the conversation.")
+]
 
 
 def call(
@@ -62,6 +65,7 @@ def call(
         bool, typer.Option("--shorten-results", help="Shorten the longest tool results of a conversation too long.")
     ] = False,
     trust: TrustFile = None,
+    copied: Copied = True,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash files again that have not changed since.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
@@ -83,7 +87,7 @@ def call(
     for warning in warnings:
         console.warn(warning)
     ahead = TokenizersAhead(opened)
-    with Agent.of(open_best(found, engine), tokenizers=ahead) as agent:
+    with Agent.of(open_best(found, engine), tokenizers=ahead, copied=copied) as agent:
         answer = agent.call(
             request,
             toolset=toolset,

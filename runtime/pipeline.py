@@ -54,13 +54,17 @@ class Agent:
         *,
         variant: VariantChoice | None = None,
         tokenizers: TokenizersAhead | None = None,
+        copied: bool = True,
     ) -> None:
-        """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all."""
+        """`engine` was opened on `bundle.model`; leaving the `with` block closes it. `levers`: by default all.
+
+        `copied`: as for `open`.
+        """
         self._tokenizers = tokenizers or TokenizersAhead(bundle)
         self._calling = threading.Lock()  # one engine: calls of several threads wait for each other
         self._closed = threading.Event()
         self._paused = threading.Event()  # while a piece of an answer is with its reader
-        self._variant = variant
+        self._variant, self._copied = variant, copied
         self.bundle, self._engine = bundle, engine
         self._stages = Stages(bundle, engine, levers or Levers(), self._tokenizers)
 
@@ -76,6 +80,7 @@ class Agent:
         verify: Verify = "once",
         levers: Levers | None = None,
         trust: Trust | None = None,
+        copied: bool = True,
     ) -> Agent:
         """Open a bundle.
 
@@ -89,6 +94,7 @@ class Agent:
             verify: which files are hashed first: see `open_bundle`.
             levers: what may make the answers quick; by default all of it.
             trust: whose signature the bundle must have: a policy, or its file; by default $DUALTUNE_EDGE_TRUST.
+            copied: whether the texts of the bundle's copied properties are held to the conversation.
 
         Raises:
             BundleError: no bundle, or a damaged one.
@@ -104,17 +110,25 @@ class Agent:
         bundle = open_bundle(path, verify=verify, trust=trust)
         ahead = TokenizersAhead(bundle)
         if settings:
-            return cls(bundle, open_engine(bundle.model, settings, engine), levers, tokenizers=ahead)
+            return cls(bundle, open_engine(bundle.model, settings, engine), levers, tokenizers=ahead, copied=copied)
         return cls.of(
             open_best(ways(bundle, profile=None if profile is None else str(profile), threads=threads), engine),
             levers,
             ahead,
+            copied=copied,
         )
 
     @classmethod
-    def of(cls, opened: Opened, levers: Levers | None = None, tokenizers: TokenizersAhead | None = None) -> Agent:
+    def of(
+        cls,
+        opened: Opened,
+        levers: Levers | None = None,
+        tokenizers: TokenizersAhead | None = None,
+        *,
+        copied: bool = True,
+    ) -> Agent:
         """An agent on what `variants.open_best` opened; `tokenizers` of the same bundle may have been begun before."""
-        return cls(opened.bundle, opened.engine, levers, variant=opened.choice, tokenizers=tokenizers)
+        return cls(opened.bundle, opened.engine, levers, variant=opened.choice, tokenizers=tokenizers, copied=copied)
 
     def __enter__(self) -> Self:
         return self
@@ -181,6 +195,7 @@ class Agent:
         deadline: float | None = None,
         cancel: threading.Event | None = None,
         on_overflow: OnOverflow | None = None,
+        copied: bool | None = None,
     ) -> CallResult:
         """The tool call that the conversation needs next, or that it needs none.
 
@@ -199,6 +214,7 @@ class Agent:
             cancel: ends the call when it is set, from any thread.
             on_overflow: is given a conversation that is too long for the context, and returns a shorter one, as
                 `shorten_results` does. A note of the result says so. By default there is an error.
+            copied: as for `open`; by default what it says.
 
         Raises:
             RequestError: malformed messages, an unknown toolset, a conversation longer than the context, or arguments
@@ -212,7 +228,8 @@ class Agent:
         messages, among = read_messages(request), read_offered(self.bundle.manifest, toolset, offered)
         refuse_bounds(min_probability=min_probability, max_argument_tokens=max_argument_tokens)
         question = Question(messages, among, required, min_probability)
-        progress = Progress(most=min(max_argument_tokens, limits.ARGUMENT_TOKENS), date=date)
+        most, copied = min(max_argument_tokens, limits.ARGUMENT_TOKENS), self._copied if copied is None else copied
+        progress = Progress(most=most, date=date, copied=copied)
         progress.notes += notes(request, messages, self._tool_names)
         with self._turn(Stop.after(deadline, cancel, self._closed), progress):
             result = self._decided(question, progress, on_overflow)

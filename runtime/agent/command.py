@@ -28,7 +28,7 @@ from dualtune_edge.runtime.agent.events import (
 from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
 from dualtune_edge.runtime.agent.transcript import extended
-from dualtune_edge.runtime.command import BundleFolder, TrustFile
+from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
@@ -62,6 +62,7 @@ def agent(
         float | None, typer.Option(min=0.0, metavar="SECONDS", help="The most time for a task.")
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the answer; 0 takes the most probable token.")] = 0.0,
+    copied: Copied = True,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     trust: TrustFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON line instead of text.")] = False,
@@ -78,7 +79,7 @@ def agent(
     rules = read_policy(policy) if policy else Policy()
     rules = rules.model_copy(update={"default": "allow"}) if yes and rules.default == "ask" else rules
     approver = PolicyApprover(rules, _prompt if _at_a_terminal() else None)
-    with Agent.open(bundle, engine=engine, trust=trust) as opened, contextlib.ExitStack() as stack:
+    with Agent.open(bundle, engine=engine, trust=trust, copied=copied) as opened, contextlib.ExitStack() as stack:
         tools: Toolbox
         if replay:
             tools = recorded = Replay.read(replay, opened.bundle.manifest)

@@ -13,7 +13,7 @@ from dualtune_edge.runtime.bench.measure import bench as measure
 from dualtune_edge.runtime.bench.text import describe
 from dualtune_edge.runtime.bench.waterfall import write_waterfall
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.command import BundleFolder, TrustFile
+from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.variants import Ways, ways
 from dualtune_edge.toolkit import console
@@ -28,6 +28,7 @@ def bench(
     ] = None,
     calls: Annotated[int, typer.Option(min=1, help="Measure so many requests, spread evenly over FILE.")] = 10,
     free: Annotated[bool, typer.Option(help="Measure the agent's own answers too.")] = True,
+    copied: Copied = True,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw one gold call as SVG.")] = None,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     profile: Annotated[
@@ -55,7 +56,7 @@ def bench(
         return found
 
     with Console(stderr=True).status("") as status:
-        report = measure(bundle, resolve, Wanted(engine, requests, calls, free, trust), status.update)
+        report = measure(bundle, resolve, Wanted(engine, requests, calls, free, trust, copied=copied), status.update)
     if plot:
         gold = sorted(report.passes[0].calls, key=lambda call: (len(call.stages), call.ms))
         longest = [call for call in gold if len(call.stages) == len(gold[-1].stages)]

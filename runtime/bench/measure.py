@@ -42,13 +42,17 @@ _TASKS: Final = 5  # of a file's conversations, at most
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be measured. `requests`: a file of conversations; None: made out of the bundle's tools."""
+    """What is to be measured. `requests`: a file of conversations; None: made out of the bundle's tools.
+
+    `copied`: whether free answers hold copied properties to the conversation. Gold calls may have any values.
+    """
 
     engine: EngineKind
     requests: Path | None
     calls: int
     free: bool
     trust: Trust | None = None
+    copied: bool = True
 
 
 def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step: Callable[[str], None]) -> BenchReport:
@@ -82,7 +86,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step
     with open_engine(bundle.model, resolution.settings, wanted.engine) as engine:
         engine_ms, memory = _ms(time.perf_counter() - started), read_memory()
         watched = watch(engine)
-        replay = Replay(bundle, watched, read_speed)
+        replay = Replay(bundle, watched, read_speed, copied=wanted.copied)
         on_step("first calls")
         first = replay.first(requests[0])
         for request in requests:

@@ -39,9 +39,9 @@ class Replay:
     new request shares with an earlier one, the tool lists above all, and never the request itself.
     """
 
-    def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float) -> None:
-        """`bandwidth`: bytes a second that the floor reckons with."""
-        self._bundle, self._engine, self._bandwidth = bundle, engine, bandwidth
+    def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float, *, copied: bool = True) -> None:
+        """`bandwidth`: bytes a second that the floor reckons with. `copied`: of free answers, as for `Agent.open`."""
+        self._bundle, self._engine, self._bandwidth, self._copied = bundle, engine, bandwidth, copied
         ahead = TokenizersAhead(bundle)
         self._agent = Agent(bundle, engine, tokenizers=ahead)
         self._naive = Agent(bundle, engine, NAIVE, tokenizers=ahead)
@@ -82,7 +82,9 @@ class Replay:
 
         """
         self.warm(request)
-        answer = self._agent.call(request.messages)  # names the stages that the measured call will need
+        answer = self._agent.call(
+            request.messages, copied=self._copied
+        )  # names the stages that the measured call will need
         self.warm(_answered(request, answer))
         answer, start, events = self._call(self._agent, request, ())
         naive, _, _ = self._call(self._naive, request, ())
@@ -127,7 +129,7 @@ class Replay:
         """An agent's answer, when it began, and what the engine did."""
         self._engine.record = record = Record(scripts=scripts)
         start = time.perf_counter()
-        answer = agent.call(request.messages)
+        answer = agent.call(request.messages, copied=self._copied and not scripts)
         self._engine.record = Record()
         return answer, start, record.events
 

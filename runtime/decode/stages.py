@@ -20,7 +20,9 @@ from dualtune_edge.runtime.decode.sources import Sources, not_in_conversation
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine
+from dualtune_edge.runtime.grammar.copies import Copies, NotHeldError, compile_copies
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
+from dualtune_edge.runtime.grammar.pieces import conversation
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import AnswerTokens, Tokens
 from dualtune_edge.toolkit import limits
@@ -55,12 +57,13 @@ class Progress:
     """What one call has used and chosen so far.
 
     `longest`: the most tokens that a prompt may have; None: what the engine takes. `most`: the same of the arguments.
-    `date`: of the request; None: today.
+    `date`: of the request; None: today. `copied`: whether copied properties are held to the conversation.
     """
 
     longest: int | None = None
     date: datetime | None = None
     most: int = limits.ARGUMENT_TOKENS
+    copied: bool = True
     start: float = field(default_factory=time.perf_counter)
     prompt: int = 0
     reused: int = 0
@@ -103,6 +106,7 @@ class Stages:
         self._bundle, self._engine, self._levers, self._tokenizers = bundle, engine, levers, tokenizers
         self._prompts: dict[str, StagePrompt] = {}
         self._grammars: dict[str, Grammar] = {}
+        self._copies: dict[str, Copies | None] = {}
         self._reuse = KvReuse(engine, bundle, levers, limits.SNAPSHOT_BYTES)
 
     def choose(self, stage: Stage, messages: Sequence[Message], among: Collection[str], progress: Progress) -> Choice:
@@ -125,7 +129,7 @@ class Stages:
         if frame is None:
             raise self._no_prompt(stage, "frame")
         tokens, held = self._begin(prompt, messages, progress)
-        grammar, sources = self._grammar(prompt, frame), Sources.of(messages, frame)
+        grammar, sources = self._grammar(prompt, frame, messages, progress), Sources.of(messages, frame)
         written = write_arguments(
             self._engine,
             (*tokens, *frame.tokens)[held:],
@@ -208,11 +212,24 @@ class Stages:
         template = ChatTemplate(source, where=where, bos=tokenizer.bos, eos=tokenizer.eos)
         return Prompter(template, self._tokenizers.base, ())
 
-    def _grammar(self, prompt: StagePrompt, frame: Frame) -> Grammar:
-        if prompt.stage.prompt not in self._grammars:
+    def _grammar(self, prompt: StagePrompt, frame: Frame, messages: Sequence[Message], progress: Progress) -> Grammar:
+        """The constraint on a tool's arguments, whose copied properties are held to the conversation."""
+        stage = prompt.stage
+        if stage.prompt not in self._grammars:
             tool = next(tool for tool in prompt.plan.tools if tool.name == prompt.plan.tool)
-            self._grammars[prompt.stage.prompt] = compile_grammar(tool, frame, self._tokenizers.constraint)
-        return self._grammars[prompt.stage.prompt]
+            self._grammars[stage.prompt] = compile_grammar(tool, frame, self._tokenizers.constraint)
+        plain = self._grammars[stage.prompt]
+        if not (stage.copied and progress.copied):
+            return plain
+        if stage.prompt not in self._copies:
+            tokenizer = self._tokenizers.constraint
+            self._copies[stage.prompt] = compile_copies(plain.tool, frame, tokenizer, stage.copied)
+        copies = self._copies[stage.prompt]
+        try:
+            return copies.grammar(plain, conversation(messages)) if copies else plain
+        except NotHeldError as error:
+            progress.notes.append(f"copied properties of {plain.tool.name!r} are written freely: {error}")
+            return plain
 
     def _no_prompt(self, stage: Stage, what: str) -> BundleError:
         return BundleError(

@@ -7,7 +7,7 @@ tokens may straddle these borders.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -16,6 +16,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
 from dualtune_edge.runtime.grammar.object_rules import ObjectRules
+from dualtune_edge.runtime.grammar.pieces import Piece
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.native import PanicError, catch_panics
@@ -119,10 +120,10 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
 
     """
-    style, unenforced = _Style(tool, frame, lenient=False), tool.reading.constraint.left
+    style, unenforced = Style(tool, frame, lenient=False), tool.reading.constraint.left
     failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
     if failed:
-        style = _Style(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
+        style = Style(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
         failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
         unenforced = (*unenforced, *map(_reason, messages))
     if not failed:
@@ -145,13 +146,13 @@ def impossible_properties(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> t
 
     Those of objects for which there are rules (`object_rules`) are found, and others are not.
     """
-    rules = _Style(tool, frame, lenient=True).rules(lambda source: not LLMatcher.validate_grammar(source, tokenizer))
+    rules = Style(tool, frame, lenient=True).rules(lambda source: not LLMatcher.validate_grammar(source, tokenizer))
     rules.source()
     return tuple(dict.fromkeys(rules.impossible))
 
 
 @dataclass(frozen=True)
-class _Style:
+class Style:
     """How one tool's arguments are written. `lenient`: without what llguidance does not implement."""
 
     tool: Tool
@@ -167,9 +168,11 @@ class _Style:
         source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\n{rules}")
         return source
 
-    def rules(self, possible: Callable[[str], bool] | None = None) -> ObjectRules:
-        """Rules in which properties come in any order."""
-        return ObjectRules(self._schema, self.frame, self._guidance, possible)
+    def rules(
+        self, possible: Callable[[str], bool] | None = None, copied: Mapping[str, Piece] | None = None
+    ) -> ObjectRules:
+        """Rules in which properties come in any order, and the texts of `copied` are pieces of a conversation."""
+        return ObjectRules(self._schema, self.frame, self._guidance, possible, copied or {})
 
     @property
     def _schema(self) -> dict[str, Any]:
@@ -186,7 +189,7 @@ class _Style:
         }
 
 
-def _in_any_order(style: _Style, tokenizer: LLTokenizer) -> str | None:
+def _in_any_order(style: Style, tokenizer: LLTokenizer) -> str | None:
     """The constraint with properties in any order; None where there is none."""
 
     def is_possible(source: str) -> bool:

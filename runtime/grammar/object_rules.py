@@ -2,7 +2,8 @@
 
 llguidance itself writes properties in the order of the schema. Here an object is a rule with a parameter of 64 bits,
 one a property: a property may come while its bit is clear, and the object may end once the bits of the required ones
-are set. A part of the schema without such an object stays llguidance's own JSON rule.
+are set. A part of the schema without such an object stays llguidance's own JSON rule. The text of a copied property is
+a terminal that `pieces` makes of a conversation.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from dualtune_edge.runtime.grammar.object_views import (
     types,
     views,
 )
+from dualtune_edge.runtime.grammar.pieces import Piece
 from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.tools.defaults import leads_to
 
 BITS: Final = 64  # of a rule's parameter: properties of one object that may come in any order
 _LINES: Final = 1_024  # rules of one tool
@@ -36,6 +39,7 @@ _NUMBER: Final = rf"-?([1-9][0-9]{{0,299}}(\.[0-9]+)?|{_LONG}|{_LARGE}|{_LARGEST
 _DEFINITIONS: Final = ("$defs", "definitions")
 _ARRAY: Final = {"type", "prefixItems", "items", "minItems", "maxItems"}  # keywords of arrays that have rules
 _ANYTHING: Final = "anything"  # the rule of a free value
+_COPYABLE: Final = frozenset({"type", "minLength", "maxLength"})  # keywords of a text that can be held to pieces
 
 
 @dataclass
@@ -48,6 +52,8 @@ class ObjectRules:
         guidance: the settings of llguidance's own JSON rules.
         possible: whether any value fits a schema, given its own JSON rule; asked of optional properties. By default
             each is thought to be possible.
+        copied: places, such as `edits[].oldText`, whose texts are pieces of a conversation. Of these, `held` has those
+            that the rules hold to it.
 
     """
 
@@ -55,50 +61,71 @@ class ObjectRules:
     frame: Frame
     guidance: Mapping[str, Any]
     possible: Callable[[str], bool] | None = None
+    copied: Mapping[str, Piece] = field(default_factory=dict)
     impossible: list[str] = field(default_factory=list)  # optional properties that no value fits
+    held: frozenset[str] = frozenset()
     _lines: list[str] = field(default_factory=list)
-    _names: dict[str, str] = field(default_factory=dict)  # reference or own JSON rule → rule
+    _names: dict[tuple[str, str | None], str] = field(default_factory=dict)  # reference or own JSON rule → rule
 
     def source(self) -> str | None:
         """The rules, the first of which is `arguments`; None where there are none, or llguidance's own say the same."""
         try:
-            if not self._has_rules(self.root):
+            if not self.copied and not self._has_rules(self.root):
                 return None
-            body = self._objects(self.root)
+            body = self._objects(self.root, "" if self.copied else None)
         except NoRulesError:
             return None
         return "\n".join([f"arguments: {body}", *self._lines]) + "\n"
 
-    def _value(self, schema: Any) -> str:
-        """What to write in a rule for a value of this schema."""
+    def _value(self, schema: Any, place: str | None = None) -> str:
+        """What to write in a rule for a value of this schema. `place`: where something copied stands, or holds some."""
         if schema is True or (isinstance(schema, dict) and not schema.keys() & KEYWORDS):
             return self._anything()
+        held = self.held
         try:
-            return self._structure(schema) if self._has_rules(schema) else self._own(schema)
+            if place is not None and place in self.copied and _is_copyable(schema):
+                return self._piece(schema, place)
+            if isinstance(schema, dict) and (place is not None or self._has_rules(schema)):
+                return self._structure(schema, place)
         except NoRulesError:
-            return self._own(schema)
+            self.held = held
+        return self._own(schema)
 
-    def _structure(self, schema: dict[str, Any]) -> str:
+    def _structure(self, schema: dict[str, Any], place: str | None) -> str:
         keywords = schema.keys() & KEYWORDS
         if keywords == {"$ref"}:
-            return self._reference(schema["$ref"])
+            return self._reference(schema["$ref"], place)
         if keywords == {"allOf"} and len(parts := _said(schema["allOf"])) < 2:
-            return self._value(parts[0] if parts else True)
+            return self._value(parts[0] if parts else True, place)
         for name in ("anyOf", "oneOf"):
             if keywords == {name}:
-                return self._any(self._value(branch) for branch in schema[name])
+                return self._any(self._value(branch, place) for branch in schema[name])
         if isinstance(schema.get("type"), list):
-            return self._any(self._value({**schema, "type": name}) for name in schema["type"])
-        return self._typed(schema, keywords)
+            return self._any(self._value({**schema, "type": name}, place) for name in schema["type"])
+        return self._typed(schema, keywords, place)
 
-    def _typed(self, schema: dict[str, Any], keywords: Collection[str]) -> str:
+    def _typed(self, schema: dict[str, Any], keywords: Collection[str], place: str | None) -> str:
         if schema.get("type") == "object":
-            return self._objects(schema)
+            return self._objects(schema, place)
         if schema.get("type") == "array" and _ARRAY.issuperset(keywords):
-            return self._array(schema)
+            return self._array(schema, place)
         if schema.get("type") == "number" and set(keywords) == {"type"}:
             return self._rule(f"/{_NUMBER}/")
         raise NoRulesError
+
+    def _piece(self, schema: dict[str, Any], place: str) -> str:
+        """A text that is copied."""
+        name = f"V{len(self._lines)}"
+        self._add(name, self.copied[place].body(self.frame, schema.get("minLength", 0), schema.get("maxLength")))
+        self.held |= {place}
+        return name
+
+    def _inside(self, place: str | None, step: str) -> str | None:
+        """The place of a property or of items, if it or something in it is copied."""
+        if place is None:
+            return None
+        inner = f"{place}{step}".removeprefix(".")
+        return inner if any(leads_to(inner, name) for name in self.copied) else None
 
     def _has_rules(self, schema: Any) -> bool:
         """Whether rules of ours differ from llguidance's own somewhere in the schema."""
@@ -121,35 +148,37 @@ class ObjectRules:
             stack += [branch for name in ("allOf", "anyOf", "oneOf") for branch in part.get(name, ())]
         return False
 
-    def _reference(self, reference: str) -> str:
-        if reference not in self._names:
-            self._names[reference] = f"d{len(self._names)}"  # before it is built: it may refer to itself
-            self._add(self._names[reference], self._value(local(self.root, reference)))
-        return self._names[reference]
+    def _reference(self, reference: str, place: str | None) -> str:
+        key = (reference, place)
+        if key not in self._names:
+            self._names[key] = f"d{len(self._names)}"  # before it is built: it may refer to itself
+            self._add(self._names[key], self._value(local(self.root, reference), place))
+        return self._names[key]
 
-    def _array(self, schema: dict[str, Any]) -> str:
+    def _array(self, schema: dict[str, Any], place: str | None) -> str:
         low, high, item = schema.get("minItems", 0), schema.get("maxItems"), schema.get("items", True)
         longest = len(schema.get("prefixItems", ())) if item is False else high
         if any(bound is not None and bound < low for bound in (longest, high)):
             raise NoRulesError  # no list is so long and so short
+        inner = self._inside(place, "[]")
         first = [self._value(part) for part in schema.get("prefixItems", ())][:high]
         separator = json.dumps(self.frame.item_separator)
         if high == 0 or (not first and item is False):
             return self._rule('"[]"')
         if not first:
-            first = [self._value(item)]
+            first = [self._value(item, inner)]
         rest = ""
         if item is not False and (high is None or high > len(first)):
             most = "" if high is None else high - len(first)
-            rest = f"({separator} {self._value(item)}){{{max(low - len(first), 0)},{most}}}"
+            rest = f"({separator} {self._value(item, inner)}){{{max(low - len(first), 0)},{most}}}"
         for number in range(len(first) - 1, 0, -1):
             rest = f"({separator} {first[number]} {rest}){'?' if number >= low else ''}"
         return self._any([self._rule(f'"[" {first[0]} {rest} "]"'), *([] if low else ['"[]"'])])
 
     def _anything(self) -> str:
         """Any JSON value, with numbers that a float holds."""
-        if _ANYTHING not in self._names:
-            self._names[_ANYTHING] = _ANYTHING
+        if (_ANYTHING, None) not in self._names:
+            self._names[_ANYTHING, None] = _ANYTHING
             text, item, key = self._json({"type": "string"}), *map(json.dumps, self._separators)
             self._add("any_text", text)
             self._add("any_pair", f"any_text {key} {_ANYTHING}")
@@ -164,12 +193,12 @@ class ObjectRules:
     def _separators(self) -> tuple[str, str]:
         return self.frame.item_separator, self.frame.key_separator
 
-    def _objects(self, schema: dict[str, Any]) -> str:
-        return self._any(self._object(view) for view in views(schema, self.root))
+    def _objects(self, schema: dict[str, Any], place: str | None) -> str:
+        return self._any(self._object(view, place) for view in views(schema, self.root))
 
-    def _object(self, view: View) -> str:
+    def _object(self, view: View, place: str | None) -> str:
         """`first` and `rest`: what may stand behind the brace, and behind a property."""
-        pairs, required = self._pairs(view)
+        pairs, required = self._pairs(view, place)
         extra = merged(view.extra)
         bounded = view.low > required or view.high is not None
         if len(pairs) > BITS or (extra is not False and bounded):
@@ -189,7 +218,7 @@ class ObjectRules:
         self._add(f"{rest}::_", "\n  | ".join([*nexts, f'"}}"{_if(end)}']))
         return self._rule(f'"{{" {first}::0')
 
-    def _pairs(self, view: View) -> tuple[list[str], int]:
+    def _pairs(self, view: View, place: str | None) -> tuple[list[str], int]:
         """`"name": value` of each property that can have a value, required ones first, and how many these are."""
         pairs = []
         for name in sorted(view.properties, key=lambda name: name not in view.required):
@@ -197,7 +226,8 @@ class ObjectRules:
             if name not in view.required and (schema is False or not self._is_possible(schema)):
                 self.impossible.append(name)
                 continue
-            pairs.append(self._rule(f"{json.dumps(self._key(name))} {self._value(schema)}"))
+            value = self._value(schema, self._inside(place, f".{name}"))
+            pairs.append(self._rule(f"{json.dumps(self._key(name))} {value}"))
         return pairs, len(view.required)
 
     def _is_possible(self, schema: Any) -> bool:
@@ -216,9 +246,9 @@ class ObjectRules:
     def _own(self, schema: Any) -> str:
         """The rule of llguidance itself for a part of the schema."""
         source = self._json(schema)
-        if source not in self._names:
-            self._names[source] = self._rule(source)
-        return self._names[source]
+        if (source, None) not in self._names:
+            self._names[source, None] = self._rule(source)
+        return self._names[source, None]
 
     def _json(self, schema: Any) -> str:
         """`%json`, with the definitions that the part refers to."""
@@ -271,6 +301,11 @@ def _is_free(schema: dict[str, Any]) -> bool:
         or ("array" in named and "items" not in keywords)
         or ("object" in named and "additionalProperties" not in keywords)
     )
+
+
+def _is_copyable(schema: Any) -> bool:
+    """Whether a schema is that of a text of which no more is said than its length."""
+    return isinstance(schema, dict) and schema.get("type") == "string" and schema.keys() & KEYWORDS <= _COPYABLE
 
 
 def _if(conditions: Sequence[str]) -> str:

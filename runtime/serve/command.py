@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from dualtune_edge.runtime.agent.approval import Policy, read_policy
-from dualtune_edge.runtime.command import BundleFolder, TrustFile
+from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
@@ -45,6 +45,7 @@ def serve(
     spans: Annotated[
         bool, typer.Option("--spans", help="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     ] = False,
+    copied: Copied = True,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
     trust: TrustFile = None,
 ) -> None:
@@ -86,7 +87,7 @@ def serve(
         export_spans()
 
     def opening() -> Agent:  # by the folder: where a link is replaced, calls go on in the old one
-        agent = Agent.open(bundle.resolve(), engine=engine, trust=trust)
+        agent = Agent.open(bundle.resolve(), engine=engine, trust=trust, copied=copied)
         if agent.bundle.overdue:
             console.warn(agent.bundle.overdue)
         return agent

@@ -31,6 +31,7 @@ PRIMARY: Final = "model"  # name of the model that the manifest's own fields des
 
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
+Border = Literal["words", "characters"]
 KvType = Literal["float32", "float16", "int16", "int8"]
 _WIDTHS: Final[dict[KvType, int]] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}  # bytes of a value
 
@@ -214,12 +215,27 @@ class StateEntry(Frozen):
         return _WIDTHS[self.dtype] * math.prod(self.key.shape)
 
 
+class CopiedProperty(Frozen):
+    """A property of a tool whose texts are pieces of the conversation, such as `path` or `edits[].oldText`.
+
+    `border`: where a piece begins and ends, at words or at any character.
+    """
+
+    name: str
+    border: Border = "words"
+
+
 class Stage(Frozen):
     """One prompt and the adapter that answers it; no adapter: the base answers."""
 
     prompt: str  # path of the PromptPlan
     adapter: str | None = None
     state: str | None = None  # path of the prefix's KV state; None: the device computes it
+    copied: tuple[CopiedProperty, ...] = ()  # of the tool whose arguments it writes; none is left out of JSON
+
+    @model_serializer(mode="wrap")
+    def _without_none_copied(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in dump(self).items() if name != "copied" or value}
 
 
 class ToolsetEntry(Frozen):
