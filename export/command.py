@@ -32,6 +32,7 @@ def export(
     profile: options.Profiles = None,
     quantization: options.Quantization = None,
     calibration: options.Calibration = None,
+    trajectories: options.Trajectories = None,
     no_parity: options.NoParity = False,
     prefix_states_mb: options.PrefixStatesMb = None,
     prefix_states_type: options.PrefixStatesType = None,
@@ -55,7 +56,7 @@ def export(
     from dualtune_edge.export import run
     from dualtune_edge.export.estimate_table import estimate_table
 
-    toolset = options.ToolsetFlags(base, graph, tools, selection, arguments, mode, prefix_states_mb)
+    toolset = options.ToolsetFlags(base, graph, tools, selection, arguments, mode, prefix_states_mb, trajectories)
     overrides = options.Overrides(profile, quantization, prefix_states_type, template, calibration, no_parity)
     whole = overrides.applied_to(toolset.spec(spec))
     if dry_run:
@@ -89,4 +90,5 @@ def _text(report: ExportReport) -> str:
     listed = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
     again = f", {len(report.reused)} parts used again" if report.reused else ""
     line = f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
-    return "\n".join((line, *variant_lines(report.variants)))
+    copied = (f"copied          {standing.line}" for standing in report.copied)
+    return "\n".join((line, *variant_lines(report.variants), *copied))

@@ -49,6 +49,10 @@ Quantization: TypeAlias = Annotated[
 Calibration: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Compare with PEFT on these conversations too: JSON lines.")
 ]
+Trajectories: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What the adapters learnt from: it shows which properties are copied."),
+]
 NoParity: TypeAlias = Annotated[bool, typer.Option("--no-parity", help="Do not compare with PEFT.")]
 PrefixStatesMb: TypeAlias = Annotated[
     int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: 10000.")
@@ -77,6 +81,7 @@ class ToolsetFlags:
     arguments: Path | None
     mode: Mode | None
     prefix_states_mb: int | None
+    trajectories: Path | None
 
     @property
     def names(self) -> str:
@@ -104,6 +109,7 @@ class ToolsetFlags:
                 arguments=self.arguments,
                 mode=self.mode,
                 prefix_states_mb=self.prefix_states_mb,
+                trajectories=self.trajectories,
             )
         raise SpecError(
             "the command line",

@@ -15,7 +15,8 @@ from dualtune_edge.export.compare.calibration import Case, read_calibration
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.models import ModelBuilder, OnComparison
 from dualtune_edge.export.plan.added_tokens import check_added_tokens
-from dualtune_edge.export.plan.constraints import check_constraints
+from dualtune_edge.export.plan.constraints import check_constraints, constraint_tokenizer
+from dualtune_edge.export.plan.copied import CopiedStanding, Example, plan_copied, read_examples
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec
@@ -106,6 +107,7 @@ def run(
         reused=reused,
         sizes=_sizes(manifest),
         variants=variant_sizes(manifest),
+        copied=read.copied,
         warnings=(*read.warnings, *(warning for model in built for warning in model.warnings)),
         parity=built[0].parity,
     )
@@ -130,6 +132,7 @@ class _Read:
     models: tuple[ModelPlan, ...]
     calibration: tuple[Case, ...]
     plans: Plans
+    copied: tuple[CopiedStanding, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -144,12 +147,16 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
         models = plan_models(spec, inputs, EXPORTERS)
         refuse_over_budget(models)
         calibration = _calibration(spec, inputs)
+        examples = read_examples(spec)
     with progress.phase(PhaseName.PROMPTS):
         plans = plan_prompts(inputs)
         check_prompts(models, plans, EXPORTERS)
         check_added_tokens(plans, inputs.checkpoint)
-        warnings = inputs.warnings + plans.warnings + check_constraints(plans, inputs.checkpoint)
-    return _Read(inputs, models, calibration, plans, warnings)
+        tokenizer = constraint_tokenizer(inputs.checkpoint)
+        warnings = inputs.warnings + plans.warnings + check_constraints(plans, tokenizer)
+        examples += tuple(Example(case.messages, case.call, case.toolset) for case in calibration if case.call)
+        copied = plan_copied(spec, plans, examples, tokenizer)
+    return _Read(inputs, models, calibration, copied.plans, copied.standings, warnings + copied.warnings)
 
 
 def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:

@@ -18,6 +18,7 @@ from dualtune_edge.toolkit.bundle.manifest import (
     AdapterIdentity,
     BaseInfo,
     CacheShape,
+    CopiedProperty,
     FileEntry,
     KvType,
     Quantization,
@@ -43,6 +44,21 @@ class StateSummary(Frozen):
     unused: str | None
 
 
+class CopiedSummary(Frozen):
+    """The copied properties of one tool."""
+
+    toolset: str
+    tool: str
+    properties: tuple[CopiedProperty, ...]
+
+    @property
+    def line(self) -> str:
+        """In a line."""
+        return f"{self.toolset}.{self.tool}: " + ", ".join(
+            f"{entry.name} ({entry.border})" for entry in self.properties
+        )
+
+
 class Inspection(Frozen):
     """What `inspect --json` prints."""
 
@@ -54,6 +70,7 @@ class Inspection(Frozen):
     toolsets: tuple[Toolset, ...]
     adapters: tuple[AdapterIdentity, ...]
     states: tuple[StateSummary, ...]
+    copied: tuple[CopiedSummary, ...]
     files: tuple[FileEntry, ...]
     release: Release | None
     manifest_sha256: str
@@ -85,6 +102,7 @@ def inspect(bundle: BundleFolder, *, trust: TrustFile = None, as_json: console.A
         toolsets=tuple(entry.toolset for entry in manifest.toolsets),
         adapters=tuple(adapter.identity for adapter in manifest.adapters),
         states=tuple(_states(opened)),
+        copied=tuple(_copied(opened)),
         files=manifest.files,
         release=manifest.release,
         manifest_sha256=opened.hashes[MANIFEST],
@@ -104,6 +122,13 @@ def _simulated(bundle: Bundle) -> Iterator[Verification]:
     for entry in bundle.manifest.models:
         if found := bundle.on(entry.name).simulation:
             yield found
+
+
+def _copied(bundle: Bundle) -> Iterator[CopiedSummary]:
+    for entry in bundle.manifest.toolsets:
+        for tool, stage in entry.arguments.items():
+            if stage.copied:
+                yield CopiedSummary(toolset=entry.toolset.name, tool=tool, properties=stage.copied)
 
 
 def _states(bundle: Bundle) -> Iterator[StateSummary]:
@@ -139,6 +164,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"context         {base.context_length:,} tokens, KV cache in {summary.cache.dtype}",
         f"parity          {summary.parity.line() if summary.parity else 'not recorded'}",
         f"prefix states   {_states_line(summary)}",
+        *(f"copied          {entry.line}" for entry in summary.copied),
         f"profile         {summary.profile or 'the one that fits the device'}",
         *([f"release         {summary.release}"] if summary.release else []),
         f"manifest        {summary.manifest_sha256}",

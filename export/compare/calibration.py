@@ -13,7 +13,7 @@ from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import DataError, RequestError
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts.trajectories import known_keys
 from dualtune_edge.toolkit.prompts.turns import single_calls
 from dualtune_edge.toolkit.tools.toolset import Toolset
@@ -29,11 +29,15 @@ class _Conversation(Frozen):
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation that waits for the assistant. Where toolset or tool is None, the reference chooses."""
+    """A conversation that waits for the assistant. Where toolset or tool is None, the reference chooses.
+
+    `call`: the one that the file has there.
+    """
 
     messages: tuple[Message, ...]
     toolset: str | None
     tool: str | None
+    call: FunctionCall | None = None
 
 
 def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> tuple[Case, ...]:
@@ -72,9 +76,10 @@ def _cases(line: str, where: str, toolsets: Mapping[str, Toolset], no_tool: str)
     messages = single_calls(conversation.messages)
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            tool = message.tool_calls[0].function.name if message.tool_calls else no_tool
+            call = message.tool_calls[0].function if message.tool_calls else None
+            tool = call.name if call else no_tool
             _check_tool(tool, where, [toolsets[toolset]] if toolset else toolsets.values(), no_tool)
-            yield Case(_waiting(messages[:index], where), toolset, tool)
+            yield Case(_waiting(messages[:index], where), toolset, tool, call)
     if messages[-1].role != "assistant":
         yield Case(_waiting(messages, where), toolset, None)
 

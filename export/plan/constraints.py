@@ -18,7 +18,18 @@ from dualtune_edge.toolkit.tools.toolset import Tool
 _DIGITS: Final = 15  # decimal digits that every double keeps: llguidance reads and writes numbers as doubles
 
 
-def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
+def constraint_tokenizer(checkpoint: Checkpoint) -> LLTokenizer:
+    """The checkpoint's tokenizer, as the grammars of its stages read it.
+
+    Raises:
+        CheckpointError: llguidance cannot read the tokenizer.
+
+    """
+    text = (checkpoint.tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8")
+    return open_tokenizer(text, vocab_size=checkpoint.vocab_size, end_of_turn=checkpoint.end_of_turn)
+
+
+def check_constraints(plans: Plans, tokenizer: LLTokenizer) -> tuple[str, ...]:
     """Compile the grammar of every arguments stage.
 
     Returns:
@@ -27,11 +38,8 @@ def check_constraints(plans: Plans, checkpoint: Checkpoint) -> tuple[str, ...]:
 
     Raises:
         ToolsError: a schema cannot be a constraint.
-        CheckpointError: llguidance cannot read the tokenizer.
 
     """
-    text = (checkpoint.tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8")
-    tokenizer = open_tokenizer(text, vocab_size=checkpoint.vocab_size, end_of_turn=checkpoint.end_of_turn)
     warnings = []
     for planned in plans.toolsets:
         tools = {tool.name: tool for tool in planned.toolset.tools}

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.templates import Templates
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
-from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR
+from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR, CopiedProperty
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
@@ -24,11 +24,15 @@ ROOM: Final = 64  # tokens that the static prompt must leave for the conversatio
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage's name, its prompt, and the adapter that answers (None: the base)."""
+    """A stage's name, its prompt, and the adapter that answers (None: the base).
+
+    `copied`: of the tool whose arguments it writes.
+    """
 
     name: str
     plan: PromptPlan
     adapter: AdapterInput | None = None
+    copied: tuple[CopiedProperty, ...] = ()
 
     @property
     def adapter_name(self) -> str | None:

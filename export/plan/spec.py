@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization, Release
+from dualtune_edge.toolkit.bundle.manifest import Border, Mode, Quantization, Release
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
@@ -97,6 +97,9 @@ QuantizationSpec: TypeAlias = Annotated[
 ]
 
 
+Copying: TypeAlias = Border | Literal["free"]  # free: not copied, whatever the data shows
+
+
 class TemplatesSpec(Frozen):
     """Chat templates for the stages of one toolset whose adapters bring none."""
 
@@ -105,7 +108,11 @@ class TemplatesSpec(Frozen):
 
 
 class ToolsetSpec(Frozen):
-    """One toolset: its tool list and its adapters. Stages without an adapter are left to the base model."""
+    """One toolset: its tool list and its adapters. Stages without an adapter are left to the base model.
+
+    `copied`: by tool, the properties whose texts are pieces of the conversation, such as `path` or `edits[].oldText`,
+    and where a piece ends. `trajectories`: the conversations that its adapters learnt from; they show others.
+    """
 
     name: Name
     description: str = ""
@@ -113,6 +120,8 @@ class ToolsetSpec(Frozen):
     selection: AdapterSpec | None = None
     arguments: ArgumentAdapters | None = None
     templates: TemplatesSpec = TemplatesSpec()
+    copied: dict[str, dict[str, Copying]] = Field(default_factory=dict)
+    trajectories: LocalPath | None = None
 
 
 class ParitySpec(Frozen):
@@ -179,6 +188,7 @@ class ExportSpec(Frozen):
         arguments: Path | None = None,
         mode: Mode | None = None,
         prefix_states_mb: int | None = None,
+        trajectories: Path | None = None,
     ) -> ExportSpec:
         """One toolset, named after its tool list's file.
 
@@ -189,6 +199,7 @@ class ExportSpec(Frozen):
         if not _is_there(tools, folder_wanted=False):
             raise _nowhere("--tools", tools, folder_wanted=False)
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
+        toolset |= {"trajectories": trajectories} if trajectories else {}
         value = {"base": base, "toolsets": [toolset], "mode": mode, "graph": graph}
         value |= {} if prefix_states_mb is None else {"prefix_states_mb": prefix_states_mb}
         return _validate(value, Path(), _flag)
@@ -255,18 +266,23 @@ def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     if spec.parity and spec.parity.calibration:
         yield ("parity", "calibration"), spec.parity.calibration, False
     for index, toolset in enumerate(spec.toolsets):
-        here = ("toolsets", index)
-        yield (*here, "tools"), toolset.tools, False
-        if toolset.selection:
-            yield (*here, "selection"), toolset.selection.path, True
-        if isinstance(toolset.arguments, Path):
-            yield (*here, "arguments"), toolset.arguments, True
-        else:
-            for tool, adapter in (toolset.arguments or {}).items():
-                yield (*here, "arguments", tool), adapter.path, True
-        for stage, template in (("selection", toolset.templates.selection), ("arguments", toolset.templates.arguments)):
-            if template:
-                yield (*here, "templates", stage), template, False
+        yield from _toolset_paths(toolset, ("toolsets", index))
+
+
+def _toolset_paths(toolset: ToolsetSpec, here: Location) -> Iterator[tuple[Location, Path, bool]]:
+    if toolset.trajectories:
+        yield (*here, "trajectories"), toolset.trajectories, False
+    yield (*here, "tools"), toolset.tools, False
+    if toolset.selection:
+        yield (*here, "selection"), toolset.selection.path, True
+    if isinstance(toolset.arguments, Path):
+        yield (*here, "arguments"), toolset.arguments, True
+    else:
+        for tool, adapter in (toolset.arguments or {}).items():
+            yield (*here, "arguments", tool), adapter.path, True
+    for stage, template in (("selection", toolset.templates.selection), ("arguments", toolset.templates.arguments)):
+        if template:
+            yield (*here, "templates", stage), template, False
 
 
 def _is_there(path: Path, *, folder_wanted: bool) -> bool:

@@ -110,6 +110,7 @@ def _stage(planned: PlannedStage, states: Mapping[str, str]) -> Stage:
         prompt=prompt_path(planned),
         adapter=planned.adapter_name,
         state=states.get(prompt_path(planned)),
+        copied=planned.copied,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualtune_edge.export.plan.copied import CopiedStanding
 from dualtune_edge.export.work.progress import PhaseReport
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.bundle.sharing import VariantSize
@@ -23,7 +24,8 @@ class Sizes(Frozen):
 class ExportReport(Frozen):
     """One export that was published at `path`.
 
-    `reused`: names of parts that an earlier export had finished; `parity`: the comparison of the primary model.
+    `reused`: names of parts that an earlier export had finished; `copied`: properties whose texts are pieces of the
+    conversation, and why; `parity`: the comparison of the primary model.
     """
 
     path: str
@@ -32,5 +34,6 @@ class ExportReport(Frozen):
     reused: tuple[str, ...]
     sizes: Sizes
     variants: tuple[VariantSize, ...]
+    copied: tuple[CopiedStanding, ...]
     warnings: tuple[str, ...]
     parity: ParityReport

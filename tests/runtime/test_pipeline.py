@@ -16,6 +16,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, Overflow, open_bundle, shorten_results
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.engine import Snapshot
+from dualtune_edge.runtime.grammar import copies
 from dualtune_edge.toolkit.errors import BundleError, EngineError, ProfileError, RequestError, TemplateError
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 
@@ -401,6 +402,49 @@ def test_a_text_that_the_conversation_does_not_hold_is_marked(agent: Callable[[M
     assert one.call([user("show it"), call("read", {"path": "a.txt"}), Message(role="tool", content="x")]).arguments
     sort = agent({"None": "files", "selection.files": "sort", "arguments": '{"by": "größe"}'})
     assert sort.call("sort it").not_in_conversation == ()  # the schema holds it
+
+
+MISSPELT = {"lines": 1, "path": "a.ttx"}
+
+
+@pytest.fixture
+def copying(bundle: Path, change_manifest: Callable[[Callable[[dict[str, Any]], object]], None]) -> Agent:
+    """An agent that wants to write `MISSPELT`, of a bundle whose paths are copied."""
+
+    def declare(manifest: dict[str, Any]) -> None:
+        files = next(entry for entry in manifest["toolsets"] if entry["toolset"]["name"] == "files")
+        files["arguments"]["read"]["copied"] = [{"name": "path", "border": "words"}]
+
+    change_manifest(declare)
+    opened = open_bundle(bundle)
+    return Agent(opened, Scripted(opened.model, opened, {**READ, "arguments": json.dumps(MISSPELT)}))
+
+
+def test_a_copied_text_is_a_piece_of_the_conversation(copying: Agent) -> None:
+    assert copying.call("show a.ttx").arguments == MISSPELT
+    for request in ("show a.txt", [user("a.txt"), call("read", {"path": "a.md"}), Message(role="tool", content="b")]):
+        answer = copying.call(request)
+        assert answer.arguments is not None
+        assert answer.arguments["path"] != "a.ttx"
+        assert answer.arguments["path"].startswith("a.")
+        assert answer.not_in_conversation == ()
+        assert answer.arguments_probability is not None
+
+
+def test_copied_texts_are_written_freely_where_that_is_asked_for(copying: Agent) -> None:
+    assert copying.call("show a.txt", copied=False).arguments == MISSPELT
+    copying._copied = False
+    assert copying.call("show a.txt").arguments == MISSPELT
+    assert copying.call("show a.txt", copied=True).arguments != MISSPELT
+
+
+def test_a_conversation_that_is_too_long_to_copy_from_is_said(copying: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "LONGEST", 10)
+    answer = copying.call("show a.txt!")
+    assert answer.arguments == MISSPELT
+    note = "copied properties of 'read' are written freely: the conversation has 11 characters, and 10 are the most"
+    assert note in answer.notes
+    assert not [note for note in copying.call("show a.tx!").notes if "copied" in note]
 
 
 def test_an_answer_less_probable_than_asked_for_is_unsure(agent: Callable[[Mapping[str, str]], Agent]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from export_desk import Desk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.export.plan.constraints import check_constraints, refuse_long_numbers
+from dualtune_edge.export.plan.constraints import check_constraints, constraint_tokenizer, refuse_long_numbers
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans, plan_prompts
 from dualtune_edge.toolkit.errors import ToolsError
@@ -50,7 +50,7 @@ def test_an_optional_property_that_no_value_fits_is_warned_of(checkpoint: Any) -
     act = Tool(name="act", parameters={"type": "object", "properties": {"tea": {"type": "string"}, "hot": hot}})
     stage = PlannedStage("arguments", PromptPlan(stage="arguments", template="", tools=(act,), tool="act", frame=FRAME))
     toolset = PlannedToolset(Toolset(name="kitchen", tools=(act,)), stage, {"act": stage})
-    (warning,) = check_constraints(Plans(None, (toolset,)), checkpoint)
+    (warning,) = check_constraints(Plans(None, (toolset,)), constraint_tokenizer(checkpoint))
     assert "'hot'" in warning
     assert "'act' of 'kitchen'" in warning
 
@@ -59,6 +59,6 @@ def test_what_a_constraint_cannot_hold_of_a_schema_is_warned_of(own_desk: Desk) 
     schema = {"properties": {"lines": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}}
     own_desk.rewrite("files.json", lambda value: value["tools"][1].update(inputSchema=schema))
     inputs = read_inputs(own_desk.spec("external"))
-    (warning,) = check_constraints(plan_prompts(inputs), inputs.checkpoint)
+    (warning,) = check_constraints(plan_prompts(inputs), constraint_tokenizer(inputs.checkpoint))
     assert "'write' of 'files'" in warning
     assert "uniqueItems" in warning
