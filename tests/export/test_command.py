@@ -6,9 +6,11 @@ import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.export import run as export_run
+from dualtune_edge.export.plan.copied import CopiedStanding
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.work.progress import PhaseReport
+from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
@@ -19,6 +21,11 @@ REPORT = ExportReport(
     reused=(),
     sizes=Sizes(model=2_000_000, adapters=1_000_000, merged=0, prompts=10, states=0, variants=0, total=3_000_100),
     variants=(),
+    copied=(
+        CopiedStanding(
+            toolset="files", tool="read", copied=CopiedProperty(name="path"), declared=False, values=40, standing=40
+        ),
+    ),
     warnings=("tool 'read' has no adapter",),
     parity=ParityReport(skipped="a test"),
 )
@@ -77,7 +84,10 @@ def test_flags_are_exported(asked: list[tuple[ExportSpec, Path]]) -> None:
 def test_the_result_is_on_stdout_and_warnings_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code("dualtune.yaml", "-o", "bundle")
     out, err = capsys.readouterr()
-    assert out == "bundle: 3.0 MB (base 2.0 MB, adapters 1.0 MB) in 12 s\n"
+    assert out.splitlines() == [
+        "bundle: 3.0 MB (base 2.0 MB, adapters 1.0 MB) in 12 s",
+        "copied          files.read path: words (40 of 40 values in the data)",
+    ]
     assert err == "parity: not compared: a test\nwarning: tool 'read' has no adapter\n"
 
 

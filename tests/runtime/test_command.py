@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.runtime import CallResult, open_bundle
+from dualtune_edge.runtime import Agent, CallResult, open_bundle
 from dualtune_edge.toolkit.errors import BundleError, ProfileError, RequestError, StoppedError
 
 SCHEMA = {"toolset", "tool", "arguments", "outcome", "probability", "alternatives", "timings_ms", "tokens"}
@@ -167,7 +167,7 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     assert run(["inspect", exported, "--json"]) == 0
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
-        "base", "tokenizer", "quantization", "cache", "profile", "toolsets", "adapters", "states", "files",
+        "base", "tokenizer", "quantization", "cache", "profile", "toolsets", "adapters", "states", "copied", "files",
         "size_bytes", "parity", "variants", "here", "simulated",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
@@ -187,6 +187,25 @@ def test_inspect_says_why_a_state_is_not_used(
     change_manifest(lambda manifest: manifest["states"][0]["key"].update(graph="0" * 64))
     assert run(["inspect", bundle]) == 0
     assert "is for other graph or adapter files" in capsys.readouterr().out
+
+
+def test_copied_properties_are_shown_and_can_be_written_freely(
+    bundle: Path,
+    change_manifest: Callable[[Callable[[dict[str, Any]], object]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def declare(manifest: dict[str, Any]) -> None:
+        manifest["toolsets"][0]["arguments"]["read"]["copied"] = [{"name": "path", "border": "characters"}]
+
+    change_manifest(declare)
+    assert run(["inspect", bundle]) == 0
+    assert "copied          files.read: path (characters)" in capsys.readouterr().out
+    seen: list[bool] = []
+    for flags in ([], ["--copied"], ["--no-copied"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Agent, "call", lambda self, *_, **__: seen.append(self._copied) or sys.exit(0))
+            assert run(["call", bundle, "x", *flags]) == 0
+    assert seen == [True, True, False]
 
 
 def test_inspect_shows_who_answers_each_stage(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,6 +207,20 @@ def test_flags_say_the_same_as_a_file(desk: Path) -> None:
     assert spec == read(desk, "mode: merged\n" + text)
 
 
+def test_what_is_copied_and_what_shows_it(desk: Path) -> None:
+    (desk / "data.jsonl").touch()
+    more = "    copied: {read: {path: words, 'edits[].old': free}}\n    trajectories: data.jsonl\n"
+    (toolset,) = read(desk, SPEC + more).toolsets
+    assert toolset.copied == {"read": {"path": "words", "edits[].old": "free"}}
+    assert toolset.trajectories == desk / "data.jsonl"
+    assert "line 8" in refused(desk, SPEC + "    copied: {read: {path: word}}\n").where
+    assert "data.json" in refused(desk, SPEC + "    trajectories: data.json\n").found
+    flags = ExportSpec.from_flags(desk / "base", desk / "tools.json", trajectories=desk / "data.jsonl")
+    assert flags.toolsets[0].trajectories == desk / "data.jsonl"
+    with pytest.raises(SpecError, match="--trajectories"):
+        ExportSpec.from_flags(desk / "base", desk / "tools.json", trajectories=desk / "nothing")
+
+
 def test_a_wrong_flag_is_named(desk: Path) -> None:
     for flag, arguments in {
         "--base": (desk / "nothing", desk / "tools.json"),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Manifest
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, CopiedProperty, Manifest, Stage
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -27,6 +27,15 @@ def test_the_bytes_stay_as_they_are(version: int) -> None:
     manifest = Manifest.model_validate_json(golden(version))
     assert manifest.version == version
     assert manifest.to_bytes() == golden(version)
+
+
+def test_copied_properties_are_in_the_stages_that_have_some() -> None:
+    plain = Stage(prompt="prompts/a.json")
+    assert json.loads(plain.model_dump_json()) == {"prompt": "prompts/a.json", "adapter": None, "state": None}
+    stage = plain.model_copy(update={"copied": (CopiedProperty(name="path", border="characters"),)})
+    written = stage.model_dump_json()
+    assert json.loads(written)["copied"] == [{"name": "path", "border": "characters"}]
+    assert Stage.model_validate_json(written) == stage
 
 
 def test_one_profile_has_the_primary_model_alone() -> None:
