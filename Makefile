@@ -1,6 +1,6 @@
 # make demo   export the built-in kit, make calls with it, and do a task on the real git server
 # make check  lint, format, types, the direction of imports: seconds
-# make fast   the tests of the device's side: toolkit, profiles and runtime
+# make fast   the tests of toolkit, profiles and runtime that are not marked slow: under a minute on two cores
 # make test   every check: make check, types for Windows, all tests
 # make ci     what the public CI runs: make test, with Optimum's exporter
 # make device   a device's installation in a fresh environment
@@ -29,7 +29,7 @@ check: .venv/installed .types
 	$(MAKE) --no-print-directory imports
 
 fast: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests/toolkit tests/profiles tests/runtime tests/test_cli.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow" tests/toolkit tests/profiles tests/runtime tests/test_cli.py
 
 # A server that cannot be installed here is named by the tests that are skipped for it.
 test: check

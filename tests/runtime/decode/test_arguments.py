@@ -169,6 +169,7 @@ def test_pending_tokens_ride_along() -> None:
     assert len(engine.forwards) == written.decided == 1
 
 
+@pytest.mark.slow
 def test_arguments_of_too_many_tokens_are_an_error() -> None:
     counting = Wishing('": {"path": "' + " ".join(map(str, range(4_000))))
     with pytest.raises(RequestError, match=f"'act'.*more than {limits.ARGUMENT_TOKENS:,} tokens"):
@@ -224,17 +225,14 @@ def test_a_property_twice_is_an_error() -> None:
         write(of, engine)
 
 
-@pytest.mark.parametrize("schema", [{"type": "number"}, {"type": ["number", "null"]}, {"anyOf": [{"type": "number"}]}])
+@pytest.mark.parametrize(
+    "schema", [{}, {"type": "number"}, {"type": ["number", "null"]}, {"anyOf": [{"type": "number"}]}]
+)
 @pytest.mark.parametrize("wanted", ["1e999", "-4E5432", "1.8e308", "9" * 400, f"{'9' * 99}e299"])
 def test_a_number_beyond_every_float_is_not_written(schema: dict[str, Any], wanted: str) -> None:
     of = grammar({"x": schema}, required=["x"])
     written = write(of, Wishing(f'": {{"x": {wanted}}}}}\n</tool_call>')).value["x"]
     assert math.isfinite(written)
-
-
-def test_a_number_beyond_every_float_is_an_error_where_the_schema_does_not_say_number() -> None:
-    with pytest.raises(RequestError, match="1e999"):
-        write(grammar({"x": {}}), Wishing('": {"x": 1e999}}\n</tool_call>'))
 
 
 @given(number=st.floats(allow_nan=False, allow_infinity=False))
@@ -394,6 +392,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 texts = st.lists(st.text('ab/.7 "`\\ü\n', max_size=30), max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     names=st.lists(st.sampled_from(sorted(SCHEMAS)), unique=True, min_size=1, max_size=3),

@@ -43,6 +43,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=st.dictionaries(st.text('a"{', max_size=2), values, max_size=3), data=st.data())
 def test_closing_what_is_open_behind_any_value_gives_json(value: dict[str, object], data: st.DataObject) -> None:
     text = json.dumps(value)

@@ -31,6 +31,7 @@ def can_move() -> bool:
     return tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (6, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_move(), reason="no huge pages on this system")
 def test_what_was_taken_inside_moves_and_keeps_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SPEED", 1.0)  # no deadline

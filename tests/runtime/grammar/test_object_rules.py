@@ -153,6 +153,7 @@ instances = st.recursive(
 changes = st.tuples(names, instances)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(name=st.sampled_from(sorted(SCHEMAS)), data=st.data())
 def test_what_is_reachable_is_what_the_schema_allows(name: str, data: st.DataObject) -> None:

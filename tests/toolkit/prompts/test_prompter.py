@@ -101,6 +101,7 @@ def test_every_conversation_begins_with_the_static_prefix(source: str, kind: str
     assert prefix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "kind"), EVERY)
 @settings(max_examples=40, deadline=None)
 @given(messages=conversations, tool=st.sampled_from([tool.name for tool in TOOLS]))
@@ -112,6 +113,7 @@ def test_a_completion_is_the_same_after_every_conversation(
     assert found == tuple(under_test.encode(under_test.text([*messages, call(tool)], generate=False)).ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "kind"), [(source, kind) for source, kind in EVERY if source != "selection"])
 @settings(max_examples=60, deadline=None)
 @given(messages=conversations, given_arguments=arguments)
@@ -145,6 +147,7 @@ def test_past_arguments_stand_as_they_were_written(names: list[str]) -> None:
 NAMES = ("a", "b", "c", "é", "x", "{", "}", "{}", '"', '{"c": 2.5}', "name", "arguments", "parameters", "read", "[1]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["arguments", "compact"])
 def test_no_name_of_a_tool_or_property_is_taken_for_a_probe(source: str) -> None:
     template = ChatTemplate(SOURCES[source], where=source)

@@ -93,6 +93,7 @@ def test_whatever_a_template_does_it_is_stopped(process: TemplateProcess, name: 
     assert text(process, "{{ word }}", word="next") == "next"
 
 
+@pytest.mark.slow
 def test_its_memory_is_bounded() -> None:
     sources = [f"{NEST}{USES[name]}" for name in ("string", "sum")] + [FOLDED["bytes"]]
     code = (

@@ -240,6 +240,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(schemas, objects(leaves), objects(schemas), values)
 def test_what_may_be_written_is_valid_as_given(schema: Any, one: Any, two: Any, value: Any) -> None:
     whole = argument(schema, **{"$defs": {"D": one, "E": two}})
