@@ -34,6 +34,7 @@ NeedOf: TypeAlias = Callable[[ModelSizes], Need | None]  # None: the model has n
 NEEDS: Final[Mapping[PhaseName, NeedOf]] = {
     PhaseName.READ: build.reading,
     PhaseName.KV_SCALES: build.kv_scales,
+    PhaseName.MOMENTS: build.input_moments,
     PhaseName.BASE: build.base_graph,
     PhaseName.ADAPTERS: build.adapter_files,
     PhaseName.MERGED: build.merged_graphs,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualtune_edge.export.build.graphs import BundleGraphs
-from dualtune_edge.export.build.kv_scales import kv_prompts
+from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.build.try_out import try_out
 from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
 from dualtune_edge.export.compare.calibration import Case
@@ -110,7 +110,7 @@ class ModelBuilder:
     def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
         """Build the model by one recipe. `earlier`: comparisons by other recipes; None: there is one recipe."""
         inputs = replace(inputs, quantization=recipe)
-        graphs = BundleGraphs(inputs, self.work, self.progress, kv_prompts(inputs, self.plans))
+        graphs = BundleGraphs(inputs, self.work, self.progress, measured_prompts(inputs, self.plans))
         with contextlib.nullcontext() if earlier is None else self.progress.labelled(name_of(recipe)):
             parity = self._refusal(inputs, graphs, earlier)
             if parity is None:

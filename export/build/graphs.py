@@ -15,7 +15,9 @@ from dualtune_edge.export.adapter.merge import merged_weights
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.base.weights import UnchangedWeights, UntiedWeights, Weights
-from dualtune_edge.export.build.kv_scales import KvPrompt, KvScales, measure
+from dualtune_edge.export.build.input_moments import measure_inputs
+from dualtune_edge.export.build.kv_scales import KvScales, measure
+from dualtune_edge.export.build.measured_prompts import MeasuredPrompt
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import check_onnx
@@ -47,13 +49,13 @@ class BundleGraphs:
         inputs: what the model is made of.
         work: the folder of the export.
         progress: shows a bar for each phase.
-        kv_prompts: prompts that the scales of a KV cache in int8 are measured on.
+        prompts: those that scales of a KV cache in int8, and the moments of GPTQ, are measured on.
 
     """
 
-    def __init__(self, inputs: Inputs, work: Work, progress: Progress, kv_prompts: Sequence[KvPrompt] = ()) -> None:
-        self._inputs, self._work, self._progress, self._kv_prompts = inputs, work, progress, kv_prompts
-        self._steps, self._base = Steps(inputs, kv_prompts), inputs.layout.model
+    def __init__(self, inputs: Inputs, work: Work, progress: Progress, prompts: Sequence[MeasuredPrompt] = ()) -> None:
+        self._inputs, self._work, self._progress, self._prompts = inputs, work, progress, prompts
+        self._steps, self._base = Steps(inputs, prompts), inputs.layout.model
         self._by_name = {bundled.adapter.name: bundled for bundled in inputs.bundled_adapters}
         self.external = _one_per_file(inputs.bundled_adapters, "external")
         self.merged = _one_per_file(inputs.bundled_adapters, "merged")
@@ -83,10 +85,15 @@ class BundleGraphs:
 
         """
         if self._inputs.kv_type == "int8":
-            with self._progress.phase(PhaseName.KV_SCALES, len(self._kv_prompts)) as phase:
+            with self._progress.phase(PhaseName.KV_SCALES, len(self._prompts)) as phase:
                 if not self._work.has(self._steps.kv_scales):
-                    measured = measure(self._inputs, self._kv_prompts, phase.advance)
+                    measured = measure(self._inputs, self._prompts, phase.advance)
                     self._work.keep(self._steps.kv_scales, value=measured.to_text())
+        if self._moments:
+            with self._progress.phase(PhaseName.MOMENTS, len(self._prompts)) as phase:
+                if not self._work.has(self._steps.moments):
+                    measure_inputs(self._inputs, self._prompts, self._moments, phase.advance)
+                    self._work.keep(self._steps.moments, self._moments)
         with self._progress.phase(PhaseName.BASE):
             self._build_base()
         with self._progress.phase(PhaseName.SLOTS):
@@ -115,19 +122,20 @@ class BundleGraphs:
         whole, decoder = self._inputs.checkpoint, self._inputs.decoder
         bundles_own = self._work.folder / (self._base if merged is None else self._by_name[merged].path)
         copied = bundles_own if quantization == self._inputs.quantization else None
+        moments = self._moments if copied else None
         if decoder:
             decoder = replace(decoder, layers=decoder.layers[: base.cache.layers])
         source: Weights
         if merged is None:
             source = whole.weights if copied else UntiedWeights(whole.weights)
-            build_graph(base, out, quantization, weights=source, base=copied, decoder=decoder)
+            build_graph(base, out, quantization, weights=source, base=copied, decoder=decoder, moments=moments)
             self._write_slots(out)
             add_spare_inputs(out, bundles_own)
         else:
             adapter = self._by_name[merged].adapter.weights(whole)
             with merged_weights(whole, adapter, scratch=self._work.scratch) as weights:
                 source = UnchangedWeights(weights) if copied else UntiedWeights(weights)
-                build_graph(base, out, quantization, weights=source, base=copied, decoder=decoder)
+                build_graph(base, out, quantization, weights=source, base=copied, decoder=decoder, moments=moments)
         self._set_kv_type(out, base.cache.layers if copied else 0)
 
     def made_of(self, adapter: str | None) -> tuple[str, ...]:
@@ -181,7 +189,8 @@ class BundleGraphs:
             return
         model = work.folder / self._base
         work.clear(model)
-        build_graph(self._inputs.checkpoint, model, self._inputs.quantization, decoder=self._inputs.decoder)
+        inputs = self._inputs
+        build_graph(inputs.checkpoint, model, inputs.quantization, decoder=inputs.decoder, moments=self._moments)
         (model / MODEL).replace(self._plain)
         work.keep(steps.weights, self._plain, *files_in(model))
 
@@ -207,6 +216,13 @@ class BundleGraphs:
         """The base's graph without slots."""
         return self._work.scratch / f"{safe_name(self._base.replace('/', '.'))}.onnx"
 
+    @property
+    def _moments(self) -> Path | None:
+        """The file of the inputs' second moments; None: the recipe needs none."""
+        if self._inputs.quantization.algorithm != "gptq":
+            return None
+        return self._work.scratch / f"{safe_name(self._base.replace('/', '.'))}.moments"
+
     def _write_adapter(self, bundled: BundledAdapter) -> None:
         step = self._steps.external(bundled.adapter, bundled.path, self._slots)
         if self._work.has(step):
@@ -225,7 +241,15 @@ class BundleGraphs:
         self._work.clear(out)
         adapter = bundled.adapter.weights(checkpoint)
         with merged_weights(checkpoint, adapter, scratch=self._work.scratch) as weights:
-            build_graph(checkpoint, out, self._inputs.quantization, weights=weights, base=base, decoder=decoder)
+            build_graph(
+                checkpoint,
+                out,
+                self._inputs.quantization,
+                weights=weights,
+                base=base,
+                decoder=decoder,
+                moments=self._moments,
+            )
         self._set_kv_type(out, checkpoint.cache.layers)
         check_onnx(out / MODEL)
         for file in out.iterdir():

@@ -10,19 +10,17 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualtune_edge.export.base.architectures import rotary_partners
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.build.measured_prompts import MeasuredPrompt
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.messages import calibration_prompts
-from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.reference.open import open_reference
 
-KvPrompt: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter (None: the base), and its tokens
 _LARGEST: Final = 127  # of int8; -128 is not used, so that both signs have the same range
 _SMALLEST: Final = 1e-8  # for a channel that is always 0
 
@@ -50,18 +48,7 @@ class KvScales:
         return cls(values.reshape(cache.layers, 2, cache.heads, cache.head_dim))
 
 
-def kv_prompts(inputs: Inputs, plans: Plans) -> tuple[KvPrompt, ...]:
-    """Two prompts of each stage, each with the beginning of an answer; none for a cache that is not in int8."""
-    if inputs.kv_type != "int8":
-        return ()
-    return tuple(
-        (stage.adapter_name, tokens)
-        for stage in plans.stages
-        for tokens in calibration_prompts(inputs.checkpoint, plans, [stage])
-    )
-
-
-def measure(inputs: Inputs, prompts: Sequence[KvPrompt], advance: Callable[[], None]) -> KvScales:
+def measure(inputs: Inputs, prompts: Sequence[MeasuredPrompt], advance: Callable[[], None]) -> KvScales:
     """Read every prompt, and take the largest value of each channel; `advance` is called after each prompt."""
     cache, partners = inputs.checkpoint.cache, _partners(inputs.checkpoint)
     largest = np.full((cache.layers, 2, cache.heads, cache.head_dim), _SMALLEST, dtype=np.float32)

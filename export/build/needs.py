@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from dualtune_edge.export.build.input_moments import REACH
 from dualtune_edge.export.sizes.files import adapter_stored, graph_bytes
 from dualtune_edge.export.sizes.model import ModelSizes
 from dualtune_edge.export.sizes.need import (
     ADAPTER_SECONDS,
     COMPARING,
+    GPTQ_SECONDS,
     LIBRARIES,
     MB,
     OPEN_SECONDS,
@@ -20,8 +22,9 @@ from dualtune_edge.export.sizes.need import (
 
 _BUILDER: Final = 80 * MB  # memory besides the libraries
 _PIECE: Final = 1 << 22  # numbers of a weight that are quantized at a time,
-_QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110}  # in so many bytes each
+_QUANTIZING: Final = {"default": 16, "rtn": 100, "k_quant": 110, "gptq": 60}  # in so many bytes each
 _JOINING: Final = 4.5  # bytes for each number of the largest matrix, while its quantized pieces are joined
+_SUM_SECONDS: Final = 1.0e-9  # for a number of the moments of a prompt
 _START_SECONDS: Final = 3.0
 _WRITE_SECONDS: Final = 1.0e-8  # for a byte of an adapter, from PEFT's form to ours
 
@@ -51,11 +54,27 @@ def kv_scales(model: ModelSizes) -> Need | None:
     )
 
 
+def input_moments(model: ModelSizes) -> Need | None:
+    """To measure the inputs: the reference reads two prompts of each stage, the second from the tool list on."""
+    if model.inputs.quantization.algorithm != "gptq":
+        return None
+    tokens = model.longest_prefix + 512
+    lengths = [len(stage.plan.prefix) + 256 for stage in model.plans.stages]
+    streamed = READ_SECONDS * model.shape.stored * 2 * len(lengths) if model.streamed else 0.0
+    numbers = sum(REACH * inputs for _outputs, inputs in model.shape.linear)
+    summed = 4 * len(lengths) * numbers
+    return Need(
+        scratch=4 * numbers,
+        memory=LIBRARIES + COMPARING + model.reference(model.shape, tokens) + model.token_kv * tokens + 2 * 4 * numbers,
+        seconds=model.forward_seconds(lengths, TORCH_SPEED) + streamed + 2 * _SUM_SECONDS * summed,
+    )
+
+
 def base_graph(model: ModelSizes) -> Need | None:
     """To build the base's graph."""
     if model.inputs.layout.model in model.present:
         return None
-    return Need(disk=model.graph, memory=building_memory(model), seconds=QUANTIZE_SECONDS * model.shape.weights)
+    return Need(disk=model.graph, memory=building_memory(model), seconds=quantize_seconds(model))
 
 
 def adapter_files(model: ModelSizes) -> Need | None:
@@ -84,13 +103,19 @@ def merged_graphs(model: ModelSizes) -> Need | None:
         disk=sum(graph_bytes(shape, quantization, tied=model.stays_tied(bundled)) for bundled in merged),
         scratch=2 * 4 * shape.weights if by_peft else 0,
         memory=max(building_memory(model) + folding, LIBRARIES + whole),
-        seconds=len(merged) * QUANTIZE_SECONDS * shape.weights,
+        seconds=len(merged) * quantize_seconds(model),
     )
 
 
 def trial(model: ModelSizes) -> Need:
     """To open every graph, and run a forward under every adapter."""
     return Need(memory=model.opened + model.adapter_memory, seconds=OPEN_SECONDS * model.graphs)
+
+
+def quantize_seconds(model: ModelSizes) -> float:
+    """Seconds to quantize all weights of the base."""
+    each = GPTQ_SECONDS if model.inputs.quantization.algorithm == "gptq" else QUANTIZE_SECONDS
+    return each * model.shape.weights
 
 
 def building_memory(model: ModelSizes) -> int:

@@ -17,6 +17,7 @@ from dualtune_edge.export.graph.checks import check_build
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.logits import add_logits_rows
 from dualtune_edge.export.graph.model_files import MODEL, replace_model
+from dualtune_edge.export.graph.streaming import WeightSource
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 
@@ -33,6 +34,7 @@ def build_graph(
     weights: Weights | None = None,
     base: Path | None = None,
     decoder: Decoder | None = None,
+    moments: Path | None = None,
 ) -> None:
     """Write model.onnx, model.onnx.data, genai_config.json and the tokenizer's files.
 
@@ -44,6 +46,7 @@ def build_graph(
         base: a folder with the graph of the checkpoint's weights in the same quantization, with slots or without.
             Weights that `weights` does not change are copied from there. The checkpoint may be its first layers.
         decoder: what was read of Optimum's graph, to be lowered; without it the graph is the builder's.
+        moments: the file of the inputs' second moments, by which GPTQ rounds what is not copied.
 
     The builder prints: while it runs, `sys.stdout` and `sys.stderr` lead to a log.
 
@@ -51,16 +54,18 @@ def build_graph(
         GraphError: the builder failed, or the graph is not what it should be.
 
     """
+    if (quantization.algorithm == "gptq") != (moments is not None):
+        raise ValueError("moments of the inputs for GPTQ, and for nothing else")
     out.mkdir(parents=True, exist_ok=True)
-    source = weights or checkpoint.weights
-    run_builder(checkpoint, source, out, quantization, base, decoder=decoder)
+    source = WeightSource(weights or checkpoint.weights, base, moments)
+    run_builder(checkpoint, source, out, quantization, decoder=decoder)
     shutil.copyfile(
         checkpoint.tokenizer_folder / "tokenizer.json", out / "tokenizer.json"
     )  # transformers writes another form
     _forget_how_it_was_read(out / "tokenizer_config.json")
     write_genai_config(checkpoint, out)
     builder_config.correct(out, checkpoint.architecture, checkpoint.config)
-    check_build(out, quantization, tied=source.tied, like=base)
+    check_build(out, quantization, tied=source.weights.tied, like=base)
     add_logits_rows(out)
     _standardize(out)
 

@@ -19,7 +19,7 @@ from dualtune_edge.export.base.weights import UntiedWeights, Weights
 from dualtune_edge.export.graph import builder_config
 from dualtune_edge.export.graph.deferred import deferred
 from dualtune_edge.export.graph.head_rows import keep_rows
-from dualtune_edge.export.graph.streaming import GraphWriter
+from dualtune_edge.export.graph.streaming import GraphWriter, WeightSource
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.lower import lower
 from dualtune_edge.export.work.quiet import captured
@@ -31,23 +31,15 @@ _QUANTIZER: Final = "onnxruntime.quantization"  # a logger with a line a node
 
 
 def run_builder(
-    checkpoint: Checkpoint,
-    weights: Weights,
-    out: Path,
-    quantization: Quantization,
-    base: Path | None,
-    *,
-    decoder: Decoder | None,
+    checkpoint: Checkpoint, source: WeightSource, out: Path, quantization: Quantization, *, decoder: Decoder | None
 ) -> None:
     """Write model.onnx, model.onnx.data, and the builder's genai_config.json and tokenizer files.
 
     Args:
         checkpoint: gives the config and the tokenizer.
-        weights: the model's.
+        source: where the model's weights come from.
         out: an empty folder.
         quantization: how weights are stored.
-        base: a folder with the graph of the checkpoint's weights in the same quantization: unchanged weights are copied
-            from there.
         decoder: what was read of another exporter's graph; it replaces the builder's.
 
     The builder prints: while it runs, `sys.stdout` and `sys.stderr` lead to a log.
@@ -65,12 +57,12 @@ def run_builder(
             from onnxruntime_genai.models import builder  # noqa: PLC0415 - it prints as it is imported
 
             logger.setLevel(logging.WARNING)
-            extra = builder.parse_extra_options(*place, options(quantization, tied=weights.tied))
+            extra = builder.parse_extra_options(*place, options(quantization, tied=source.weights.tied))
             # The text model's: it may be part of a model with images, whose config the builder has read.
             extra["hf_details"]["hf_config"] = config = copy.deepcopy(checkpoint.config)
             extra["hf_details"]["hf_name"] = config._name_or_path = str(checkpoint.tokenizer_folder)  # noqa: SLF001
             builder_config.adapt(config)
-            with _streaming(builder.Model, checkpoint, weights, base, decoder):
+            with _streaming(builder.Model, checkpoint, source, decoder):
                 builder.create_model(*place, **extra)
         except Exception as error:
             lines = log.getvalue().strip().splitlines()
@@ -96,9 +88,14 @@ def options(quantization: Quantization, *, tied: bool) -> list[str]:
         *always,
         f"accuracy_level={quantization.accuracy_level}",
         f"block_size={quantization.block_size}",
-        f"algo_config={quantization.algorithm}",
+        f"algo_config={builders_algorithm(quantization)}",
         *([f"matmul_mixed_precision={mixed}"] if mixed else []),
     ]
+
+
+def builders_algorithm(quantization: Quantization) -> str:
+    """The algorithm that the builder is asked for: what GPTQ rounds has the form of its `default`."""
+    return "default" if quantization.algorithm == "gptq" else quantization.algorithm
 
 
 def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
@@ -113,11 +110,12 @@ def _model(checkpoint: Checkpoint, weights: Weights) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def _streaming(
-    model_class: Any, checkpoint: Checkpoint, weights: Weights, base: Path | None, decoder: Decoder | None
+    model_class: Any, checkpoint: Checkpoint, source: WeightSource, decoder: Decoder | None
 ) -> Iterator[None]:
     """Inside the block the builder takes a deferred model where it would load one, and saves by `GraphWriter`."""
     load, save = model_class.load_weights, model_class.save_model
-    model, names = _model(checkpoint, weights), checkpoint.architecture.builders
+    weights, names = source.weights, checkpoint.architecture.builders
+    model = _model(checkpoint, weights)
 
     def write(builder: Any, out: str) -> None:
         if type(builder).__name__ not in names:
@@ -126,7 +124,7 @@ def _streaming(
             lower(builder, model, decoder)
         if isinstance(weights, UntiedWeights):
             keep_rows(builder.model.graph, one_table=weights.weights.tied)
-        GraphWriter(builder, weights, base).write(Path(out))
+        GraphWriter(builder, source).write(Path(out))
 
     model_class.load_weights = lambda _builder, _path: model
     model_class.save_model = write

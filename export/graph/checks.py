@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from dualtune_edge.export.graph.builder import builders_algorithm
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.model_files import DATA, MODEL
 from dualtune_edge.export.graph.slot_map import Slot, SlotMap
@@ -189,7 +190,8 @@ def _check_quantized(node: ir.Node, quantization: Quantization, bits: int) -> No
     grouped = _GROUPED.fullmatch(node.inputs[1].name or "") if node.inputs[1] else None
     zero_points = len(node.inputs) > 3 and node.inputs[3] is not None
     algorithm = "default" if not grouped else "k_quant" if zero_points else "rtn"
-    _require(f"{MODEL}, {node.name}", algorithm == quantization.algorithm, algorithm, quantization.algorithm)
+    expected_algorithm = builders_algorithm(quantization)
+    _require(f"{MODEL}, {node.name}", algorithm == expected_algorithm, algorithm, expected_algorithm)
 
 
 def _check_stored(node: ir.Node, bits: int, block_size: int) -> None:

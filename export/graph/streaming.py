@@ -7,6 +7,7 @@ that its k-quant gets wrong.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +19,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.deferred import columns, names, rows
+from dualtune_edge.export.graph.gptq import Moments, filled_up, round_by
+from dualtune_edge.export.graph.input_moments import InputMoments
 from dualtune_edge.export.graph.model_files import DATA, MODEL, DataFile
 
 _SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
@@ -39,19 +43,32 @@ class _Quantized:
     tensors: tuple[ir.TensorProtocol, ...]
 
 
+@dataclass(frozen=True)
+class WeightSource:
+    """Where a graph's weights come from.
+
+    `base`: a folder with the base's graph in the same quantization; unchanged weights are copied from there. `moments`:
+    the file of the inputs' second moments, by which GPTQ rounds the others.
+    """
+
+    weights: Weights
+    base: Path | None = None
+    moments: Path | None = None
+
+
 class GraphWriter:
     """Writes the graph that a builder has made.
 
     Args:
         builder: onnxruntime-genai's, with a graph of deferred weights.
-        weights: the graph's.
-        base: a folder with the base's graph in the same quantization; unchanged weights are copied from there.
+        source: where the graph's weights come from.
 
     """
 
-    def __init__(self, builder: Any, weights: Weights, base: Path | None) -> None:
-        self._builder, self._weights = builder, weights
-        graph = ir.load(base / MODEL).graph if base else None
+    def __init__(self, builder: Any, source: WeightSource) -> None:
+        self._builder, self._weights = builder, source.weights
+        self._moments = InputMoments(source.moments) if source.moments else None
+        graph = ir.load(source.base / MODEL).graph if source.base else None
         self._initializers = dict(graph.initializers) if graph else {}
         quantized = (node for node in graph or () if node.op_type == "MatMulNBits")
         self._nodes = {_SUFFIX.sub("", node.name or ""): node for node in quantized}
@@ -121,6 +138,9 @@ class GraphWriter:
         depth, width = source.shape
         step = max(1, _PIECE // depth)
         quantize = self._k_quantize if self._builder.quantization_algo == "k_quant" else self._quantize_piece
+        linear = {name.removesuffix(".weight") for name in names(source)} - {HEAD, EMBEDDING}
+        if self._moments and linear:  # what reads the head's input is not its embedding's rows: rounded to nearest
+            quantize = functools.partial(self._gptq, self._moments.of(linear))
         pieces = [quantize(node, piece) for piece in columns(source, step)]
         first = pieces[0]
         joined = [
@@ -144,6 +164,22 @@ class GraphWriter:
             even,
             attributes=tuple((attributes | {"K": ir.AttrInt64("K", depth)}).values()),
             tensors=tuple(ir.Tensor(arrays[tensor.name], name=tensor.name) for tensor in even.tensors),
+        )
+
+    def _gptq(self, seconds: Moments, node: ir.Node, piece: torch.Tensor) -> _Quantized:
+        """A piece rounded by GPTQ, in the form of the builder's `default`: scale · (q - 8)."""
+        nearest = self._quantize_piece(node, piece)
+        quants, scales = nearest.inputs
+        arrays = {tensor.name: tensor.numpy() for tensor in nearest.tensors}
+        width, count, half = arrays[quants].shape
+        missing = count * 2 * half - len(piece)  # the last block is filled up with zeros
+        padded = np.pad(piece.numpy(), ((0, missing), (0, 0)))
+        rounded = round_by(padded, filled_up(seconds, missing), bits=4, block=2 * half, signed=True)
+        levels = (rounded.values.astype(np.int8) + 8).astype(np.uint8).T.reshape(width, count, 2 * half)
+        arrays[quants] = levels[..., ::2] | levels[..., 1::2] << np.uint8(4)
+        arrays[scales] = np.ascontiguousarray(rounded.scales.T).reshape(arrays[scales].shape)
+        return replace(
+            nearest, tensors=tuple(ir.Tensor(arrays[tensor.name], name=tensor.name) for tensor in nearest.tensors)
         )
 
     def _quantize_piece(self, node: ir.Node, piece: torch.Tensor) -> _Quantized:

@@ -36,8 +36,8 @@ _WINGS: Final = ("toolkit", "profiles", "runtime", "export")
 class Steps:
     """Names and keys of the parts of one export."""
 
-    def __init__(self, inputs: Inputs, kv_prompts: Sequence[object] = ()) -> None:
-        """`kv_prompts`: prompts that the scales of a KV cache in int8 are measured on."""
+    def __init__(self, inputs: Inputs, prompts: Sequence[object] = ()) -> None:
+        """`prompts`: those that the base is measured on before it is built."""
         base = inputs.checkpoint
         files = [(path.name, sha256_file(path)) for path in small_files(base.folder)]
         files += [("graph", inputs.decoder.sha256)] if inputs.decoder else []
@@ -46,9 +46,12 @@ class Steps:
         self._model = inputs.layout.model
         self._transposed = inputs.transposed_slots
         self._read = (base.fingerprint, [(adapter.name, adapter.sha256) for adapter in inputs.adapters])
-        self.kv_scales = _step("scales of the KV cache", self._read, files, list(kv_prompts), _machine())
+        self.kv_scales = _step("scales of the KV cache", self._read, files, list(prompts), _machine())
+        self.moments = _step("moments of the inputs", self._read, files, list(prompts), _machine())
         self._kv = (self.kv_scales.key,) if inputs.kv_type == "int8" else ()
-        self.weights = _step(self._model, base.fingerprint, base.folder.name, files, inputs.quantization.model_dump())
+        measured = (self.moments.key,) if inputs.quantization.algorithm == "gptq" else ()
+        rounded = (inputs.quantization.model_dump(), *measured)
+        self.weights = _step(self._model, base.fingerprint, base.folder.name, files, *rounded)
 
     def slots(self, extras: frozenset[Extra]) -> Step:
         """The base's graph with slots; its value is the slots, as JSON."""

@@ -16,8 +16,8 @@ from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.graph.checks import check_onnx
 from dualtune_edge.export.qnn.calibration import calibrate, input_moments
 from dualtune_edge.export.qnn.decoder import UNIT, Chunk, decoder
-from dualtune_edge.export.qnn.integers import Range
 from dualtune_edge.export.qnn.parameters import ModelParameters
+from dualtune_edge.export.qnn.range import Range
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.tables import lookup_tables
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph

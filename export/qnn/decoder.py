@@ -16,8 +16,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dualtune_edge.export.base.modules import HEAD
+from dualtune_edge.export.graph.integers import IntegerWeight
 from dualtune_edge.export.qnn.emitter import Emitter
-from dualtune_edge.export.qnn.integers import IntegerWeight, Range
+from dualtune_edge.export.qnn.range import Range
 from dualtune_edge.export.qnn.shape import DecoderShape
 
 NORM: Final = "model.norm"

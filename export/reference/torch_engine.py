@@ -22,6 +22,7 @@ from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 _NEVER: Final = 1 << 62  # a token that is never reached
+_LAYERS: Final = "model.layers."
 CHUNK: Final = 4096  # tokens a forward: activations take 100 KB a token in a 0.5B model, and a prompt may have 31,000
 
 
@@ -101,6 +102,14 @@ class TorchEngine(HeldSequence):
         state: NDArray[np.float32] = torch.stack(layers).float().numpy()
         return state
 
+    def linear_modules(self) -> dict[str, torch.nn.Module]:
+        """The linear modules of the layers, with the base's weights, by their names in the checkpoint.
+
+        A module that an adapter replaces as a whole is the adapter's.
+        """
+        found = {_checkpoint_name(path): module for path, module in self._model.named_modules() if _is_linear(module)}
+        return {name: module for name, module in found.items() if name.startswith(_LAYERS) and "lora_" not in name}
+
     def _run(self, wanted: tuple[int, ...]) -> None:
         """Bring the KV cache to `wanted`, and on to the expected tokens; keep the logits after `wanted` and later."""
         goal = self._expected if self._expected[: len(wanted)] == wanted else wanted
@@ -160,6 +169,15 @@ def _start(model: Any, prompt: Sequence[int]) -> int:
         return 0
     (offset,) = calculate_alora_offsets(model.peft_config, model.active_adapter, torch.tensor([prompt]))
     return _NEVER if offset is None else len(prompt) - offset
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+def _checkpoint_name(path: str) -> str:
+    """A module's path in the checkpoint, without what PEFT puts around it."""
+    return path.removeprefix("base_model.model.").removesuffix(".base_layer").removesuffix(".modules_to_save.default")
 
 
 def identify(adapter: str | None) -> str:

@@ -12,6 +12,7 @@ COMPARING: Final = 150 * MB  # besides: the model's code, tokenizers and grammar
 # Seconds on one core of a machine that hashes 1.8 GB a second.
 READ_SECONDS: Final = 1.2e-9  # to hash and inspect a byte
 QUANTIZE_SECONDS: Final = 2.2e-8  # for a number
+GPTQ_SECONDS: Final = 2.0e-7  # the same by GPTQ
 OPEN_SECONDS: Final = 3.0e-9  # for a byte of a graph
 ADAPTER_SECONDS: Final = 0.06  # for an adapter, whatever its size
 # Multiplications and additions that a core does a second.

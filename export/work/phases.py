@@ -14,6 +14,7 @@ class PhaseName(StrEnum):
     READ = "read and check"
     PROMPTS = "plan prompts"
     KV_SCALES = "measure keys and values"
+    MOMENTS = "measure inputs"
     BASE = "build the base graph"
     SLOTS = "add LoRA slots"
     ADAPTERS = "write adapters"

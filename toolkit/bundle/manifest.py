@@ -42,14 +42,17 @@ class Quantization(Frozen):
     bits: Literal[4, 8, 32] = 4  # 32: not quantized
     block_size: Literal[16, 32, 64, 128, 256] = 32  # weights that share one scale
     accuracy_level: Literal[0, 1, 2, 3, 4] = 4  # 4: int8 activations, the only fast one on CPUs
-    algorithm: Literal["default", "rtn", "k_quant"] = "default"
+    algorithm: Literal["default", "rtn", "k_quant", "gptq"] = "default"
     lm_head_bits: Literal[8] | None = None  # of the head; a tied embedding reads the same table
     sensitive_bits: Literal[8] | None = None  # of qkv_proj and down_proj in `sensitive_layers`
 
     @model_validator(mode="after")
     def _mixes_where_it_can(self) -> Self:
         """By `default` the builder names an 8-bit head otherwise than the tied embedding that reads it."""
-        if (self.lm_head_bits or self.sensitive_bits) and (self.bits != 4 or self.algorithm == "default"):
+        if self.algorithm == "gptq" and self.bits != 4:
+            raise ValueError("`bits: 4` with `algorithm: gptq`")
+        plain = self.algorithm in ("default", "gptq")
+        if (self.lm_head_bits or self.sensitive_bits) and (self.bits != 4 or plain):
             raise ValueError(
                 "`bits: 4` and `algorithm: rtn` or `k_quant` where `lm_head_bits` or `sensitive_bits` are given"
             )

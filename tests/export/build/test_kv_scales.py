@@ -16,7 +16,8 @@ from peft import LoraConfig
 from dualtune_edge.export import run
 from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.build import graphs
-from dualtune_edge.export.build.kv_scales import KvScales, _partners, _reach, kv_prompts, measure
+from dualtune_edge.export.build.kv_scales import KvScales, _partners, _reach, measure
+from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
@@ -93,7 +94,7 @@ def test_channels_are_paired_as_the_rotation_pairs_them(desk: Path) -> None:
 def test_the_bundles_own_keys_and_values_are_within_the_scales(desk: Path, bundle: Path) -> None:
     inputs = read_inputs(spec(desk, "long.toml"))
     plans = plan_prompts(inputs)
-    prompts, read = kv_prompts(inputs, plans), []
+    prompts, read = measured_prompts(inputs, plans), []
     assert {adapter for adapter, _ in prompts} == {None, "selection.files", "arguments.files.read"}
     scales = measure(inputs, prompts, lambda: read.append(1))
     assert len(read) == len(prompts)
@@ -107,7 +108,7 @@ def test_the_bundles_own_keys_and_values_are_within_the_scales(desk: Path, bundl
             engine.forward(tokens)
             state = np.abs(np.asarray(engine.snapshot().state))
             assert (state.max(axis=3) <= scales.values * 127 * 1.5).all()  # weights are quantized here, there not
-    assert kv_prompts(read_inputs(spec(desk, "cpu-x64")), plans) == ()
+    assert measured_prompts(read_inputs(spec(desk, "cpu-x64")), plans) == ()
 
 
 def test_a_cache_in_int8_is_a_model_of_its_own_with_states_of_a_quarter(bundle: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import onnx
 import onnxruntime_genai
 import pytest
+from pydantic import ValidationError
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
@@ -19,13 +20,20 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
-ALGORITHMS = get_args(Quantization.model_fields["algorithm"].annotation)
+ALGORITHMS = [name for name in get_args(Quantization.model_fields["algorithm"].annotation) if name != "gptq"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_every_quantization_comes_out_as_asked_for(bits: Any, algorithm: Any, tiny: Checkpoint, tmp_path: Path) -> None:
     build_graph(tiny, tmp_path / "graph", Quantization(bits=bits, algorithm=algorithm, accuracy_level=0))
+
+
+def test_gptq_is_not_replaced_by_rounding_to_nearest(tiny: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="moments"):
+        build_graph(tiny, tmp_path / "graph", Quantization(algorithm="gptq"))
+    with pytest.raises(ValidationError, match="bits: 4"):
+        Quantization(bits=8, algorithm="gptq")
 
 
 def test_two_builds_two_folders_same_bytes(tiny: Checkpoint, int4_graph: Any, tmp_path: Path) -> None:

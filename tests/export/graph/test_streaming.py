@@ -19,6 +19,7 @@ from dualtune_edge.export.graph import builder_config, streaming
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.builder import options, run_builder
 from dualtune_edge.export.graph.slots import add_slots
+from dualtune_edge.export.graph.streaming import WeightSource
 from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 
@@ -98,7 +99,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_graph_is_the_builders(recipe: Quantization, base: Checkpoint, tmp_path: Path) -> None:
     build_plainly(base, base.folder, tmp_path / "plain", recipe, tied=base.tied)
     (tmp_path / "ours").mkdir()
-    run_builder(base, base.weights, tmp_path / "ours", recipe, None, decoder=None)
+    run_builder(base, WeightSource(base.weights), tmp_path / "ours", recipe, decoder=None)
     assert written(tmp_path / "ours") == written(tmp_path / "plain")
     # Even the layout of the data is: what opens one opens the other.
     for name in ("model.onnx.data", "genai_config.json"):
@@ -119,7 +120,8 @@ def test_a_merged_graph_is_the_builders_of_what_peft_merged(
     build_graph(tiny, tmp_path / "base", recipe)
     add_slots(tmp_path / "base")
     (tmp_path / "ours").mkdir()
-    run_builder(tiny, MergedWeights(tiny, adapter), tmp_path / "ours", recipe, tmp_path / "base", decoder=None)
+    source = WeightSource(MergedWeights(tiny, adapter), tmp_path / "base")
+    run_builder(tiny, source, tmp_path / "ours", recipe, decoder=None)
     assert written(tmp_path / "ours") == written(tmp_path / "plain")
 
 

@@ -107,7 +107,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         (("name: fs", 'name: ""'), "line 3, toolsets[0].name", "''", "at least 1 character"),
         (("base: base", "base: base\nmode: mergd"), "line 2, mode", "'mergd'", "'external' or 'merged'"),
         (("base: base", "base: base\nquantization: {bits: 5}"), "line 2, quantization.bits", "5", "4, 8 or 32"),
-        (("base: base", "base: base\nquantization: int4"), "line 2, quantization", "'int4'", "'auto', 'int4-128'"),
+        (("base: base", "base: base\nquantization: int4"), "line 2, quantization", "'int4'", "'auto', 'gptq-128'"),
         (("base: base", "base: base\nquantization: 4"), "line 2, quantization", "4", "a recipe's name, `auto`, or"),
         (("base: base", "base: base\nquantization: {lm_head_bits: 8}"), "line 2, quantization", "keys", "k_quant"),
         (("arguments: writers", "arguments: [a]"), "line 7, toolsets[0].arguments", "['a']", "folder of adapter"),

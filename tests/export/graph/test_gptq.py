@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dualtune_edge.export.qnn import rounding
-from dualtune_edge.export.qnn.integers import IntegerWeight, quantize_weight
-from dualtune_edge.export.qnn.rounding import moments, round_by
+from dualtune_edge.export.graph.gptq import moments, round_by
+from dualtune_edge.export.graph.integers import IntegerWeight, quantize_weight
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((96, 24)).astype(np.float32)
@@ -47,10 +46,9 @@ def test_what_was_never_seen_is_rounded_all_the_same() -> None:
 
 @pytest.mark.parametrize("block", [32, None])
 def test_inputs_beyond_the_reach_do_not_make_up_for_one_another(
-    block: int | None, monkeypatch: pytest.MonkeyPatch
+    block: int | None,
 ) -> None:
-    monkeypatch.setattr(rounding, "REACH", 64)
-    seen = moments(ROWS)
+    seen = moments(ROWS, 64)
     assert [part.shape for part in seen] == [(64, 64), (32, 32)]
     found = round_by(WEIGHT, seen, bits=4, block=block)
     assert error(found, ROWS) < 0.7 * error(quantize_weight(WEIGHT, bits=4, block=block), ROWS)

@@ -1,44 +1,15 @@
-"""Numbers as integers: weights on a symmetric grid, activations on a calibrated range."""
+"""Weights as integers: whole numbers of a scale that a block of inputs shares."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-TOP: Final = 32767  # of 16 bits, signed
-_LEAST: Final = 1e-6
 _SHRINKS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)  # factors of a scale: clipping the largest weight may help the others
-
-
-@dataclass(frozen=True)
-class Range:
-    """The range of an activation's values, and its grid: signed 16-bit integers around 0.
-
-    HTP multiplies two activations in unsigned integers, or with a zero point other than 0, as if one had 8 bits.
-    """
-
-    low: float
-    high: float
-
-    @classmethod
-    def around(cls, values: NDArray[np.float32]) -> Self:
-        """The range of these values."""
-        return cls(float(values.min()), float(values.max()))
-
-    @property
-    def scale(self) -> float:
-        """The value of the integer 1."""
-        return float(np.float32(max(-self.low, self.high, _LEAST) / TOP))
-
-    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int16]:
-        """The values as QuantizeLinear rounds them: to the nearest integer, clipped to 16 bits."""
-        integers = np.rint(values / np.float32(self.scale))
-        result: NDArray[np.int16] = np.clip(integers, -TOP - 1, TOP).astype(np.int16)
-        return result
 
 
 @dataclass(frozen=True)
@@ -70,18 +41,21 @@ def quantize_weight(weight: NDArray[np.float32], *, bits: int, block: int | None
     return stored(integers, scales, bits)
 
 
-def best_scales(blocks: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+def best_scales(blocks: NDArray[np.float32], bits: int, *, signed: bool = False) -> NDArray[np.float32]:
     """The scales of the least squared error, shape (blocks, outputs).
 
     Args:
         blocks: weights, shape (blocks, block, outputs).
         bits: 4 or 8.
+        signed: a scale may be negative, so that the largest weight of a block lies on the longer side of the grid.
 
     """
     top = top_of(bits)
+    high, low = blocks.max(1), blocks.min(1)
+    sign = np.where(signed & (high > -low), np.float32(-1), np.float32(1))
     # The grid has one integer more below 0 than above.
-    full = np.maximum(blocks.max(1) / top, -blocks.min(1) / (top + 1))  # (blocks, outputs)
-    full = np.where(full > 0, full, np.float32(1)).astype(np.float32)
+    full = np.maximum(np.where(sign < 0, -low, high) / top, np.where(sign < 0, high, -low) / (top + 1))
+    full = sign * np.where(full > 0, full, np.float32(1)).astype(np.float32)
     scales, least = full, np.full(full.shape, np.inf, dtype=np.float32)
     for shrink in _SHRINKS if bits == 4 else _SHRINKS[:1]:
         tried = (full * np.float32(shrink)).astype(np.float32)

@@ -2,28 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dualtune_edge.export.qnn.integers import Range, quantize_weight
-
-FLOATS = st.floats(-1e4, 1e4, width=32)
-
-
-@given(FLOATS, FLOATS, st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_a_range_holds_its_values_to_half_a_step_and_zero_exactly(
-    one: float, other: float, shares: list[float]
-) -> None:
-    grid = Range(min(one, other), max(one, other))
-    inside = [grid.low + share * (grid.high - grid.low) for share in shares]
-    values = np.array([*inside, 0.0], dtype=np.float32)
-    back = grid.quantize(values).astype(np.float64) * grid.scale
-    np.testing.assert_allclose(back, values, atol=grid.scale * 0.51, rtol=1e-6)
-    assert back[-1] == 0
-
-
-def test_what_is_outside_a_range_is_clipped() -> None:
-    assert Range(-1, 1).quantize(np.array([-9, 9], dtype=np.float32)).tolist() == [-32768, 32767]
+from dualtune_edge.export.graph.integers import best_scales, quantize_weight
 
 
 @pytest.mark.parametrize(("bits", "block", "blocks"), [(4, 16, 4), (4, None, 1), (8, None, 1)])
@@ -55,3 +35,12 @@ def test_a_weight_on_the_grid_is_exact() -> None:
     weight[0] = -8
     found = quantize_weight(weight, bits=4, block=32)
     np.testing.assert_array_equal(found.values.astype(np.float32) * found.scales, weight)
+
+
+@pytest.mark.parametrize("largest", [1.6, -1.6])
+def test_with_a_sign_of_its_own_a_scale_stores_the_largest_weight_as_the_lowest_integer(largest: float) -> None:
+    weight = np.linspace(-0.5, 0.5, 32, dtype=np.float32)[:, np.newaxis]
+    weight[5] = largest
+    scales = best_scales(weight[np.newaxis], 4, signed=True)
+    assert (scales[0, 0] < 0) == (largest > 0)
+    assert np.rint(weight[5] / scales[0]) == -8
