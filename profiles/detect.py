@@ -17,7 +17,7 @@ _ARCHITECTURES: Final = {"amd64": "x86_64", "aarch64": "arm64"}  # the names of 
 
 
 def detect() -> Machine:
-    """This machine. On a system without a reader of its own, only the number of logical cores is known."""
+    """This machine. On a system without a reader, only the number of logical cores is known."""
     system, machine = platform.system(), platform.machine().lower()
     reader = _READERS.get(system, _unknown_cpu)
     return Machine(system=system, architecture=_ARCHITECTURES.get(machine, machine), cpu=reader())

@@ -35,7 +35,7 @@ class SessionWishes(Frozen):
 
     threads: Literal["physical", "performance"] | Count = "physical"  # a word: as many as there are such cores
     spinning: bool = True  # idle threads wait in a busy loop between operators
-    weights: Weights = "memory"  # packed anew by each process, or once on the disk and mapped
+    weights: Weights = "memory"  # packed by each process, or once on the disk and mapped
 
 
 class OpenVinoOptions(Frozen):
@@ -152,7 +152,7 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         if self.intra_op_threads < 1:
-            raise ValueError(f"{self.intra_op_threads} threads: onnxruntime reads 0 as a choice of its own")
+            raise ValueError(f"{self.intra_op_threads} threads: 0 would let onnxruntime choose")
 
     def without_provider(self, why: str) -> SessionSettings:
         """By the CPU provider, since the other one fails on the bundle."""

@@ -18,9 +18,9 @@ from dualtune_edge.toolkit.bundle.manifest import (
     AdapterIdentity,
     BaseInfo,
     CacheShape,
+    CacheType,
     CopiedProperty,
     FileEntry,
-    KvType,
     Quantization,
     Release,
     TokenizerInfo,
@@ -40,7 +40,7 @@ class StateSummary(Frozen):
     prompt: str
     prefix_tokens: int
     state: str | None
-    stored: KvType | None  # the type of its values in the file; None: there is no state
+    stored: CacheType | None  # the type of its values in the file; None: there is no state
     unused: str | None
 
 

@@ -43,7 +43,7 @@ def warn(text: str) -> None:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Write a text; its bold and colours only on a terminal, and not where NO_COLOR or TERM says otherwise."""
+    """Write a text; its bold and colours only on a terminal, unless NO_COLOR or TERM forbids them."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     typer.echo(text, err=err, color=False if plain else None)
 
@@ -51,7 +51,7 @@ def echo(text: str, *, err: bool = False) -> None:
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str]) -> list[str]:
     """Rows below their columns' names, as wide as the terminal; on a narrow one a line for each cell.
 
-    Texts stand as they are: a tool's name may look like rich's markup.
+    Texts are not read as markup: a tool's name may look like rich's markup.
     """
     cells = [tuple(row) for row in rows]
     width = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns

@@ -82,7 +82,7 @@ def _json(text: str) -> bytes:
 
 
 def _refusal(source: str, message: str) -> PatternError:
-    """With the reason that llguidance gives: the last line of its message that is none of its own state."""
+    """With the reason that llguidance gives: the last line of its message that is not about its state."""
     lines = message.partition("\n<state>")[0].partition("\n   1 | ")[0].strip().splitlines()
     shown = source if len(source) <= 60 else f"{source[:57]}…"
     return PatternError(f"the pattern {shown!r}: {lines[-1].removeprefix('error: ') if lines else 'no reason given'}")

@@ -60,7 +60,7 @@ _MERGEABLE: Final = {
     "monteclora_config",
     "velora_config",
 }
-# The graph has slots for `lora_bias`; merged only where the module has a bias of its own. The engine switches the
+# The graph has slots for `lora_bias`; merged only where the module has a bias. The engine switches the
 # adapter on at `alora_invocation_tokens`; merged, it would be active from the first token on.
 _EXTERNAL: Final = {"lora_bias", "alora_invocation_tokens"}
 _TASKS: Final = (None, "CAUSAL_LM")

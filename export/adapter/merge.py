@@ -46,7 +46,7 @@ def merged_weights(checkpoint: Checkpoint, adapter: AdapterWeights, *, scratch: 
         scratch: an existing folder, in which that other folder is made.
 
     Raises:
-        AdapterError: PEFT cannot fold it, or folds it otherwise than expected.
+        AdapterError: PEFT cannot fold it, or folds it differently than expected.
 
     """
     if adapter.plain:
@@ -90,7 +90,7 @@ def merge(checkpoint: Checkpoint, adapter: AdapterWeights, out: Path) -> StoredW
 
 
 def _untie(model: PreTrainedModel) -> None:
-    """Give the head a table of its own: PEFT would fold a change of one of the two into both."""
+    """Give the head its own table: PEFT would fold a change of one of the two into both."""
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)
 

@@ -49,7 +49,7 @@ class _Heads:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SlotNode:
     """A slot, and the node to whose output its path is added."""
 
     slot: Slot
@@ -72,11 +72,11 @@ def add_slots(
 
     """
     model = ir.load(folder / MODEL)
-    places = tuple(
-        replace(place, slot=replace(place.slot, transposed=transposed))
-        for place in _places(model.graph, _heads(folder), packed=packed, extras=extras)
+    slot_nodes = tuple(
+        replace(slot_node, slot=replace(slot_node.slot, transposed=transposed))
+        for slot_node in _slot_nodes(model.graph, _heads(folder), packed=packed, extras=extras)
     )
-    slots = tuple(place.slot for place in places)
+    slots = tuple(slot_node.slot for slot_node in slot_nodes)
     if not slots or any(slot.a in {value.name for value in model.graph.inputs} for slot in slots):
         raise GraphError(
             str(folder / MODEL),
@@ -84,8 +84,8 @@ def add_slots(
             expected="a graph fresh from the builder",
             fix="Build the graph again.",
         )
-    for place in places:
-        _attach(model.graph, place)
+    for slot_node in slot_nodes:
+        _attach(model.graph, slot_node)
     replace_model(model, folder)
     result = SlotMap(slots)
     check_slots(folder, result)
@@ -105,24 +105,24 @@ def add_spare_inputs(folder: Path, like: Path) -> None:
     replace_model(model, folder)
 
 
-def _places(graph: ir.Graph, heads: _Heads, *, packed: bool, extras: frozenset[Extra]) -> Iterator[_Place]:
-    """The places of all slots, in the graph's order, which is that of the layers."""
+def _slot_nodes(graph: ir.Graph, heads: _Heads, *, packed: bool, extras: frozenset[Extra]) -> Iterator[_SlotNode]:
+    """All slots with their nodes, in the graph's order, which is that of the layers."""
     names = modules.in_layer(packed=packed)
     for node in graph:
         match = _LINEAR.fullmatch(node.name or "")
         if node.op_type in _OPS and match and match["module"] in names:
             slot = _slot(node, int(match["layer"]), match["module"], names[match["module"]], heads)
-            yield _Place(slot, node)
+            yield _SlotNode(slot, node)
             if "bias" in extras:
-                yield _Place(Slot(f"{slot.name}.bias", 1, slot.outputs, slot.parts, "one"), node)
+                yield _SlotNode(Slot(f"{slot.name}.bias", 1, slot.outputs, slot.parts, "one"), node)
         elif "head" in extras and node.op_type in _OPS and _HEAD.fullmatch(node.name or ""):
             inputs, outputs = _sizes(node)
-            yield _Place(Slot("lora.lm_head", inputs, outputs, (Part(modules.HEAD, 0, outputs),)), node)
+            yield _SlotNode(Slot("lora.lm_head", inputs, outputs, (Part(modules.HEAD, 0, outputs),)), node)
     if "embedding" in extras:
         yield _embedding(graph)
 
 
-def _embedding(graph: ir.Graph) -> _Place:
+def _embedding(graph: ir.Graph) -> _SlotNode:
     nodes = {node.name: node for node in graph}
     table = next((nodes[name] for name in _TABLE if name in nodes), None)
     logits = next((value.shape for value in graph.outputs if value.name == "logits"), None)
@@ -135,7 +135,7 @@ def _embedding(graph: ir.Graph) -> _Place:
             fix="Export the adapter with LoRA on the embedding with `mode: merged`.",
         )
     vocabulary, hidden = int(logits[2]), int(shape[2])
-    return _Place(Slot("lora.embed_tokens", vocabulary, hidden, (Part(modules.EMBEDDING, 0, hidden),), "ids"), table)
+    return _SlotNode(Slot("lora.embed_tokens", vocabulary, hidden, (Part(modules.EMBEDDING, 0, hidden),), "ids"), table)
 
 
 def _heads(folder: Path) -> _Heads:
@@ -177,9 +177,9 @@ def _sizes(node: ir.Node) -> tuple[int, int]:
     return (int(columns), int(rows)) if node.op_type == "FusedMatMul" else (int(rows), int(columns))
 
 
-def _attach(graph: ir.Graph, place: _Place) -> None:
+def _attach(graph: ir.Graph, slot_node: _SlotNode) -> None:
     """Add the low-rank path after the module's bias, where it has one: PEFT adds in that order too."""
-    slot, last = place.slot, _last(place)
+    slot, last = slot_node.slot, _last(slot_node)
     y = last.outputs[0]
     a, b = _input(graph, slot.a, slot.a_shape), _input(graph, slot.b, slot.b_shape)
     users = list(y.uses())
@@ -187,7 +187,7 @@ def _attach(graph: ir.Graph, place: _Place) -> None:
     if slot.operand == "ids":
         down = ir.node("Gather", [a, _named(graph, "input_ids")], name=f"{prefix}/A")
     else:
-        x = _one(graph) if slot.operand == "one" else place.node.inputs[0]
+        x = _one(graph) if slot.operand == "one" else slot_node.node.inputs[0]
         down = _product(slot, x, a, name=f"{prefix}/A")
     up = _product(slot, down.outputs[0], b, name=f"{prefix}/B")
     total = ir.node("Add", [y, up.outputs[0]], name=f"{prefix}/Add")
@@ -210,16 +210,16 @@ def _product(slot: Slot, x: ir.Value | None, weight: ir.Value, name: str) -> ir.
 
 
 def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Make `new` the graph's output in the place of `old`, with its name."""
+    """Make `new` the graph's output in place of `old`, with its name."""
     index = next(at for at, value in enumerate(graph.outputs) if value is old)
     graph.outputs[index] = new
     old.name, new.name = new.name, old.name
 
 
-def _last(place: _Place) -> ir.Node:
+def _last(slot_node: _SlotNode) -> ir.Node:
     """The node to whose output the path is added: the module, its bias, or the slot that was added before."""
-    node = place.node if place.slot.operand == "ids" else _after_bias(place.node)
-    if place.slot.operand == "one":
+    node = slot_node.node if slot_node.slot.operand == "ids" else _after_bias(slot_node.node)
+    if slot_node.slot.operand == "one":
         node = next(use.node for use in node.outputs[0].uses() if (use.node.name or "").startswith("/lora/"))
     return node
 

@@ -69,7 +69,7 @@ def _load(path: Path) -> ir.Graph:
             str(path), found=f"{type(error).__name__}: {error}", expected="an ONNX model", fix="Export it again."
         ) from None
     if model.functions:
-        raise GraphError(str(path), found="functions of its own", expected="plain operators", fix=FIX)
+        raise GraphError(str(path), found="model-local functions", expected="plain operators", fix=FIX)
     return model.graph
 
 

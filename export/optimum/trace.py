@@ -41,7 +41,7 @@ def trace(
 ) -> None:
     """Export a base's graph by Optimum, for `export --graph`.
 
-    It needs the extra `export-optimum` in an environment of its own: that exporter works with transformers 4. The
+    It needs the extra `export-optimum` in a separate environment: that exporter works with transformers 4. The
     whole base is in memory in float32.
 
     Example:
@@ -126,7 +126,7 @@ def _exporter() -> Any:
         raise MissingExtraError(
             "dualtune-edge trace",
             found=str(error),
-            expected="Optimum's exporter, in an environment of its own",
+            expected="Optimum's exporter, in a separate environment",
             fix="Make another environment and run there: pip install 'dualtune-edge[export-optimum]'",
         ) from None
     logging.set_verbosity_error()

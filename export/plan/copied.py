@@ -43,7 +43,7 @@ class CopiedStanding(Frozen):
     toolset: str
     tool: str
     copied: CopiedProperty
-    declared: bool  # by the spec; otherwise the data shows it
+    declared: bool  # by the spec; if not, the data shows it
     values: int
     standing: int
 

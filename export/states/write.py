@@ -30,7 +30,7 @@ from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
-from dualtune_edge.toolkit.bundle.manifest import KvType, StateEntry
+from dualtune_edge.toolkit.bundle.manifest import CacheType, StateEntry
 from dualtune_edge.toolkit.bundle.parity import StateParity
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
@@ -136,7 +136,7 @@ class _Rounding:
         return "int8" if self.inputs.kv_type == "int8" else self.spec.prefix_states_type
 
     @property
-    def widest(self) -> KvType:
+    def widest(self) -> CacheType:
         """Their type, or the widest type that they may have."""
         return "float32" if self.wanted == "auto" else self.wanted
 
@@ -177,7 +177,7 @@ def _is_merged(model: ModelSource, adapter: str | None) -> bool:
     return adapter is not None and model.adapter(adapter).mode == "merged"
 
 
-def left_out_warning(prefixes: list[Prefix], model: ModelSource, widest: KvType) -> Iterator[str]:
+def left_out_warning(prefixes: list[Prefix], model: ModelSource, widest: CacheType) -> Iterator[str]:
     """A warning, if stages have no state."""
     if prefixes:
         stages = sum(len(prefix.stages) for prefix in prefixes)
@@ -214,7 +214,7 @@ class Prefix:
         """Names of its stages."""
         return tuple(stage.name for stage in self.stages)
 
-    def size(self, model: ModelSource, dtype: KvType) -> int:
+    def size(self, model: ModelSource, dtype: CacheType) -> int:
         """Bytes of its state."""
         return prod(state_shape(model.cache, len(self.tokens))) * np.dtype(dtype).itemsize
 
@@ -260,7 +260,7 @@ def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
     return list(found.values())
 
 
-def affordable(prefixes: list[Prefix], model: ModelSource, widest: KvType, budget: int | None) -> Iterator[Prefix]:
+def affordable(prefixes: list[Prefix], model: ModelSource, widest: CacheType, budget: int | None) -> Iterator[Prefix]:
     """The first prefixes whose states are within the budget (MB)."""
     total = 0
     for prefix in prefixes:

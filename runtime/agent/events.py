@@ -1,4 +1,4 @@
-"""What happens in a run, as frozen values. `event` tells them apart in JSON."""
+"""What happens in a run, as frozen values. `event` names their kind in JSON."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Replay:
                 f"replay, step {self._next + 1}",
                 found=f"{server}.{tool}({json.dumps(arguments, ensure_ascii=False)})",
                 expected=f"{recorded[0]}({json.dumps(recorded[1], ensure_ascii=False)})" if recorded else "no call",
-                fix="The bundle answers otherwise than the one that was recorded; record the run again.",
+                fix="The bundle answers differently from the one that was recorded; record the run again.",
             )
         self._next += 1
         return recorded[2]

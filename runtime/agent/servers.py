@@ -190,7 +190,7 @@ class _Connection:
                 raise _FailureError(self._reason(error)) from None
 
     async def _live(self) -> None:
-        """Hold the session open until it is told to end."""
+        """Hold the session open until it is to end."""
         stop = anyio.Event()
         try:
             async with self._client() as client:
@@ -224,7 +224,7 @@ class _Connection:
             yield await stack.enter_async_context(client)
 
     async def _decline(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        """Nobody fills in a server's forms: the tool is told so, and the result says what it asked."""
+        """Nobody fills in a server's forms: the tool gets that answer, and the result says what it asked."""
         self._asked.append(params.message)
         return ElicitResult(action="decline")
 

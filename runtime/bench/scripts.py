@@ -95,7 +95,7 @@ class ScriptWriter:
         written = prompt.prompter.wrapping().head + (frame.dumps(gold.arguments) + frame.tail if frame else "")
         if frame is None or not complete.text.startswith(written):
             raise DataError(
-                request.where, found=f"the call {complete.text!r}", expected=repr(written), fix="Export it anew."
+                request.where, found=f"the call {complete.text!r}", expected=repr(written), fix="Export it again."
             )
         end = len(complete.prompt) + len(written)
         ends = [offset for offset in complete.encoding.offsets[complete.start :] if offset[0] < end]

@@ -41,7 +41,7 @@ _GENAI_CONFIG: Final[Mapping[str, Any]] = {
 
 def damaged(path: Path, *, found: str, expected: str) -> BundleError:
     """The error of a bundle that is not as it was exported."""
-    return BundleError(str(path), found=found, expected=expected, fix="Copy the bundle again, or export it anew.")
+    return BundleError(str(path), found=found, expected=expected, fix="Copy the bundle again, or export it again.")
 
 
 def is_plain(path: str) -> bool:
@@ -164,7 +164,7 @@ def check_genai_config(value: Any, path: Path) -> None:
     """
     for fault in _config_faults(value, _GENAI_CONFIG, ""):
         raise BundleError(
-            str(path), found=fault, expected="only what `export` writes: it cannot load code", fix="Export it anew."
+            str(path), found=fault, expected="only what `export` writes: it cannot load code", fix="Export it again."
         )
     decoder = value["model"]["decoder"] if "decoder" in value.get("model", {}) else {}
     options = decoder.get("session_options", {})
@@ -173,7 +173,7 @@ def check_genai_config(value: Any, path: Path) -> None:
             str(path),
             found="another graph or an execution provider",
             expected="model.onnx on the CPU",
-            fix="Export it anew.",
+            fix="Export it again.",
         )
 
 

@@ -1,6 +1,6 @@
 """What was made of a model on this machine, kept in the user's cache folder: by content, and hashed before it is used.
 
-An entry is a folder named after all that it depends on. It appears whole or not at all; a damaged one is made anew.
+An entry is a folder named after all that it depends on. It appears whole or not at all; a damaged one is made again.
 All entries share one budget of bytes; those that were not used for longest leave first. The folder may be deleted at
 any time.
 """

@@ -64,7 +64,7 @@ def write_arguments(
         pending: the rest of the prompt and the frame's tokens.
         grammar: the constraint.
         drafter: proposes what may be written next; an engine that is no `RowsEngine` verifies no drafts.
-        ride: whether forced tokens ride along with the next decision; otherwise each is a forward of its own.
+        ride: whether forced tokens ride along with the next decision; if not, each is one forward.
         most: the most tokens that are written.
         sources: the conversation; what it repeats may be repeated.
 
@@ -166,7 +166,7 @@ class _Writer:
         return added
 
     def _forward_forced(self, count: int) -> None:
-        """Append the queue, its `count` forced tokens each by a forward of its own, but for the decision's."""
+        """Append the queue, its `count` forced tokens each by one forward, but for the decision's."""
         if not count:
             return
         split = len(self.queue) - count

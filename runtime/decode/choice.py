@@ -32,7 +32,7 @@ FORWARD: Final = 5.0  # tokens appended besides that cost about as much as anoth
 
 
 @dataclass(frozen=True)
-class Alternative:
+class Completion:
     """A completion that was not chosen."""
 
     name: str
@@ -49,7 +49,7 @@ class Choice:
 
     winner: str
     probability: float
-    alternatives: tuple[Alternative, ...]
+    alternatives: tuple[Completion, ...]
     decided: int
     forced: int
     forwards: int
@@ -159,7 +159,7 @@ def choose_behind(
         engine: holds the rest of the prompt.
         pending: one token or more.
         completions: see `choose`.
-        ride: whether the tokens up to the first branching are appended with the prompt's; otherwise one by one.
+        ride: whether the tokens up to the first branching are appended with the prompt's; if not, one by one.
         ahead: whether one forward may score several branchings, in an engine that can.
 
     Raises:
@@ -196,7 +196,7 @@ def _search(walker: _Walker, completions: Mapping[str, tuple[int, ...]], *, hold
     return Choice(
         winner=name,
         probability=winner.probability,
-        alternatives=tuple(Alternative(entries[node.first][1], node.probability) for node in others),
+        alternatives=tuple(Completion(entries[node.first][1], node.probability) for node in others),
         decided=winner.decided,
         forced=len(tokens) - winner.decided,
         forwards=walker.forwards,

@@ -168,7 +168,7 @@ class StateEngine(Engine, Protocol):
     def snapshot(self, start: int = 0) -> Snapshot:
         """A copy of the KV state from token `start` on, independent of what follows.
 
-        It is restored where the tokens before `start` are held already; otherwise `restore` raises an EngineError.
+        It is restored where the tokens before `start` are held already; without them `restore` raises an EngineError.
 
         Raises:
             EngineError: fewer tokens are held.
@@ -178,7 +178,7 @@ class StateEngine(Engine, Protocol):
 
 @runtime_checkable
 class PlacedEngine(Engine, Protocol):
-    """An engine that tells who runs its graphs."""
+    """An engine that says who runs its graphs."""
 
     @property
     def placement(self) -> Placement:

@@ -159,7 +159,7 @@ class GenaiEngine(HeldSequence):
         return self._models[folder]
 
     def _decoder(self, folder: Path) -> dict[str, object]:
-        """What is told beyond genai_config.json: how the session runs, and where the mapped graph is."""
+        """What genai_config.json does not say: how the session runs, and where the mapped graph is."""
         options = _session_options(self._settings)
         if self._settings.weights == "memory":
             return {"session_options": options}

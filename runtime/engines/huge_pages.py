@@ -2,7 +2,7 @@
 
 onnxruntime takes its memory from malloc, which Linux backs with small pages unless it is asked for others. The packed
 weights of a 0.5B model are 100,000 of those, far more than a CPU remembers the addresses of. Nothing but the speed
-depends on it, so whatever the system cannot do is left as it is. Windows gives huge pages to privileged accounts only;
+depends on it, so what the system cannot do is left out. Windows gives huge pages to privileged accounts only;
 macOS gives none, and has pages of 16 KB.
 """
 

@@ -1,6 +1,6 @@
 """A graph whose weights lie on the disk as the kernels read them, mapped: they take no memory of the process's own.
 
-onnxruntime packs int4 weights anew whenever it opens a graph, into memory that no other process shares: 1.4 times the
+onnxruntime packs int4 weights whenever it opens a graph, into memory that no other process shares: 1.4 times the
 file. It can also write what it packed, beside the optimized graph, and map that afterwards. The layout depends on the
 CPU, so this is made on the machine that runs it, once, and kept in the cache folder under the name of all that it
 depends on. Before an entry is kept, its logits are compared with those of the plain graph, bit by bit.
@@ -109,7 +109,7 @@ def _logits(session: onnxruntime.InferenceSession, source: ModelSource, count: i
 
 
 def _depends_on(folder: Path, source: ModelSource) -> str:
-    """All that the packed bytes depend on. Another build of onnxruntime or another CPU packs otherwise."""
+    """All that the packed bytes depend on. Another build of onnxruntime or another CPU packs differently."""
     machine = detect()
     hashes = [source.hashes.get(folder / name) or sha256_file(folder / name) for name in (GRAPH, _DATA)]
     names = (_FORMAT, *hashes, CPU_PROVIDER, onnxruntime.__version__, onnxruntime.get_build_info())

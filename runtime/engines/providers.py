@@ -1,4 +1,4 @@
-"""A graph opened by an execution provider that comes as a package of its own."""
+"""A graph opened by an execution provider that comes as a separate package."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _open_by_plugin(path: Path, options: OptionsOf, settings: SessionSettings, *
     def compile_into(cache: Path | None) -> onnxruntime.InferenceSession:
         session_options = options()
         session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # The graph comes as bytes, so onnxruntime is told where its weights are.
+        # The graph comes as bytes, so onnxruntime needs the place of its weights.
         session_options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
         )

@@ -1,7 +1,7 @@
 """Qualcomm's provider: which of its devices runs or simulates a compiled model, and how its contexts are opened.
 
 On Snapdragon the device is the NPU. On x86-64 Linux the provider offers the CPU, on which Qualcomm's library computes
-what the NPU would, bit for bit as far as it tells, and some thousand times slower: for checks only.
+what the NPU would, bit for bit by its own account, and some thousand times slower: for checks only.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def find_htp(target: QnnOptions, *, simulate: bool = False) -> Htp:
 
 
 def compiler() -> str:
-    """Name and version of the package and of QNN, by which contexts are told apart."""
+    """Name and version of the package and of QNN, by which contexts differ."""
     build = import_module(f"{_PACKAGE}.build_and_package_info")
     return f"onnxruntime-qnn {build.__version__}, QNN {build.qnn_version}"
 
@@ -118,7 +118,7 @@ def by_htp(source: ModelSource, settings: SessionSettings) -> OpenStatic:
 def by_simulation(htp: Htp, settings: SessionSettings) -> OpenStatic:
     """Compiles the graphs themselves and simulates what comes of it.
 
-    The simulating library cannot load a context binary: it is compiled anew, by the same compiler, for the same SoC.
+    The simulating library cannot load a context binary: it is compiled again, by the same compiler, for the same SoC.
     """
 
     def open_sessions(folder: Path, form: StaticGraph) -> Opened:

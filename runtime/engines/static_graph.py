@@ -82,7 +82,7 @@ def static_options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = settings.intra_op_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
-    # onnxruntime makes int4 products of its own of the pairs, by default with int8 activations.
+    # onnxruntime fuses the pairs to int4 products, by default with int8 activations.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     options.log_severity_level = 3
     return options

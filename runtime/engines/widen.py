@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import CPU_PROVIDER
 
-# A graph of one node, Cast to float32: `narrow`, float16 [tokens, values] → `wide`. The test beside it builds it anew.
+# A graph of one node, Cast to float32: `narrow`, float16 [tokens, values] → `wide`. The test beside it builds it again.
 CAST: Final = bytes.fromhex(
     "080a3a720a1f0a066e6172726f771204776964652204436173742a090a02746f1801a001021205776964656e5a240a066e617272"
     "6f77121a0a18080a12140a081206746f6b656e730a08120676616c75657362220a0477696465121a0a18080112140a081206746f"

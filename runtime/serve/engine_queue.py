@@ -22,7 +22,7 @@ class EngineQueue:
 
     Args:
         waiting: the most requests that wait; one more is answered with 429.
-        retry_after: seconds that such a client is told to wait.
+        retry_after: seconds after which such a client is asked to try again.
 
     """
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 
 class Metrics:
-    """One server's figures, in a registry of its own."""
+    """One server's figures, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -66,7 +66,7 @@ class TrustPolicy(Frozen):
     def _names_each_once(self) -> Self:
         names = [signatory.name for signatory in (*self.keys, *self.roots)]
         if len(set(names)) < len(names):
-            raise ValueError("a name of its own for each of `keys` and `roots`")
+            raise ValueError("a different name for each of `keys` and `roots`")
         if self.required and not names:
             raise ValueError("a key or a root where signatures are required")
         return self

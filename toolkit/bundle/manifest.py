@@ -32,8 +32,8 @@ PRIMARY: Final = "model"  # name of the model that the manifest's own fields des
 Kind = Literal["selection", "arguments"]
 Mode = Literal["external", "merged"]
 Border = Literal["words", "characters"]
-KvType = Literal["float32", "float16", "int16", "int8"]
-_WIDTHS: Final[dict[KvType, int]] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}  # bytes of a value
+CacheType = Literal["float32", "float16", "int16", "int8"]
+_WIDTHS: Final[dict[CacheType, int]] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}  # bytes of a value
 
 
 class Quantization(Frozen):
@@ -48,7 +48,7 @@ class Quantization(Frozen):
 
     @model_validator(mode="after")
     def _mixes_where_it_can(self) -> Self:
-        """By `default` the builder names an 8-bit head otherwise than the tied embedding that reads it."""
+        """By `default` the builder names an 8-bit head differently from the tied embedding that reads it."""
         if self.algorithm == "gptq" and self.bits != 4:
             raise ValueError("`bits: 4` with `algorithm: gptq`")
         plain = self.algorithm in ("default", "gptq")
@@ -116,7 +116,7 @@ class CacheShape(Frozen):
     layers: int
     heads: int
     head_dim: int
-    dtype: KvType = "float32"
+    dtype: CacheType = "float32"
     scales: str | None = None  # None is left out of JSON
 
     @model_validator(mode="after")
@@ -183,7 +183,7 @@ class StateKey(Frozen):
     graph: str  # SHA-256 over the hashes of the graph's files and the adapter's
     tokens: str  # SHA-256 over the prefix, 8 bytes a token
     kv_format: str  # the engine, and how its values lie
-    dtype: KvType
+    dtype: CacheType
     shape: tuple[int, int, int, int, int]  # layers, 2 (keys and values), heads, tokens, head_dim
 
 
@@ -208,7 +208,7 @@ class StateEntry(Frozen):
         return {name: value for name, value in dump(self).items() if value is not None}
 
     @property
-    def dtype(self) -> KvType:
+    def dtype(self) -> CacheType:
         """Of the values in the file."""
         return self.stored or self.key.dtype
 

@@ -43,9 +43,9 @@ class StageParity(Frozen):
     mean_kl: float
     max_kl: float
     choices: int
-    flips: int  # choices that came out otherwise
+    flips: int  # choices that came out differently
     sure: int  # choices of which the reference was sure
-    sure_flips: int  # and of these, those that came out otherwise
+    sure_flips: int  # and of these, those that came out differently
     arguments: int
     exact: int  # arguments that are wholly the reference's
     unfinished: int  # arguments that did not end within the tokens allowed, compared as far as they go

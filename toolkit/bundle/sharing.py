@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from dualtune_edge.toolkit.bundle.graph_form import GraphForm
-from dualtune_edge.toolkit.bundle.manifest import KvType, Manifest, ModelEntry, QdqQuantization, Quantization
+from dualtune_edge.toolkit.bundle.manifest import CacheType, Manifest, ModelEntry, QdqQuantization, Quantization
 from dualtune_edge.toolkit.frozen import Frozen
 
 _TEXTS: Final = (".jinja", ".json", ".model", ".txt")  # tokenizer and configs, in a graph's folder
@@ -24,7 +24,7 @@ class VariantSize(Frozen):
     model: str
     graph: GraphForm
     quantization: Quantization | QdqQuantization
-    kv_type: KvType
+    kv_type: CacheType
     shares: tuple[str, ...]
     size_bytes: int
     added_bytes: int

@@ -19,8 +19,8 @@ class Against(Frozen):
     agreed: int  # choices that are the reference's
     arguments: int
     same: int  # arguments that are wholly the reference's
-    right: int  # of its own answers, those that are the held-out ones
-    whole: int  # of its own held-out calls, those with the right tool and wholly the right arguments
+    right: int  # of its answers, those that are the held-out ones
+    whole: int  # of its held-out calls, those with the right tool and wholly the right arguments
 
 
 class Verification(Frozen):

@@ -114,7 +114,7 @@ class ChatTemplate:
             ) from None
 
     def _listed(self, tools: Sequence[Tool]) -> ToolList:
-        """The tools as JSON, written once for as long as they are the same."""
+        """The tools as JSON, written once while they stay the same."""
         if self._tools[0] is not tools:
             self._tools = tools, ToolList(json.dumps([tool.for_template() for tool in tools] or None))
         return self._tools[1]

@@ -1,6 +1,6 @@
 """Control tokens in what users and tools say: read as the text that they are, never as the marks of a template.
 
-A file that holds `<|im_end|>` could otherwise end the turn that quotes it, and speak in the user's name behind it.
+Without this a file that holds `<|im_end|>` could end the turn that quotes it, and speak in the user's name behind it.
 
 Method: transformers' `sanitize_control_tokens` (utils/chat_template_utils.py). Such texts are marked before the render;
 behind it they are encoded without the tokenizer's added tokens, all else as usual.
@@ -111,7 +111,7 @@ class ControlTokens:
                 "request",
                 found=f"{text!r}, which is a control token to this tokenizer wherever it stands",
                 expected="messages without it",
-                fix="Remove it, or write it otherwise.",
+                fix="Remove it, or write it in other words.",
             )
         return plain
 

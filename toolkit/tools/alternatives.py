@@ -14,7 +14,7 @@ _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "obj
 
 
 @dataclass(frozen=True)
-class Alternative:
+class AcceptedValues:
     """What is certain of every value that an alternative accepts.
 
     `values` are all there are, as JSON; None: not listed. `names` are all properties that an object of it may have when
@@ -24,16 +24,18 @@ class Alternative:
     types: frozenset[str]
     values: frozenset[str] | None = None
     required: frozenset[str] = frozenset()
-    properties: Mapping[str, Alternative] = field(default_factory=dict)
+    properties: Mapping[str, AcceptedValues] = field(default_factory=dict)
     names: frozenset[str] | None = None
 
 
-def may_overlap(alternatives: Sequence[Alternative]) -> bool:
+def may_overlap(alternatives: Sequence[AcceptedValues]) -> bool:
     """Whether a value that is written for one of them may be accepted by another, as open as that was given."""
     return not all(_excludes(one, other) for one, other in permutations(alternatives, 2))
 
 
-def alternative(part: Part, beside: Collection[str], names: Collection[str] | None, *, depth: int = 2) -> Alternative:
+def alternative(
+    part: Part, beside: Collection[str], names: Collection[str] | None, *, depth: int = 2
+) -> AcceptedValues:
     """Of one schema with all that it is composed of.
 
     Args:
@@ -43,7 +45,7 @@ def alternative(part: Part, beside: Collection[str], names: Collection[str] | No
         depth: levels of properties that are looked at.
 
     """
-    found = Alternative(_TYPES)
+    found = AcceptedValues(_TYPES)
     stack, seen = [part], set[int]()
     while stack:
         current = stack.pop()
@@ -52,7 +54,7 @@ def alternative(part: Part, beside: Collection[str], names: Collection[str] | No
             found = _both(found, _own(current, depth))
             stack += current.beside("allOf") if "allOf" in current.words else ()
             stack += [current.target()] if "$ref" in current.words else []
-    return Alternative(
+    return AcceptedValues(
         found.types,
         found.values,
         found.required,
@@ -61,14 +63,14 @@ def alternative(part: Part, beside: Collection[str], names: Collection[str] | No
     )
 
 
-def _own(part: Part, depth: int) -> Alternative:
+def _own(part: Part, depth: int) -> AcceptedValues:
     if not isinstance(part.node, dict):
-        return Alternative(_TYPES if part.node else frozenset())
+        return AcceptedValues(_TYPES if part.node else frozenset())
     words = part.words
     named = words.get("type", list(_TYPES))
     types = frozenset([named] if isinstance(named, str) else named)
     listed = words.get("enum", [words["const"]] if "const" in words else None)
-    return Alternative(
+    return AcceptedValues(
         types | ({"integer"} if "number" in types else frozenset()),
         None if listed is None else frozenset(map(_text, listed)),
         frozenset(words.get("required", ())),
@@ -83,16 +85,16 @@ def _text(value: Any) -> str:
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, sort_keys=True)
 
 
-def _both(one: Alternative, other: Alternative) -> Alternative:
+def _both(one: AcceptedValues, other: AcceptedValues) -> AcceptedValues:
     values = one.values if other.values is None else other.values
     if one.values is not None and other.values is not None:
         values = one.values & other.values
-    return Alternative(
+    return AcceptedValues(
         one.types & other.types, values, one.required | other.required, {**other.properties, **one.properties}
     )
 
 
-def _excludes(written: Alternative, other: Alternative) -> bool:
+def _excludes(written: AcceptedValues, other: AcceptedValues) -> bool:
     """Whether no value that is written for one is accepted by the other."""
     if not written.types & other.types:
         return True
