@@ -6,6 +6,7 @@
 # make device   a device's installation in a fresh environment
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
+# make tasks     let the kit's bundles do the tasks of tests/tasks/, and print the table of docs/kit-table.md
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
 
@@ -63,6 +64,10 @@ docs: .venv/installed
 # Each server has a folder to itself: what it pins meets no other package.
 .PHONY: servers
 servers: .tools/git-server/installed .tools/filesystem-server/installed
+
+.PHONY: tasks
+tasks: .venv/installed servers
+	PYTHONPATH=tests/tasks $(BIN)/python tests/tasks/table.py
 
 .tools/git-server/installed: tests/tasks/git-server.txt
 	$(PYTHON) -m venv .tools/git-server

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from checkable.running import TaskResult, run_task
-from checkable.servers import configs, missing
+from checkable.running import TaskResult, run_tasks
+from checkable.servers import missing
 from checkable.task import read_tasks
-from dualtune_edge.runtime import Agent
-from dualtune_edge.runtime.agent.servers import Servers
+from checkable.totals import totals
 
 _FAULT_WIDTH = 90
 
@@ -28,18 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return 2
     results = []
-    with (
-        tempfile.TemporaryDirectory(prefix="tasks-") as folder,
-        Agent.open(asked.bundle) as agent,
-        Servers(configs(Path(folder).resolve())) as servers,
-    ):
-        for note in servers.offer(agent.bundle.manifest).notes:
-            print(f"note: {note}", file=sys.stderr)
-        for task in chosen:
-            results.append(run_task(agent, servers, Path(folder).resolve(), tasks, task))
-            print(results[-1].model_dump_json() if asked.json else _row(results[-1]), flush=True)
-    totals = json.dumps(_totals(results)) if asked.json else "\n".join(_summary(results))
-    print(totals)
+    for result in run_tasks(asked.bundle, tasks, chosen):
+        results.append(result)
+        print(result.model_dump_json() if asked.json else _row(result), flush=True)
+    counted = {name: total.model_dump() for name, total in totals(results).items()}
+    print(json.dumps(counted) if asked.json else "\n".join(_summary(results)))
     return 0
 
 
@@ -64,37 +55,11 @@ def _why(result: TaskResult) -> str:
     return text if len(text) <= _FAULT_WIDTH else f"{text[:_FAULT_WIDTH]}…"
 
 
-def _groups(results: Sequence[TaskResult]) -> dict[str, list[TaskResult]]:
-    """The rows of the summary."""
-    groups = {
-        "one call": [result for result in results if result.gold == 1],
-        "two calls": [result for result in results if result.gold == 2],
-        "three or four calls": [result for result in results if result.gold > 2],
-    }
-    for toolsets in dict.fromkeys(result.toolsets for result in results):
-        groups[" and ".join(toolsets)] = [result for result in results if result.toolsets == toolsets]
-    return groups | {"all": list(results)}
-
-
-def _totals(results: Sequence[TaskResult]) -> dict[str, dict[str, int]]:
-    return {
-        name: {
-            "tasks": len(group),
-            "done": sum(result.ok for result in group),
-            "gold_calls": sum(result.gold for result in group),
-            "gold_calls_made": sum(result.matched for result in group),
-            "calls": sum(len(result.calls) for result in group),
-        }
-        for name, group in _groups(results).items()
-        if group
-    }
-
-
 def _summary(results: Sequence[TaskResult]) -> list[str]:
     lines = ["", "| tasks | done | right calls made | calls made |", "|---|---:|---:|---:|"]
-    for name, total in _totals(results).items():
-        done = f"{total['done']} of {total['tasks']}"
-        lines.append(f"| {name} | {done} | {total['gold_calls_made']} of {total['gold_calls']} | {total['calls']} |")
+    for name, total in totals(results).items():
+        done, made = f"{total.done} of {total.tasks}", f"{total.gold_calls_made} of {total.gold_calls}"
+        lines.append(f"| {name} | {done} | {made} | {total.calls} |")
     return lines
 
 

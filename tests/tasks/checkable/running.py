@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from checkable import state
+from checkable.servers import configs
 from checkable.task import Check, GoldCall, Task, Tasks
 from dualtune_edge.runtime.agent import Approval, DoneEvent, PendingCall, RunLimits, Toolbox, run
 from dualtune_edge.runtime.agent.approval import Rule
@@ -85,6 +88,17 @@ class Watched:
         if not outcome.error:
             self.texts.append(outcome.text)
         return outcome
+
+
+def run_tasks(bundle: Path, tasks: Tasks, chosen: Iterable[Task]) -> Iterator[TaskResult]:
+    """Let a bundle do the tasks, one after the other, on the real servers in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="tasks-") as folder:
+        root = Path(folder).resolve()
+        with Agent.open(bundle) as agent, Servers(configs(root)) as servers:
+            for note in servers.offer(agent.bundle.manifest).notes:
+                print(f"note: {note}", file=sys.stderr)
+            for task in chosen:
+                yield run_task(agent, servers, root, tasks, task)
 
 
 def run_task(agent: Agent, servers: Servers, root: Path, tasks: Tasks, task: Task) -> TaskResult:
