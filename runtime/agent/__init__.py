@@ -20,7 +20,8 @@ from dualtune_edge.runtime.agent.events import (
     ToolEvent,
     ToolsetEvent,
 )
-from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run, run_async
+from dualtune_edge.runtime.agent.loop import RunLimits, run, run_async
+from dualtune_edge.runtime.agent.toolbox import Toolbox
 
 __all__ = [
     "Approval",

@@ -25,8 +25,9 @@ from dualtune_edge.runtime.agent.events import (
     TextEvent,
     ToolEvent,
 )
-from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run
+from dualtune_edge.runtime.agent.loop import RunLimits, run
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
+from dualtune_edge.runtime.agent.toolbox import Toolbox
 from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
@@ -176,7 +177,8 @@ def _show(event: Event) -> None:
     if isinstance(event, TextEvent):
         typer.echo(printable(event.text, keep="\n\t"), nl=False)
     elif isinstance(event, DoneEvent):
-        typer.echo()
+        if event.answer:
+            typer.echo()
         if event.outcome != "answered":
             typer.echo(f"{event.outcome}: {event.reason}", err=True)
     else:
@@ -206,16 +208,24 @@ def _arguments(arguments: dict[str, Any]) -> str:
 
 
 def _prompt(call: PendingCall) -> Reply:
-    """Ask at the terminal; what is shown is what will be sent."""
+    """Ask at the terminal; what is shown is what will be sent. Ctrl-C says no, and stops the task."""
     typer.echo(f"  {call.server}.{call.tool} {_arguments(call.arguments)}", err=True)
-    while True:
-        typer.echo("  Make this call? [y]es, always this [t]ool or [s]erver, [n]o, ne[v]er: ", err=True, nl=False)
-        try:
-            answer = input().strip().lower()[:1]
-        except (EOFError, KeyboardInterrupt):
-            return "no"
-        if answer in _REPLIES:
-            return _REPLIES[answer]
+    stop = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        while True:
+            typer.echo("  Make this call? [y]es, always this [t]ool or [s]erver, [n]o, ne[v]er: ", err=True, nl=False)
+            line = sys.stdin.readline()  # not input(), which would put replies among the tasks of its history
+            if not line:  # Ctrl-D
+                return "no"
+            if reply := _REPLIES.get(line.strip().lower()[:1]):
+                return reply
+    except KeyboardInterrupt:
+        typer.echo(err=True)
+        signal.signal(signal.SIGINT, stop)
+        signal.raise_signal(signal.SIGINT)
+        return "no"
+    finally:
+        signal.signal(signal.SIGINT, stop)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dualtune_edge.runtime.agent.approval import Approval, Approver, PendingCall, Rule
 from dualtune_edge.runtime.agent.events import (
@@ -26,27 +26,15 @@ from dualtune_edge.runtime.agent.events import (
 )
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
+from dualtune_edge.runtime.agent.toolbox import Toolbox
 from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.runtime.decode.overflow import shorten
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import EdgeError
 from dualtune_edge.toolkit.prompts.messages import Message
 
 _RESULT_SHARE: Final = 4  # a result takes at most a fourth of the context
-
-
-class Toolbox(Protocol):
-    """What runs tools: connected servers, or a recorded run."""
-
-    def offer(self, manifest: Manifest) -> Offer:
-        """What can be called now."""
-
-    def call(
-        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: threading.Event | None = None
-    ) -> ToolOutcome:
-        """Run a tool; its failure is an outcome."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +110,17 @@ class _Run:
         seconds = round(time.monotonic() - self.start, 3)
         yield DoneEvent(outcome=outcome, answer=self.answer, steps=self.steps, reason=reason, seconds=seconds)
 
+    def is_set(self) -> bool:
+        """Whether to stop, for what waits for a server: the user's word, or the deadline."""
+        return self._stopped() is not None
+
     def _work(self) -> Generator[Event, None, tuple[Outcome, str]]:
         while True:
             if stopped := self._stopped():
                 return stopped
-            offer = self.tools.offer(self.agent.bundle.manifest)
+            offer = self.tools.offer(self.agent.bundle.manifest, cancel=self)
+            if stopped := self._stopped():  # then it is not all that the servers have
+                return stopped
             call = (yield from self._decided(offer)) if offer.tools else None
             if call is None:
                 break
@@ -175,10 +169,12 @@ class _Run:
             approval = self.approver.ask(call)
         yield self._approval_event(call, "allow" if approval.allowed else "deny", approval.reason)
         start = time.perf_counter()
+        stopped = self._stopped()  # while the user was asked
+        why = approval.reason if not approval.allowed else stopped[1] if stopped else ""
         outcome = (
-            self.tools.call(call.server, call.tool, call.arguments, cancel=self.cancel)
-            if approval.allowed
-            else ToolOutcome(f"error: the call was not made: {approval.reason}", error=True)
+            ToolOutcome(f"error: the call was not made: {why}", error=True)
+            if why
+            else self.tools.call(call.server, call.tool, call.arguments, cancel=self)
         )
         text, left_out = shorten(outcome.text, self._result_tokens(), self.agent.tokenizer)
         yield self._said(

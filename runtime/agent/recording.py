@@ -8,16 +8,15 @@ what each call was chosen from, so that a replay chooses from the same.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dualtune_edge.runtime.agent.events import ArgumentsEvent, Event, ResultEvent
-from dualtune_edge.runtime.agent.loop import Toolbox
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
+from dualtune_edge.runtime.agent.toolbox import Cancellation, Toolbox
 from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
@@ -86,13 +85,13 @@ class _Noted:
     tools: Toolbox
     offered: list[dict[str, list[str]]]
 
-    def offer(self, manifest: Manifest) -> Offer:
-        offer = self.tools.offer(manifest)
+    def offer(self, manifest: Manifest, *, cancel: Cancellation | None = None) -> Offer:
+        offer = self.tools.offer(manifest, cancel=cancel)
         self.offered.append({toolset: sorted(names) for toolset, names in offer.tools.items()})
         return offer
 
     def call(
-        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: threading.Event | None = None
+        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: Cancellation | None = None
     ) -> ToolOutcome:
         return self.tools.call(server, tool, arguments, cancel=cancel)
 
@@ -124,7 +123,7 @@ class Replay:
         begun = next((index for index, message in enumerate(first.messages) if message.tool_calls), len(first.messages))
         return cls(tuple(_calls(first, lines)), first.messages[:begun], tools)
 
-    def offer(self, manifest: Manifest) -> Offer:  # noqa: ARG002 - it was the same when it was read
+    def offer(self, manifest: Manifest, *, cancel: Cancellation | None = None) -> Offer:  # noqa: ARG002 - all is here
         """What was on offer for the next call; every tool of the bundle, where the file does not say."""
         return Offer(self.offered[min(self._next, len(self.offered) - 1)], frozenset(), ())
 
@@ -134,7 +133,7 @@ class Replay:
         tool: str,
         arguments: dict[str, Any],
         *,
-        cancel: threading.Event | None = None,  # noqa: ARG002 - nothing is waited for
+        cancel: Cancellation | None = None,  # noqa: ARG002 - nothing is waited for
     ) -> ToolOutcome:
         """The recorded result.
 

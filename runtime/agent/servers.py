@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from mcp.types import ElicitRequestParams, ElicitResult
 from dualtune_edge.runtime.agent.config import ServerConfig, read_config
 from dualtune_edge.runtime.agent.offer import LiveTool, Offer, offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome, as_text
+from dualtune_edge.runtime.agent.toolbox import Cancellation
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import ToolsError
@@ -82,13 +83,14 @@ class Servers:
         self._stack.close()
         self._connections = {}
 
-    def offer(self, manifest: Manifest) -> Offer:
+    def offer(self, manifest: Manifest, *, cancel: Cancellation | None = None) -> Offer:
         """What can be called now. The servers are asked for their lists each time, so every change is followed."""
+        listings = {name: connection.listing() for name, connection in self._connections.items()}  # all at once
         seconds = self._timeouts.list_tools
-        return offer(manifest, {name: connection.tools(seconds) for name, connection in self._connections.items()})
+        return offer(manifest, {name: listed(seconds, cancel) for name, listed in listings.items()})
 
     def call(
-        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: threading.Event | None = None
+        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: Cancellation | None = None
     ) -> ToolOutcome:
         """Run a tool. Whatever goes wrong with the server is an outcome with `error`: the model reads it."""
         return self._connections[server].call(tool, arguments, self._timeouts.call, cancel)
@@ -127,16 +129,21 @@ class _Connection:
         with contextlib.suppress(OSError):  # Windows removes no file that a process has open
             self._folder.cleanup()
 
-    def tools(self, seconds: float) -> tuple[LiveTool, ...] | str:
-        """The server's list, or why there is none."""
+    def listing(self) -> Callable[[float, Cancellation | None], tuple[LiveTool, ...] | str]:
+        """Ask for the server's list. What comes back waits so many seconds for it, and says why there is none."""
         if self._gone():
-            return self._broken
-        try:
-            return self._wait(self._list, seconds, None)
-        except _FailureError as failure:
-            return failure.why
+            return lambda _seconds, _cancel: self._broken
+        asked, start = self._portal.start_task_soon(self._list), time.monotonic()
 
-    def call(self, tool: str, arguments: dict[str, Any], seconds: float, cancel: threading.Event | None) -> ToolOutcome:
+        def wait(seconds: float, cancel: Cancellation | None) -> tuple[LiveTool, ...] | str:
+            try:
+                return self._wait(asked, start, seconds, cancel)
+            except _FailureError as failure:
+                return failure.why
+
+        return wait
+
+    def call(self, tool: str, arguments: dict[str, Any], seconds: float, cancel: Cancellation | None) -> ToolOutcome:
         """Run a tool."""
         if self._gone():
             return ToolOutcome(f"error: the server {self._name} is gone: {self._broken}", error=True)
@@ -147,7 +154,7 @@ class _Connection:
             return ToolOutcome(as_text(result.content, result.structured_content), error=result.is_error)
 
         try:
-            outcome = self._wait(run, seconds, cancel)
+            outcome = self._wait(self._portal.start_task_soon(run), time.monotonic(), seconds, cancel)
         except _FailureError as failure:
             return ToolOutcome(f"error: {failure.why}", error=True)
         if self._asked:
@@ -162,24 +169,21 @@ class _Connection:
             self._broken = self._reason(self._task.exception() or EOFError("it ended"))
         return bool(self._broken)
 
-    def _wait(self, work: Callable[[], Awaitable[T]], seconds: float, cancel: threading.Event | None) -> T:
-        """Run `work` in the loop.
+    def _wait(self, future: Future[T], start: float, seconds: float, cancel: Cancellation | None) -> T:
+        """The result of work in the loop that began at `start`.
 
         Raises:
             _FailureError: it failed, took too long, or was cancelled.
 
         """
-        future = self._portal.start_task_soon(work)
-        waited = 0.0
         while True:
             try:
                 return future.result(_POLL)
             except FutureTimeoutError:
-                waited += _POLL
                 if cancel and cancel.is_set():
                     future.cancel()
-                    raise _FailureError("the call was cancelled") from None
-                if waited >= seconds:
+                    raise _FailureError("the run was stopped") from None
+                if time.monotonic() - start >= seconds:
                     future.cancel()
                     raise _FailureError(f"no answer within {seconds:g} s") from None
                 if self._task.done():

@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from dualtune_edge.runtime.agent.approval import PendingCall, Policy, PolicyApprover, Reply
 from dualtune_edge.runtime.agent.events import DoneEvent, Event
-from dualtune_edge.runtime.agent.loop import RunLimits, Toolbox, run
+from dualtune_edge.runtime.agent.loop import RunLimits, run
+from dualtune_edge.runtime.agent.toolbox import Toolbox
 from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.engine_queue import ClientGoneError, pieces_in_thread
 from dualtune_edge.runtime.serve.errors import ApiError

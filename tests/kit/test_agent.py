@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -177,6 +179,64 @@ def test_a_recorded_run_replays_to_the_same_steps(
     assert [event["tool"] for event in first if event["event"] == "arguments"] == ["git_add", "git_commit"]
     command("agent", str(bundle), "--replay", str(record), "--json", "--max-steps", "2")
     assert steps(capsys.readouterr().out) == first
+
+
+class Terminal:
+    """`agent` at a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        import pty
+
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:  # the child
+            os.execv(sys.executable, [sys.executable, "-m", "dualtune_edge", "agent", *arguments])  # noqa: S606
+
+    def read_to(self, text: str) -> str:
+        """What is printed from here to a text, which comes within a minute."""
+        seen = b""
+        while text.encode() not in seen:
+            assert select.select([self._terminal], [], [], 60)[0], seen.decode(errors="replace")
+            seen += os.read(self._terminal, 4096)
+        return seen.decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def end(self) -> int:
+        """Ctrl-D, and the exit code."""
+        self.type("\x04")
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
+def test_at_a_terminal_ctrl_c_stops_the_task_and_not_the_conversation(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    log = tmp_path / "log"
+    server = config("git", "silent", log)
+    hosts = {"mcpServers": {"git": {"command": server.command, "args": list(server.args)}}}
+    (tmp_path / "mcp.json").write_text(json.dumps(hosts), encoding="utf-8")
+    terminal = Terminal(str(bundle), "--mcp", str(tmp_path / "mcp.json"))
+    terminal.read_to("\n> ")
+    terminal.type("\x03")
+    terminal.read_to("> ")
+    terminal.type(f"{demo_task.TASK}\n")
+    asked = terminal.read_to("ne[v]er: ")
+    assert '"files": ["maps.txt"]' in asked
+    terminal.type("\x03")
+    assert "cancelled" in terminal.read_to("\n> ")
+    assert reached(log) == [], "Ctrl-C at the question is a no"
+    terminal.type(f"{REQUESTS['git'][0]}\n")
+    terminal.read_to("ne[v]er: ")
+    terminal.type("what?\n")
+    terminal.read_to("ne[v]er: ")
+    terminal.type("y\n")
+    terminal.read_to("allowed: the user allowed it")
+    terminal.type("\x03")  # the server never answers
+    assert "cancelled" in terminal.read_to("\n> ")
+    assert terminal.end() == 0
+    assert len(reached(log)) <= 1, "an allowed call is sent once at most"
 
 
 @pytest.mark.parametrize(

@@ -60,4 +60,11 @@ async def change() -> str:
     return "changed"
 
 
+if fault == "unlisted":
+
+    async def never(*_: object) -> None:
+        await anyio.sleep(600)
+
+    server.list_tools = never  # type: ignore[method-assign]
+
 server.run()

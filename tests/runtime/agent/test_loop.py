@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,14 +81,18 @@ class ScriptedTools:
     results: list[ToolOutcome]
     called: list[Call] = field(default_factory=list)
     during: Callable[[], None] = lambda: None
+    listing: Callable[[], None] = lambda: None
+    stopped: list[bool] = field(default_factory=list)  # what each call's `cancel` says at its end
 
-    def offer(self, _manifest: object) -> Offer:
+    def offer(self, _manifest: object, *, cancel: object = None) -> Offer:  # noqa: ARG002
+        self.listing()
         return OFFER
 
-    def call(self, server: str, tool: str, arguments: dict[str, Any], *, cancel: object = None) -> ToolOutcome:
-        assert (server, cancel is not None) == ("git", True)
+    def call(self, server: str, tool: str, arguments: dict[str, Any], *, cancel: Any = None) -> ToolOutcome:
+        assert (server, cancel.is_set()) == ("git", False)
         self.called.append((tool, arguments))
         self.during()
+        self.stopped.append(cancel.is_set())
         return self.results.pop(0) if len(self.results) > 1 else self.results[0]
 
 
@@ -179,6 +184,47 @@ def test_a_cancelled_run_ends_where_it_is() -> None:
     done = events(ScriptedAgent([log(), log(3)]), tools, cancel=cancel)[-1]
     assert isinstance(done, DoneEvent)
     assert (done.outcome, len(tools.called)) == ("cancelled", 1)
+
+
+def test_what_waits_for_a_server_sees_that_the_run_is_cancelled() -> None:
+    cancel = threading.Event()
+    tools = ScriptedTools([ToolOutcome("")], during=cancel.set)
+    events(ScriptedAgent([log()]), tools, cancel=cancel)
+    assert tools.stopped == [True]
+
+
+def test_what_waits_for_a_server_sees_that_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.monotonic()]
+    monkeypatch.setattr("dualtune_edge.runtime.agent.loop.time.monotonic", lambda: now[0])
+    tools = ScriptedTools([ToolOutcome("")], during=lambda: now.append(now.pop() + 9))
+    done = events(ScriptedAgent([log()]), tools, limits=RunLimits(seconds=5.0))[-1]
+    assert tools.stopped == [True]
+    assert isinstance(done, DoneEvent)
+    assert done.outcome == "deadline"
+
+
+def test_a_run_that_is_stopped_while_the_user_is_asked_makes_no_call() -> None:
+    cancel, tools = threading.Event(), ScriptedTools([ToolOutcome("")])
+
+    class Person(PolicyApprover):
+        def ask(self, call: PendingCall) -> Approval:
+            del call
+            cancel.set()
+            return Approval(allowed=True, reason="yes")
+
+    found = events(ScriptedAgent([log()]), tools, Person(Policy()), cancel=cancel)
+    assert tools.called == []
+    (result,) = [event for event in found if isinstance(event, ResultEvent)]
+    assert result.text == "error: the call was not made: it was cancelled"
+    assert isinstance(found[-1], DoneEvent)
+    assert found[-1].outcome == "cancelled"
+
+
+def test_a_run_that_is_stopped_while_servers_list_their_tools_decides_nothing() -> None:
+    cancel, agent = threading.Event(), ScriptedAgent([log()])
+    (done,) = events(agent, ScriptedTools([ToolOutcome("")], listing=cancel.set), cancel=cancel)
+    assert isinstance(done, DoneEvent)
+    assert (done.outcome, agent.seen) == ("cancelled", [])
 
 
 def test_a_run_out_of_time_ends() -> None:

@@ -36,7 +36,7 @@ STEPS: tuple[tuple[str, str | None, dict[str, Any]], ...] = (  # toolset, tool a
 class Tools:
     """Every tool of the bundle, each with the same result."""
 
-    def offer(self, manifest: Manifest) -> Offer:
+    def offer(self, manifest: Manifest, *, cancel: object = None) -> Offer:  # noqa: ARG002
         toolsets = (entry.toolset for entry in manifest.toolsets)
         return Offer(
             {toolset.name: frozenset(tool.name for tool in toolset.tools) for toolset in toolsets}, frozenset(), ()

@@ -29,8 +29,8 @@ class Tools:
     def __init__(self) -> None:
         self.git = ["log"]
 
-    def offer(self, manifest: object) -> Offer:
-        del manifest
+    def offer(self, manifest: object, *, cancel: object = None) -> Offer:
+        del manifest, cancel
         tools = {"git": self.git.pop()} if self.git else {}
         return Offer(
             {"files": frozenset({"read"})} | {name: frozenset({tool}) for name, tool in tools.items()}, frozenset(), ()

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,5 +134,18 @@ def test_a_cancelled_call_ends_at_once(servers: Servers) -> None:
     cancel = threading.Event()
     cancel.set()
     start = time.monotonic()
-    assert servers.call("git", "log", {"count": 1}, cancel=cancel).text == "error: the call was cancelled"
+    assert servers.call("git", "log", {"count": 1}, cancel=cancel).text == "error: the run was stopped"
     assert time.monotonic() - start < SECONDS.call
+
+
+@pytest.mark.parametrize("servers", ["unlisted"], indirect=True)
+def test_a_server_that_lists_nothing_in_time_is_left_out_and_a_run_that_ends_waits_for_none(
+    servers: Servers, manifest: Manifest
+) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    assert note(servers.offer(manifest, cancel=cancel), "git") == "git: the run was stopped"
+    hasty = Servers({"git": config("unlisted"), "files": config("unlisted")}, replace(SECONDS, list_tools=0.2))
+    with hasty:
+        notes = hasty.offer(manifest).notes
+    assert notes == ("git: no answer within 0.2 s", "files: no answer within 0.2 s")

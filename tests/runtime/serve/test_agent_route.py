@@ -26,7 +26,7 @@ class Tools:
     def __init__(self) -> None:
         self.called: list[tuple[str, dict[str, Any]]] = []
 
-    def offer(self, _manifest: object) -> Offer:
+    def offer(self, _manifest: object, *, cancel: object = None) -> Offer:  # noqa: ARG002
         return OFFER
 
     def call(self, _server: str, tool: str, arguments: dict[str, Any], *, cancel: object = None) -> ToolOutcome:

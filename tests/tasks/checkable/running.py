@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from dualtune_edge.runtime.agent.approval import Rule
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.agent.servers import Servers
+from dualtune_edge.runtime.agent.toolbox import Cancellation
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.frozen import Frozen
@@ -74,14 +74,14 @@ class Watched:
     toolsets: tuple[str, ...]
     texts: list[str] = field(default_factory=list)  # results that are no errors
 
-    def offer(self, manifest: Manifest) -> Offer:
+    def offer(self, manifest: Manifest, *, cancel: Cancellation | None = None) -> Offer:
         """The task's toolsets."""
-        offer = self.servers.offer(manifest)
+        offer = self.servers.offer(manifest, cancel=cancel)
         tools = {name: names for name, names in offer.tools.items() if name in self.toolsets}
         return Offer(tools, offer.read_only, offer.notes)
 
     def call(
-        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: threading.Event | None = None
+        self, server: str, tool: str, arguments: dict[str, Any], *, cancel: Cancellation | None = None
     ) -> ToolOutcome:
         """Pass it on."""
         outcome = self.servers.call(server, tool, arguments, cancel=cancel)
