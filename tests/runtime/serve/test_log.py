@@ -18,7 +18,7 @@ PRIVATE = "my word"
 
 
 class Tools:
-    def offer(self, _manifest: object) -> Offer:
+    def offer(self, _manifest: object, *, cancel: object = None) -> Offer:  # noqa: ARG002
         return Offer({"git": frozenset({"log"})}, frozenset(), ())
 
     def call(self, *_: object, **__: object) -> ToolOutcome:

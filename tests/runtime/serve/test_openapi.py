@@ -37,7 +37,7 @@ class BriefAgent(Agent):
 
 
 class NoTools:
-    def offer(self, _manifest: object) -> Offer:
+    def offer(self, _manifest: object, *, cancel: object = None) -> Offer:  # noqa: ARG002
         return Offer({}, frozenset(), ())
 
     def call(self, *_: object, **__: object) -> ToolOutcome:
