@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -17,18 +18,26 @@ from dualtune_edge.toolkit.validation import validate
 
 if TYPE_CHECKING:
     from dualtune_edge.export.finetune.report import FinetuneReport
+    from dualtune_edge.export.finetune.whole import AdapterRow, Planned, WholeReport
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH: Final = 40  # characters
 
 
 def finetune(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="A dualtune.yaml: train all adapters that it names.")
+    ] = None,
     *,
-    objective: Annotated[Objective, typer.Option("--objective", "--stage", help="What the adapter learns.")],
-    base: Annotated[Path, typer.Option(metavar="DIR", help="The base model's folder.")],
-    tools: Annotated[Path, typer.Option(metavar="FILE", help="The toolset's tool list.")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="Trajectories: one JSON object a line.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the adapter goes.")],
+    objective: Annotated[
+        Objective | None, typer.Option("--objective", "--stage", help="What the adapter learns.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(metavar="DIR", help="The base model's folder.")] = None,
+    tools: Annotated[Path | None, typer.Option(metavar="FILE", help="The toolset's tool list.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Trajectories: one JSON object a line.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the adapter goes.")
+    ] = None,
     tool: Annotated[str | None, typer.Option(help="The tool whose arguments are learnt.")] = None,
     toolset: Annotated[str | None, typer.Option(help="Use only the trajectories that name this toolset.")] = None,
     template: Annotated[Path | None, typer.Option(metavar="FILE", help="Chat template.")] = None,
@@ -62,26 +71,85 @@ def finetune(
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
-    """Train one adapter by decoupled fine-tuning.
+    """Train adapters by decoupled fine-tuning: one, or all that a dualtune.yaml names.
 
-    Of the trajectories, selection learns the tools' names, arguments the arguments of one tool, joint whole calls.
+    Of the trajectories, selection learns the tools' names, arguments the arguments of one tool, joint whole calls. Of a
+    spec, adapters that are there already are passed over, and an interrupted one goes on.
 
     Example:
         dualtune-edge finetune --objective selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
+        dualtune-edge finetune dualtune.yaml --data trajectories.jsonl
 
     """
     values = locals() | {"keep": dict(map(_share, keep or ())), "targets": tuple(target or TARGETS)}
-    del values["target"], values["as_json"]  # the other options have the names of the settings
+    del values["target"], values["as_json"], values["spec"]  # the other options have the names of the settings
+    values = {name: value for name, value in values.items() if value is not None}
+    if spec:
+        _train_spec(spec, values, as_json=as_json)
+        return
     settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
-    from transformers.utils import logging
-
+    _quiet()
     from dualtune_edge.export.finetune import train
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of an old name that PEFT uses
-    logging.disable_progress_bar()
     with shown() as on_event:
         report = train.finetune(settings, on_event)
     console.result(report, _summary(report), as_json=as_json)
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of an old name that PEFT uses
+    logging.disable_progress_bar()
+
+
+def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Train all adapters of a spec; `options` are those of every run, by the names of the settings."""
+    for name in ("objective", "base", "tools", "output", "tool", "toolset"):
+        if name in options:
+            raise SpecError(
+                f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
+            )
+    from dualtune_edge.export.finetune.whole import planned, train_all
+    from dualtune_edge.export.plan.spec import read_spec
+
+    spec = read_spec(path, trained=False)
+
+    def settings_of(adapter: Planned) -> FinetuneSettings:
+        keep = options["keep"] if adapter.objective == "selection" else {}
+        own = {
+            "objective": adapter.objective,
+            "base": spec.base,
+            "tools": adapter.tools,
+            "data": adapter.data,
+            "output": adapter.output,
+            "tool": adapter.tool,
+            "toolset": adapter.toolset if adapter.named else None,
+            "template": options.get("template", adapter.template),
+            "no_tool": spec.no_tool,
+            "keep": keep,
+        }
+        return validate(FinetuneSettings, {**options, **own}, where="finetune", error=SpecError)
+
+    adapters = planned(spec, options.get("data"))
+    _quiet()
+    with shown() as on_event:
+        report = train_all(adapters, settings_of, lambda adapter: console.echo(_name(adapter), err=True), on_event)
+    console.result(report, _table(report), as_json=as_json)
+
+
+def _name(adapter: Planned | AdapterRow) -> str:
+    return f"{adapter.toolset}, {adapter.objective}" + (f" of {adapter.tool}" if adapter.tool else "")
+
+
+def _table(report: WholeReport) -> str:
+    """A line an adapter."""
+    width = max(len(_name(row)) for row in report.adapters)
+    lines = []
+    for row in report.adapters:
+        made = f"{row.samples} samples, {row.steps} steps, loss {row.loss:.3f}, {row.seconds:.0f} s" if row.loss else ""
+        lines.append(f"{_name(row):{width}}  {made or row.outcome}")
+    return "\n".join(lines)
 
 
 def _share(text: str) -> tuple[str, float]:

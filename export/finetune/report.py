@@ -63,6 +63,11 @@ class Record(Origin):
     learnt: int
     losses: tuple[float, ...]
 
+    @property
+    def origin(self) -> Origin:
+        """The inputs and settings of its run."""
+        return Origin.model_validate({name: getattr(self, name) for name in Origin.model_fields})
+
 
 def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
     """The origin of a run. Runs with equal origins give equal adapters."""

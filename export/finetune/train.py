@@ -45,13 +45,13 @@ def finetune(
     """
     refuse_existing(settings.output)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_threads(settings.threads))
+        stack.enter_context(threads(settings.threads))
         base = base or stack.enter_context(Base.open(settings.base))
         return _run(settings, base, on_event or _unheard)
 
 
 def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneReport:
-    template = _template(settings, base)
+    template = template_of(settings, base)
     prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
     invocation = invocation_of(prompter) if settings.activated else None
     samples = make_samples(settings, prompter, _max_length(settings, base))
@@ -112,8 +112,13 @@ def _unheard(_event: object) -> None:
     """Nobody listens."""
 
 
-def _template(settings: FinetuneSettings, base: Base) -> ChatTemplate:
-    """The settings' template, or the objective's built-in one."""
+def template_of(settings: FinetuneSettings, base: Base) -> ChatTemplate:
+    """The settings' template, or the objective's built-in one.
+
+    Raises:
+        TemplateError: the file cannot be read.
+
+    """
     checkpoint = base.checkpoint
     if settings.template:
         return ChatTemplate.read(settings.template, bos=checkpoint.bos, eos=checkpoint.eos)
@@ -124,7 +129,7 @@ def _template(settings: FinetuneSettings, base: Base) -> ChatTemplate:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     """Let PyTorch compute with this many threads inside the block; None: one for each physical core.
 
     PyTorch's own number knows OMP_NUM_THREADS and the affinity, `detect` the quota of a container: the smaller counts.

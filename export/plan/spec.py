@@ -6,7 +6,6 @@ them. docs/guide.md shows a whole file.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from dualtune_edge.export.plan.local_paths import require_path
 from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
 from dualtune_edge.toolkit import limits
@@ -196,8 +196,7 @@ class ExportSpec(Frozen):
             SpecError: a path leads nowhere, or the file's name cannot be a toolset's.
 
         """
-        if not _is_there(tools, folder_wanted=False):
-            raise _nowhere("--tools", tools, folder_wanted=False)
+        require_path("--tools", tools, folder_wanted=False)
         toolset = {"name": tools.stem, "tools": tools, "selection": selection, "arguments": arguments}
         toolset |= {"trajectories": trajectories} if trajectories else {}
         value = {"base": base, "toolsets": [toolset], "mode": mode, "graph": graph}
@@ -205,8 +204,12 @@ class ExportSpec(Frozen):
         return _validate(value, Path(), _flag)
 
 
-def read_spec(path: Path) -> ExportSpec:
+def read_spec(path: Path, *, trained: bool = True) -> ExportSpec:
     """Read a `dualtune.yaml`.
+
+    Args:
+        path: the file.
+        trained: the folders of the adapters have to be there.
 
     Raises:
         SpecError: not YAML, an unknown or repeated key, a wrong type, a path that leads nowhere, two toolsets of one
@@ -218,17 +221,18 @@ def read_spec(path: Path) -> ExportSpec:
         raise SpecError(
             str(path), found="no mapping", expected="`base:` and `toolsets:`", fix="See docs/guide.md for an example."
         )
-    return _validate(document.value, path.parent, document.where)
+    return _validate(document.value, path.parent, document.where, trained=trained)
 
 
-def _validate(value: dict[str, Any], folder: Path, where: Callable[[Location], str]) -> ExportSpec:
+def _validate(
+    value: dict[str, Any], folder: Path, where: Callable[[Location], str], *, trained: bool = True
+) -> ExportSpec:
     spec = validate(
         ExportSpec, value, where=lambda location: where(_written(value, location)), error=SpecError, context=folder
     )
     _refuse_double_toolsets(spec, where)
-    for location, path, folder_wanted in _paths(spec):
-        if not _is_there(path, folder_wanted=folder_wanted):
-            raise _nowhere(where(location), path, folder_wanted=folder_wanted)
+    for location, path, folder_wanted in (*_paths(spec), *(_adapter_paths(spec) if trained else ())):
+        require_path(where(location), path, folder_wanted=folder_wanted)
     return spec
 
 
@@ -257,7 +261,7 @@ def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) 
 
 
 def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
-    """(location, path, whether it must be a folder) of everything that the spec refers to."""
+    """(location, path, whether it must be a folder) of what the spec refers to, but for adapters."""
     yield ("base",), spec.base, True
     if spec.graph:
         yield ("graph",), spec.graph, True
@@ -273,36 +277,21 @@ def _toolset_paths(toolset: ToolsetSpec, here: Location) -> Iterator[tuple[Locat
     if toolset.trajectories:
         yield (*here, "trajectories"), toolset.trajectories, False
     yield (*here, "tools"), toolset.tools, False
-    if toolset.selection:
-        yield (*here, "selection"), toolset.selection.path, True
-    if isinstance(toolset.arguments, Path):
-        yield (*here, "arguments"), toolset.arguments, True
-    else:
-        for tool, adapter in (toolset.arguments or {}).items():
-            yield (*here, "arguments", tool), adapter.path, True
     for stage, template in (("selection", toolset.templates.selection), ("arguments", toolset.templates.arguments)):
         if template:
             yield (*here, "templates", stage), template, False
 
 
-def _is_there(path: Path, *, folder_wanted: bool) -> bool:
-    try:
-        return path.is_dir() if folder_wanted else path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be searched
-        return False
-
-
-def _nowhere(where: str, path: Path, *, folder_wanted: bool) -> SpecError:
-    kind = "folder" if folder_wanted else "file"
-    try:
-        if path.exists():
-            return SpecError(where, found=f"{path}, which is no {kind}", expected=f"a {kind}", fix="Check the path.")
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    except OSError as error:
-        return SpecError(where, found=str(error), expected=f"a {kind}", fix="Check the path.")
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    fix = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
-    return SpecError(where, found=f"{path}, which does not exist", expected=f"a {kind}", fix=fix)
+def _adapter_paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
+    for index, toolset in enumerate(spec.toolsets):
+        here = ("toolsets", index)
+        if toolset.selection:
+            yield (*here, "selection"), toolset.selection.path, True
+        if isinstance(toolset.arguments, Path):
+            yield (*here, "arguments"), toolset.arguments, True
+        else:
+            for tool, adapter in (toolset.arguments or {}).items():
+                yield (*here, "arguments", tool), adapter.path, True
 
 
 def _flag(location: Location) -> str:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualtune_edge import cli
+from dualtune_edge.export.finetune import trainer
+from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.spec import read_spec
+from tests.export.finetune.conftest import CONVERSATIONS, TOOLS, request, turn
+
+OTHER = [{"name": "add", "description": "", "inputSchema": {"properties": {"n": {"type": "integer"}}}}]
+SPEC = """\
+base: {base}
+toolsets:
+  - {{name: files, tools: files.json, selection: adapters/files/selection, arguments: adapters/files/arguments}}
+  - {{name: sums, tools: sums.json, arguments: {{add: {{path: adapters/add}}}}}}
+"""
+FLAGS = ("--rank", "2", "--max-steps", "2", "--threads", "1", "--batch-size", "2")
+
+
+@pytest.fixture
+def desk(base: Base, tmp_path: Path) -> Path:
+    (tmp_path / "files.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
+    (tmp_path / "sums.json").write_text(json.dumps({"tools": OTHER}), encoding="utf-8")
+    lines: list[Any] = [{"toolset": "files", "messages": messages} for messages in CONVERSATIONS]
+    lines.append({"toolset": "sums", "messages": [request("add 3"), turn("add", {"n": 3})]})
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "data.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "dualtune.yaml").write_text(SPEC.format(base=base.checkpoint.folder), encoding="utf-8")
+    return tmp_path
+
+
+def finetune(desk: Path, *flags: str) -> int:
+    arguments = ["finetune", str(desk / "dualtune.yaml"), "--data", str(desk / "data.jsonl"), *FLAGS, *flags]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    return int(stopped.value.code or 0)
+
+
+def rows(text: str) -> dict[tuple[str, str | None], dict[str, Any]]:
+    return {(row["objective"], row["tool"]): row for row in json.loads(text)["adapters"]}
+
+
+def test_the_adapters_of_a_spec_are_trained_and_it_is_one_to_export(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(desk, "--json") == 0
+    made = rows(capsys.readouterr().out)
+    assert list(made) == [
+        ("selection", None), ("arguments", "read"), ("arguments", "read_file"), ("arguments", "add"),
+    ]  # fmt: skip
+    assert {key: row["samples"] for key, row in made.items()} == {
+        ("selection", None): 5, ("arguments", "read"): 2, ("arguments", "read_file"): 1, ("arguments", "add"): 1,
+    }  # fmt: skip
+    assert {row["outcome"] for row in made.values()} == {"trained"}
+    inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
+    assert len(inputs.adapters) == 4
+    record = json.loads((desk / "adapters" / "files" / "arguments" / "read" / "training.json").read_text("utf-8"))
+    assert record["settings"]["tool"] == "read"
+    assert record["settings"]["toolset"] == "files"
+
+
+def test_a_run_that_was_stopped_goes_on_adapter_by_adapter_to_the_same_bytes(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert finetune(desk) == 0
+    whole = {path: path.read_bytes() for path in (desk / "adapters").rglob("*") if path.is_file()}
+    (desk / "adapters").rename(desk / "first")
+    losses = [0]
+    summed = trainer.summed_loss
+
+    def loss(*arguments: Any) -> Any:
+        losses[0] += 1
+        if losses[0] == 4:  # within the second adapter
+            raise KeyboardInterrupt
+        return summed(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "summed_loss", loss)
+        assert finetune(desk) == 130
+    capsys.readouterr()
+    assert finetune(desk) == 0
+    shown, progress = capsys.readouterr()
+    assert shown.splitlines()[0].endswith("already trained")
+    assert "of them done" in progress
+    assert {path: path.read_bytes() for path in (desk / "adapters").rglob("*") if path.is_file()} == whole
+
+
+def test_a_tool_that_no_sample_calls_is_named_and_left_out(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (desk / "data.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (desk / "data.jsonl").write_text("".join(line for line in lines if "show me b" not in line), encoding="utf-8")
+    assert finetune(desk, "--json") == 0
+    made = rows(capsys.readouterr().out)
+    assert made["arguments", "read_file"]["outcome"] == "no sample"
+    assert not (desk / "adapters" / "files" / "arguments" / "read_file").exists()
+
+
+def test_adapters_of_other_settings_are_not_passed_over(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune(desk) == 0
+    assert finetune(desk, "--learning-rate", "0.5") != 0
+    assert "an adapter of other settings" in capsys.readouterr().err
+    (desk / "adapters" / "files" / "selection" / "training.json").write_text("{}", encoding="utf-8")
+    assert finetune(desk) != 0
+    assert "something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--objective=selection", "--base=x", "--tools=x", "--output=x", "--toolset=files"])
+def test_what_the_spec_says_is_no_flag(flag: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune(desk, flag) == 3
+    assert flag.partition("=")[0] in capsys.readouterr().err
+
+
+def test_data_is_each_toolset_s_own_or_for_all(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", str(desk / "dualtune.yaml"), *FLAGS])
+    assert "toolset 'files'" in capsys.readouterr().err
+    text = (desk / "dualtune.yaml").read_text("utf-8").replace("tools:", "trajectories: data.jsonl, tools:")
+    (desk / "dualtune.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["finetune", str(desk / "dualtune.yaml"), *FLAGS])
+    assert not stopped.value.code
