@@ -61,6 +61,8 @@ def export(
     whole = overrides.applied_to(toolset.spec(spec))
     if dry_run:
         needed = run.preflight(whole, output)
+        for warning in needed.warnings:
+            console.warn(warning)
         console.result(needed, estimate_table(needed), as_json=as_json)
         return
     report = run.run(whole, output, reuse=reuse, force=force, on_kept=_print_kept, on_comparison=_print_comparison)

@@ -65,6 +65,7 @@ class Estimate(Frozen):
     memory: int
     memory_free: int
     seconds: float
+    warnings: tuple[str, ...] = ()  # of the input, as an export prints them
 
 
 def estimate(spec: ExportSpec, inputs: Inputs, plans: Plans, output: Path, others: Sequence[Inputs] = ()) -> Estimate:

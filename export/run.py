@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from dualtune_edge.export.budget import refuse_built_over_budget, refuse_over_budget
-from dualtune_edge.export.compare.calibration import Case, read_calibration
+from dualtune_edge.export.compare.calibration import Calibration, read_calibration
 from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_room
 from dualtune_edge.export.models import ModelBuilder, OnComparison
 from dualtune_edge.export.plan.added_tokens import check_added_tokens
@@ -87,7 +87,7 @@ def run(
         if not force:
             refuse_without_room(estimate(spec, inputs, plans, output, read.others), output)
         with Work(output, reuse, on_kept=on_kept) as work:
-            builder = ModelBuilder(spec, plans, read.calibration, work, progress, on_comparison, EXPORTERS)
+            builder = ModelBuilder(spec, plans, read.calibration.cases, work, progress, on_comparison, EXPORTERS)
             built = builder.build(read.models)
             with progress.phase(PhaseName.MANIFEST):
                 work.seal()
@@ -123,14 +123,15 @@ def preflight(spec: ExportSpec, output: Path, console: Console | None = None) ->
     refuse_existing(output)
     with Progress(console) as progress:
         read = _read(spec, progress)
-    return estimate(spec, read.inputs, read.plans, output, read.others)
+    needed = estimate(spec, read.inputs, read.plans, output, read.others)
+    return needed.model_copy(update={"warnings": read.warnings})
 
 
 @dataclass(frozen=True)
 class _Read:
     inputs: Inputs
     models: tuple[ModelPlan, ...]
-    calibration: tuple[Case, ...]
+    calibration: Calibration
     plans: Plans
     copied: tuple[CopiedStanding, ...]
     warnings: tuple[str, ...]
@@ -153,15 +154,17 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
         check_prompts(models, plans, EXPORTERS)
         check_added_tokens(plans, inputs.checkpoint)
         tokenizer = constraint_tokenizer(inputs.checkpoint)
-        warnings = inputs.warnings + plans.warnings + check_constraints(plans, tokenizer)
-        examples += tuple(Example(case.messages, case.call, case.toolset) for case in calibration if case.call)
+        constraints = check_constraints(plans, tokenizer)
+        warnings = inputs.warnings + plans.warnings + calibration.warnings + constraints
+        cases = calibration.cases
+        examples += tuple(Example(case.messages, case.call, case.toolset) for case in cases if case.call)
         copied = plan_copied(spec, plans, examples, tokenizer)
     return _Read(inputs, models, calibration, copied.plans, copied.standings, warnings + copied.warnings)
 
 
-def _calibration(spec: ExportSpec, inputs: Inputs) -> tuple[Case, ...]:
+def _calibration(spec: ExportSpec, inputs: Inputs) -> Calibration:
     if spec.parity is None or spec.parity.calibration is None:
-        return ()
+        return Calibration()
     return read_calibration(spec.parity.calibration, [source.toolset for source in inputs.toolsets], inputs.no_tool)
 
 

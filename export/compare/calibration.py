@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -14,12 +14,13 @@ from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import DataError, RequestError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
-from dualtune_edge.toolkit.prompts.trajectories import known_keys
+from dualtune_edge.toolkit.prompts.trajectories import known_keys, passed_over, unread_keys
 from dualtune_edge.toolkit.prompts.turns import single_calls
 from dualtune_edge.toolkit.tools.toolset import Toolset
 from dualtune_edge.toolkit.validation import listing, nearest, validate
 
-_FORMS = 'a text, a list of OpenAI-style messages, or {"messages": […], "toolset": optional name}'
+_RECORDED: Final = "offered"  # by an agent's recorder: which tools could be called
+_FORMS: Final = 'a text, a list of OpenAI-style messages, or {"messages": […], "toolset": optional name}'
 
 
 class _Conversation(Frozen):
@@ -40,7 +41,15 @@ class Case:
     call: FunctionCall | None = None
 
 
-def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> tuple[Case, ...]:
+@dataclass(frozen=True)
+class Calibration:
+    """The cases of a file, and in words what of its lines is not read."""
+
+    cases: tuple[Case, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> Calibration:
     """The cases of a file: one for a line, or one for each of the assistant's turns in it.
 
     Args:
@@ -57,19 +66,22 @@ def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> t
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise _refusal(str(path), str(error), "a UTF-8 file of JSON lines", "Check the path.") from None
-    cases = [
-        case
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-        for case in _cases(line, f"{path}, line {number}", {toolset.name: toolset for toolset in toolsets}, no_tool)
-    ]
+    by_name = {toolset.name: toolset for toolset in toolsets}
+    cases: list[Case] = []
+    unread: list[tuple[str, ...]] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            asked = _asked(line, where)
+            conversation = validate(_Conversation, _read(asked), where=where, error=DataError)
+            cases += _cases(conversation, where, by_name, no_tool)
+            unread.append(unread_keys(asked, _Conversation.model_fields))
     if not cases:
         raise _refusal(str(path), "no line", _FORMS, "Add what users say, or leave the file out.")
-    return tuple(cases)
+    return Calibration(tuple(cases), tuple(f"{path}: {sentence}" for sentence in passed_over(unread)))
 
 
-def _cases(line: str, where: str, toolsets: Mapping[str, Toolset], no_tool: str) -> Iterator[Case]:
-    conversation = _conversation(line, where)
+def _cases(conversation: _Conversation, where: str, toolsets: Mapping[str, Toolset], no_tool: str) -> Iterator[Case]:
     toolset = conversation.toolset or (next(iter(toolsets)) if len(toolsets) == 1 else None)
     if toolset is not None and toolset not in toolsets:
         raise _refusal(where, f"the toolset {toolset!r}", listing(toolsets), nearest(toolset, toolsets))
@@ -84,21 +96,24 @@ def _cases(line: str, where: str, toolsets: Mapping[str, Toolset], no_tool: str)
         yield Case(_waiting(messages, where), toolset, None)
 
 
-def _conversation(line: str, where: str) -> _Conversation:
+def _asked(line: str, where: str) -> dict[str, Any]:
+    """A line as an object, in whichever form it is written."""
     try:
         value = strict_json.loads(line)
     except strict_json.JsonError as error:
         raise _refusal(where, str(error), _FORMS, "Correct the line.") from None
-    asked: dict[str, Any]
     if isinstance(value, dict):
-        asked = known_keys(value)
-    elif isinstance(value, list):
-        asked = {"messages": value}
-    elif isinstance(value, str):
-        asked = {"messages": [{"role": "user", "content": value}]}
-    else:
-        raise _refusal(where, f"a JSON {type(value).__name__}", _FORMS, "Correct the line.")
-    return validate(_Conversation, asked, where=where, error=DataError)
+        return value
+    if isinstance(value, list):
+        return {"messages": value}
+    if isinstance(value, str):
+        return {"messages": [{"role": "user", "content": value}]}
+    raise _refusal(where, f"a JSON {type(value).__name__}", _FORMS, "Correct the line.")
+
+
+def _read(asked: dict[str, Any]) -> dict[str, Any]:
+    """Without what only a recorded run has, and what trainers write more."""
+    return {key: value for key, value in known_keys(asked).items() if key != _RECORDED}
 
 
 def _waiting(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:

@@ -122,7 +122,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         dropped_long=long,
         dropped_kept=len(turns) - len(kept),
         warnings=(
-            *passed_over(trajectories),
+            *passed_over(trajectory.unread for trajectory in trajectories),
             *_other_tools(trajectories, tools, settings),
             *(
                 arguments_warnings(answers, settings.tool)

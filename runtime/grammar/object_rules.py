@@ -128,7 +128,9 @@ class ObjectRules:
         return inner if any(leads_to(inner, name) for name in self.copied) else None
 
     def _has_rules(self, schema: Any) -> bool:
-        """Whether rules of ours differ from llguidance's own somewhere in the schema."""
+        """Whether rules of ours differ from llguidance's own in the schema, or its properties are looked at."""
+        if self.possible is not None:
+            return isinstance(schema, dict)
         stack, seen = [schema], set[str]()
         while stack:
             part = stack.pop()

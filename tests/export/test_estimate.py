@@ -128,6 +128,21 @@ def test_nothing_is_written_and_the_truth_is_below(
     assert {phase.name for phase in report.phases} - set(expected) == {PhaseName.PROMPTS, PhaseName.SLOTS}
 
 
+def test_it_warns_of_what_the_export_warns_of(spec: ExportSpec, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"messages": [{"role": "user", "content": "a"}], "model": "teacher"}', encoding="utf-8")
+    dead = {"name": "read", "inputSchema": {"properties": {"a": {"type": "boolean", "enum": ["x"]}}}}
+    tools = tmp_path / "dead.json"
+    tools.write_text(json.dumps({"tools": [dead]}), encoding="utf-8")
+    assert spec.parity
+    parity = spec.parity.model_copy(update={"calibration": own})
+    (toolset,) = spec.toolsets
+    changed = {"parity": parity, "toolsets": (toolset.model_copy(update={"tools": tools}),)}
+    said = run.preflight(spec.model_copy(update=changed), tmp_path / "bundle").warnings
+    assert f"{own}: the key 'model' of 1 lines is not read" in said
+    assert any("no value fits 'a'" in warning for warning in said)
+
+
 def test_more_asked_for_is_more_needed(spec: ExportSpec, tmp_path: Path) -> None:
     whole = run.preflight(spec, tmp_path / "bundle")
     bare = run.preflight(spec.model_copy(update={"parity": None, "prefix_states_mb": 0}), tmp_path / "bundle")
@@ -207,8 +222,9 @@ def test_room_that_ends_meanwhile_is_told_by_name(
 
 NEED = PhaseNeed(name=PhaseName.TRIAL, disk=0, scratch=0, memory=2_000_000_000, seconds=3.0)
 SAID = Estimate(
-    phases=(NEED,), bundle=5, disk=1_500_000_000, disk_free=10**10, memory=2 * 10**9, memory_free=10**10, seconds=300.0
-)
+    phases=(NEED,), bundle=5, disk=1_500_000_000, disk_free=10**10, memory=2 * 10**9, memory_free=10**10, seconds=300.0,
+    warnings=("a template writes today's date",),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -225,7 +241,8 @@ def test_the_command_prints_it_and_stops(
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", *flags, "--dry-run", *(["--json"] if as_json else [])])
     assert ended.value.code == 0
-    text = capsys.readouterr().out
+    text, warned = capsys.readouterr()
+    assert warned == "warning: a template writes today's date\n"
     if as_json:
         assert Estimate.model_validate_json(text) == SAID
     else:

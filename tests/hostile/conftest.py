@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -21,10 +22,10 @@ Figure = Callable[[str, str], None]
 
 
 @pytest.fixture(scope="session")
-def share() -> Callable[[int], int]:
-    """Of a full count, what this run tries."""
+def share() -> Callable[..., int]:
+    """Of a full count, what this run tries: a tenth, or another part of it."""
     full = os.environ.get(FULL) == "full"
-    return lambda count: count if full else max(1, count // 10)
+    return lambda count, part=10: count if full else max(1, count // part)
 
 
 @pytest.fixture
@@ -54,3 +55,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy of its own."""
     return shutil.copytree(exported, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def failing_io(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of failing_io.c, to be preloaded."""
+    library = tmp_path_factory.mktemp("library") / "failing_io.so"
+    source = Path(__file__).with_name("failing_io.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)  # noqa: S607
+    return library

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,10 +72,17 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
     return found
 
 
-def passed_over(trajectories: Iterable[Trajectory]) -> tuple[str, ...]:
-    """What of the lines is not read, a sentence a key."""
-    counts = Counter(key for trajectory in trajectories for key in trajectory.unread)
+def passed_over(lines: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """What of the lines is not read, a sentence a key. `lines`: the `unread_keys` of each."""
+    counts = Counter(key for keys in lines for key in keys)
     return tuple(f"the key {key!r} of {count} lines is not read" for key, count in counts.items())
+
+
+def unread_keys(line: Mapping[str, Any], read: Collection[str] = _KEYS) -> tuple[str, ...]:
+    """The keys of a line and of its messages that are passed over, each once. `read`: the line's that are not."""
+    keys = [key for key, value in line.items() if key not in read and value is not None]
+    keys += [key for message in line["messages"] for key in unread(message)]
+    return tuple(dict.fromkeys(keys))
 
 
 def known_keys(line: dict[str, Any]) -> dict[str, Any]:
@@ -98,14 +105,12 @@ def _trajectory(text: str, where: str) -> Trajectory:
         ) from None
     given: dict[str, Any] = value if isinstance(value, dict) else {}
     _check_turns(line.messages, where)
-    keys = [key for key in given if key not in _KEYS and given[key] is not None]
-    keys += [key for message in given["messages"] for key in unread(message)]
     return Trajectory(
         where,
         single_calls(line.messages),
         line.toolset,
         tools=_names(given.get("tools")),
-        unread=tuple(dict.fromkeys(keys)),
+        unread=unread_keys(given),
         offered=line.offered,
     )
 

@@ -15,7 +15,7 @@ FILES = Toolset(name="files", tools=(Tool(name="read"),))
 def read(tmp_path: Path, *lines: object, toolsets: tuple[Toolset, ...] = (GIT, FILES)) -> tuple[Case, ...]:
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
-    return read_calibration(path, toolsets, "summarize")
+    return read_calibration(path, toolsets, "summarize").cases
 
 
 def test_the_three_forms(tmp_path: Path) -> None:
@@ -79,3 +79,17 @@ def test_a_file_without_a_line_and_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'"\xe9"\n')
     with pytest.raises(DataError, match="UTF-8"):
         read_calibration(tmp_path / "latin.jsonl", (GIT,), "summarize")
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    message = {"role": "user", "content": "what changed?", "annotations": [{"a": 1}]}
+    path = tmp_path / "own.jsonl"
+    lines = [{"messages": [message], "model": "teacher"}, {"messages": [message], "model": None, "offered": []}, "hi"]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    read = read_calibration(path, (GIT,), "summarize")
+    assert len(read.cases) == 3
+    assert read.warnings == (
+        f"{path}: the key 'model' of 1 lines is not read",
+        f"{path}: the key 'annotations' of 2 lines is not read",
+        f"{path}: the key 'offered' of 1 lines is not read",
+    )

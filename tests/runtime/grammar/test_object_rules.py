@@ -220,6 +220,27 @@ def test_an_optional_property_that_no_value_fits_is_left_out_and_named(dead: Any
     assert impossible_properties(of.tool, of.frame, of.tokenizer) == ("hot",)
 
 
+DEAD = {"hot": {"type": "boolean", "enum": ["True"]}}
+ONE: dict[str, Any] = {"type": "object", "properties": DEAD, **CLOSED}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        ONE,
+        {"properties": {"cup": ONE}, **CLOSED},
+        {"properties": {"cups": {"type": "array", "items": ONE}}, **CLOSED},
+        {"properties": {"cup": {"anyOf": [ONE, {"type": "null"}]}}, **CLOSED},
+        {"properties": {"cup": {"$ref": "#/$defs/Cup"}}, "$defs": {"Cup": ONE}},
+        {"properties": {f"p{n}": TEXT for n in range(70)} | DEAD},
+    ],
+    ids=["alone", "in an object", "in a list", "in one of two", "by reference", "of many"],
+)
+def test_a_property_that_no_value_fits_is_named_wherever_it_stands(schema: dict[str, Any]) -> None:
+    of = compiled(schema)
+    assert impossible_properties(of.tool, of.frame, of.tokenizer) == ("hot",)
+
+
 def test_no_property_is_named_that_a_value_fits() -> None:
     for schema, _ in SCHEMAS.values():
         of = compiled(schema)

@@ -48,11 +48,11 @@ def test_a_line_of_a_trainer_is_read(tmp_path: Path) -> None:
 def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     cited = {**DONE, "annotations": [{"type": "url_citation"}]}
     lines = [{"messages": [ASK, DONE], "model": "a"}, {"messages": [ASK, cited], "model": "b", "id": None}]
-    assert passed_over(read(tmp_path, *lines)) == (
+    assert passed_over(line.unread for line in read(tmp_path, *lines)) == (
         "the key 'model' of 2 lines is not read",
         "the key 'annotations' of 1 lines is not read",
     )
-    assert passed_over(read(tmp_path, {"messages": [ASK, DONE], "toolset": "garden"})) == ()
+    assert passed_over(line.unread for line in read(tmp_path, {"messages": [ASK, DONE], "toolset": "garden"})) == ()
 
 
 @pytest.mark.parametrize("tools", [None, "[]", {}])
