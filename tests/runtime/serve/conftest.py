@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nodejs
 import pytest
 import uvicorn
 from tokenizers import Tokenizer
@@ -30,10 +32,11 @@ TIMES = Timings(toolset=0, selection=1, arguments=1, total=2)
 
 @dataclass
 class ScriptedAgent:
-    """Calls the first offered tool while the conversation has no result in it, then says what the result says."""
+    """Calls one of the offered tools until the conversation has `calls` results, then says its words."""
 
     bundle: Bundle
     words: tuple[str, ...] = ("It is ", "done.")
+    calls: int = 1
     entered: threading.Event = field(default_factory=threading.Event)
     leave: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -62,8 +65,9 @@ class ScriptedAgent:
         self.seen.append(asked | {"max_argument_tokens": max_argument_tokens})
         self._wait(cancel)
         toolset, names = next(iter(offered.items()))
-        last = messages[-1]["role"] if isinstance(messages[-1], dict) else messages[-1].role
-        tool = None if last == "tool" and not required else min(names)
+        roles = [message["role"] if isinstance(message, dict) else message.role for message in messages]
+        results = roles.count("tool")
+        tool = None if results >= self.calls and not required else sorted(names)[results % len(names)]
         return CallResult(
             toolset=toolset,
             tool=tool,
@@ -153,3 +157,11 @@ def start(opened: Bundle) -> Iterator[Callable[..., Running]]:
 @pytest.fixture
 def running(start: Callable[..., Running]) -> Running:
     return start()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Callable[..., str]:
+    """`node(script, *arguments)` → what it prints."""
+    if nodejs.MISSING:
+        pytest.skip(nodejs.MISSING)
+    return partial(nodejs.run, tmp_path)
