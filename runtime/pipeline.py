@@ -160,6 +160,11 @@ class Agent:
         """The most tokens that a prompt and its answer may have together."""
         return self._engine.context_length
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of KV values that are kept for later prompts, besides those of the latest one."""
+        return self._stages.kept_bytes
+
     def count_tokens(self, request: Request, *, toolset: str | None = None) -> int:
         """Tokens of the longest prompt that a call on this conversation may need, the tool lists included.
 

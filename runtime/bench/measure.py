@@ -97,7 +97,7 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step
         steps = measure_steps(replay, tasks)
         on_step("adapter swaps")
         return BenchReport(
-            where=_where(resolution, wanted.engine, watched.placement),
+            where=where_of(resolution, wanted.engine, watched.placement),
             base=manifest.base.name,
             weights_bytes=weight_bytes(bundle, None),
             bandwidth=round(read_speed),
@@ -174,7 +174,8 @@ def _swaps(bundle: Bundle, engine: Watched, request: Request) -> SwapTimes | Non
     return SwapTimes(swap=Spread.of(swaps[1:]), restore=restore, tokens=len(prompt))
 
 
-def _where(resolution: Resolution, engine: EngineKind, placement: Placement) -> Where:
+def where_of(resolution: Resolution, engine: EngineKind, placement: Placement) -> Where:
+    """The machine and what runs on it."""
     machine = detect()
     asked = {feature for profile in catalog.profiles() for feature in profile.features}
     return Where(

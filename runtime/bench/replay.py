@@ -90,6 +90,11 @@ class Replay:
         naive, _, _ = self._call(self._naive, request, ())
         return self._run(request, answer, start, events, naive)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of KV values that the agent keeps for later prompts."""
+        return self._agent.kept_bytes
+
     def readings(self, request: Request) -> tuple[Reading, ...]:
         """What each stage of the gold call reads, with what the agent holds from the calls before.
 
@@ -97,8 +102,17 @@ class Replay:
             DataError: the schema does not let it through.
 
         """
-        scripts, (_, _, events) = self._writer.scripts(request), self._forced(self._agent, request)
-        return tuple(
+        return self.turn(request)[1]
+
+    def turn(self, request: Request) -> tuple[float, tuple[Reading, ...]]:
+        """Milliseconds of the gold call, and what each stage reads, with what the agent holds from the calls before.
+
+        Raises:
+            DataError: the schema does not let it through.
+
+        """
+        scripts, (answer, _, events) = self._writer.scripts(request), self._forced(self._agent, request)
+        return answer.timings_ms.total, tuple(
             Reading(
                 script.stage,
                 script.prompt,

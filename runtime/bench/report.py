@@ -186,6 +186,45 @@ class BenchReport(Frozen):
     steps: Steps
 
 
+class TaskTurn(Frozen):
+    """One turn of a task. `new`: the tokens that the conversation grew by, in the stage that shows the most of them.
+
+    `read`: the tokens of all stages' prompts that were computed.
+    """
+
+    request: str
+    ms: float
+    new: int
+    read: int
+
+
+class TaskRun(Frozen):
+    """A task, turn by turn."""
+
+    turns: tuple[TaskTurn, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all turns."""
+        return sum(turn.ms for turn in self.turns) / 1e3
+
+
+class TaskReport(Frozen):
+    """What `bench --task --json` prints. `states_bytes`: of the bundle; `kept_bytes`: KV values kept at the end."""
+
+    where: Where
+    base: str
+    tasks: tuple[TaskRun, ...]
+    states_bytes: int
+    kept_bytes: int
+
+    @property
+    def read_per_new(self) -> float:
+        """Tokens computed for each token that the conversations grew by."""
+        turns = [turn for task in self.tasks for turn in task.turns]
+        return sum(turn.read for turn in turns) / max(1, sum(turn.new for turn in turns))
+
+
 def summarize(
     kind: Literal["gold", "free"], calls: Sequence[CallRun], *, refused: int = 0, decode: Mapping[StageName, float]
 ) -> Pass:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualtune_edge.runtime.bench.machine import Memory
-from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary, Steps
+from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary, Steps, TaskReport
 from dualtune_edge.toolkit.console import table_lines
 
 _COLUMNS = ("", "ms p50", "p95", "prompt", "reused", "forced", "drafted", "decided", "forwards", "floor ms", "decode/s")
+_TURN_COLUMNS = ("", "seconds", "new tokens", "computed")
 _STEP_COLUMNS = ("", "prompts", "tokens", "reused", "read", "read again")
 
 
@@ -16,6 +17,30 @@ def describe(report: BenchReport) -> str:
     """The whole report: where it ran, what a call costs by stage, what opening and swapping cost."""
     passes = (line for replay_pass in report.passes for line in ("", *_pass(replay_pass)))
     return "\n".join((*_machine(report), *passes, *_steps(report.steps)))
+
+
+def describe_tasks(report: TaskReport) -> str:
+    """A line for each turn, then what the tasks take in all."""
+    where, runs = report.where, report.tasks
+    rows = [
+        (f"{number}.{at}", f"{turn.ms / 1e3:.2f}", str(turn.new), str(turn.read))
+        for number, run in enumerate(runs, start=1)
+        for at, turn in enumerate(run.turns, start=1)
+    ]
+    turns = sum(len(run.turns) for run in runs)
+    seconds = sum(run.seconds for run in runs)
+    return "\n".join(
+        (
+            f"runs by         {where.engine}, {where.placement.provider}, profile {where.profile}",
+            f"threads         {where.threads} of {where.physical_cores} cores",
+            "",
+            *table_lines(_TURN_COLUMNS, rows, left={""}),
+            "",
+            f"{len(runs)} tasks with {turns} turns in {seconds:.2f} s, {seconds / turns:.2f} s a turn",
+            f"{report.read_per_new:.2f} tokens computed for each token that the conversation grew by",
+            f"prefix states {report.states_bytes / 1e6:,.1f} MB; kept in memory {report.kept_bytes / 1e6:,.1f} MB",
+        )
+    )
 
 
 def _machine(report: BenchReport) -> Iterator[str]:

@@ -48,6 +48,11 @@ class KvReuse:
         self._mapped: dict[str, Snapshot | None] = {}  # stage's prompt → the bundle's state
         self._latest: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}  # (identity, prefix) → the latest tokens
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of KV values kept in memory, without what the engine holds."""
+        return self._store.nbytes
+
     def begin(
         self, stage: Stage, prefix: tuple[int, ...], tokens: tuple[int, ...], frame: tuple[int, ...] = ()
     ) -> Held:

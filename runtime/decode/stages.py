@@ -109,6 +109,11 @@ class Stages:
         self._copies: dict[str, Copies | None] = {}
         self._reuse = KvReuse(engine, bundle, levers, limits.SNAPSHOT_BYTES)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of KV values kept for later prompts."""
+        return self._reuse.nbytes
+
     def choose(self, stage: Stage, messages: Sequence[Message], among: Collection[str], progress: Progress) -> Choice:
         """The most probable completion of those named in `among`."""
         prompt = self._prompt(stage)

@@ -1,0 +1,150 @@
+"""Prints what a whole task takes with plain and with activated adapters, in one process and one run.
+
+    python benchmarks/tasks.py OUT [--shape qwen2.5-0.5b]
+
+OUT gets the checkpoint, adapters of rank 32 and four bundles: the filesystem server's 14 tools alone, and beside the
+git server's as a second toolset. A task is six turns of the former with seeded words; every tool result has about as
+many tokens as its row says. The kinds take turns, and their medians are compared. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, Final
+
+import typer
+from dualtune_edge_kit.random_checkpoint import MODULES, write_adapter
+from peft import LoraConfig
+from shapes import checkpoint, export, tools
+from tokenizers import Tokenizer
+
+from dualtune_edge.export.plan.spec import AdapterSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.profiles.resolve import resolve
+from dualtune_edge.runtime.bench.replay import Replay
+from dualtune_edge.runtime.bench.report import TaskRun
+from dualtune_edge.runtime.bench.requests import fitting, read_tasks
+from dualtune_edge.runtime.bench.task import replay_task
+from dualtune_edge.runtime.bench.watched import watch
+from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.engines.engine import open_engine
+from dualtune_edge.toolkit.tools.tool_files import read_tools
+
+_HEADER: Final = "<|im_start|>assistant\n"
+_SERVERS: Final = {"one": ("tools14",), "several": ("tools14", "git")}
+_KINDS: Final = ("plain", "activated")
+_WORDS: Final = ("report", "total", "north", "draft", "value", "index", "entry", "final", "notes", "april")
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="Folder that gets everything, or has it from before.")],
+    *,
+    shape: Annotated[str, typer.Option(help="Of the base.")] = "qwen2.5-0.5b",
+    turns: Annotated[int, typer.Option(min=2, help="Of a task.")] = 6,
+    results: Annotated[list[int] | None, typer.Option(help="Tokens of a result; default: 50, 500 and 2,000.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of each task and kind; the median counts.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: the physical cores.")] = None,
+) -> None:
+    """Build what is missing, and print the table as Markdown."""
+    if not (out / "base").exists():
+        prepare(out, shape)
+    print("| result, tokens | bundle | computed for a new token | seconds a turn | times as fast | states, MB |")
+    print("|---|---|---|---|---|---|")
+    for size in results or (50, 500, 2000):
+        task = out / f"task-{size}.jsonl"
+        task.write_text(json.dumps({"toolset": "tools14", "messages": messages(out, turns, size)}), encoding="utf-8")
+        for toolsets in _SERVERS:
+            found: dict[str, list[TaskRun]] = {kind: [] for kind in _KINDS}
+            for _ in range(runs):
+                for kind in _KINDS:
+                    bundle = out / f"{kind}-{toolsets}"
+                    found[kind].append(replayed(bundle, task, threads or detect().cpu.physical_cores))
+            for kind, taken in found.items():
+                line = cells(out / f"{kind}-{toolsets}", taken, found["plain"])
+                print(f"| {size} | {line} |", flush=True)
+
+
+def prepare(out: Path, shape: str) -> None:
+    """Write the base, both kinds of adapter, and four bundles."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("tools14", "git"):
+        (out / f"{name}.json").write_text(json.dumps({"tools": tools(name)}), encoding="utf-8")
+    checkpoint(out / "base", shape, tools("tools14") + tools("git"))
+    tokenizer = Tokenizer.from_file(str(out / "base" / "tokenizer.json"))
+    invocation = tokenizer.encode(_HEADER, add_special_tokens=False).ids
+    for kind in _KINDS:
+        for seed, name in enumerate(("selection", "arguments"), start=1):
+            config = LoraConfig(
+                r=32,
+                lora_alpha=64,
+                use_rslora=True,
+                target_modules=list(MODULES),
+                task_type="CAUSAL_LM",
+                alora_invocation_tokens=invocation if kind == "activated" else None,
+            )
+            write_adapter(out / kind / name, out / "base", config, seed=seed)
+        for toolsets, servers in _SERVERS.items():
+            export(out, f"{kind}-{toolsets}", tuple(toolset(out, kind, server) for server in servers))
+
+
+def toolset(out: Path, kind: str, server: str) -> ToolsetSpec:
+    """One adapter selects, another writes the arguments of every tool, each in the built-in layout of its kind."""
+    takers = [tool["name"] for tool in tools(server) if tool.get("inputSchema", {}).get("properties")]
+    return ToolsetSpec(
+        name=server,
+        description=f"The tools of {server}",
+        tools=out / f"{server}.json",
+        selection=AdapterSpec(path=out / kind / "selection"),
+        arguments=dict.fromkeys(takers, AdapterSpec(path=out / kind / "arguments")),
+        templates=TemplatesSpec(),
+    )
+
+
+def messages(out: Path, turns: int, size: int) -> list[dict[str, Any]]:
+    """A user's request, then calls of the filesystem's tools with their results, the same for every kind."""
+    tokenizer = Tokenizer.from_file(str(out / "base" / "tokenizer.json"))
+    random = Random(f"task {size}")  # noqa: S311 - no secret
+    takers = [tool for tool in read_tools(out / "tools14.json") if tool.takes_arguments and fitting(tool, 0)]
+    found: list[dict[str, Any]] = [{"role": "user", "content": "Sum up the notes of April, file by file."}]
+    for number in range(turns):
+        tool = takers[number % len(takers)]
+        function = {"name": tool.name, "arguments": fitting(tool, number)}
+        found.append({"role": "assistant", "tool_calls": [{"function": function}]})
+        found.append({"role": "tool", "content": words(tokenizer, random, size)})
+    return found[:-1]
+
+
+def words(tokenizer: Tokenizer, random: Random, size: int) -> str:
+    """A text of about so many tokens."""
+    text = " ".join(random.choice(_WORDS) for _ in range(size))
+    ids = tokenizer.encode(text, add_special_tokens=False).ids[:size]
+    written: str = tokenizer.decode(ids)
+    return written
+
+
+def cells(bundle: Path, taken: Sequence[TaskRun], plain: Sequence[TaskRun]) -> str:
+    """What a bundle's runs took, and the speed against the plain bundle's."""
+    seconds = statistics.median(run.seconds for run in taken)
+    times = statistics.median(run.seconds for run in plain) / seconds
+    states = sum(path.stat().st_size for path in (bundle / "states").iterdir()) / 1e6
+    turns = [turn for run in taken for turn in run.turns]
+    computed = sum(turn.read for turn in turns) / sum(turn.new for turn in turns)
+    each = seconds / len(taken[0].turns)
+    return f"{bundle.name} | {computed:.2f} | {each:.2f} | {times:.2f} | {states:,.0f}"
+
+
+def replayed(bundle: Path, task: Path, threads: int) -> TaskRun:
+    """One replay in a fresh engine."""
+    opened = open_bundle(bundle, verify="never")
+    resolution = resolve(None, detect(), threads=threads)
+    (requests,) = read_tasks(task, opened.manifest, 1)
+    with open_engine(opened.model, resolution.settings) as engine:
+        return replay_task(opened, Replay(opened, watch(engine), 1.0), requests)
+
+
+if __name__ == "__main__":
+    typer.run(main)
