@@ -38,7 +38,6 @@ with atheris.instrument_imports(include=["dualtune_edge", "jinja2", "json"]):
     from dualtune_edge.toolkit.prompts.template_process import TemplateFault, TemplateProcess, ToolList
     from dualtune_edge.toolkit.prompts.template_sandbox import Template
     from dualtune_edge.toolkit.prompts.tokenizer_file import TokenizerError, load_tokenizer, refuse_harmful
-    from dualtune_edge.toolkit.tools.schema_faults import fault
     from dualtune_edge.toolkit.tools.tool_files import parse_tools
     from dualtune_edge.toolkit.validation import validate
 
@@ -90,7 +89,7 @@ def _tools() -> Target:
     def read(data: bytes) -> None:
         for tool in parse_tools(strict_json.loads(data), where="tools.json"):
             for value in values:
-                fault(value, tool.parameters)
+                tool.reading.fault(value)
             compile_grammar(tool, frame, tokenizer)
 
     return read

@@ -85,6 +85,9 @@ class Dialect:
 
 def _read_dependencies(words: dict[str, Any]) -> None:
     dependencies = words.pop("dependencies", {})
+    if not isinstance(dependencies, dict):
+        words["dependentSchemas"] = dependencies  # refused as such
+        return
     names = {name: needed for name, needed in dependencies.items() if isinstance(needed, list)}
     schemas = {name: needed for name, needed in dependencies.items() if not isinstance(needed, list)}
     words |= {"dependentRequired": names} if names else {}

@@ -20,6 +20,13 @@ _ANNOTATIONS: Final = frozenset({
     "contentMediaType", "contentSchema", "default", "definitions", "deprecated", "description", "examples", "id",
     "readOnly", "title", "writeOnly",
 })  # fmt: skip
+# What a keyword's value must be for the schema to be walked; what else it must be, its draft says.
+_FORMS: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("properties", "patternProperties", "dependentSchemas", "dependentRequired"), dict),
+    **dict.fromkeys(("allOf", *BRANCHES, "prefixItems", "required", "enum"), list),
+    **dict.fromkeys(("$ref", "pattern", "format"), str),
+    "type": (str, list),
+}
 
 
 class SchemaReadError(ValueError):
@@ -105,4 +112,7 @@ def in_place(part: Part) -> Iterator[Part]:
 
 def _part(node: Any, place: str, dialect: Dialect, resolver: Resolver[Any]) -> Part:
     words = dialect.read(node) if isinstance(node, dict) else {}
+    for key, value in words.items():
+        if key in _FORMS and not isinstance(value, _FORMS[key]):
+            raise SchemaReadError(f"`{key}` that is {type(value).__name__}, of {place or 'the arguments'}")
     return Part(node, {key: words[key] for key in words if key not in _ANNOTATIONS}, place, dialect, resolver)

@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from types import NoneType
 from typing import Any, Final
 
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012, specification_with
+from referencing.jsonschema import DRAFT4, DRAFT202012, specification_with
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
@@ -35,6 +36,7 @@ _LISTS: Final = (*_SAME_LISTS, "items", "prefixItems")
 _DEFINITIONS: Final = ("$defs", "definitions")
 _NAMED: Final = (*_SAME_NAMED, "patternProperties", "properties")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_NAMES: Final = ("$id", "$anchor", "$dynamicAnchor", *_REFERENCES)  # by which a schema is looked up
 _ABOUT_PROPERTIES: Final = frozenset({"additionalProperties", "patternProperties", "properties", "required"})
 _OBJECT: Final = 4  # schemas that one about properties counts as: it takes as long to compile
 _ANNOTATIONS: Final = frozenset({"$comment", "default", "description", "examples", "title"})
@@ -124,6 +126,8 @@ class _Composition:
         self._pattern_characters = self._pattern_properties = 0
         dialect = root.get("$schema")
         specification = specification_with(dialect if isinstance(dialect, str) else "", default=DRAFT202012)
+        self._named_by = (*_NAMES, "id") if specification is DRAFT4 else _NAMES
+        self._check_name(root)
         self._resolver: Any = Registry().resolver_with_root(specification.create_resource(root))
 
     def check(self) -> None:
@@ -146,6 +150,7 @@ class _Composition:
             for schema in level:
                 if isinstance(schema, dict) and id(schema) not in self._seen:
                     self._seen.add(id(schema))
+                    self._check_name(schema)
                     self._cost(schema)
                     self._check_patterns(schema)
                     definitions += _inner(schema, (), (), _DEFINITIONS)
@@ -153,6 +158,13 @@ class _Composition:
             if not schemas:
                 return definitions
         raise self._too_much(f"a chain of over {limits.SCHEMA_STEPS} schemas", "a shorter one")
+
+    def _check_name(self, schema: dict[str, Any]) -> None:
+        """References are looked up before the schema is checked against its draft, and some drafts leave them out."""
+        for key in self._named_by:
+            if not isinstance(schema.get(key, ""), (str, NoneType)):
+                found = f"`{key}` that is {type(schema[key]).__name__}"
+                raise _refusal(self._where, found, "a text", "Correct the tool list.")
 
     def _cost(self, schema: object) -> _Cost:
         if not isinstance(schema, dict):

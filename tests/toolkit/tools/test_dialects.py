@@ -120,7 +120,7 @@ def test_an_enum_beside_a_list_of_bfcl_means_the_items() -> None:
         ),
         ({"properties": {"x": {"type": "text"}}}, "'text' .*properties/x/type"),
         ({"properties": {"x": {"type": "dict"}}}, "'dict'"),
-        ({"properties": {"x": {"required": True}}}, "True is not of type 'array'"),
+        ({"properties": {"x": {"required": True}}}, "`required` that is bool, of x"),
         (["a"], "a schema that is list"),
     ],
 )
