@@ -21,6 +21,7 @@ COMMANDS: Final = {
     ),
     "serve": Row("dualtune_edge.runtime.serve.command", "serve", "Serve a bundle to OpenAI's clients."),
     "inspect": Row("dualtune_edge.runtime.inspection", "inspect", "Tell what a bundle holds."),
+    "evaluate": Row("dualtune_edge.runtime.evaluate.command", "evaluate", "Count how often a bundle is right."),
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),

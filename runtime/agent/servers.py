@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,6 +31,7 @@ from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 
+logging.getLogger("mcp").addHandler(logging.NullHandler())  # it logs tracebacks, which would reach the terminal
 T = TypeVar("T")
 _POLL: Final = 0.05  # seconds between two looks at a cancelled run
 _PAGES: Final = 100  # of a tool list: a server that never ends its list is cut off

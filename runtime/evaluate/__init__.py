@@ -1,0 +1,1 @@
+"""How often a bundle is right, on conversations whose calls are known."""

@@ -1,0 +1,86 @@
+"""`dualtune-edge evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.status import Status
+
+from dualtune_edge.runtime.bench.requests import read_requests
+from dualtune_edge.runtime.command import BundleFolder
+from dualtune_edge.runtime.evaluate.answers import Answer, answers
+from dualtune_edge.runtime.evaluate.page import write_page
+from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
+from dualtune_edge.runtime.evaluate.text import describe
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.toolkit import console
+
+_ALL = 1_000_000  # turns
+
+
+def evaluate(
+    bundle: BundleFolder,
+    *,
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Held-out conversations, one a line, as `finetune` reads them."),
+    ],
+    against: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, which answers the same turns.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Answer so many turns, spread evenly over FILE; default: all.")
+    ] = _ALL,
+    aim: Annotated[
+        float, typer.Option(min=0, max=1, help="Suggest a min_probability that leaves calls right so often.")
+    ] = 0.9,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with the pictures.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Count how often a bundle is right.
+
+    Every turn of an assistant in FILE is answered from the turns before it, and compared with what stands there: the
+    toolset, the tool or that none is needed, and each argument. FILE holds conversations that no adapter has seen.
+
+    Example:
+        dualtune-edge evaluate my-bundle --data heldout.jsonl --html evaluation.html
+
+    """
+    wanted = _Wanted(data, count, profile, threads, aim)
+    with Console(stderr=True).status("") as status:
+        found, ours = _answered(bundle, wanted, status)
+        comparison = None
+        if against:
+            others, other = _answered(against, wanted, status)
+            comparison = compare(found, others, other)
+    report = Evaluation(data=data.name, turns=len(found), ours=ours, against=comparison)
+    if html:
+        write_page(html, report)
+    console.result(report, describe(report), as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    data: Path
+    count: int
+    profile: str | None
+    threads: int | None
+    aim: float
+
+
+def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
+    with Agent.open(folder, profile=wanted.profile, threads=wanted.threads) as agent:
+        manifest = agent.bundle.manifest
+        requests = read_requests(wanted.data, manifest, wanted.count)
+        found = answers(
+            agent, requests, lambda number: status.update(f"{folder.name}: turn {number} of {len(requests)}")
+        )
+    return found, side(folder.name, found, toolsets=len(manifest.toolsets), aim=wanted.aim)
