@@ -57,8 +57,14 @@ def validator_class(schema: dict[str, Any]) -> Any:
 @cache
 def _exact(validator_class: Any) -> Any:
     return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-        validator_class, {"multipleOf": _multiple_of, **PATTERN_KEYWORDS}
+        validator_class, {"multipleOf": _multiple_of, "$ref": _reference, **PATTERN_KEYWORDS}
     )
+
+
+def _reference(validator: Any, reference: str | None, value: object, schema: object) -> Iterator[Any]:
+    """One that is null is none: drafts before 2019-09 do not check what it is."""
+    if reference is not None:
+        yield from jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, value, schema)
 
 
 def _multiple_of(
