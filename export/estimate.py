@@ -129,9 +129,13 @@ def _primary_model(spec: ExportSpec, inputs: Inputs, plans: Plans) -> Iterator[P
     """The phases of the primary model, each by the recipe that needs most."""
     recipes = quantizations_for(spec, inputs.profile)
     sizes = ModelSizes(spec, inputs, plans, recipes=len(recipes))
-    for needs in zip(*(_model(sizes.quantized(recipe)) for recipe in recipes), strict=True):
+    found = [need for recipe in recipes for need in _model(sizes.quantized(recipe))]
+    for name in PhaseName:  # a recipe may have a phase that others lack
+        needs = [need for need in found if need.name == name]
+        if not needs:
+            continue
         yield PhaseNeed(
-            name=needs[0].name,
+            name=name,
             disk=max(need.disk for need in needs),
             scratch=max(need.scratch for need in needs),
             memory=max(need.memory for need in needs),

@@ -188,8 +188,13 @@ def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
         for name, stage in stages.items():
             adapter = adapters.get(stage.adapter or "")
             cells = (
-                (adapter.name, adapter.mode, str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
+                (adapter.name, _mode(adapter), str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
                 if adapter
                 else ("the base", "", "", "", "")
             )
             yield entry.toolset.name, name, *cells
+
+
+def _mode(adapter: AdapterIdentity) -> str:
+    """How an adapter is held, and from where in a prompt it is in force."""
+    return f"{adapter.mode}, activated" if adapter.invocation else adapter.mode

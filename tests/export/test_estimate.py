@@ -23,6 +23,7 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import plan_prompts
+from dualtune_edge.export.plan.recipes import RECIPES
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.sizes.files import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.work import room
@@ -166,6 +167,16 @@ def test_states_of_fewer_bits_are_smaller_and_a_cache_in_int8_is_measured_first(
     assert sizes == [4 * sizes[2], 2 * sizes[2], sizes[2]]
     assert whole.keys() == half.keys() == quarter.keys() - {"measure keys and values"}
     assert quarter["measure keys and values"].memory > quarter["read and check"].memory
+
+
+def test_recipes_of_different_phases_are_estimated_together(spec: ExportSpec, tmp_path: Path) -> None:
+    """`auto` tries one that measures inputs, and others that do not."""
+    found = {
+        recipe: run.preflight(spec.model_copy(update={"quantization": recipe}), tmp_path / "bundle").phases
+        for recipe in (*RECIPES, "auto")
+    }
+    single = {phase.name for recipe in RECIPES for phase in found[recipe]}
+    assert [phase.name for phase in found["auto"]] == [name for name in PhaseName if name in single]
 
 
 def test_what_variants_share_counts_once(spec: ExportSpec, tmp_path: Path) -> None:
