@@ -47,6 +47,13 @@ def serve(
     ] = False,
     copied: Copied = True,
     engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A profile's name or .toml file; default: $DUALTUNE_EDGE_PROFILE, or the bundle's own."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
     trust: TrustFile = None,
 ) -> None:
     """Serve a bundle to OpenAI's clients.
@@ -87,7 +94,9 @@ def serve(
         export_spans()
 
     def opening() -> Agent:  # by the folder: where a link is replaced, calls go on in the old one
-        agent = Agent.open(bundle.resolve(), engine=engine, trust=trust, copied=copied)
+        agent = Agent.open(
+            bundle.resolve(), engine=engine, profile=profile, threads=threads, trust=trust, copied=copied
+        )
         if agent.bundle.overdue:
             console.warn(agent.bundle.overdue)
         return agent

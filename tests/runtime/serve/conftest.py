@@ -37,6 +37,7 @@ class ScriptedAgent:
     bundle: Bundle
     words: tuple[str, ...] = ("It is ", "done.")
     calls: int = 1
+    echo: bool = False  # it says what it is asked
     entered: threading.Event = field(default_factory=threading.Event)
     leave: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -86,7 +87,7 @@ class ScriptedAgent:
         self.seen.append({"messages": messages, **settings})
         if isinstance(messages[-1], dict) and messages[-1]["content"] == "fail":
             raise RequestError("prompt", found="9 tokens", expected="at most 8", fix="Shorten it.")
-        for word in self.words:
+        for word in ("to ", messages[-1]["content"]) if self.echo else self.words:
             self._wait(cancel)
             yield word
         return AnswerTokens(prompt=12, reused=8, written=len(self.words), ended=max_tokens > len(self.words))
