@@ -19,14 +19,16 @@ from dualtune_edge.toolkit.errors import SpecError
 
 @dataclass(frozen=True)
 class Base:
-    """A base model in float32 with frozen weights, and its checkpoint."""
+    """A base model with frozen weights, on its device, and its checkpoint."""
 
     checkpoint: Checkpoint
     model: PreTrainedModel
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path) -> Iterator[Base]:
+    def open(
+        cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Iterator[Base]:
         """Check and load a Hugging Face folder; inside the block, adapters can be trained on it.
 
         Raises:
@@ -34,7 +36,7 @@ class Base:
 
         """
         checkpoint = read_checkpoint(folder)
-        yield cls(checkpoint, load_model(checkpoint))
+        yield cls(checkpoint, load_model(checkpoint).to(device=device, dtype=dtype))
 
     @contextlib.contextmanager
     def adapted(self, settings: FinetuneSettings, invocation: tuple[int, ...] | None = None) -> Iterator[PeftModel]:
@@ -58,9 +60,12 @@ class Base:
         )
         adapted = get_peft_model(self.model, config)
         config.base_model_name_or_path = self.checkpoint.name  # PEFT writes this machine's path
+        if settings.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
         try:
             yield adapted
         finally:
+            self.model.gradient_checkpointing_disable()
             adapted.unload()
             vars(self.model).pop("peft_config", None)  # or PEFT warns of a second adapter
 

@@ -108,7 +108,7 @@ def summed_loss(
         invocation: of an activated adapter; the model is then PEFT's.
 
     """
-    rests = [torch.tensor(sample.tokens[len(prefix) :]) for sample in batch]
+    rests = [torch.tensor(sample.tokens[len(prefix) :], device=model.device) for sample in batch]
     tokens = pad_sequence(rests, batch_first=True)  # (batch, tokens)
     targets = torch.full_like(tokens, _UNLEARNT)  # of the position before
     for row, (rest, sample) in enumerate(zip(rests, batch, strict=True)):
@@ -117,7 +117,8 @@ def summed_loss(
     past = None
     if prefix:
         base = {"alora_offsets": [0]} if invocation else {}
-        past = model(input_ids=torch.tensor([prefix]), use_cache=True, logits_to_keep=1, **base).past_key_values
+        first = torch.tensor([prefix], device=model.device)
+        past = model(input_ids=first, use_cache=True, logits_to_keep=1, **base).past_key_values
         past.batch_repeat_interleave(len(batch))
     active = {}
     if invocation:  # the number of last tokens of each row, its padding counted in

@@ -65,6 +65,12 @@ def finetune(
     warm_up_steps: Annotated[int, typer.Option(help="Steps up to the peak learning rate.")] = 5,
     weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
     autocast: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice instead of keeping them.")
+    ] = False,
+    base_dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="In which the base is held in memory.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Of initialisation, order and dropout.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; default: the physical cores.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default: a minute.")] = None,
@@ -93,7 +99,15 @@ def finetune(
 
     with shown() as on_event:
         report = train.finetune(settings, on_event)
-    console.result(report, _summary(report), as_json=as_json)
+    _result(report, _summary(report), as_json=as_json)
+
+
+def _result(report: FinetuneReport | WholeReport, text: str, *, as_json: bool) -> None:
+    """Print the report, in one of several processes alone."""
+    from dualtune_edge.export.finetune.processes import speaks
+
+    if speaks():
+        console.result(report, text, as_json=as_json)
 
 
 def _quiet() -> None:
@@ -110,6 +124,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
+    from dualtune_edge.export.finetune.processes import speaks
     from dualtune_edge.export.finetune.whole import planned, train_all
     from dualtune_edge.export.plan.spec import read_spec
 
@@ -131,11 +146,15 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
         }
         return validate(FinetuneSettings, {**options, **own}, where="finetune", error=SpecError)
 
+    def say(adapter: Planned) -> None:
+        if speaks():
+            console.echo(_name(adapter), err=True)
+
     adapters = planned(spec, options.get("data"))
     _quiet()
     with shown() as on_event:
-        report = train_all(adapters, settings_of, lambda adapter: console.echo(_name(adapter), err=True), on_event)
-    console.result(report, _table(report), as_json=as_json)
+        report = train_all(adapters, settings_of, say, on_event)
+    _result(report, _table(report), as_json=as_json)
 
 
 def _name(adapter: Planned | AdapterRow) -> str:

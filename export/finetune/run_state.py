@@ -86,7 +86,7 @@ class StateFile:
         if not resume:
             return RunState(origin)
         try:
-            state = RunState(**torch.load(self.path, weights_only=True))
+            state = RunState(**torch.load(self.path, map_location="cpu", weights_only=True))
         except Exception as error:  # noqa: BLE001 - unpickling raises what the bytes happen to break
             raise OutputError(
                 str(self.path),

@@ -50,6 +50,8 @@ class FinetuneSettings(Frozen):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     autocast: bool = False  # multiply in bfloat16
+    gradient_checkpointing: bool = False  # compute activations a second time instead of keeping them
+    base_dtype: Literal["float32", "bfloat16"] = "float32"  # in which the base is held; the adapter is in float32
     seed: int = Field(0, ge=0, lt=2**32)
 
     threads: int | None = Field(None, ge=1)  # None: one for each physical core

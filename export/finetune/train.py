@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import resources
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,6 +16,7 @@ from dualtune_edge.export.finetune.adapter_folder import write_adapter_folder
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.events import OnEvent, Start
 from dualtune_edge.export.finetune.invocation import invocation_of
+from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import FinetuneReport, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import StateFile, state_path
 from dualtune_edge.export.finetune.samples import make_prompter, make_samples
@@ -46,11 +49,17 @@ def finetune(
     refuse_existing(settings.output)
     with contextlib.ExitStack() as stack:
         stack.enter_context(threads(settings.threads))
-        base = base or stack.enter_context(Base.open(settings.base))
-        return _run(settings, base, on_event or _unheard)
+        processes = Processes()
+        base = base or stack.enter_context(open_base(settings, processes))
+        return _run(settings, base, on_event if on_event and speaks() else _unheard, processes)
 
 
-def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneReport:
+def open_base(settings: FinetuneSettings, processes: Processes) -> AbstractContextManager[Base]:
+    """The settings' base, on the device of this process."""
+    return Base.open(settings.base, processes.device, getattr(torch, settings.base_dtype))
+
+
+def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes) -> FinetuneReport:
     template = template_of(settings, base)
     prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
     invocation = invocation_of(prompter) if settings.activated else None
@@ -65,8 +74,9 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneR
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        with base.adapted(settings, invocation) as adapted, staged_folder(settings.output) as folder:
-            trainer = Trainer(settings, adapted, samples.samples, state, invocation)
+        with base.adapted(settings, invocation) as adapted, _output(settings.output) as folder:
+            trainer = Trainer(settings, adapted, samples.samples, state, processes=processes, invocation=invocation)
+            processes.reseed(settings.seed)
             on_event(
                 Start(
                     samples=len(samples.samples),
@@ -81,8 +91,10 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneR
             seconds = time.perf_counter() - started
             outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
             record = Record(**source.model_dump(), **counts, **outcome)
-            write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
-    file.remove()
+            if folder:
+                write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
+    if speaks():
+        file.remove()
     return FinetuneReport(
         output=str(settings.output),
         objective=settings.objective,
@@ -93,6 +105,11 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent) -> FinetuneR
         **counts,
         **outcome,
     )
+
+
+def _output(target: Path) -> AbstractContextManager[Path | None]:
+    """The folder that becomes the adapter's; None in a process that writes nothing."""
+    return staged_folder(target) if speaks() else contextlib.nullcontext()
 
 
 def _max_length(settings: FinetuneSettings, base: Base) -> int:

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
 from dualtune_edge.export.finetune.events import Interruption, OnEvent, Step
 from dualtune_edge.export.finetune.masks import Sample
+from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.run_state import RunState, StateFile
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.signals import Signals
@@ -27,6 +28,7 @@ class Trainer:
         adapted: the base with the adapter, at its initial values.
         samples: what the adapter learns.
         state: where the run stands.
+        processes: those of the run.
         invocation: of an activated adapter.
 
     """
@@ -37,14 +39,18 @@ class Trainer:
         adapted: PeftModel,
         samples: Sequence[Sample],
         state: RunState,
+        *,
+        processes: Processes,
         invocation: tuple[int, ...] | None = None,
     ) -> None:
         self._settings, self._samples, self._state, self._invocation = settings, samples, state, invocation
+        self._processes = processes
         # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
         self._model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
-        self._prefix = shared_prefix(samples, invocation)
+        # Gradient checkpointing computes a forward twice, and a KV cache would have grown by then.
+        self._prefix = () if settings.gradient_checkpointing else shared_prefix(samples, invocation)
         steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
         self.steps = min(steps, settings.max_steps or steps)
         self._restore()
@@ -85,16 +91,17 @@ class Trainer:
         self._model.eval()
 
     def _accumulate(self, batch: Sequence[Sample]) -> tuple[float, int]:
-        """Add up the batch's gradient; its loss in nats a learnt token, and the number of tokens fed."""
+        """Add up the batch's gradient, of all processes; its loss in nats a learnt token, and the tokens fed."""
         learnt, loss, tokens = sum(sample.learnt for sample in batch), 0.0, 0
         self._optimizer.zero_grad()
-        for part in micro_batches(batch, len(self._prefix), self._settings.micro_batch):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
+        for part in micro_batches(self._processes.share(batch), len(self._prefix), self._settings.micro_batch):
+            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._settings.autocast):
                 mean = summed_loss(self._model, self._prefix, part, self._invocation) / learnt
             torch.autograd.backward(mean)
             loss += mean.item()
             tokens += len(self._prefix) + sum(len(sample.tokens) - len(self._prefix) for sample in part)
-        return loss, tokens
+        self._processes.sum_gradients(self._trained.values())
+        return self._processes.sums(loss, tokens)
 
     def _update(self) -> None:
         settings, step = self._settings, len(self._state.losses)
@@ -105,9 +112,10 @@ class Trainer:
         self._state.random = torch.get_rng_state()
 
     def _save(self, file: StateFile) -> None:
-        self._state.adapter = {name: weight.detach() for name, weight in self._trained.items()}
+        self._state.adapter = {name: weight.detach().cpu() for name, weight in self._trained.items()}
         self._state.optimizer = self._optimizer.state_dict()
-        file.save(self._state)
+        if speaks():
+            file.save(self._state)
 
     def _restore(self) -> None:
         if self._state.random is None:

@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.events import OnEvent
+from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
-from dualtune_edge.export.finetune.train import finetune, template_of, threads
+from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads
 from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import safe_name
@@ -99,7 +100,7 @@ def train_all(
     with contextlib.ExitStack() as stack:
         runs = [settings_of(adapter) for adapter in adapters]
         stack.enter_context(threads(runs[0].threads))
-        base = stack.enter_context(Base.open(runs[0].base))
+        base = stack.enter_context(open_base(runs[0], Processes()))
         done = [run.output.exists() and _is_made_by(run, base) for run in runs]
         for adapter, run, there in zip(adapters, runs, done, strict=True):
             if there:

@@ -26,7 +26,7 @@ def test_a_path_that_is_named_is_there(path: str) -> None:
 
 
 def test_ten_decisions_and_every_kind_of_change_have_a_row() -> None:
-    assert len(rows("Where is it decided …?")) == 10
+    assert len(rows("Where is it decided …?")) >= 10
     changes = " ".join(rows("Where do I change …?"))
     kinds = ("architecture", "tool format", "profile", "command", "error", "provider", "recipe", "kind of adapter")
     assert [kind for kind in kinds if kind not in changes] == []

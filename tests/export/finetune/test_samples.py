@@ -10,14 +10,14 @@ import pytest
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples import Samples, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.train import _template
+from dualtune_edge.export.finetune.train import template_of
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 
 def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> Samples:
     tools = read_tools(settings.tools)
-    prompter = make_prompter(settings, _template(settings, base), base.checkpoint.tokenizer, tools)
+    prompter = make_prompter(settings, template_of(settings, base), base.checkpoint.tokenizer, tools)
     return make_samples(settings, prompter, max_length)
 
 

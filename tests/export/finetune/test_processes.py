@@ -1,0 +1,82 @@
+"""Two processes that train one adapter are one process, within rounding."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dualtune_edge.export.finetune import trainer
+from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.run_state import state_path
+from dualtune_edge.export.finetune.train import finetune
+
+pytestmark = pytest.mark.slow
+_FLAGS = ("--rank", "2", "--threads", "1", "--batch-size", "3", "--learning-rate", "1e-2", "--json")
+
+
+def _launch(run: Any, count: int, output: Path, *flags: str) -> dict[str, Any]:
+    """The report of `finetune` in so many processes."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
+        *("-m", "dualtune_edge", "finetune", "--objective", "selection", "--base", str(run.base)),
+        *("--tools", str(run.tools), "--data", str(run.data), "-o", str(output), *_FLAGS, *flags),
+    ]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout)  # one report: the first process alone prints
+    assert done.stderr.count("samples, ") == 1
+    return report
+
+
+def test_two_processes_make_the_losses_and_the_adapter_of_one_and_go_on_as_one(
+    settings: Any, base: Base, tmp_path: Path
+) -> None:
+    run = settings(rank=2, batch_size=3, learning_rate=1e-2, max_steps=4, threads=1)
+    alone = finetune(run, base=base)
+    together = _launch(run, 2, tmp_path / "two", "--max-steps", "4")
+    np.testing.assert_allclose(together["losses"], alone.losses, rtol=1e-5)
+    assert together["learnt"] == alone.learnt
+    one, two = (load_file(folder / "adapter_model.safetensors") for folder in (run.output, tmp_path / "two"))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        np.testing.assert_allclose(two[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stopped_run_goes_on_in_another_number_of_processes(
+    settings: Any, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settings(rank=2, batch_size=3, learning_rate=1e-2, max_steps=4, threads=1)
+    whole = finetune(run, base=base)
+    stopped = run.model_copy(update={"output": tmp_path / "stopped"})
+    steps, summed = itertools.count(1), trainer.summed_loss
+
+    def loss(*arguments: Any) -> Any:
+        if next(steps) == 3:
+            raise KeyboardInterrupt
+        return summed(*arguments)
+
+    monkeypatch.setattr(trainer, "summed_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(stopped, base=base)
+    assert state_path(stopped.output).exists()
+    report = _launch(run, 2, stopped.output, "--max-steps", "4", "--resume")
+    np.testing.assert_allclose(report["losses"], whole.losses, rtol=1e-5)
+    assert not state_path(stopped.output).exists()
+
+
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"base_dtype": "bfloat16"}])
+def test_a_run_that_saves_memory_learns_the_same(changes: dict[str, Any], settings: Any, tmp_path: Path) -> None:
+    plain = finetune(settings(threads=1))
+    saving = finetune(settings(threads=1, output=tmp_path / "saving", **changes))
+    exact = "gradient_checkpointing" in changes
+    np.testing.assert_allclose(saving.losses, plain.losses, rtol=1e-5 if exact else 0.02)
