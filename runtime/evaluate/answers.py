@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
-from dualtune_edge.runtime.bench.requests import Request
+from dualtune_edge.runtime.evaluate.bfcl import OPTIONAL, accepts
+from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import EdgeError, RequestError, StoppedError
 from dualtune_edge.toolkit.frozen import Frozen
@@ -27,8 +28,14 @@ PropertyState: TypeAlias = Literal["right", "wrong", "missing", "extra"]
 class Answerer(Protocol):
     """What is evaluated: an agent on a bundle, or a model behind an endpoint."""
 
-    def call(self, request: Sequence[Message], *, toolset: str | None = None) -> CallResult:
-        """The call that the conversation needs next; within `toolset`, where one is given."""
+    def call(
+        self,
+        request: Sequence[Message],
+        *,
+        toolset: str | None = None,
+        offered: Mapping[str, Collection[str]] | None = None,
+    ) -> CallResult:
+        """The call that the conversation needs next; within `toolset` and of the tools `offered`, where given."""
 
 
 class Call(Frozen):
@@ -54,6 +61,7 @@ class Answer(Frozen):
     within: Call | None
     probability: float
     refusal: str = ""
+    accepted: dict[str, tuple[Any, ...]] | None = None  # values of BFCL's, in place of the expected arguments
 
     @property
     def routed(self) -> bool:
@@ -82,13 +90,20 @@ class Answer(Frozen):
         if self.within is None or not self.named or self.expected.tool is None:
             return
         expected, found = self.expected.arguments or {}, self.within.arguments or {}
-        for name in dict.fromkeys((*expected, *found)):
+        known = expected if self.accepted is None else self.accepted
+        for name in dict.fromkeys((*known, *found)):
             if name not in found:
-                yield name, "missing"
-            elif name not in expected:
+                if self.accepted is None or OPTIONAL not in self.accepted[name]:
+                    yield name, "missing"
+            elif name not in known:
                 yield name, "extra"
             else:
-                yield name, "right" if same(expected[name], found[name]) else "wrong"
+                yield name, "right" if self._accepts(name, found[name]) else "wrong"
+
+    def _accepts(self, name: str, value: Any) -> bool:
+        if self.accepted is not None:
+            return accepts(self.accepted[name], value)
+        return same((self.expected.arguments or {})[name], value)
 
     def error(self) -> ErrorKind | None:
         """The first thing that is wrong with the answer, in the order in which it is made; None: it is right."""
@@ -107,17 +122,17 @@ class Answer(Frozen):
         return None if self.right else next(kind for kind, holds in kinds.items() if holds)
 
 
-def answers(answerer: Answerer, requests: Iterable[Request], tell: Callable[[int], None]) -> list[Answer]:
-    """Every request answered; `tell` is given the number of each before it begins.
+def answers(answerer: Answerer, cases: Iterable[Case], tell: Callable[[int], None]) -> list[Answer]:
+    """Every case answered; `tell` is given the number of each before it begins.
 
     Raises:
         EdgeError: something fails other than the one request.
 
     """
     found = []
-    for number, request in enumerate(requests, start=1):
+    for number, case in enumerate(cases, start=1):
         tell(number)
-        found.append(_answer(answerer, request))
+        found.append(_answer(answerer, case))
     return found
 
 
@@ -132,17 +147,18 @@ def same(expected: Any, found: Any) -> bool:
     return bool(expected == found)
 
 
-def _answer(answerer: Answerer, request: Request) -> Answer:
-    gold = request.call
-    known = {
+def _answer(answerer: Answerer, case: Case) -> Answer:
+    request, gold = case.request, case.request.call
+    known: dict[str, Any] = {
         "where": request.where,
         "said": request.messages[-1].content,
         "expected": Call(
             toolset=request.toolset, tool=gold.name if gold else None, arguments=gold.arguments if gold else None
         ),
+        "accepted": None if case.accepted is None else {name: tuple(case.accepted[name]) for name in case.accepted},
     }
     try:
-        free = answerer.call(request.messages)
+        free = answerer.call(request.messages, offered=case.offered)
         inside = free if free.toolset == request.toolset else answerer.call(request.messages, toolset=request.toolset)
     except StoppedError:
         raise

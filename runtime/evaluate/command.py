@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.status import Status
 
-from dualtune_edge.runtime.bench.requests import read_requests
+from dualtune_edge.runtime.bench.requests import read_requests, spread
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.evaluate.answers import Answer, answers
+from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
+from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.page import write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.text import describe
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit import console, strict_json
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 
 _ALL = 1_000_000  # turns
 
@@ -27,7 +30,7 @@ def evaluate(
     *,
     data: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Held-out conversations, one a line, as `finetune` reads them."),
+        typer.Option(metavar="FILE", help="Held-out conversations, as `finetune` reads them, or rows of BFCL."),
     ],
     against: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, which answers the same turns.")
@@ -76,11 +79,27 @@ class _Wanted:
     aim: float
 
 
+def _cases(wanted: _Wanted, manifest: Manifest) -> list[Case]:
+    if not is_bfcl(_first_line(wanted.data)):
+        return [Case(request) for request in read_requests(wanted.data, manifest, wanted.count)]
+    cases, passed_over = read_bfcl(wanted.data, manifest)
+    if passed_over:
+        console.warn(f"{passed_over} rows of {wanted.data} are passed over: no toolset has their functions")
+    return spread(cases, wanted.count)
+
+
+def _first_line(path: Path) -> Any:
+    """As JSON; None where it is none: whoever reads the file says why."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return strict_json.loads(next((line for line in file if line.strip()), ""))
+    except (OSError, UnicodeDecodeError, strict_json.JsonError):
+        return None
+
+
 def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
     with Agent.open(folder, profile=wanted.profile, threads=wanted.threads) as agent:
         manifest = agent.bundle.manifest
-        requests = read_requests(wanted.data, manifest, wanted.count)
-        found = answers(
-            agent, requests, lambda number: status.update(f"{folder.name}: turn {number} of {len(requests)}")
-        )
+        cases = _cases(wanted, manifest)
+        found = answers(agent, cases, lambda number: status.update(f"{folder.name}: turn {number} of {len(cases)}"))
     return found, side(folder.name, found, toolsets=len(manifest.toolsets), aim=wanted.aim)

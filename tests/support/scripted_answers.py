@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,15 @@ class Scripted:
     results: list[CallResult | EdgeError]
     toolsets: list[str | None] = field(default_factory=list)
 
-    def call(self, request: Sequence[Message], *, toolset: str | None = None) -> CallResult:
+    def call(
+        self,
+        request: Sequence[Message],
+        *,
+        toolset: str | None = None,
+        offered: Mapping[str, Collection[str]] | None = None,
+    ) -> CallResult:
         assert request
+        assert toolset is None or offered is None
         self.toolsets.append(toolset)
         answer = self.results.pop(0)
         if isinstance(answer, EdgeError):

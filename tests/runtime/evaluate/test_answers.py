@@ -9,6 +9,7 @@ from scripted_answers import Scripted, request, result
 
 from dualtune_edge.runtime.bench.requests import Request
 from dualtune_edge.runtime.evaluate.answers import Answer, answers, same
+from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import EdgeError, EngineError, RequestError, StoppedError
 
@@ -16,7 +17,7 @@ LOG = {"path": "/srv", "count": 3}
 
 
 def answer(asked: Request, *found: CallResult | EdgeError) -> Answer:
-    (one,) = answers(Scripted(list(found)), [asked], lambda _number: None)
+    (one,) = answers(Scripted(list(found)), [Case(asked)], lambda _number: None)
     return one
 
 
@@ -57,7 +58,7 @@ def test_where_no_tool_is_needed_no_toolset_is_either(found: list[CallResult], e
 
 def test_within_the_expected_toolset_it_is_asked_only_where_it_chose_another() -> None:
     script = Scripted([result("git", "log", LOG), result("files", "read"), result("git", "log", LOG)])
-    answers(script, [request("git", "log", LOG)] * 2, lambda _number: None)
+    answers(script, [Case(request("git", "log", LOG))] * 2, lambda _number: None)
     assert script.toolsets == [None, None, "git"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from scripted_answers import Scripted, request, result
 
 from dualtune_edge.runtime.evaluate.answers import Answer, answers
+from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.page import page, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.text import describe
@@ -37,7 +38,7 @@ def found() -> list[Answer]:
         result("files", "read", {"path": "x"}),
         REFUSED,
     ]
-    return answers(Scripted(list(script)), ASKED, lambda _number: None)
+    return answers(Scripted(list(script)), map(Case, ASKED), lambda _number: None)
 
 
 @pytest.fixture
