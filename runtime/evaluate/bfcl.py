@@ -3,7 +3,7 @@
 Read are the AST categories of one call (`simple`, `multiple`) and irrelevance, whose rows need no call. Values are
 compared as BFCL's own checker does: texts without case, blanks and some punctuation.
 
-Source: `ShishirPatil/gorilla`, berkeley-function-call-leaderboard, `ast_eval/ast_checker.py`.
+Source: `ShishirPatil/gorilla`, `bfcl_eval/eval_checker/ast_eval/ast_checker.py`.
 """
 
 from __future__ import annotations
