@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
+SUPPORT: Final = ROOT / "tests" / "support"
 TESTS: Final = {"pytest", "_pytest", "hypothesis", "dualtune_edge"}
 
 
@@ -24,7 +25,7 @@ def main() -> None:
         if needed:
             sys.stderr.write(f"needs {', '.join(sorted(needed))}: {path}\n")
         else:
-            sys.stdout.write(f"{path}\n")
+            sys.stdout.write(f"{path} ")
 
 
 def device() -> set[str]:
@@ -34,13 +35,16 @@ def device() -> set[str]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Top-level names that a file imports, and `dualtune_edge.export` as it is: a device cannot import it."""
+    """Top-level names that a file imports, itself or by tests/support; `dualtune_edge.export`, which no device has."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            yield "dualtune_edge.export" if name.startswith("dualtune_edge.export") else name.partition(".")[0]
+            if (support := SUPPORT / f"{name.partition('.')[0]}.py").is_file():
+                yield from imports(support)
+            else:
+                yield "dualtune_edge.export" if name.startswith("dualtune_edge.export") else name.partition(".")[0]
 
 
 if __name__ == "__main__":
