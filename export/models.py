@@ -13,8 +13,7 @@ from dualtune_edge.export.build.try_out import try_out
 from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
-from dualtune_edge.export.plan.entries import dynamic_model
-from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
+from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, quantizations_for
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.plan.recipes import name_of
 from dualtune_edge.export.plan.spec import ExportSpec

@@ -25,8 +25,7 @@ from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.model_files import MODEL
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots, add_spare_inputs
-from dualtune_edge.export.plan.entries import dynamic_model, model_source
-from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, model_source
 from dualtune_edge.export.plan.layout import BundledAdapter
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.plan.subjects import Subject

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from dualtune_edge.export.build.measured_prompts import MeasuredPrompt
-from dualtune_edge.export.graph.gptq import Moments, moments
-from dualtune_edge.export.graph.input_moments import write_moments
 from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.quantize.gptq import Moments, moments
+from dualtune_edge.export.quantize.input_moments import write_moments
 from dualtune_edge.export.reference.open import open_reference
 
 # Inputs that compensate one another. With 1,024 the moments of a model of 7B would take 3 GB of memory, so 0.8; the

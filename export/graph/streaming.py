@@ -21,11 +21,11 @@ import torch
 
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.weights import Weights
-from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.deferred import columns, names, rows
-from dualtune_edge.export.graph.gptq import Moments, filled_up, round_by
-from dualtune_edge.export.graph.input_moments import InputMoments
 from dualtune_edge.export.graph.model_files import DATA, MODEL, DataFile
+from dualtune_edge.export.quantize import k_quant
+from dualtune_edge.export.quantize.gptq import Moments, filled_up, round_by
+from dualtune_edge.export.quantize.input_moments import InputMoments
 
 _SUFFIX: Final = re.compile(r"_Q\d$")  # of a node that was quantized
 _PIECE: Final = 1 << 22  # weights in memory at a time; k_quant takes about 100 bytes a weight

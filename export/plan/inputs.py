@@ -22,7 +22,9 @@ from dualtune_edge.export.plan.toolsets import (
 )
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization, Release
+from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph
+from dualtune_edge.toolkit.bundle.manifest import PRIMARY, BaseInfo, CacheShape, Mode, ModelEntry, Quantization, Release
 from dualtune_edge.toolkit.errors import SpecError
 
 
@@ -206,3 +208,40 @@ def _refuse_collisions(inputs: Inputs) -> None:
                     expected="names of toolset and tool that are different when joined by a dot",
                     fix="Rename one of the toolsets.",
                 )
+
+
+def base_info(checkpoint: Checkpoint) -> BaseInfo:
+    """The base model."""
+    return BaseInfo(
+        name=checkpoint.name,
+        architecture=checkpoint.architecture.name,
+        fingerprint=checkpoint.fingerprint,
+        task=checkpoint.task,
+        context_length=checkpoint.context_length,
+        vocab_size=checkpoint.vocab_size,
+        end_of_turn=checkpoint.end_of_turn,
+    )
+
+
+def dynamic_model(inputs: Inputs, cache: CacheShape, name: str = PRIMARY) -> ModelEntry:
+    """A model with a dynamic graph, without prefix states.
+
+    Args:
+        inputs: what it is made of.
+        cache: the KV cache of its graphs.
+        name: its name in the bundle.
+
+    """
+    return ModelEntry(
+        name=name,
+        folder=inputs.layout.model,
+        graph=DynamicGraph(),
+        quantization=inputs.quantization,
+        cache=cache,
+        adapters=tuple(bundled.entry for bundled in inputs.bundled_adapters),
+    )
+
+
+def model_source(inputs: Inputs, folder: Path, entry: ModelEntry) -> ModelSource:
+    """What an engine opens of a model whose bundle grows in `folder`."""
+    return ModelSource.of(base_info(inputs.checkpoint), folder, entry)

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from dualtune_edge.export.plan.local_paths import require_path
 from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
-from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml
+from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml, require_path
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Border, Mode, Quantization, Release
 from dualtune_edge.toolkit.bundle.parity import ParityLimits

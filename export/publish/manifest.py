@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dualtune_edge.export.plan.entries import base_info
-from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.inputs import Inputs, base_info
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
 from dualtune_edge.export.plan.steps import PACKAGES
 from dualtune_edge.export.work.journal import file_entry

@@ -11,12 +11,12 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from dualtune_edge.export.graph.gptq import Moments, moments
 from dualtune_edge.export.qnn.decoder import Chunk, decoder
 from dualtune_edge.export.qnn.parameters import ModelParameters
 from dualtune_edge.export.qnn.range import Range
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.qnn.tables import lookup_tables
+from dualtune_edge.export.quantize.gptq import Moments, moments
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.runtime.engines.static_graph import mask_of
 

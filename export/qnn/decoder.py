@@ -16,10 +16,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dualtune_edge.export.base.modules import HEAD
-from dualtune_edge.export.graph.integers import IntegerWeight
 from dualtune_edge.export.qnn.emitter import Emitter
 from dualtune_edge.export.qnn.range import Range
 from dualtune_edge.export.qnn.shape import DecoderShape
+from dualtune_edge.export.quantize.integers import IntegerWeight
 
 NORM: Final = "model.norm"
 _BEYOND: Final = 16.0  # nats below the least score: a share of e^-16 is less than one of 65,535 steps

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dualtune_edge.export.graph.integers import IntegerWeight
 from dualtune_edge.export.qnn.range import Range
+from dualtune_edge.export.quantize.integers import IntegerWeight
 
 OPSET: Final = 23  # the first that has RMSNormalization
 _IR_VERSION: Final = 10

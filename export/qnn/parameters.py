@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
 from dualtune_edge.export.base.weights import Weights
-from dualtune_edge.export.graph.gptq import Moments, round_by
-from dualtune_edge.export.graph.integers import IntegerWeight, quantize_weight
 from dualtune_edge.export.qnn.shape import DecoderShape
+from dualtune_edge.export.quantize.gptq import Moments, round_by
+from dualtune_edge.export.quantize.integers import IntegerWeight, quantize_weight
 from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
 
 

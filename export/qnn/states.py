@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dualtune_edge.export.plan.entries import model_source
-from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.inputs import Inputs, model_source
 from dualtune_edge.export.plan.prompts import Plans, prompt_path
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.states.write import Prefix, affordable, left_out_warning, prefixes_of

@@ -14,8 +14,7 @@ import numpy as np
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.calibration import Case
-from dualtune_edge.export.plan.entries import dynamic_model, model_source
-from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, model_source
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 from dualtune_edge.export.plan.recipes import StatesType
 from dualtune_edge.export.plan.spec import ExportSpec

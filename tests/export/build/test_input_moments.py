@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM
 from dualtune_edge.export import run
 from dualtune_edge.export.build.input_moments import REACH, measure_inputs
 from dualtune_edge.export.build.measured_prompts import measured_prompts
-from dualtune_edge.export.graph.input_moments import InputMoments
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
+from dualtune_edge.export.quantize.input_moments import InputMoments
 from dualtune_edge.runtime import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 

@@ -15,8 +15,8 @@ from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from numpy.typing import NDArray
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.graph import k_quant
 from dualtune_edge.export.graph.build import build_graph
+from dualtune_edge.export.quantize import k_quant
 from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
 
 RECIPES = (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dualtune_edge.export.graph.gptq import moments, round_by
-from dualtune_edge.export.graph.integers import IntegerWeight, quantize_weight
+from dualtune_edge.export.quantize.gptq import moments, round_by
+from dualtune_edge.export.quantize.integers import IntegerWeight, quantize_weight
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((96, 24)).astype(np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dualtune_edge.export.graph.gptq import Moments
+from dualtune_edge.export.quantize.gptq import Moments
 
 
 class InputMoments:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dualtune_edge.export.graph.integers import IntegerWeight, best_scales, stored, top_of
+from dualtune_edge.export.quantize.integers import IntegerWeight, best_scales, stored, top_of
 
 REACH: Final = 1024  # the number of inputs that compensate one another; their moments take memory by its square
 _DAMPING: Final = 0.01  # of the diagonal's mean: some inputs are rarely active in calibration

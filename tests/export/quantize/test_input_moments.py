@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualtune_edge.export.graph.input_moments import InputMoments, write_moments
+from dualtune_edge.export.quantize.input_moments import InputMoments, write_moments
 
 
 def test_moments_are_read_by_any_module_that_reads_the_input_and_in_their_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualtune_edge.export.graph.integers import best_scales, quantize_weight
+from dualtune_edge.export.quantize.integers import best_scales, quantize_weight
 
 
 @pytest.mark.parametrize(("bits", "block", "blocks"), [(4, 16, 4), (4, None, 1), (8, None, 1)])

@@ -1,0 +1,1 @@
+"""Weights and values as integers: plain rounding, k-quant and GPTQ."""
