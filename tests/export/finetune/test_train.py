@@ -220,3 +220,18 @@ def test_an_activated_adapter_learns_and_names_its_invocation(
 def test_an_activated_adapter_with_the_built_in_template_has_its_name_for_no_tool(settings: Any) -> None:
     with pytest.raises(ValueError, match="no_tool"):
         settings(template=None, activated=True, no_tool="none")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gradient_checkpointing": True}, {"micro_batch": 1}, {"gradient_checkpointing": True, "micro_batch": 1}],
+)
+def test_an_activated_adapter_is_the_same_however_its_gradient_is_computed(
+    base: Base, settings: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    common = {"activated": True, "max_steps": 2}
+    runs = [settings(output=tmp_path / "a", **common), settings(output=tmp_path / "b", **common, **changes)]
+    reports = [finetune(run, base=base) for run in runs]
+    assert reports[0].losses == pytest.approx(reports[1].losses, rel=1e-4)
+    for one, other in zip(*(weights(run).values() for run in runs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)

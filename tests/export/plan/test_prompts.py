@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
+from export_desk import Desk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.plan.inputs import Inputs
+from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import ROOM, plan_prompts
 from dualtune_edge.export.plan.spec import TemplatesSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
@@ -214,3 +215,18 @@ def test_no_completion_begins_another(names: list[str]) -> None:
     plan = plan_prompts(inputs(source(*tools))).toolsets[0].selection.plan
     for one, other in permutations(plan.completions.values(), 2):
         assert one != other[: len(one)]
+
+
+def test_activated_adapters_take_one_built_in_template_for_both_kinds_of_stage(own_desk: Desk) -> None:
+    tokens = read_inputs(own_desk.spec("external")).checkpoint.tokenizer.encode("<|im_start|>assistant\n").ids
+    for name in ("chooser", "writers/read"):
+        own_desk.rewrite(f"{name}/adapter_config.json", lambda config: config.update(alora_invocation_tokens=tokens))
+    own_desk.add("template: builtin\n")
+    plans = plan_prompts(read_inputs(own_desk.spec("external")))
+    (toolset,) = plans.toolsets
+    read, write = (toolset.arguments[name].plan for name in ("read", "write"))
+    assert toolset.selection.plan.template == read.template != write.template
+    assert toolset.selection.plan.prefix == read.prefix != write.prefix
+    assert toolset.selection.is_activated
+    assert not toolset.arguments["write"].is_activated
+    assert not [warning for warning in plans.warnings if "invocation" in warning]
