@@ -2,7 +2,7 @@
 # make check  lint, format, types, the direction of imports: seconds
 # make fast   the tests of toolkit, profiles and runtime that are not marked slow: under a minute on two cores
 # make test   every check: make check, types for Windows, all tests
-# make ci     what the public CI runs: make test, with Optimum's exporter
+# make ci     what CI runs: make test with Optimum's exporter and the NPU's compiler, the guide, a device, aarch64
 # make device   a device's installation in a fresh environment
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)

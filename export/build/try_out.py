@@ -14,7 +14,7 @@ from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 
 _TOKENS: Final = 16  # of a stage's own prompt: enough for every layer to attend to something
 Tokens: TypeAlias = tuple[int, ...]

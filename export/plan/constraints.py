@@ -12,7 +12,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.prompts import Plans
 from dualtune_edge.runtime.grammar.grammar import compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _DIGITS: Final = 15  # decimal digits that every double keeps: llguidance reads and writes numbers as doubles

@@ -16,7 +16,8 @@ from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import call
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
-from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 ROOM: Final = 64  # tokens that the static prompt must leave for the conversation: a short request

@@ -25,7 +25,7 @@ from dualtune_edge.toolkit.bundle.manifest import (
     Variant,
 )
 from dualtune_edge.toolkit.bundle.parity import ParityReport
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 
 
 def write_prompts(plans: Plans, folder: Path) -> None:

@@ -12,7 +12,8 @@ from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
-from dualtune_edge.toolkit.prompts.prompter import Prompter, PromptPlan, common_prefix
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
+from dualtune_edge.toolkit.prompts.prompter import Prompter, common_prefix
 
 StageName = Literal["toolset", "selection", "arguments"]
 

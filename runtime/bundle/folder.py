@@ -43,7 +43,7 @@ from dualtune_edge.toolkit.bundle.manifest import (
 from dualtune_edge.toolkit.bundle.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.bundle.verification import SIMULATED, Verification
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.prompts.tokenizer_file import (
     LoadedTokenizer,
     TokenizerError,

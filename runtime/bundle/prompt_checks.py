@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dualtune_edge.toolkit.bundle.manifest import Manifest, Stage, ToolsetEntry
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from dualtune_edge.runtime.decode.json_position import Position, position
 from dualtune_edge.runtime.decode.sources import Sources
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _LONGEST: Final = 200  # characters of a guess

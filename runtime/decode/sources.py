@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from dualtune_edge.toolkit.prompts.messages import Message
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import BundleError, EngineError, Reached
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message
-from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter, PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 _ANSWER: Final = Stage(prompt="answer")  # the base's text, which no file of the bundle describes
 

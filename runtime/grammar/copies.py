@@ -13,7 +13,7 @@ from llguidance import LLMatcher, LLTokenizer
 from dualtune_edge.runtime.grammar.grammar import Grammar, Style
 from dualtune_edge.runtime.grammar.pieces import LONGEST, Piece, size, terminal
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.defaults import default_texts
 from dualtune_edge.toolkit.tools.toolset import Tool
 

@@ -20,7 +20,7 @@ from dualtune_edge.runtime.grammar.pieces import Piece
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.native import PanicError, catch_panics
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _GRAMMAR: Final = "\n   1 | "  # llguidance quotes the whole grammar behind its reason

@@ -25,7 +25,7 @@ from dualtune_edge.runtime.grammar.object_views import (
     views,
 )
 from dualtune_edge.runtime.grammar.pieces import Piece
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.defaults import leads_to
 
 BITS: Final = 64  # of a rule's parameter: properties of one object that may come in any order

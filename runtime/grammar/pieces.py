@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dualtune_edge.toolkit.bundle.manifest import Border
 from dualtune_edge.toolkit.prompts.messages import Message
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 
 LONGEST: Final = 65_536  # characters of a conversation, as JSON escapes it, that values are held to
 TERMINALS: Final[dict[Border, str]] = {"words": "WORDS", "characters": "CHARACTERS"}

@@ -20,7 +20,8 @@ from dualtune_edge.runtime.decode.choice import choose
 from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import call
-from dualtune_edge.toolkit.prompts.prompter import Frame, Prompter
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 from dualtune_edge.toolkit.tools.toolset import Tool
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.bundle.parity import ParityReport
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 
 PAGE = Path(__file__).parents[2] / "docs" / "bundle-format.md"
 

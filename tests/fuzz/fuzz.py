@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["dualtune_edge", "jinja2", "json"]):
     from dualtune_edge.toolkit.errors import BundleError, EdgeError, ToolsError
     from dualtune_edge.toolkit.expressions import ExpressionError, refuse_backtracking
     from dualtune_edge.toolkit.patterns import PatternError, compile_pattern
-    from dualtune_edge.toolkit.prompts.prompter import Frame, PromptPlan
+    from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
     from dualtune_edge.toolkit.prompts.template_process import TemplateFault, TemplateProcess, ToolList
     from dualtune_edge.toolkit.prompts.template_sandbox import Template
     from dualtune_edge.toolkit.prompts.tokenizer_file import TokenizerError, load_tokenizer, refuse_harmful

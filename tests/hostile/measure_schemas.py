@@ -19,7 +19,7 @@ from llguidance import LLTokenizer
 
 from dualtune_edge.runtime.grammar.grammar import compile_grammar
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 
 FRAME = Frame(tokens=(), pending="", tail="\n", item_separator=", ", key_separator=": ", ascii_only=False)

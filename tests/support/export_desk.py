@@ -16,7 +16,7 @@ from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.export.run import run
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import EdgeError
-from dualtune_edge.toolkit.prompts.prompter import PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 
 SpecName = Literal["external", "mixed"]
 FILES: Final = (

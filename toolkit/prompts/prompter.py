@@ -1,26 +1,24 @@
-"""Chat templates, and what a stage needs of one: the static prefix, each tool's completion, the arguments' frame.
+"""A chat template with its tokenizer and tools: prompts, and what a stage needs of them for its plan.
 
 The template alone defines the format: every text here is a difference between two renders of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import cycle
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import Field
 from tokenizers import Encoding, Tokenizer
 
 from dualtune_edge.toolkit.errors import TemplateError
-from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
+from dualtune_edge.toolkit.prompts.prompt_plan import STYLES, Frame, JsonStyle
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Item = TypeVar("Item")
@@ -29,60 +27,6 @@ _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quote
 _CONTEXT: Final = (user(_PROBES[0]),)
 _ANSWER_ID: Final = "answer000"
 _TIMES: Final = (datetime(2019, 1, 28, 3, 4, 5), datetime(2034, 12, 7, 16, 57, 38))  # noqa: DTZ001 - alike in no part
-
-
-class Frame(Frozen):
-    """What surrounds the arguments of one tool's call, and how the template writes JSON.
-
-    `tokens` follow the prompt; then come, as text, `pending` + the arguments + `tail`. Tokens may straddle these
-    borders, so the constraint on the arguments covers all three.
-    """
-
-    tokens: tuple[int, ...]
-    pending: str
-    tail: str
-    item_separator: str
-    key_separator: str
-    ascii_only: bool
-
-    def dumps(self, arguments: dict[str, Any]) -> str:
-        """The arguments as the template writes them."""
-        return JsonStyle(self.item_separator, self.key_separator, self.ascii_only).dumps(arguments)
-
-
-class PromptPlan(Frozen):
-    """All that the device needs to prompt one adapter (or the base): kept as one JSON file of the bundle.
-
-    `stage` says what it is for: `completions` (tool → tokens after the prompt, to the end of the turn) is filled for
-    a selection (of a tool, or of a toolset), `frame` for arguments. `tool` is the tool whose arguments are written.
-    """
-
-    stage: Literal["toolset", "selection", "arguments"]
-    template: str
-    tools: tuple[Tool, ...]
-    tool: str | None = None
-    prefix: tuple[int, ...] = ()
-    completions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    frame: Frame | None = None
-
-
-@dataclass(frozen=True)
-class JsonStyle:
-    """How a template writes JSON."""
-
-    item_separator: str
-    key_separator: str
-    ascii_only: bool
-
-    def dumps(self, value: dict[str, Any]) -> str:
-        """The value as the template writes it."""
-        separators = (self.item_separator, self.key_separator)
-        return json.dumps(value, ensure_ascii=self.ascii_only, separators=separators)
-
-
-_STYLES: Final = tuple(
-    JsonStyle(*marks, ascii_only) for marks in ((", ", ": "), (",", ":")) for ascii_only in (False, True)
-)
 
 
 @dataclass(frozen=True)
@@ -239,7 +183,7 @@ class Prompter:
         probes = self._argument_probes()
         written = [self.completion_text(_CONTEXT, answer)[1] for answer in probes]
         arguments = [answer.tool_calls[0].function.arguments for answer in probes]
-        for style in _STYLES:
+        for style in STYLES:
             for head, tail in _cuts(written[0], style.dumps(arguments[0])):
                 if written == [head + style.dumps(probe) + tail for probe in arguments]:
                     return Wrapping(head, tail, style)

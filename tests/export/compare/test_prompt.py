@@ -24,7 +24,7 @@ from dualtune_edge.runtime.engines.engine import Engine, open_engine
 from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.errors import RequestError
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 _BITS: tuple[Literal[4, 32], ...] = (4, 32)

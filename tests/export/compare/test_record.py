@@ -13,7 +13,7 @@ from dualtune_edge.export.compare.record import Question, record
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.errors import RequestError
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 PROMPT = (257, 72, 105)

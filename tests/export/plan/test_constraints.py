@@ -12,7 +12,7 @@ from dualtune_edge.export.plan.constraints import check_constraints, constraint_
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans, plan_prompts
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.prompts.prompter import Frame, PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 FRAME = Frame(tokens=(), pending="", tail="", item_separator=", ", key_separator=": ", ascii_only=False)

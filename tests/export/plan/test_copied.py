@@ -16,7 +16,7 @@ from dualtune_edge.runtime.grammar.grammar import open_tokenizer
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import DataError, SpecError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, user
-from dualtune_edge.toolkit.prompts.prompter import Frame, PromptPlan
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))

@@ -20,7 +20,7 @@ from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.messages import user
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 VOCABULARY, END = 300, 257

@@ -3,7 +3,7 @@ import pytest
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.runtime.decode.sources import Sources
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 FRAME = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dualtune_edge.runtime.decode.repetition import LIST, TEXT, TIMES, repetition
 from dualtune_edge.runtime.decode.sources import Sources
 from dualtune_edge.toolkit.prompts.messages import user
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 
 FRAME = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)
 BYTES = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))

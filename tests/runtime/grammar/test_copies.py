@@ -11,7 +11,7 @@ from dualtune_edge.runtime.grammar.copies import Copies, NotHeldError, compile_c
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open_tokenizer
 from dualtune_edge.runtime.grammar.pieces import LONGEST, borders
 from dualtune_edge.toolkit.bundle.manifest import Border, CopiedProperty
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 VOCABULARY, END = 300, 256

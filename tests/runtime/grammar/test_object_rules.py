@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
 from dualtune_edge.runtime.grammar.object_rules import BITS, ObjectRules
 from dualtune_edge.toolkit.errors import ToolsError
-from dualtune_edge.toolkit.prompts.prompter import Frame
+from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
