@@ -63,7 +63,7 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
-        trajectory = _trajectory(text, f"{path}:{number}")
+        trajectory = parse_trajectory(text, f"{path}:{number}")
         if toolset is not None and trajectory.toolset is None:
             fix = "Add it to the line, or leave the choice of a toolset out."
             raise DataError(trajectory.where, found="no toolset", expected='"toolset": the name of one', fix=fix)
@@ -90,7 +90,13 @@ def known_keys(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if difflib.get_close_matches(key, _KEYS, n=1, cutoff=_ALIKE)}
 
 
-def _trajectory(text: str, where: str) -> Trajectory:
+def parse_trajectory(text: str, where: str) -> Trajectory:
+    """The conversation of one line; `where` names it in errors.
+
+    Raises:
+        DataError: it is none.
+
+    """
     expected = '{"messages": [two or more OpenAI-style messages], "toolset": optional name}'
     try:
         value = strict_json.loads(text)

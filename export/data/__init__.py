@@ -1,0 +1,1 @@
+"""Conversations to train with: checked against the tools, and split into parts."""

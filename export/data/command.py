@@ -1,0 +1,117 @@
+"""`dualtune-edge data check | split`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from dualtune_edge.export.data import split as splitting
+from dualtune_edge.export.data.check import DataCheck, ToolCoverage
+from dualtune_edge.export.data.check import check as check_lines
+from dualtune_edge.export.data.lines import named_files, read_lines, read_toolsets
+from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.console import printable, table_lines
+from dualtune_edge.toolkit.errors import DataError, SpecError
+from dualtune_edge.toolkit.shell import group
+
+_SHOWN: Final = 20  # of faults, duplicates and leaks
+Data = Annotated[Path, typer.Argument(metavar="FILE", help="Conversations, one a line, as `finetune` reads them.")]
+
+
+def check(
+    data: Data,
+    *,
+    tools: Annotated[
+        list[str], typer.Option(metavar="[NAME=]FILE", help="The tool list; with several toolsets one for each, named.")
+    ],
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another part: requests that stand in both are leaks.")
+    ] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Check conversations against the tools.
+
+    All faults are named: lines that cannot be read, calls of unknown tools, arguments that a schema refuses. Then how
+    often each tool and each of its arguments occurs. With faults or leaks the exit code is that of a data error.
+
+    Example:
+        dualtune-edge data check train.jsonl --tools git.json --against heldout.jsonl
+
+    """
+    toolsets = read_toolsets(named_files(tools))
+    report = check_lines(read_lines(data), toolsets, read_lines(against) if against else ())
+    console.result(report, "\n".join(_lines(report)), as_json=as_json)
+    if report.faults or report.leaks:
+        raise typer.Exit(DataError.exit_code)
+
+
+def split(
+    data: Data,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the parts; nothing may be there yet.")],
+    shares: Annotated[
+        str,
+        typer.Option(metavar="T,V,H", help="Shares of training, validation and held-out lines; 0: no such part."),
+    ] = ",".join(map(str, splitting.SHARES)),
+    seed: Annotated[int, typer.Option(help="Draw other parts.")] = 0,
+    as_json: console.AsJson = False,
+) -> None:
+    """Split conversations into train.jsonl, validation.jsonl and heldout.jsonl.
+
+    Lines whose user begins with the same request stay together. The parts follow from the seed and the requests.
+
+    Example:
+        dualtune-edge data split all.jsonl -o data
+
+    """
+    parts = splitting.split(read_lines(data), _shares(shares), seed)
+    report = splitting.write_parts(parts, output)
+    rows = ((part.file, str(part.lines), str(part.requests)) for part in report.parts)
+    text = "\n".join(table_lines(("part", "lines", "requests"), rows, left={"part"}))
+    console.result(report, text, as_json=as_json)
+
+
+def _shares(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if len(numbers) != len(splitting.PARTS) or len(parts) != len(numbers) or not any(numbers):
+        raise SpecError(
+            "--shares", found=text, expected="three whole numbers, not all 0", fix="Write them as 80,10,10."
+        )
+    return numbers
+
+
+def _lines(report: DataCheck) -> Iterator[str]:
+    yield f"{report.lines} lines, {report.turns} turns of the assistant, {report.calls} of them calls"
+    yield from _listed("faults", [f"{fault.where}: {fault.found}" for fault in report.faults])
+    yield from _listed("duplicates", [f"{pair.where}: as {pair.other}" for pair in report.duplicates])
+    yield from _listed("leaks", [f"{pair.where}: the request of {pair.other}" for pair in report.leaks])
+    yield ""
+    columns = ("tool", "calls", "argument", "given", "values")
+    yield from table_lines(columns, (row for tool in report.tools for row in _rows(tool)), left={"tool", "argument"})
+
+
+def _listed(name: str, texts: list[str]) -> Iterator[str]:
+    if not texts:
+        yield f"no {name}"
+        return
+    yield f"{len(texts)} {name}:"
+    yield from (f"  {printable(text)}" for text in texts[:_SHOWN])
+    if len(texts) > _SHOWN:
+        yield f"  … and {len(texts) - _SHOWN} more (--json has all)"
+
+
+def _rows(tool: ToolCoverage) -> Iterator[tuple[str, ...]]:
+    name = f"{tool.toolset}.{tool.tool}" if tool.toolset else tool.tool
+    if not tool.properties:
+        yield name, str(tool.calls), "", "", ""
+    for number, entry in enumerate(tool.properties):
+        argument = entry.name if entry.required else f"{entry.name} (optional)"
+        head = (name, str(tool.calls)) if number == 0 else ("", "")
+        yield *head, argument, str(entry.given), str(entry.values)
+
+
+data = group("Check and split conversations to train with.", (check, split))
