@@ -113,7 +113,7 @@ def _tied(one: CallResult | None, other: CallResult | None) -> bool:
 
 def reference(bundle: Path, kit: Path, method: Method) -> Agent:
     """An agent on the bundle's prompts whose model is the checkpoint in PyTorch, in float32."""
-    return Agent(open_bundle(bundle), reference_engine(kit, method))
+    return Agent(open_bundle(bundle), reference_engine(kit, method), copied=False)
 
 
 def reference_engine(kit: Path, method: Method) -> TorchEngine:

@@ -82,14 +82,16 @@ def make_table(work: Path) -> None:
             with evaluate.reference(external, work, method) as agent:
                 rows.append(f"| {method} | float32 | PyTorch | {evaluate.measure(agent, turns, _quiet).cells()} |")
             _say(rows[-1])
-            with Agent.open(external) as agent:
-                rows.append(
-                    f"| {method} | int4, external | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
-                )
-            _say(rows[-1])
+            for copied, name in ((False, method), (True, f"{method}, values copied")):
+                if copied and method != "decoupled":
+                    continue
+                with Agent.open(external, copied=copied) as agent:
+                    cells = evaluate.measure(agent, turns, _quiet).cells()
+                rows.append(f"| {name} | int4, external | onnxruntime | {cells} |")
+                _say(rows[-1])
             if method != "base":
                 run(specs.spec(method, "merged", work), merged)
-                with Agent.open(merged) as agent:
+                with Agent.open(merged, copied=False) as agent:
                     rows.append(
                         f"| {method} | int4, merged | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
                     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ToolsetSpec
+from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ToolsetSpec, read_spec
 from dualtune_edge.toolkit.bundle.manifest import Mode
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets
@@ -34,10 +34,12 @@ def _toolset(name: str, method: Method, kit: Path) -> ToolsetSpec:
         "joint": dict.fromkeys(tools, own / "joint"),
         "decoupled": {tool: own / "arguments" / tool for tool in tools},
     }[method]
+    declared = next(entry.copied for entry in read_spec(FOLDER / "dualtune.yaml").toolsets if entry.name == name)
     return ToolsetSpec(
         name=name,
         description=toolset.description,
         tools=toolsets.servers_file(name),
         selection=AdapterSpec(path=selection) if selection else None,
         arguments={tool: AdapterSpec(path=path) for tool, path in arguments.items()} or None,
+        copied=declared,
     )

@@ -15,9 +15,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.sources import Sources
+from dualtune_edge.runtime.decode.sources import Sources, not_in_conversation
+from dualtune_edge.runtime.grammar.copies import compile_copies
 from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.pieces import conversation
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import CheckpointError, EngineError, RequestError, ToolsError
 from dualtune_edge.toolkit.prompts.messages import user
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
@@ -128,6 +131,39 @@ EVERYTHING = {
     "inner": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
 }
 GRAMMARS = {frame.ascii_only: grammar(EVERYTHING, frame) for frame in (SPACED, DENSE)}
+
+
+PIECES = compile_copies(
+    tool({"path": {"type": "string"}, "list": {"type": "array", "items": {"type": "string"}}}, required=["path"]),
+    SPACED,
+    CONSTRAINT,
+    [CopiedProperty(name="path", border="characters"), CopiedProperty(name="list[]")],
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
+    path=st.text('ab "\\\nä', max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_copied_texts_are_pieces_with_drafts_and_without(text: str, path: str, seed: int) -> None:
+    messages = [user(text), user(f"/srv/{path}.txt")]
+    assert PIECES is not None
+    held = PIECES.grammar(compile_grammar(PIECES.style.tool, SPACED, CONSTRAINT), conversation(messages))
+    sources = Sources.of(messages, SPACED)
+    wanted = SPACED.pending + SPACED.dumps({"path": f"/srv/{path}.tx", "list": ["srv", "nowhere"]})
+    written = [
+        write_arguments(Wishing(wanted, seed=seed), [], held, drafter, ride=ride, sources=sources)  # type: ignore[arg-type]
+        for drafter, ride in ((None, True), (None, False), (Drafter.of(sources, PIECES.style.tool), True))
+    ]
+    value = written[0].value
+    assert all(other.value == value for other in written)
+    assert value["path"].startswith(f"/srv/{path}.tx")
+    for piece in (value["path"], *value.get("list", ())):
+        assert piece
+        assert any(piece in message.content for message in messages)
+    assert not_in_conversation(value, PIECES.style.tool.parameters, sources) == ()
 
 
 NUMBER = grammar({"x": {"type": "number"}}, required=["x"])
