@@ -106,6 +106,29 @@ def test_a_prompt_longer_than_a_chunk_goes_in_pieces(fp32: ModelSource, monkeypa
         assert engine.tokens == TOKENS
 
 
+@pytest.mark.parametrize("adapter", [None, "wide"])
+def test_a_prompt_goes_in_small_pieces_whose_size_changes_no_bit(
+    int4: ModelSource, monkeypatch: pytest.MonkeyPatch, adapter: str | None
+) -> None:
+    lengths = []
+
+    def recorded(self: OrtEngine, binding: Any, ids: Any, *others: Any) -> None:
+        lengths.append(ids.shape[1])
+        plain(self, binding, ids, *others)
+
+    plain = OrtEngine._run
+    monkeypatch.setattr(OrtEngine, "_run", recorded)
+    with OrtEngine(int4, SETTINGS) as engine:
+        engine.use(adapter)
+        logits, state = engine.forward(TOKENS), engine.snapshot().state
+        assert max(lengths) <= 128  # a stop waits for one operator on so many
+        for chunk in (1024, 200, 50):
+            monkeypatch.setattr(ort_engine, "CHUNK", chunk)
+            engine.rewind(0)
+            np.testing.assert_array_equal(engine.forward(TOKENS), logits)
+            np.testing.assert_array_equal(engine.snapshot().state, state)
+
+
 @pytest.mark.parametrize("chunk", [1024, 7])
 @pytest.mark.parametrize("rows", [[0], [19], [0, 1, 2], [3, 11, 19], list(range(20))])
 def test_rows_are_what_each_prefix_gives(
