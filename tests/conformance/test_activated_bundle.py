@@ -14,6 +14,12 @@ from hypothesis import strategies as st
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent
+from dualtune_edge.runtime.bench.replay import Replay
+from dualtune_edge.runtime.bench.requests import read_tasks
+from dualtune_edge.runtime.bench.task import replay_task
+from dualtune_edge.runtime.bench.watched import watch
+from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.engines.engine import open_engine
 from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError
@@ -156,6 +162,39 @@ def test_a_manifest_with_another_invocation_is_refused(
     (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
     with pytest.raises(BundleError):
         Agent.open(bundle, settings=SETTINGS)
+
+
+def test_a_task_computes_what_is_new_once(exported: Exported, tmp_path: Path) -> None:
+    """Replayed turn by turn: beside the conversation each stage computes its own start of the turn."""
+    function = {"name": "read", "arguments": {"by": "size"}}
+    turn = [{"role": "assistant", "tool_calls": [{"function": function}]}, {"role": "tool", "content": "b" * 150}]
+    line = {"messages": [{"role": "user", "content": "read it"}, *turn, *turn, *turn]}
+    (tmp_path / "task.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    bundle = open_bundle(exported.bundle)
+    (task,) = read_tasks(tmp_path / "task.jsonl", bundle.manifest, 1)
+    with open_engine(bundle.model, SETTINGS) as engine:
+        replay = Replay(bundle, watch(engine), 1.0)
+        run = replay_task(bundle, replay, task)
+    header = len(bundle.tokenizer.encode(HEADER, add_special_tokens=False).ids)
+    for measured in run.turns[1:]:
+        assert measured.new - header < measured.read <= measured.new + 2 * header
+    assert replay.kept_bytes > 0
+
+
+@pytest.mark.slow
+def test_recipes_and_states_are_judged_under_activated_adapters(desk: Desk, tmp_path: Path) -> None:
+    own = desk.copy(tmp_path / "desk")
+    own.add(
+        "    templates: {selection: one.jinja, arguments: one.jinja}\nquantization: auto\nprefix_states_type: auto\n"
+    )
+    own.export("external", tmp_path / "bundle")
+    report = json.loads((tmp_path / "bundle" / "parity.json").read_text("utf-8"))
+    assert max(stage["before_quantization"] for stage in report["stages"]) < 1e-3
+    judged = {tuple(sorted(stage["stage"] for stage in state["stages"])) for state in report["states"]}
+    assert judged == {
+        ("arguments.files.read", "arguments.files.roots", "selection.files"),
+        ("arguments.files.write",),
+    }
 
 
 def test_another_engine_refuses_the_bundle_by_name(exported: Exported) -> None:
