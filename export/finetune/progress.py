@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dualtune_edge.export.finetune.events import Event, Interruption, OnEvent, Start, Step
+from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
 from dualtune_edge.toolkit import console
 
 _INTERVAL: Final = 10.0  # seconds between two lines

@@ -1,10 +1,12 @@
-"""The report of a finished run, and the adapter's `training.json`."""
+"""What a run says: events while it goes on, its report at the end, and the adapter's `training.json`."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.finetune.settings import FinetuneSettings
@@ -85,3 +87,35 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
 def fingerprint(origin: Origin) -> str:
     """SHA-256 of an origin."""
     return hashlib.sha256(origin.model_dump_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The samples are made; the first step comes next."""
+
+    samples: int
+    done: int  # steps made before, of a run that goes on
+    steps: int  # of the whole run
+    threads: int
+    warnings: tuple[str, ...]  # about the samples
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that was made."""
+
+    step: int  # from 1
+    steps: int
+    loss: float  # nats a learnt token
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A signal ended the run; its state is saved if it made a step."""
+
+    step: int  # the last one that was made; 0: none
+    steps: int
+
+
+Event: TypeAlias = Start | Step | Interruption
+OnEvent: TypeAlias = Callable[[Event], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
 
-from dualtune_edge.export.finetune.adapter_folder import write_adapter_folder
+from dualtune_edge.export.adapter.config import CONFIG
+from dualtune_edge.export.adapter.read import BASE_FINGERPRINT
+from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.events import OnEvent, Start
 from dualtune_edge.export.finetune.invocation import invocation_of
 from dualtune_edge.export.finetune.processes import Processes, speaks
-from dualtune_edge.export.finetune.report import FinetuneReport, Record, fingerprint, origin
+from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Start, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import StateFile, state_path
 from dualtune_edge.export.finetune.samples import make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
@@ -25,7 +29,7 @@ from dualtune_edge.export.finetune.trainer import Trainer
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing, staged_folder
-from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 # The joint adapter writes whole calls, in the layout of the arguments' stage.
@@ -92,7 +96,7 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
             outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
             record = Record(**source.model_dump(), **counts, **outcome)
             if folder:
-                write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
+                _write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
     if speaks():
         file.remove()
     return FinetuneReport(
@@ -158,3 +162,25 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _write_adapter_folder(
+    folder: Path, adapted: PeftModel, dtype: torch.dtype, template: ChatTemplate, record: Record
+) -> None:
+    """Write all files. Equal adapters give equal bytes."""
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    save_file(
+        {name: tensor.to(dtype).contiguous() for name, tensor in sorted(tensors.items())},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    config = adapted.peft_config["default"].to_dict() | {"inference_mode": True}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    _write_text(folder / CONFIG, json.dumps(plain, indent=2, sort_keys=True))
+    _write_text(folder / CHAT_TEMPLATE, template.source, end="")
+    _write_text(folder / RECORD, record.model_dump_json(indent=1))
+    _write_text(folder / BASE_FINGERPRINT, record.base_fingerprint)
+
+
+def _write_text(path: Path, text: str, *, end: str = "\n") -> None:
+    path.write_text(text + end, encoding="utf-8", newline="\n")

@@ -11,12 +11,12 @@ from peft import PeftModel
 from torch.nn.utils import clip_grad_norm_
 
 from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
-from dualtune_edge.export.finetune.events import Interruption, OnEvent, Step
 from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.export.finetune.processes import Processes, speaks
+from dualtune_edge.export.finetune.report import Interruption, OnEvent, Step
 from dualtune_edge.export.finetune.run_state import RunState, StateFile
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.signals import Signals
+from dualtune_edge.export.work.signals import Signals
 from dualtune_edge.toolkit.errors import SpecError
 
 

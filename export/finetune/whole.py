@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.events import OnEvent
 from dualtune_edge.export.finetune.processes import Processes
-from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, Record, fingerprint, origin
+from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.export.finetune.events import Interruption, Start, Step
 from dualtune_edge.export.finetune.progress import Lines, shown
+from dualtune_edge.export.finetune.report import Interruption, Start, Step
 
 
 def start(done: int = 0) -> Start:

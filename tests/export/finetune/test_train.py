@@ -17,7 +17,7 @@ from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.finetune import trainer
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import summed_loss
-from dualtune_edge.export.finetune.events import Event, Interruption, OnEvent, Start, Step
+from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.errors import OutputError, SpecError

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from dualtune_edge.export.finetune.signals import Signals
+from dualtune_edge.export.work.signals import Signals
 
 SIGNALS = pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
