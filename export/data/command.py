@@ -1,4 +1,4 @@
-"""`dualtune-edge data check | split`."""
+"""`dualtune-edge data check | split | import`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import typer
 from dualtune_edge.export.data import split as splitting
 from dualtune_edge.export.data.check import DataCheck, ToolCoverage
 from dualtune_edge.export.data.check import check as check_lines
+from dualtune_edge.export.data.imports import import_file, text_of
 from dualtune_edge.export.data.lines import named_files, read_lines, read_toolsets
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.console import printable, table_lines
 from dualtune_edge.toolkit.errors import DataError, SpecError
+from dualtune_edge.toolkit.files import refuse_existing, replace_file, unwritable
+from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.prompts.trajectories import passed_over
 from dualtune_edge.toolkit.shell import group
 
 _SHOWN: Final = 20  # of faults, duplicates and leaks
@@ -74,6 +78,47 @@ def split(
     console.result(report, text, as_json=as_json)
 
 
+def import_(
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="Training data: JSON lines, or one JSON list.")],
+    *,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file of conversations; nothing may be there yet.")
+    ],
+    toolset: Annotated[str | None, typer.Option(metavar="NAME", help="The toolset of all of them.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Make conversations of other people's training data.
+
+    Read are OpenAI's, TRL's and AgentFlux's messages, TRL's prompt and completion, xLAM's queries, Hermes'
+    conversations, and BFCL's rows with their answers beside them. The first row tells the form; a row of another one
+    is refused, and then nothing is written.
+
+    Example:
+        dualtune-edge data import xlam.json -o all.jsonl --toolset apis
+
+    """
+    refuse_existing(output)
+    form, trajectories = import_file(data, toolset)
+    for note in passed_over(trajectory.unread for trajectory in trajectories):
+        console.warn(note)
+    try:
+        replace_file(output, text_of(trajectories).encode())
+    except OSError as error:
+        raise unwritable(output, error) from None
+    calls = sum(bool(message.tool_calls) for trajectory in trajectories for message in trajectory.messages)
+    report = Imported(file=str(output), form=form, lines=len(trajectories), calls=calls)
+    console.result(report, f"{report.lines} conversations with {calls} calls, read as {form}", as_json=as_json)
+
+
+class Imported(Frozen):
+    """What `data import --json` prints."""
+
+    file: str
+    form: str
+    lines: int
+    calls: int
+
+
 def _shares(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     numbers = tuple(int(part) for part in parts if part.isdecimal())
@@ -114,4 +159,4 @@ def _rows(tool: ToolCoverage) -> Iterator[tuple[str, ...]]:
         yield *head, argument, str(entry.given), str(entry.values)
 
 
-data = group("Check and split conversations to train with.", (check, split))
+data = group("Check, split and import conversations to train with.", (check, split, import_))

@@ -41,14 +41,8 @@ def read_bfcl(path: Path, manifest: Manifest) -> tuple[list[Case], int]:
         DataError: a file cannot be read, or a row is none of one call.
 
     """
-    answers_file = path.parent / "possible_answer" / path.name
-    if not answers_file.is_file() and "irrelevance" not in path.name:
-        raise DataError(
-            str(answers_file), found="no such file", expected="the accepted answers", fix="Put it beside the questions."
-        )
-    answers = {row["id"]: row["ground_truth"] for row in _rows(answers_file)} if answers_file.is_file() else {}
-    rows = _rows(path)
-    found = [case for row in rows if (case := _case(row, answers.get(row["id"]), manifest, str(path)))]
+    rows = read_rows(path)
+    found = [case for row, truth in rows if (case := _case(row, truth, manifest, str(path)))]
     if not found:
         raise DataError(
             str(path),
@@ -57,6 +51,22 @@ def read_bfcl(path: Path, manifest: Manifest) -> tuple[list[Case], int]:
             fix="Export a bundle with these functions as its tools.",
         )
     return found, len(rows) - len(found)
+
+
+def read_rows(path: Path) -> list[tuple[dict[str, Any], Any]]:
+    """Each row with its ground truth: a mapping for each call, of names to accepted values; None where none is needed.
+
+    Raises:
+        DataError: a file cannot be read, or is not there.
+
+    """
+    answers_file = path.parent / "possible_answer" / path.name
+    if not answers_file.is_file() and "irrelevance" not in path.name:
+        raise DataError(
+            str(answers_file), found="no such file", expected="the accepted answers", fix="Put it beside the questions."
+        )
+    answers = {row["id"]: row.get("ground_truth") for row in _rows(answers_file)} if answers_file.is_file() else {}
+    return [(row, answers.get(row["id"])) for row in _rows(path)]
 
 
 def accepts(accepted: Sequence[Any], value: Any) -> bool:
