@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,21 +13,24 @@ from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.bundle.sharing import VariantSize
+from dualtune_edge.toolkit.errors import EdgeError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
 
 _SPEC: Final = "dualtune.yaml"
-_REQUESTS: Final = "demo.jsonl"  # a request and its right call each; no wording and no value stood in the training
+_REQUESTS: Final = "handwritten.jsonl"  # each with its right call; written apart from what the training is made of
+_SHOWN: Final = 10  # of them, evenly spread
 
 
 class Call(Frozen):
-    """One request, its answer, and the right one."""
+    """One request, its answer, and the right one. `result` is None where the request was refused: `refusal`."""
 
     request: str
     toolset: str  # of `expected`
     expected: FunctionCall
-    result: CallResult
+    result: CallResult | None
+    refusal: str | None = None
     right: bool  # the same toolset, tool and arguments
 
 
@@ -51,7 +55,7 @@ def run(kit: Path, bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> De
         spec = spec.model_copy(update={"profiles": profiles, "mode": None})  # each profile's own mode
     exported = export_run.run(spec, bundle)
     with Agent.open(bundle) as agent:
-        calls = tuple(_call(agent, trajectory) for trajectory in read_trajectories(kit / _REQUESTS))
+        calls = tuple(_call(agent, trajectory) for trajectory in shown(read_trajectories(kit / _REQUESTS)))
         task = do_task(agent)
     return DemoReport(
         bundle=str(bundle) if kept else None,
@@ -61,6 +65,12 @@ def run(kit: Path, bundle: Path, profiles: tuple[str, ...], *, kept: bool) -> De
         calls=calls,
         task=task,
     )
+
+
+def shown(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Those that the demo shows, spread over all that call a tool: right or wrong, as they come."""
+    calling = [trajectory for trajectory in trajectories if trajectory.messages[1].tool_calls]
+    return calling[:: -(-len(calling) // _SHOWN)]
 
 
 def is_right(result: CallResult, toolset: str, expected: FunctionCall) -> bool:
@@ -73,13 +83,17 @@ def _call(agent: Agent, trajectory: Trajectory) -> Call:
     request, answer = trajectory.messages
     (expected,) = (call.function for call in answer.tool_calls)
     toolset = trajectory.toolset or ""
-    result = agent.call([request])
+    try:
+        result, refusal = agent.call([request]), None
+    except EdgeError as error:  # of a small base: arguments that do not end
+        result, refusal = None, str(error)
     return Call(
         request=request.content or "",
         toolset=toolset,
         expected=expected,
         result=result,
-        right=is_right(result, toolset, expected),
+        refusal=refusal,
+        right=result is not None and is_right(result, toolset, expected),
     )
 
 

@@ -94,9 +94,10 @@ def _task_lines(report: TaskReport) -> list[str]:
 
 
 def _call_lines(call: Call) -> list[str]:
-    result = call.result
-    answer = _signature(result.toolset, result.tool, result.arguments)
-    lines = [call.request, f"  {_mark(right=call.right)} {answer}   {result.timings_ms.total:.0f} ms"]
+    answer = printable(call.refusal or "")
+    if result := call.result:
+        answer = f"{_signature(result.toolset, result.tool, result.arguments)}   {result.timings_ms.total:.0f} ms"
+    lines = [call.request, f"  {_mark(right=call.right)} {answer}"]
     if not call.right:
         lines.append(f"    expected {_signature(call.toolset, call.expected.name, call.expected.arguments)}")
     return lines

@@ -12,7 +12,9 @@ from dualtune_edge.export.demo import calls, command
 from dualtune_edge.export.demo.calls import Call, DemoReport
 from dualtune_edge.export.demo.task import Finding, Step, TaskReport
 from dualtune_edge.runtime.result import CallResult, Timings, Tokens
-from dualtune_edge.toolkit.prompts.messages import FunctionCall
+from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, call, user
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 
 EXPECTED = FunctionCall(name="git_log", arguments={"repo_path": "/srv", "max_count": 1})
 
@@ -75,6 +77,28 @@ def test_every_answer_is_marked_and_counted(
         "A task, done on the real git server in a temporary repository:\nstage it\n"
         '  git > git_add(files=["a"])\n    done\n  ✓ a is staged\n  ✗ left: b\n'
     )
+
+
+def test_a_request_that_was_refused_is_wrong_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Refusing:
+        def call(self, _messages: object) -> CallResult:
+            raise RequestError("arguments of 'git_log'", found="no end", expected="one", fix="Try again.")
+
+    asked: Any = Refusing()
+    right = Trajectory("x:1", (user("what is new?"), call(EXPECTED.name, EXPECTED.arguments)), "git")
+    refused = calls._call(asked, right)
+    assert not refused.right
+    report = DemoReport(
+        bundle=None, export_seconds=3, size_bytes=1, variants=(), calls=(refused,), task=TaskReport(not_run="no server")
+    )
+    monkeypatch.setattr(calls, "run", lambda *_, **__: report)
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "-o", str(tmp_path / "bundle")])
+    shown = capsys.readouterr().out
+    assert "✗ arguments of 'git_log': found no end; expected one. Try again.\n    expected git > git_log(" in shown
+    assert "0 of 1 calls are right." in shown
 
 
 def test_a_task_that_was_not_done_says_what_is_missing(
