@@ -32,6 +32,16 @@ COMMANDS: Final = {
     "verify": Row(
         "dualtune_edge.export.release.command", "verify", "Verify a bundle's signature; or simulate the NPU."
     ),
+    "pack": Row("dualtune_edge.export.release.command", "pack", "Pack a bundle into one file, to be installed."),
+    "diff": Row("dualtune_edge.export.release.command", "diff", "Tell what an update costs."),
+    "install": Row(
+        "dualtune_edge.runtime.store.command",
+        "install",
+        "Install a pack into a store, and make it the current version.",
+    ),
+    "rollback": Row("dualtune_edge.runtime.store.command", "rollback", "Make the version before the current one."),
+    "list": Row("dualtune_edge.runtime.store.command", "list_", "List the versions of a store."),
+    "gc": Row("dualtune_edge.runtime.store.command", "gc", "Remove what a store does not need."),
     "demo": Row(
         "dualtune_edge.export.demo.command", "demo", "Export the built-in kit, make calls with it and do a task."
     ),

@@ -21,7 +21,7 @@ from dualtune_edge.runtime.variants import open_best, ways
 from dualtune_edge.toolkit import console, limits, strict_json
 from dualtune_edge.toolkit.errors import RequestError
 
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a store.")]
 TrustFile = Annotated[
     Path | None,
     typer.Option("--trust", metavar="FILE", help="Whose signature it must have; default: $DUALTUNE_EDGE_TRUST."),

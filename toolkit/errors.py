@@ -137,3 +137,9 @@ class TrustError(EdgeError):
     """A bundle is not signed as the trust policy asks, or the policy cannot be used."""
 
     exit_code = 21
+
+
+class StoreError(EdgeError):
+    """A store of bundles is damaged, busy, or is asked to go back without an operator's word."""
+
+    exit_code = 22

@@ -94,3 +94,24 @@ def _lock(file: BinaryIO) -> None:
             raise BlockingIOError from None
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def shared(descriptor: int) -> None:
+    """Share an open file with others that do so; whoever wants it alone (`alone`) does not get it. Not on Windows.
+
+    Raises:
+        BlockingIOError: somebody has it alone.
+
+    """
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def alone(descriptor: int) -> bool:
+    """Whether nobody shares an open file; then nobody will until it is closed. Windows: always."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -22,6 +22,13 @@ def refuse_unwritable(bundle: Bundle) -> None:
 
     """
     root = bundle.root.resolve()
+    if bundle.lease:
+        raise OutputError(
+            str(bundle.lease.store),
+            found="a version in a store, which stays as it was installed",
+            expected="a bundle's folder",
+            fix="Verify the bundle before it is packed.",
+        )
     if not os.access(root.parent, os.W_OK):
         raise OutputError(
             str(root.parent),

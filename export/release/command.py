@@ -1,4 +1,4 @@
-"""`dualtune-edge sign` and `dualtune-edge verify`."""
+"""`dualtune-edge sign`, `verify`, `pack` and `diff`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
 
 PASSWORD_VARIABLE: Final = "DUALTUNE_EDGE_KEY_PASSWORD"  # noqa: S105 - a name
+
+
+class PackReport(Frozen):
+    """What `pack --json` prints. `digest`: of the image's manifest, by which registries know the pack."""
+
+    pack: str
+    digest: str
+    manifest_sha256: str
+    files: int
+    signed: bool
 
 
 class SignatureReport(Frozen):
@@ -122,3 +132,64 @@ def verify(
     where, digest = str(signature or bundle / SIGNATURE), opened.hashes[MANIFEST]
     report = SignatureReport(signature=where, manifest_sha256=digest, files=len(opened.hashes), signer=opened.signer)
     console.result(report, f"signed by {opened.signer}: {report.files} files, {MANIFEST} {digest}", as_json=as_json)
+
+
+def pack(
+    bundle: BundleFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PACK", help="Where nothing is yet.")],
+    *,
+    layout: Annotated[
+        bool, typer.Option("--layout", help="Write the image layout's folder, as registry tools read it.")
+    ] = False,
+    as_json: console.AsJson = False,
+) -> None:
+    """Pack a bundle into one file, to be installed.
+
+    The file is a tar of an OCI image layout with a blob for each file of the bundle. A bundle gives the same bytes each
+    time. Sign it first: the signature goes with it.
+
+    Example:
+        dualtune-edge pack my-bundle -o helper-7.tar
+
+    """
+    from dualtune_edge.export.release.pack import pack_bundle
+
+    packed = pack_bundle(bundle, output, layout=layout)
+    hashes = packed.bundle.hashes
+    if not packed.signed:
+        console.warn("the bundle is not signed")
+    report = PackReport(
+        pack=str(output),
+        digest=packed.digest,
+        manifest_sha256=hashes[MANIFEST],
+        files=len(hashes) + packed.signed,
+        signed=packed.signed,
+    )
+    what = packed.bundle.manifest.release or "no release"
+    console.result(report, f"{output}: {what}, {report.files} files, {packed.digest}", as_json=as_json)
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A bundle's folder, a pack or a store.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one.")],
+    *,
+    as_json: console.AsJson = False,
+) -> None:
+    """Tell what an update costs.
+
+    Files are compared by their hashes. What NEW has in common with OLD is neither sent nor stored twice.
+
+    Example:
+        dualtune-edge diff helper-6.tar helper-7.tar
+
+    """
+    from dualtune_edge.export.release.difference import difference
+
+    found = difference(old, new)
+    rows = [(file.what, f"{file.bytes:,}", f"{file.moved:,}", file.path) for file in found.files]
+    table = console.table_lines(("", "bytes", "moved", "path"), rows, left={"", "path"})
+    share = found.moved / found.bytes
+    last = (
+        f"{found.moved / 1e6:,.2f} of {found.bytes / 1e6:,.2f} MB move ({share:.1%}); {found.same} files are the same"
+    )
+    console.result(found, "\n".join((*(table if rows else ()), last)), as_json=as_json)

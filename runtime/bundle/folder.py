@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle.checks import check_genai_config, check_paths, check_references, damaged
 from dualtune_edge.runtime.bundle.contents import check_contents, read_manifest
+from dualtune_edge.runtime.bundle.current import Lease, is_store, lease_current
 from dualtune_edge.runtime.bundle.graph_checks import graph_faults
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.bundle.plain_files import read_plain, sha256_plain
@@ -69,6 +70,7 @@ class Bundle:
     root: Path
     manifest: Manifest
     chosen: str = PRIMARY  # name of the model
+    lease: Lease | None = None  # of a version of a store
     signer: str | None = None  # the name that the trust policy gives to whoever signed; None: nothing was verified
 
     def on(self, model: str) -> Bundle:
@@ -164,6 +166,21 @@ class Bundle:
         return ModelSource.of(self.manifest.base, self.root, self.entry, self.manifest.files)
 
     @property
+    def name(self) -> str:
+        """The folder's name, or that of the store."""
+        return (self.lease.store if self.lease else self.root.resolve()).name
+
+    @property
+    def superseded(self) -> str | None:
+        """The release that the store has as its current one by now; None: still this, or there is no store.
+
+        Raises:
+            StoreError: the store is damaged.
+
+        """
+        return self.lease.superseded if self.lease else None
+
+    @property
     def overdue(self) -> str | None:
         """Why a newer version should have arrived by now; None: nothing says so."""
         release = self.manifest.release
@@ -245,10 +262,10 @@ class Bundle:
 
 
 def open_bundle(path: Path | str, *, verify: Verify = "always", trust: Trust | None = None) -> Bundle:
-    """Open a bundle's folder.
+    """Open a bundle's folder, or the current version of a store.
 
     Args:
-        path: the folder.
+        path: the folder of either. A version stays in the store as long as the bundle is referred to.
         verify: "always": every file is hashed (about a second a GiB). "once": but for those that were hashed before, in
             this process or another, and have not changed since (`verified_files`). "never": names and sizes are
             checked only, for a bundle that this process has verified before.
@@ -256,11 +273,15 @@ def open_bundle(path: Path | str, *, verify: Verify = "always", trust: Trust | N
 
     Raises:
         BundleError: no bundle, another version, damaged, or one that reaches outside its folder.
+        StoreError: a damaged store.
         TrustError: the policy does not trust its signature, or asks for one and there is none; or it cannot be read.
         MissingExtraError: a signature is to be verified, and the extra `trust` is not installed.
 
     """
-    return open_signed(Path(path), read_trust(trust), verify=verify)
+    root, lease = Path(path), None
+    if is_store(root):
+        root, lease = lease_current(root)
+    return replace(open_signed(root, read_trust(trust), verify=verify), lease=lease)
 
 
 def open_signed(

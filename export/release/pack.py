@@ -1,0 +1,168 @@
+"""Packs a bundle: an OCI image layout, in one tar file or in a folder, of the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
+from dualtune_edge.runtime.bundle.plain_files import open_plain
+from dualtune_edge.toolkit.bundle import oci, tar
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE
+from dualtune_edge.toolkit.errors import BundleError
+from dualtune_edge.toolkit.files import aside, publish, refuse_existing, sha256_file, staged_folder, unwritable
+
+_CHUNK: Final = 1 << 20  # bytes copied at a time
+_FIRST: Final = (MANIFEST, SEAL, SIGNATURE)  # what a device reads before all else
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed. `digest`: of the image's manifest, by which a registry knows it."""
+
+    bundle: Bundle
+    digest: str
+    signed: bool
+
+
+def pack_bundle(folder: Path, target: Path, *, layout: bool) -> Packed:
+    """Pack a bundle, after all of it was verified.
+
+    Args:
+        folder: the bundle.
+        target: where nothing is yet.
+        layout: a folder is written, not a tar file.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        OutputError, RoomError: the pack cannot be written.
+
+    """
+    refuse_existing(target)
+    bundle = open_signed(folder, None)
+    image = _image(bundle)
+    data = image.to_bytes()
+    files = {
+        oci.LAYOUT: oci.LAYOUT_BYTES,
+        oci.INDEX: _index(bundle, data).to_bytes(),
+        _blob(hashlib.sha256(data).hexdigest()): data,
+        _blob(hashlib.sha256(oci.EMPTY_BYTES).hexdigest()): oci.EMPTY_BYTES,
+    }
+    paths: dict[str, tuple[oci.Descriptor, Path]] = {}
+    for layer in image.layers:
+        paths.setdefault(
+            _blob(layer.digest.removeprefix("sha256:")), (layer, folder / (layer.annotations or {})[oci.TITLE])
+        )
+    for name in files:
+        paths.pop(name, None)
+    if layout:
+        _write_folder(target, files, paths)
+    else:
+        _write_archive(target, files, paths)
+    return Packed(bundle, f"sha256:{hashlib.sha256(data).hexdigest()}", (folder / SIGNATURE).exists())
+
+
+def _image(bundle: Bundle) -> oci.Image:
+    """The image's manifest; the layers in the order in which a device reads them."""
+    manifest, sizes = bundle.manifest, {entry.path: entry.size for entry in bundle.manifest.files}
+    hashes = bundle.hashes
+    signature = bundle.root / SIGNATURE
+    if signature.exists():
+        hashes[SIGNATURE] = sha256_file(signature)
+    sizes |= {name: (bundle.root / name).stat().st_size for name in _FIRST if name in hashes}
+    paths = sorted(hashes, key=lambda path: (_FIRST.index(path) if path in _FIRST else len(_FIRST), path))
+    release = manifest.release
+    return oci.Image(
+        config=oci.Descriptor(
+            media_type=oci.EMPTY,
+            digest=f"sha256:{hashlib.sha256(oci.EMPTY_BYTES).hexdigest()}",
+            size=len(oci.EMPTY_BYTES),
+        ),
+        layers=[
+            oci.Descriptor(
+                media_type=oci.media_type(path),
+                digest=f"sha256:{hashes[path]}",
+                size=sizes[path],
+                annotations={oci.TITLE: path},
+            )
+            for path in paths
+        ],
+        annotations={
+            **({oci.TITLE: release.product, oci.VERSION: str(release.version)} if release else {}),
+            oci.BASE: manifest.base.name,
+            oci.MANIFEST_SHA256: hashes[MANIFEST],
+        },
+    )
+
+
+def _index(bundle: Bundle, image: bytes) -> oci.Index:
+    release = bundle.manifest.release
+    reference = {oci.REFERENCE: str(release.version)} if release else None
+    digest = f"sha256:{hashlib.sha256(image).hexdigest()}"
+    return oci.Index(
+        manifests=[
+            oci.Descriptor(
+                media_type=oci.IMAGE,
+                digest=digest,
+                size=len(image),
+                artifact_type=oci.BUNDLE,
+                annotations=reference,
+            )
+        ]
+    )
+
+
+def _blob(digest: str) -> str:
+    return f"{oci.BLOBS}/{digest}"
+
+
+def _write_folder(target: Path, files: dict[str, bytes], paths: dict[str, tuple[oci.Descriptor, Path]]) -> None:
+    """Blobs become hard links to the bundle's files where the file system has them."""
+    with staged_folder(target) as stage:
+        (stage / oci.BLOBS).mkdir(parents=True)
+        for name, data in files.items():
+            (stage / name).write_bytes(data)
+        for name, (_, path) in paths.items():
+            try:
+                os.link(path, stage / name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(path, stage / name)
+
+
+def _write_archive(target: Path, files: dict[str, bytes], paths: dict[str, tuple[oci.Descriptor, Path]]) -> None:
+    try:
+        with aside(target) as stage:
+            with stage.open("xb") as file:
+                for name, data in files.items():
+                    file.write(tar.header(name, len(data)) + data + tar.padding(len(data)))
+                for name, (blob, path) in paths.items():
+                    file.write(tar.header(name, blob.size))
+                    _copy(path, blob, file)
+                    file.write(tar.padding(blob.size))
+                file.write(tar.END)
+            publish(stage, target)
+    except OSError as error:
+        raise unwritable(target, error) from None
+
+
+def _copy(path: Path, blob: oci.Descriptor, target: BinaryIO) -> None:
+    """Copy a file that was hashed before, and hash it once more: it may have changed since."""
+    digest = hashlib.sha256()
+    for piece in _pieces(path):
+        digest.update(piece)
+        target.write(piece)
+    if f"sha256:{digest.hexdigest()}" != blob.digest:
+        raise BundleError(
+            str(path), found="a file that changed while it was packed", expected="a bundle at rest", fix="Try again."
+        )
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with open_plain(path) as file:
+        while piece := file.read(_CHUNK):
+            yield piece
