@@ -29,7 +29,7 @@ from dualtune_edge.runtime.store.pack import Pack, open_pack
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
 from dualtune_edge.toolkit.bundle.store import BLOBS_DIR, LOCK, STATE, VERSIONS_DIR, Change, Installed, StoreState
-from dualtune_edge.toolkit.errors import BundleError, StoreError
+from dualtune_edge.toolkit.errors import BundleError, EdgeError, StoreError
 from dualtune_edge.toolkit.files import aside, publish, replace_file, sync, unwritable
 from dualtune_edge.toolkit.lock import exclusive
 
@@ -99,7 +99,8 @@ def install(path: Path, store: Path, policy: TrustPolicy | None) -> Installation
             written, shared = 0, 0
             if not _is_open(target, policy):
                 written, shared = _fill(pack, manifest, stage, store / BLOBS_DIR)
-                open_signed(stage, policy)
+                with _named(stage, path):
+                    open_signed(stage, policy)
                 publish(stage, target)
         new = _changed(state, installed, "install")
         replace_file(store / STATE, new.to_bytes())
@@ -153,10 +154,20 @@ def _changed(state: StoreState | None, current: Installed, by: Literal["install"
 
 def _read_manifest(pack: Pack, stage: Path, policy: TrustPolicy | None) -> Manifest:
     """The manifest, by the trust policy: the first that is read of the bundle."""
-    for name in _OWN:
-        if name in pack.files:
-            (stage / name).write_bytes(pack.read(name))
-    return read_manifest(stage, Trusted.of(stage, policy) if policy else None)
+    for name in (MANIFEST, SEAL, *({SIGNATURE} & pack.files.keys())):
+        (stage / name).write_bytes(pack.read(name))
+    with _named(stage, pack.path):
+        return read_manifest(stage, Trusted.of(stage, policy) if policy else None)
+
+
+@contextlib.contextmanager
+def _named(stage: Path, path: Path) -> Iterator[None]:
+    """Have errors name the pack, and not the folder in which it was unpacked."""
+    try:
+        yield
+    except EdgeError as error:
+        where = error.where.replace(str(stage), str(path))
+        raise type(error)(where, found=error.found, expected=error.expected, fix=error.fix) from None
 
 
 def _installed(pack: Pack, manifest: Manifest) -> Installed:

@@ -204,8 +204,10 @@ class TestRefused:
             install(tmp_path / "pack", store, None)
 
     def test_unsigned(self, exported: Path, store: Path, tmp_path: Path) -> None:
-        with pytest.raises(TrustError, match="no signature"):
-            install(pack_release(exported, tmp_path, 2), store, policy(OURS.trusted()))
+        pack = pack_release(exported, tmp_path, 2)
+        with pytest.raises(TrustError, match="no signature") as caught:
+            install(pack, store, policy(OURS.trusted()))
+        assert caught.value.where == str(pack / "model.sig")
 
     def test_signed_by_another(self, exported: Path, store: Path, tmp_path: Path) -> None:
         with pytest.raises(TrustError, match="does not have"):
