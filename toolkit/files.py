@@ -17,7 +17,7 @@ from typing import Final
 from dualtune_edge.toolkit.errors import OutputError, RoomError
 from dualtune_edge.toolkit.lock import held_folder
 
-_STAGE: Final = "stage"  # in the folder that is held for it
+_WORKSPACE: Final = "stage"  # in the folder that is held for it
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: beyond `ulimit -f`
 _NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})  # of folders, on some network file systems
 _CHUNK: Final = 1 << 20  # bytes read at a time
@@ -43,7 +43,7 @@ def safe_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def published_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` when the block ends well, and vanishes when not.
 
     Raises:
@@ -54,12 +54,12 @@ def staged_folder(target: Path) -> Iterator[Path]:
     refuse_existing(target)
     with contextlib.ExitStack() as stack:
         try:
-            stage = stack.enter_context(aside(target))
-            stage.mkdir()
-            yield stage
+            workspace = stack.enter_context(aside(target))
+            workspace.mkdir()
+            yield workspace
         except OSError as error:
             raise unwritable(target, error) from error
-        publish(stage, target)
+        publish(workspace, target)
 
 
 @contextlib.contextmanager
@@ -79,16 +79,16 @@ def aside(target: Path) -> Iterator[Path]:
             with contextlib.suppress(BlockingIOError):
                 stack.enter_context(held_folder(folder))
                 break
-        stage = folder / _STAGE
-        _remove(stage)
-        stack.callback(_remove, stage)
-        yield stage
+        workspace = folder / _WORKSPACE
+        _remove(workspace)
+        stack.callback(_remove, workspace)
+        yield workspace
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove a `.NAME.N.partial` (`aside`) that a killed process left; one at work keeps it."""
     with contextlib.suppress(OSError), held_folder(folder):
-        _remove(folder / _STAGE)
+        _remove(folder / _WORKSPACE)
 
 
 def _remove(path: Path) -> None:
@@ -99,7 +99,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def publish(stage: Path, target: Path) -> None:
+def publish(workspace: Path, target: Path) -> None:
     """Give a finished folder its name, all of it or nothing: the name is on the disk after all that is in the folder.
 
     Raises:
@@ -109,13 +109,13 @@ def publish(stage: Path, target: Path) -> None:
     """
     refuse_existing(target)
     try:
-        for path in (*stage.rglob("*"), stage):
+        for path in (*workspace.rglob("*"), workspace):
             sync(path)
-        stage.rename(target)  # fails where another process was quicker: a folder with files is never replaced
+        workspace.rename(target)  # fails where another process was quicker: a folder with files is never replaced
         try:
             sync(target.parent)
         except OSError:
-            target.rename(stage)
+            target.rename(workspace)
             raise
     except OSError as error:
         raise unwritable(target, error) from None

@@ -9,7 +9,7 @@ from typing import Final
 
 from dualtune_edge.export.data.lines import Line
 from dualtune_edge.toolkit.errors import DataError
-from dualtune_edge.toolkit.files import staged_folder
+from dualtune_edge.toolkit.files import published_folder
 from dualtune_edge.toolkit.frozen import Frozen
 
 PARTS: Final = ("train", "validation", "heldout")
@@ -72,11 +72,11 @@ def write_parts(parts: Sequence[Sequence[Line]], folder: Path) -> Split:
 
     """
     written = []
-    with staged_folder(folder) as stage:
+    with published_folder(folder) as workspace:
         for name, part in zip(PARTS, parts, strict=True):
             if part:
                 text = "".join(f"{line.text.strip()}\n" for line in part)
-                (stage / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+                (workspace / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
                 requests = len({line.request for line in part})
                 written.append(Part(file=f"{name}.jsonl", lines=len(part), requests=requests))
     return Split(folder=str(folder), parts=tuple(written))

@@ -28,7 +28,7 @@ from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.errors import SpecError
-from dualtune_edge.toolkit.files import refuse_existing, staged_folder
+from dualtune_edge.toolkit.files import published_folder, refuse_existing
 from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 
@@ -113,7 +113,7 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
 
 def _output(target: Path) -> AbstractContextManager[Path | None]:
     """The folder that becomes the adapter's; None in a process that writes nothing."""
-    return staged_folder(target) if speaks() else contextlib.nullcontext()
+    return published_folder(target) if speaks() else contextlib.nullcontext()
 
 
 def _max_length(settings: FinetuneSettings, base: Base) -> int:

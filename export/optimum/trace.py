@@ -19,7 +19,7 @@ import typer
 from dualtune_edge.export.work.quiet import captured
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import CheckpointError, MissingExtraError
-from dualtune_edge.toolkit.files import staged_folder
+from dualtune_edge.toolkit.files import published_folder
 from dualtune_edge.toolkit.frozen import Frozen
 
 TASK: Final = "text-generation-with-past"
@@ -52,7 +52,7 @@ def trace(
     export = _exporter()
     config = _config(base)
     typer.echo(f"Optimum exports {base}: without a progress bar", err=True)
-    with staged_folder(output) as stage, TemporaryDirectory() as scratch:
+    with published_folder(output) as workspace, TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for path in base.iterdir():
             if path.is_file() and path.name != "config.json":
@@ -61,7 +61,12 @@ def trace(
         with captured():
             try:
                 export(
-                    str(copy), output=str(stage), task=TASK, dtype="fp32", local_files_only=True, do_validation=False
+                    str(copy),
+                    output=str(workspace),
+                    task=TASK,
+                    dtype="fp32",
+                    local_files_only=True,
+                    do_validation=False,
                 )
             except (ValueError, KeyError, OSError, RuntimeError) as error:
                 raise CheckpointError(

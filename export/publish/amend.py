@@ -55,17 +55,17 @@ def put(bundle: Bundle, path: str, data: bytes) -> None:
     others = [file for file in manifest.files if file.path != path]
     amended = manifest.model_copy(update={"files": tuple(sorted((*others, entry), key=lambda file: file.path))})
     try:
-        with aside(root) as stage:
+        with aside(root) as workspace:
             for file in others:
-                _link(root / file.path, stage / file.path)
+                _link(root / file.path, workspace / file.path)
             for name, content in ((path, data), (MANIFEST, amended.to_bytes()), (SEAL, amended.seal())):
-                (stage / name).parent.mkdir(parents=True, exist_ok=True)
-                (stage / name).write_bytes(content)
-                sync(stage / name)
-            for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
+                (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+                (workspace / name).write_bytes(content)
+                sync(workspace / name)
+            for folder in (workspace, *(path for path in workspace.rglob("*") if path.is_dir())):
                 sync(folder)
-            stage.chmod(root.stat().st_mode)
-            _replace(root, stage)
+            workspace.chmod(root.stat().st_mode)
+            _replace(root, workspace)
     except OSError as error:
         raise unwritable(root, error) from None
 
@@ -78,16 +78,16 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _replace(root: Path, stage: Path) -> None:
-    """Rename `stage` to `root`; if that fails, the old folder stays."""
+def _replace(root: Path, workspace: Path) -> None:
+    """Rename `workspace` to `root`; if that fails, the old folder stays."""
     before = root.with_name(f".{root.name}.before")
     root.rename(before)
     try:
-        stage.rename(root)
+        workspace.rename(root)
         sync(root.parent)
     except OSError:
         if root.exists():  # renamed, and not known to be on the disk
-            root.rename(stage)
+            root.rename(workspace)
         before.rename(root)
         raise
     with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from dualtune_edge.runtime.cache.folder import drop, evict, private_folder, used
 from dualtune_edge.runtime.cache.verified_files import hash_changed
 from dualtune_edge.toolkit.errors import OutputError, RoomError
-from dualtune_edge.toolkit.files import sha256_file, staged_folder
+from dualtune_edge.toolkit.files import published_folder, sha256_file
 
 _SEAL: Final = "sha256"  # one line a file, as `sha256sum -c` reads it
 _OWN: Final = 0o700  # mode of an entry's folder
@@ -35,10 +35,10 @@ def open_cached(depends_on: str, open_with: Callable[[Path | None], _Opened]) ->
         entry = _entry(depends_on)
         if _usable(entry):
             return open_with(entry)
-        with staged_folder(entry) as stage:
-            stage.chmod(_OWN)
-            opened.append(open_with(stage))
-            _seal(stage)
+        with published_folder(entry) as workspace:
+            workspace.chmod(_OWN)
+            opened.append(open_with(workspace))
+            _seal(workspace)
     except (OutputError, RoomError):  # no place to write, or another process was quicker and no entry is needed
         if not opened:
             opened.append(open_with(None))
@@ -63,10 +63,10 @@ def cached_folder(depends_on: str, fill: Callable[[Path], None]) -> Path:
     if _usable(entry):
         return entry
     try:
-        with staged_folder(entry) as stage:
-            stage.chmod(_OWN)
-            fill(stage)
-            _seal(stage)
+        with published_folder(entry) as workspace:
+            workspace.chmod(_OWN)
+            fill(workspace)
+            _seal(workspace)
     except (OutputError, RoomError):
         if _usable(entry):  # another process was quicker
             return entry

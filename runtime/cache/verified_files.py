@@ -131,11 +131,11 @@ class _Records:
             for other in self._path.parent.glob("*.json"):
                 if (old := _read(other)) and not Path(old.root).is_dir():
                     other.unlink()
-            with aside(self._path) as stage:
-                descriptor = os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with aside(self._path) as workspace:
+                descriptor = os.open(workspace, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - what is open already
                     file.write(record.model_dump_json())
-                stage.replace(self._path)
+                workspace.replace(self._path)
 
 
 def _read(path: Path) -> _Record | None:

@@ -46,7 +46,7 @@ def mapped_graph(folder: Path, source: ModelSource) -> Path:
 
     """
     try:
-        return cached_folder(_depends_on(folder, source), lambda stage: _write(folder, stage, source))
+        return cached_folder(_depends_on(folder, source), lambda workspace: _write(folder, workspace, source))
     except OutputError as error:
         raise NotMapped(f"{error.where}: {error.found}") from None
     except (NotMapped, EdgeError):
@@ -75,11 +75,11 @@ def _as_written(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptio
     return options
 
 
-def _write(folder: Path, stage: Path, source: ModelSource) -> None:
+def _write(folder: Path, workspace: Path, source: ModelSource) -> None:
     if reason := no_room(_GROWTH * sum((folder / name).stat().st_size for name in (GRAPH, _DATA))):
         raise NotMapped(reason)
     saving = _options()
-    saving.optimized_model_filepath = str(stage / GRAPH)
+    saving.optimized_model_filepath = str(workspace / GRAPH)
     for name, value in {
         "session.save_external_prepacked_constant_initializers": "1",
         "session.optimized_model_external_initializers_file_name": _DATA,
@@ -87,7 +87,7 @@ def _write(folder: Path, stage: Path, source: ModelSource) -> None:
     }.items():
         saving.add_session_config_entry(name, value)
     plain = _open(folder / GRAPH, saving)
-    mapped = _open(stage / GRAPH, _as_written(_options()))
+    mapped = _open(workspace / GRAPH, _as_written(_options()))
     for count in _TRIED:
         if _logits(plain, source, count) != _logits(mapped, source, count):
             raise NotMapped(f"onnxruntime {onnxruntime.__version__} gives other logits from them on this CPU")

@@ -13,14 +13,14 @@ CODE = """
 import json, sys
 from pathlib import Path
 from dualtune_edge.toolkit.errors import OutputError
-from dualtune_edge.toolkit.files import staged_folder
+from dualtune_edge.toolkit.files import published_folder
 number, rounds, place = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 outcomes = []
 for turn in range(rounds):
     try:
-        with staged_folder(place / str(turn)) as stage:
+        with published_folder(place / str(turn)) as workspace:
             for name in range(5):
-                (stage / str(name)).write_text(str(number) * 1000)
+                (workspace / str(name)).write_text(str(number) * 1000)
         outcomes.append("won")
     except OutputError:
         outcomes.append("refused")

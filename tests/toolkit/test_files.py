@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.toolkit.errors import OutputError
-from dualtune_edge.toolkit.files import safe_name, sha256_file, staged_folder
+from dualtune_edge.toolkit.files import published_folder, safe_name, sha256_file
 
 
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
@@ -45,17 +45,17 @@ def test_plain_names_stay(name: str) -> None:
 
 def test_a_staged_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "bundle"
-    with staged_folder(target) as stage:
-        (stage / "sub").mkdir()
-        (stage / "sub" / "file").write_text("x", encoding="utf-8")
+    with published_folder(target) as workspace:
+        (workspace / "sub").mkdir()
+        (workspace / "sub" / "file").write_text("x", encoding="utf-8")
         assert not target.exists()
     assert (target / "sub" / "file").read_text(encoding="utf-8") == "x"
     assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "bundle") as stage:  # noqa: PT012
-        (stage / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), published_folder(tmp_path / "bundle") as workspace:  # noqa: PT012
+        (workspace / "file").write_text("x", encoding="utf-8")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -64,26 +64,26 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     killed = f"""
 import os, pathlib
-from dualtune_edge.toolkit.files import staged_folder
+from dualtune_edge.toolkit.files import published_folder
 
-with staged_folder(pathlib.Path({str(target)!r})) as stage:
-    (stage / "half").write_text("x", encoding="utf-8")
+with published_folder(pathlib.Path({str(target)!r})) as workspace:
+    (workspace / "half").write_text("x", encoding="utf-8")
     os._exit(1)
 """
     subprocess.run([sys.executable, "-c", killed], check=False)
     assert list(tmp_path.rglob("half"))
-    with staged_folder(target) as stage:
-        (stage / "whole").touch()
+    with published_folder(target) as workspace:
+        (workspace / "whole").touch()
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["bundle", "bundle/whole"]
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    with staged_folder(tmp_path / "bundle") as stage:
-        (stage / "first").touch()
-        with pytest.raises(ZeroDivisionError), staged_folder(tmp_path / "bundle") as other:  # noqa: PT012
+    with published_folder(tmp_path / "bundle") as workspace:
+        (workspace / "first").touch()
+        with pytest.raises(ZeroDivisionError), published_folder(tmp_path / "bundle") as other:  # noqa: PT012
             assert list(other.iterdir()) == []
             raise ZeroDivisionError
-        assert [path.name for path in stage.iterdir()] == ["first"]
+        assert [path.name for path in workspace.iterdir()] == ["first"]
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["bundle", "bundle/first"]
 
 
@@ -96,14 +96,14 @@ def test_what_is_there_stays(kind: str, tmp_path: Path) -> None:
         target.write_text("mine", encoding="utf-8")
     else:
         target.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="already there"), staged_folder(target):
+    with pytest.raises(OutputError, match="already there"), published_folder(target):
         pytest.fail("the block ran")
 
 
 def test_a_target_that_appears_meanwhile_wins(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
-    with pytest.raises(OutputError), staged_folder(target) as stage:  # noqa: PT012
-        (stage / "file").write_text("late", encoding="utf-8")
+    with pytest.raises(OutputError), published_folder(target) as workspace:  # noqa: PT012
+        (workspace / "file").write_text("late", encoding="utf-8")
         target.mkdir()
         (target / "file").write_text("early", encoding="utf-8")
     assert (target / "file").read_text(encoding="utf-8") == "early"
@@ -113,5 +113,5 @@ def test_a_target_that_appears_meanwhile_wins(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for target in (tmp_path / "file" / "bundle", tmp_path / ("n" * 300)):
-        with pytest.raises(OutputError, match="a place to write"), staged_folder(target):
+        with pytest.raises(OutputError, match="a place to write"), published_folder(target):
             pytest.fail("the block ran")

@@ -194,10 +194,10 @@ def test_what_a_killed_process_left_goes(cache: Path) -> None:
     killed = cache / ".killed.0.partial"
     (killed / "stage").mkdir(parents=True)
     (killed / "lock").touch()
-    with aside(cache / "working") as stage:
-        stage.mkdir()
+    with aside(cache / "working") as workspace:
+        workspace.mkdir()
         cached_folder("a", fill(1))
-        assert [path for path in cache.iterdir() if path.name.endswith(".partial")] == [stage.parent]
+        assert [path for path in cache.iterdir() if path.name.endswith(".partial")] == [workspace.parent]
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "much", "１"])
