@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.status import Status
 
 from dualtune_edge.runtime.bench.requests import read_requests, spread
+from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
 from dualtune_edge.runtime.evaluate.cases import Case
+from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
 from dualtune_edge.runtime.evaluate.page import write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.text import describe
@@ -22,7 +26,8 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 
-_ALL = 1_000_000  # turns
+_ALL: Final = 1_000_000  # turns
+_ADDRESS: Final = re.compile(r"https?://", re.IGNORECASE)
 
 
 def evaluate(
@@ -33,8 +38,12 @@ def evaluate(
         typer.Option(metavar="FILE", help="Held-out conversations, as `finetune` reads them, or rows of BFCL."),
     ],
     against: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, which answers the same turns.")
+        str | None,
+        typer.Option(metavar="OTHER", help="Another bundle, or the http address of an OpenAI-compatible endpoint."),
     ] = None,
+    against_model: Annotated[
+        str, typer.Option(metavar="NAME", help="The endpoint's model; $OPENAI_API_KEY is its key.")
+    ] = "default",
     count: Annotated[
         int, typer.Option(min=1, help="Answer so many turns, spread evenly over FILE; default: all.")
     ] = _ALL,
@@ -62,7 +71,10 @@ def evaluate(
         found, ours = _answered(bundle, wanted, status)
         comparison = None
         if against:
-            others, other = _answered(against, wanted, status)
+            if _ADDRESS.match(against):
+                others, other = _asked(against, against_model, bundle, wanted, status)
+            else:
+                others, other = _answered(Path(against), wanted, status)
             comparison = compare(found, others, other)
     report = Evaluation(data=data.name, turns=len(found), ours=ours, against=comparison)
     if html:
@@ -103,3 +115,13 @@ def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answe
         cases = _cases(wanted, manifest)
         found = answers(agent, cases, lambda number: status.update(f"{folder.name}: turn {number} of {len(cases)}"))
     return found, side(folder.name, found, toolsets=len(manifest.toolsets), aim=wanted.aim)
+
+
+def _asked(url: str, model: str, bundle: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
+    """The endpoint's answers, with the tools of the bundle."""
+    manifest = open_bundle(bundle).manifest
+    cases = _cases(wanted, manifest)
+    endpoint = Endpoint(http_post(url, os.environ.get("OPENAI_API_KEY")), model, manifest)
+    found = answers(endpoint, cases, lambda number: status.update(f"{model}: turn {number} of {len(cases)}"))
+    # It sees all tools at once: there is no toolset to choose, and no probability to calibrate.
+    return found, side(model, found, toolsets=1, aim=wanted.aim, calibrated=False)
