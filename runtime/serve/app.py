@@ -75,7 +75,8 @@ class Service:
                 routes |= {(path, "GET"): page_file for path in FILES}
         return Starlette(
             routes=[
-                Route(path, self._guarded(path, work), methods=[method]) for (path, method), work in routes.items()
+                Route(path, self._guarded(path, work), methods=[method, "OPTIONS"])
+                for (path, method), work in routes.items()
             ],
             exception_handlers={HTTPException: _no_such_route, Exception: _defect},
         )
@@ -164,8 +165,12 @@ class Service:
 
         async def endpoint(request: Request) -> Response:
             try:
-                self.guard.check(request)
-                response = await work(request)
+                if request.method == "OPTIONS":
+                    self.guard.check_place(request)
+                    response = Response(status_code=204)
+                else:
+                    self.guard.check(request)
+                    response = await work(request)
             except (ApiError, EdgeError) as error:
                 answer = error if isinstance(error, ApiError) else ApiError.of(error)
                 self.log.refused(path, answer)

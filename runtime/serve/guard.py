@@ -39,7 +39,20 @@ class Guard:
         """Let a request pass.
 
         Raises:
-            ApiError: 403 for another Host or Origin, 401 without the key, 413 for too large a body.
+            ApiError: 403 for another Host or Origin, 401 without the key.
+
+        """
+        self.check_place(request)
+        if self.key is not None:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), self.key.encode()):
+                raise ApiError(401, "No API key, or a wrong one.", code="invalid_api_key")
+
+    def check_place(self, request: Request) -> None:
+        """Refuse another Host or Origin: what a browser asks before a request, which brings no key.
+
+        Raises:
+            ApiError: 403.
 
         """
         host = request.headers.get("host", "")
@@ -48,17 +61,21 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
             raise ApiError(403, f"Pages of {origin!r} may not use this server.", code="unknown_origin")
-        if self.key is not None:
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), self.key.encode()):
-                raise ApiError(401, "No API key, or a wrong one.", code="invalid_api_key")
 
     def headers(self, request: Request) -> dict[str, str]:
         """What lets an allowed page of another origin read the answer."""
         origin = request.headers.get("origin")
         if origin is None or origin not in self.origins:
             return {}
-        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        names = {
+            "Access-Control-Allow-Origin": origin,
+            "Vary": "Origin",
+            "Access-Control-Expose-Headers": "Retry-After",
+        }
+        if request.method != "OPTIONS":
+            return names
+        asked = request.headers.get("access-control-request-headers", "")
+        return names | {"Access-Control-Allow-Methods": "GET, POST, DELETE", "Access-Control-Allow-Headers": asked}
 
 
 async def read_body(request: Request) -> bytes:

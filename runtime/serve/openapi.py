@@ -117,20 +117,21 @@ def _schemas(model: str, tools: Collection[str]) -> Schema:
 def _message() -> Schema:
     """A message as clients send it."""
     nothing = {"type": "null"}
-    part = _object(type={"const": "text"}, text=_TEXT)
+    parts = {"type": "array", "items": _object(type={"const": "text"}, text=_TEXT), "minItems": 1}
+    said = {"anyOf": [_TEXT, parts]}
     call = _object(id=_TEXT, type={"const": "function"}, function=_object(name=_TEXT, arguments=_TEXT))
-    return {
-        "type": "object",
-        "properties": {
-            "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
-            "content": {"anyOf": [_TEXT, {"type": "array", "items": part}, nothing]},
-            "tool_calls": {"anyOf": [{"type": "array", "items": call}, nothing]},
-            "tool_call_id": {"anyOf": [_TEXT, nothing]},
-            "name": {"anyOf": [_TEXT, nothing]},
-        },
-        "required": ["role"],
-        "additionalProperties": False,
+    name = {"anyOf": [_TEXT, nothing]}
+    asked = _object(role={"enum": ["system", "developer", "user"]}, content=said)
+    answered = _object(role={"const": "assistant"})
+    answered["properties"] |= {
+        "content": {"anyOf": [_TEXT, parts, nothing]},
+        "tool_calls": {"anyOf": [{"type": "array", "items": call}, nothing]},
     }
+    result = _object(role={"const": "tool"}, content=said, tool_call_id=_TEXT)
+    for message in (asked, answered, result):
+        message["properties"]["name"] = name
+        message["additionalProperties"] = False
+    return {"anyOf": [asked, answered, result]}
 
 
 def _answers() -> Schema:

@@ -24,7 +24,7 @@ from dualtune_edge.runtime.serve.app import Service
 from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.guard import Guard
 from dualtune_edge.runtime.serve.log import CallLog
-from dualtune_edge.toolkit.errors import RequestError
+from dualtune_edge.toolkit.errors import RequestError, StoppedError
 
 TOKENS = Tokens(prompt=40, reused=30, forced=3, decided=2, drafted=0, accepted=0, forwards=4)
 TIMES = Timings(toolset=0, selection=1, arguments=1, total=2)
@@ -87,6 +87,8 @@ class ScriptedAgent:
         self.seen.append({"messages": messages, **settings})
         if isinstance(messages[-1], dict) and messages[-1]["content"] == "fail":
             raise RequestError("prompt", found="9 tokens", expected="at most 8", fix="Shorten it.")
+        if isinstance(messages[-1], dict) and messages[-1]["content"] == "late":
+            raise StoppedError("call", found="its deadline is over", expected="an answer", fix="Ask for less.")
         for word in ("to ", messages[-1]["content"]) if self.echo else self.words:
             self._wait(cancel)
             yield word

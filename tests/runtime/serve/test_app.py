@@ -93,6 +93,35 @@ def test_an_allowed_origin_may_read_the_answer(start: Callable[..., Any]) -> Non
     assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
 
 
+def preflight(url: str, origin: str, path: str = CHAT) -> tuple[int, Mapping[str, str]]:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port or 0, timeout=30)
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    connection.request("OPTIONS", path, headers={"Origin": origin, **asked})
+    response = connection.getresponse()
+    response.read()
+    return response.status, {name.lower(): value for name, value in response.headers.items()}
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+def test_a_browser_may_ask_first_for_an_allowed_origin_only(key: str | None, start: Callable[..., Any]) -> None:
+    running = start(guard=Guard(origins=("https://app.example",), key=key))
+    status, headers = preflight(running.url, "https://app.example")
+    assert status == 204
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    assert headers["access-control-allow-headers"] == "authorization,content-type"
+    assert "POST" in headers["access-control-allow-methods"]
+    for origin in ("https://evil.example", "null", "https://app.example.evil"):
+        status, headers = preflight(running.url, origin)
+        assert status == 403
+        assert not [name for name in headers if name.startswith("access-control")]
+
+
+def test_what_takes_too_long_is_a_504(running: Any) -> None:
+    status, _, body = ask(running.url, CHAT, chat(running, "late"))
+    assert (status, body["error"]["code"]) == (504, "StoppedError")
+
+
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Basic secret", "secret"])
 def test_a_key_is_asked_for(header: str | None, start: Callable[..., Any]) -> None:
     running = start(guard=Guard(LOOPBACK, key="secret"))
