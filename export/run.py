@@ -16,7 +16,7 @@ from dualtune_edge.export.estimate import Estimate, estimate, refuse_without_roo
 from dualtune_edge.export.models import ModelBuilder, OnComparison
 from dualtune_edge.export.plan.added_tokens import check_added_tokens
 from dualtune_edge.export.plan.constraints import check_constraints, constraint_tokenizer
-from dualtune_edge.export.plan.copied import CopiedStanding, Example, plan_copied, read_examples
+from dualtune_edge.export.plan.copied import CopiedStanding, Example, Examples, plan_copied, read_examples
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec
@@ -148,7 +148,7 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
         models = plan_models(spec, inputs, EXPORTERS)
         refuse_over_budget(models)
         calibration = _calibration(spec, inputs)
-        examples = read_examples(spec)
+        examples = sum(map(read_examples, spec.toolsets), Examples())
     with progress.phase(PhaseName.PROMPTS):
         plans = plan_prompts(inputs)
         check_prompts(models, plans, EXPORTERS)
@@ -157,9 +157,10 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
         constraints = check_constraints(plans, tokenizer)
         warnings = inputs.warnings + plans.warnings + calibration.warnings + constraints
         cases = calibration.cases
-        examples += tuple(Example(case.messages, case.call, case.toolset) for case in cases if case.call)
-        copied = plan_copied(spec, plans, examples, tokenizer)
-    return _Read(inputs, models, calibration, copied.plans, copied.standings, warnings + copied.warnings)
+        asked = tuple(Example(case.messages, case.call, case.toolset) for case in cases if case.call)
+        copied = plan_copied(spec, plans, (*examples.calls, *asked), tokenizer)
+        warnings += examples.warnings + copied.warnings
+    return _Read(inputs, models, calibration, copied.plans, copied.standings, warnings)
 
 
 def _calibration(spec: ExportSpec, inputs: Inputs) -> Calibration:

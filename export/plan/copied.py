@@ -6,6 +6,7 @@ call. Its pieces end at words if all of these values do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -20,7 +21,7 @@ from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
-from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
+from dualtune_edge.toolkit.prompts.trajectories import passed_over, read_trajectories
 from dualtune_edge.toolkit.tools.defaults import default_texts
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -78,22 +79,40 @@ class CopiedPlans:
     warnings: tuple[str, ...] = ()
 
 
-def read_examples(spec: ExportSpec) -> tuple[Example, ...]:
-    """The calls in the trajectories that the spec names; lines of other toolsets are passed over.
+@dataclass(frozen=True)
+class Examples:
+    """Calls that a file of trajectories holds, and what of the file is not read."""
+
+    calls: tuple[Example, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __add__(self, other: Examples) -> Examples:
+        """Both."""
+        return Examples(self.calls + other.calls, self.warnings + other.warnings)
+
+
+def read_examples(toolset: ToolsetSpec) -> Examples:
+    """The calls in the trajectories of a toolset; lines of other toolsets are left out.
 
     Raises:
-        DataError: a file cannot be read, or a line is no conversation.
+        DataError: the file cannot be read, or a line is no conversation.
 
     """
-    return tuple(
-        Example(trajectory.messages[:index], message.tool_calls[0].function, toolset.name)
-        for toolset in spec.toolsets
-        if toolset.trajectories
+    if toolset.trajectories is None:
+        return Examples()
+    trajectories = [
+        trajectory
         for trajectory in read_trajectories(toolset.trajectories)
         if trajectory.toolset in (None, toolset.name)
+    ]
+    calls = tuple(
+        Example(trajectory.messages[:index], message.tool_calls[0].function, toolset.name)
+        for trajectory in trajectories
         for index, message in enumerate(trajectory.messages)
         if message.tool_calls
     )
+    unread = passed_over(trajectory.unread for trajectory in trajectories)
+    return Examples(calls, tuple(f"{toolset.trajectories}: {what}" for what in unread))
 
 
 def plan_copied(spec: ExportSpec, plans: Plans, examples: Iterable[Example], tokenizer: LLTokenizer) -> CopiedPlans:
@@ -114,7 +133,7 @@ def plan_copied(spec: ExportSpec, plans: Plans, examples: Iterable[Example], tok
         finder.count(example)
     named = {toolset.name: toolset for toolset in spec.toolsets}
     toolsets = tuple(finder.planned(planned, named[planned.toolset.name]) for planned in plans.toolsets)
-    return CopiedPlans(replace(plans, toolsets=toolsets), tuple(finder.standings), tuple(finder.warnings))
+    return CopiedPlans(replace(plans, toolsets=toolsets), tuple(finder.standings), (*finder.warnings, *finder.unknown))
 
 
 @dataclass
@@ -125,10 +144,13 @@ class _Finder:
     warnings: list[str] = field(default_factory=list)
     _counts: dict[tuple[str, str], dict[str, _Count]] = field(default_factory=dict)  # toolset and tool → property
     _defaults: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
+    _unknown: Counter[str] = field(default_factory=Counter)  # names in calls that are no tool's
 
     def count(self, example: Example) -> None:
         """Count the values of one call. Those that are a default say nothing."""
         name, texts = example.call.name, conversation(example.messages)
+        tools = (tool.name for planned in self.plans.toolsets for tool in planned.toolset.tools)
+        self._unknown[name] += name not in tools
         for planned in self.plans.toolsets:
             if name not in planned.arguments or example.toolset not in (None, planned.toolset.name):
                 continue
@@ -140,6 +162,15 @@ class _Finder:
                     self._defaults[key] = default_texts(tool.parameters, place)
                 if value not in self._defaults[key]:
                     counts.setdefault(place, _Count()).add(value, texts)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What of the data calls no tool, in sentences."""
+        return tuple(
+            f"{count:,} calls in the data are of {name!r}, which is no tool here"
+            for name, count in self._unknown.items()
+            if count
+        )
 
     def planned(self, planned: PlannedToolset, spec: ToolsetSpec) -> PlannedToolset:
         """The toolset whose stages have their copied properties."""

@@ -121,21 +121,26 @@ def test_a_declared_property_that_cannot_be_copied_is_refused(
         found([], declared)
 
 
+def test_calls_of_no_tool_are_said() -> None:
+    others = [Example((user("x"),), FunctionCall(name="edti", arguments={"path": "x"}))] * 2
+    plans = found([*PATHS, *others])
+    assert copied(plans) == {"path": "words"}
+    assert plans.warnings == ("2 calls in the data are of 'edti', which is no tool here",)
+
+
 def test_examples_are_the_calls_of_the_toolsets_lines(tmp_path: Path) -> None:
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "edit", "arguments": {"path": "a"}}}]}
     turns = [{"role": "user", "content": "edit a"}, call, {"role": "tool", "content": "b"}, call]
-    lines = [{"messages": turns}, {"messages": turns, "toolset": "others"}, {"messages": turns[:1] * 2}]
+    lines = [{"messages": turns, "model": "m"}, {"messages": turns, "toolset": "others"}, {"messages": turns[:1] * 2}]
     data = tmp_path / "data.jsonl"
     data.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-    toolsets = (
-        ToolsetSpec(name="files", tools=Path(), trajectories=data),
-        ToolsetSpec(name="git", tools=Path()),
-    )
-    examples = read_examples(ExportSpec(base=Path(), toolsets=toolsets))
-    assert [(len(entry.messages), entry.toolset) for entry in examples] == [(1, "files"), (3, "files")]
+    toolset = ToolsetSpec(name="files", tools=Path(), trajectories=data)
+    examples = read_examples(toolset) + read_examples(ToolsetSpec(name="git", tools=Path()))
+    assert [(len(entry.messages), entry.toolset) for entry in examples.calls] == [(1, "files"), (3, "files")]
+    assert examples.warnings == (f"{data}: the key 'model' of 1 lines is not read",)
     data.write_text("{}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"data\.jsonl:1"):
-        read_examples(ExportSpec(base=Path(), toolsets=toolsets))
+        read_examples(toolset)
 
 
 def test_the_report_and_the_manifest_say_what_is_copied(own_desk: Desk, tmp_path: Path) -> None:
