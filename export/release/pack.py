@@ -15,7 +15,7 @@ from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.toolkit.bundle import oci, tar
 from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE
 from dualtune_edge.toolkit.errors import BundleError
-from dualtune_edge.toolkit.files import aside, publish, refuse_existing, sha256_file, staged_folder, unwritable
+from dualtune_edge.toolkit.files import aside, publish, published_folder, refuse_existing, sha256_file, unwritable
 
 _CHUNK: Final = 1 << 20  # bytes copied at a time
 _FIRST: Final = (MANIFEST, SEAL, SIGNATURE)  # what a device reads before all else
@@ -123,21 +123,21 @@ def _blob(digest: str) -> str:
 
 def _write_folder(target: Path, files: dict[str, bytes], paths: dict[str, tuple[oci.Descriptor, Path]]) -> None:
     """Blobs become hard links to the bundle's files where the file system has them."""
-    with staged_folder(target) as stage:
-        (stage / oci.BLOBS).mkdir(parents=True)
+    with published_folder(target) as workspace:
+        (workspace / oci.BLOBS).mkdir(parents=True)
         for name, data in files.items():
-            (stage / name).write_bytes(data)
+            (workspace / name).write_bytes(data)
         for name, (_, path) in paths.items():
             try:
-                os.link(path, stage / name)
+                os.link(path, workspace / name)
             except OSError:  # another file system, or one without links
-                shutil.copyfile(path, stage / name)
+                shutil.copyfile(path, workspace / name)
 
 
 def _write_archive(target: Path, files: dict[str, bytes], paths: dict[str, tuple[oci.Descriptor, Path]]) -> None:
     try:
-        with aside(target) as stage:
-            with stage.open("xb") as file:
+        with aside(target) as workspace:
+            with workspace.open("xb") as file:
                 for name, data in files.items():
                     file.write(tar.header(name, len(data)) + data + tar.padding(len(data)))
                 for name, (blob, path) in paths.items():
@@ -145,7 +145,7 @@ def _write_archive(target: Path, files: dict[str, bytes], paths: dict[str, tuple
                     _copy(path, blob, file)
                     file.write(tar.padding(blob.size))
                 file.write(tar.END)
-            publish(stage, target)
+            publish(workspace, target)
     except OSError as error:
         raise unwritable(target, error) from None
 

@@ -88,9 +88,9 @@ def install(path: Path, store: Path, policy: TrustPolicy | None) -> Installation
         sync(store.resolve().parent)
         state = read_state(store) if is_store(store) else None
         target = store / VERSIONS_DIR / pack.image
-        with aside(target) as stage:
-            stage.mkdir()
-            manifest = _read_manifest(pack, stage, policy)
+        with aside(target) as workspace:
+            workspace.mkdir()
+            manifest = _read_manifest(pack, workspace, policy)
             installed = _installed(pack, manifest)
             if state and state.current == installed:
                 open_signed(target, policy)
@@ -98,10 +98,10 @@ def install(path: Path, store: Path, policy: TrustPolicy | None) -> Installation
             _refuse_old(store, state, installed)
             written, shared = 0, 0
             if not _is_open(target, policy):
-                written, shared = _fill(pack, manifest, stage, store / BLOBS_DIR)
-                with _named(stage, path):
-                    open_signed(stage, policy)
-                publish(stage, target)
+                written, shared = _fill(pack, manifest, workspace, store / BLOBS_DIR)
+                with _named(workspace, path):
+                    open_signed(workspace, policy)
+                publish(workspace, target)
         new = _changed(state, installed, "install")
         replace_file(store / STATE, new.to_bytes())
         return Installation(new, written, shared)
@@ -152,21 +152,21 @@ def _changed(state: StoreState | None, current: Installed, by: Literal["install"
     )
 
 
-def _read_manifest(pack: Pack, stage: Path, policy: TrustPolicy | None) -> Manifest:
+def _read_manifest(pack: Pack, workspace: Path, policy: TrustPolicy | None) -> Manifest:
     """The manifest, by the trust policy: the first that is read of the bundle."""
     for name in (MANIFEST, SEAL, *({SIGNATURE} & pack.files.keys())):
-        (stage / name).write_bytes(pack.read(name))
-    with _named(stage, pack.path):
-        return read_manifest(stage, Trusted.of(stage, policy) if policy else None)
+        (workspace / name).write_bytes(pack.read(name))
+    with _named(workspace, pack.path):
+        return read_manifest(workspace, Trusted.of(workspace, policy) if policy else None)
 
 
 @contextlib.contextmanager
-def _named(stage: Path, path: Path) -> Iterator[None]:
+def _named(workspace: Path, path: Path) -> Iterator[None]:
     """Have errors name the pack, and not the folder in which it was unpacked."""
     try:
         yield
     except EdgeError as error:
-        where = error.where.replace(str(stage), str(path))
+        where = error.where.replace(str(workspace), str(path))
         raise type(error)(where, found=error.found, expected=error.expected, fix=error.fix) from None
 
 
@@ -210,7 +210,7 @@ def _refused(store: Path, found: str, expected: str, fix: str) -> StoreError:
     return StoreError(str(store), found=found, expected=expected, fix=fix)
 
 
-def _fill(pack: Pack, manifest: Manifest, stage: Path, blobs: Path) -> tuple[int, int]:
+def _fill(pack: Pack, manifest: Manifest, workspace: Path, blobs: Path) -> tuple[int, int]:
     """Put the listed files into a version's folder: bytes that were written, and that the store had."""
     listed = {entry.path: (f"sha256:{entry.sha256}", entry.size) for entry in manifest.files}
     packed = {path: (blob.digest, blob.size) for path, blob in pack.files.items() if path not in _OWN}
@@ -232,7 +232,7 @@ def _fill(pack: Pack, manifest: Manifest, stage: Path, blobs: Path) -> tuple[int
                 _write(pack.pieces(entry.path), incoming)
                 incoming.replace(blob)
                 written += entry.size
-            path = stage / entry.path
+            path = workspace / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(blob, path)
     sync(blobs)
