@@ -53,7 +53,7 @@ class Wishing:
 
     vocab_size = VOCABULARY
     adapter = identity = ""
-    use = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called here
+    use = switch = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called
 
     tokenizer = CONSTRAINT
 
@@ -159,6 +159,7 @@ def test_copied_texts_are_pieces_with_drafts_and_without(text: str, path: str, s
     ]
     value = written[0].value
     assert all(other.value == value for other in written)
+    assert written[2].drafted
     assert value["path"].startswith(f"/srv/{path}.tx")
     for piece in (value["path"], *value.get("list", ())):
         assert piece

@@ -172,7 +172,7 @@ class Rows(Toy):
 
     vocab_size = VOCABULARY
     adapter = identity = ""
-    use = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called here
+    use = switch = snapshot = restore = interrupt = resume = close = __enter__ = __exit__ = NotImplemented  # not called
 
     @property
     def context_length(self) -> int:
