@@ -5,6 +5,7 @@
 # make ci     what CI runs: make test with Optimum's exporter and the NPU's compiler, the guide, a device, aarch64
 # make device   a device's installation in a fresh environment
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
+# make hostile   the hostile suites at their full counts (docs/security.md), an hour or more
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
 # make tasks     let the kit's bundles do the tasks of tests/tasks/, and print the table of docs/kit-table.md
 # make clients   install what drives `serve` in its tests: Node.js and three packages of npm
@@ -43,7 +44,10 @@ test: check
 ci:
 	.ci/run
 
-.PHONY: aarch64 device guide
+.PHONY: aarch64 device guide hostile
+hostile: .venv/installed
+	DUALTUNE_EDGE_HOSTILE=full OMP_NUM_THREADS=1 $(BIN)/pytest tests/hostile
+
 device: .venv/installed
 	.ci/device
 
