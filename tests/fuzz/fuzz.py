@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of what is read from other people, by atheris: `pip install -r tests/fuzz/requirements.txt`, then
+"""Coverage-guided fuzzing of what is read from others, by atheris: `pip install -r tests/fuzz/requirements.txt`, then
 
     python tests/fuzz/fuzz.py seeds BUNDLE CORPUS          # a folder of first inputs for each target
     python tests/fuzz/fuzz.py TARGET CORPUS/TARGET -max_total_time=600

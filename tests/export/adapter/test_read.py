@@ -243,7 +243,9 @@ def test_an_adapter_says_which_slots_it_needs_besides(tiny: Checkpoint, make_ada
         ({"target_modules": ["embed_tokens", "lm_head"]}, {"embedding", "head"}),
         ({"lora_bias": True}, {"bias"}),
     ):
-        assert read_adapter(make_adapter(tiny, **fields), tiny, "external").extras == extras
+        read = read_adapter(make_adapter(tiny, **fields), tiny, "external")
+        assert read.extras == extras
+        assert read.plain
 
 
 def test_a_bias_is_merged_only_into_a_bias(tiny: Checkpoint, make_adapter: MakeAdapter) -> None:
@@ -356,6 +358,16 @@ def test_another_base_of_other_shapes_is_refused(untied: Checkpoint, tiny: Check
     (adapter / BASE_FINGERPRINT).write_text(tiny.fingerprint, encoding="utf-8")
     with pytest.raises(AdapterError, match="an adapter of the base"):
         read_adapter(adapter, untied, "external")
+
+
+@pytest.mark.parametrize("tokens_fewer", [1, 0, -1])
+def test_a_width_near_the_vocabularys_is_no_resized_table(tokens_fewer: int, tiny: Checkpoint, adapter: Path) -> None:
+    known = max(tiny.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    for width in (known, tiny.vocab_size - tokens_fewer):
+        change(adapter, **{f"{Q}.lora_A.weight": torch.ones(4, width)})
+        for mode in ("external", "merged"):
+            with pytest.raises(AdapterError, match=rf"lora_A.*found F32 \[4, {width}\]"):
+                read_adapter(adapter, tiny, mode)
 
 
 def test_the_hash_covers_tensors_and_mathematics_and_nothing_else(tiny: Checkpoint, adapter: Path) -> None:
