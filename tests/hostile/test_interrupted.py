@@ -72,7 +72,7 @@ def heals(outcome: dict[str, Any]) -> None:
 
 
 def test_kills(outcomes: Any, share: Share, figure: Figure) -> None:
-    found = outcomes([{"turn": turn, "error": "KILL"} for turn in turns(share(200, 20))])
+    found = outcomes([{"turn": turn, "error": "KILL"} for turn in turns(share(200, 40))])
     for outcome in found:
         assert outcome["error"] == "killed" or outcome["left"] == ["bundle"], outcome
         assert "bundle" not in outcome["left"] or outcome["operation"] > outcome["operations"] * 0.9, outcome
@@ -89,7 +89,7 @@ def test_errors_of_the_disk(outcomes: Any, share: Share, figure: Figure) -> None
     kinds = [("EIO", False), ("EIO", True), ("ENOSPC", False), ("ENOSPC", True), ("EDQUOT", True)]
     faults = [
         {"turn": turn, "error": kinds[number % len(kinds)][0], "for_good": kinds[number % len(kinds)][1]}
-        for number, turn in enumerate(turns(share(200, 20)))
+        for number, turn in enumerate(turns(share(200, 40)))
     ]
     found = outcomes(faults)
     for outcome, fault in zip(found, faults, strict=True):

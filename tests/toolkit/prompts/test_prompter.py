@@ -270,6 +270,11 @@ def test_a_template_that_writes_the_date_is_known_and_its_prefix_is_of_every_day
     assert letters().decode(list(under_test.prefix())) == prefix
 
 
+def test_the_prefix_is_of_prompts_that_wait_for_an_answer() -> None:
+    source = "{{ 'asked' if add_generation_prompt else 'told' }}: {% for m in messages %}{{ m.content }}{% endfor %}"
+    assert letters().decode(list(by_letters(source, None).prefix())) == "asked: "
+
+
 @pytest.mark.parametrize(("source", "written"), [(DATED, "2024-02-29 a"), (DATE_STRING, "29 Feb 2024 a")])
 def test_the_date_of_a_request_is_written(source: str, written: str) -> None:
     tokens = by_letters(source, None).tokens([user("a")], datetime(2024, 2, 29))  # noqa: DTZ001 - a day
