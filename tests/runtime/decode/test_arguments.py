@@ -12,7 +12,7 @@ from llguidance import LLTokenizer
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
+from dualtune_edge.runtime.decode.arguments import Arguments, shortened, write_arguments
 from dualtune_edge.runtime.decode.draft_tokens import FIRST_DRAFT
 from dualtune_edge.runtime.decode.drafts import Drafter
 from dualtune_edge.runtime.decode.sources import Sources, not_in_conversation
@@ -532,3 +532,24 @@ def test_arguments_without_a_choice_run_no_model(
     written = write_arguments(engine, [7, 8], of, drafter, ride=ride)  # type: ignore[arg-type]
     assert written.value == ({"x": only[1]} if only else {})
     assert (written.decided, written.forwards, engine.tokens) == (0, 0, PROMPT)
+
+
+def test_arguments_without_a_decision_are_certain_and_drafted_by_nobody() -> None:
+    result = write(grammar({"mode": {"const": "soft"}}, required=["mode"]), Wishing())
+    assert (result.value, result.decided, result.drafted, result.accepted) == ({"mode": "soft"}, 0, 0, 0)
+    assert result.probability == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_probability_is_the_share_among_what_the_grammar_allows(seed: int) -> None:
+    engine = Wishing(seed=seed)
+    result = write(grammar({"x": {"type": "boolean"}}, required=["x"]), engine)
+    logits = engine.logits((*PROMPT, *engine.forwards[0])).astype(np.float64)
+    yes, no = (math.exp(logits[TOKENIZER.token_to_id(letter)]) for letter in "tf")
+    assert result.decided == 1
+    assert result.probability == pytest.approx((yes if result.value["x"] else no) / (yes + no))
+
+
+@pytest.mark.parametrize(("length", "shown"), [(160, "a" * 160), (161, f"{'a' * 80} … {'a' * 40}")])
+def test_a_message_shows_both_ends_of_long_arguments(length: int, shown: str) -> None:
+    assert shortened("a" * length) == shown
