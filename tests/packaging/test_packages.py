@@ -14,7 +14,11 @@ from dualtune_edge.toolkit import extras
 from dualtune_edge.toolkit.errors import MissingExtraError
 
 OURS = {"dualtune_edge"}
-WITH_ANOTHER = {"pydantic_core": "pydantic", "referencing": "jsonschema"}  # what a package brings along
+WITH_ANOTHER = {  # what a package brings along
+    "jsonschema_specifications": "jsonschema",
+    "pydantic_core": "pydantic",
+    "referencing": "jsonschema",
+}
 
 
 def third_party(names: set[str]) -> set[str]:

@@ -74,7 +74,7 @@ class Message(Frozen):
         refusal = words.pop("refusal", None)
         if refusal is not None:
             words.setdefault("content", refusal)  # what the assistant says in place of an answer
-        if words.get("role") in {"system", "user"} and words.get("content") in (None, []):
+        if words.get("role") in ("system", "user") and words.get("content") in (None, []):
             raise PydanticCustomError("content", "content: a {role} message says something", {"role": words["role"]})
         return words
 

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from dualtune_edge.runtime.serve.guard import BODY_BYTES
+from dualtune_edge.runtime.serve.requests import NO_MATTER, NOT_SERVED, ChatRequest
 
 HELLO = {"role": "user", "content": "hello"}
 SORT = {"type": "function", "function": {"name": "sort"}}
@@ -117,6 +118,28 @@ def test_messages(messages: Any, param: str | None, running: Any) -> None:
 def test_parameters(settings: dict[str, Any], param: str, running: Any) -> None:
     assert refused(asked(running, **settings)) == (400, param)
     assert running.agent.seen == []
+
+
+ANY = (None, True, 5, 1.5, "x", [], {}, [[]], [{}], ["x"], {"x": [{}]})
+MESSAGE = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal", "annotations", "reasoning_content", "x")
+CHOICE = ("type", "function", "x")
+
+
+def test_any_value_anywhere_has_an_honest_status(running: Any) -> None:
+    """A value of another type is a 400, wherever it stands, and never this side's error."""
+    names = [*ChatRequest.model_fields, *NOT_SERVED, *NO_MATTER]
+    bodies = [{name: value} for name in names for value in ANY]
+    bodies += [{"messages": [{**HELLO, name: value}]} for name in MESSAGE for value in ANY]
+    bodies += [{"messages": [HELLO, {"role": "assistant", "tool_calls": [{**CALL, name: value}]}, HELLO]}
+               for name in ("id", *CHOICE) for value in ANY]  # fmt: skip
+    bodies += [{"tools": [{**SORT, name: value}]} for name in CHOICE for value in ANY]
+    bodies += [{"tools": [SORT], "tool_choice": {**SORT, name: value}} for name in CHOICE for value in ANY]
+    bodies += [{"tools": [{**SORT, "function": {"name": "sort", "parameters": value}}]} for value in ANY]
+    with requests.Session() as session:
+        for body in bodies:
+            whole = {"model": running.service.model, "messages": [HELLO], **body}
+            response = session.post(f"{running.url}/v1/chat/completions", json=whole, timeout=30)
+            assert response.status_code in {200, 400, 404}, body
 
 
 @pytest.mark.parametrize("levels", [64, 5_000])
