@@ -47,7 +47,7 @@ def check(
     """
     toolsets = read_toolsets(named_files(tools))
     report = check_lines(read_lines(data), toolsets, read_lines(against) if against else ())
-    console.result(report, "\n".join(_lines(report)), as_json=as_json)
+    console.result(report, "\n".join(_lines(report, against)), as_json=as_json)
     if report.faults or report.leaks:
         raise typer.Exit(DataError.exit_code)
 
@@ -129,11 +129,12 @@ def _shares(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _lines(report: DataCheck) -> Iterator[str]:
+def _lines(report: DataCheck, against: Path | None) -> Iterator[str]:
     yield f"{report.lines} lines, {report.turns} turns of the assistant, {report.calls} of them calls"
     yield from _listed("faults", [f"{fault.where}: {fault.found}" for fault in report.faults])
     yield from _listed("duplicates", [f"{pair.where}: as {pair.other}" for pair in report.duplicates])
-    yield from _listed("leaks", [f"{pair.where}: the request of {pair.other}" for pair in report.leaks])
+    if against:
+        yield from _listed("leaks", [f"{pair.where}: the request of {pair.other}" for pair in report.leaks])
     yield ""
     columns = ("tool", "calls", "argument", "given", "values")
     yield from table_lines(columns, (row for tool in report.tools for row in _rows(tool)), left={"tool", "argument"})

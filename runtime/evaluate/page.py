@@ -21,7 +21,7 @@ table{border-collapse:collapse;margin:.5rem 0 1.5rem}
 td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}code{font-size:.9em;overflow-wrap:anywhere}
 svg{width:20rem;max-width:100%;margin-right:1rem}svg text{font-size:11px}figure{display:inline-block;margin:0}
-.matrix td{text-align:center;border:0}.matrix th{font-weight:400;font-size:.8em}
+.matrix{display:block;overflow-x:auto}.matrix td{text-align:center;border:0}.matrix th{font-weight:400;font-size:.8em}
 """
 
 
