@@ -76,12 +76,12 @@ def test_a_server_is_the_toolset_of_its_name(servers: Servers, manifest: Manifes
 
 
 @pytest.mark.parametrize(
-    ("fault", "why"), [("broken", "no configuration file"), ("silent", "did not answer within 3 s")]
+    ("fault", "why"), [("broken", "no configuration file"), ("silent", "did not answer within 10 s")]
 )
 def test_a_server_that_does_not_start_is_left_out_and_the_others_go_on(
     fault: str, why: str, manifest: Manifest
 ) -> None:
-    seconds = Timeouts(connect=3 if fault == "silent" else 20, close=1)
+    seconds = Timeouts(connect=10 if fault == "silent" else 30, close=1)
     with Servers({"files": config(fault), "git": config()}, seconds) as servers:
         offer = servers.offer(manifest)
     assert set(offer.tools) == {"git"}
