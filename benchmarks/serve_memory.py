@@ -2,9 +2,10 @@
 
     python benchmarks/serve_memory.py /tmp/kit kit/dualtune_edge_kit/heldout.jsonl --calls 10000
 
-Prints calls, seconds, and the server's resident memory in MB (private pages, and all of them with mapped files) as it
-goes. Of ten calls seven choose among the tools of one toolset and one among all; one streams, and one is a text of 20
-tokens at most. Arguments have 60 at most: this kit's do not always end.
+Prints calls, seconds, and the server's memory in MB as it goes: pages that it wrote; with them its private pages of
+mapped files, which the system may drop; and all that is resident. Of ten calls seven choose among the tools of one
+toolset and one among all; one streams, and one is a text of 20 tokens at most. Arguments have 60 at most: this kit's do
+not always end.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ def main(
         for entry in open_bundle(bundle).manifest.toolsets
     }
     asked = [(trajectory.toolset, trajectory.messages[0].content) for trajectory in read_trajectories(requests)]
-    print(f"{'calls':>6} {'s':>7} {'private':>8} {'resident':>8}")
+    print(f"{'calls':>6} {'s':>7} {'written':>8} {'private':>8} {'resident':>8}")
     with ServeProcess(bundle) as server:
         connection, start = http.client.HTTPConnection(server.address), time.perf_counter()
         for count, (toolset, text) in zip(range(calls + 1), itertools.cycle(asked)):
             if count % every == 0 or count == 100:
-                private, resident = memory(server.pid)
-                print(f"{count:6d} {time.perf_counter() - start:7.1f} {private:8.1f} {resident:8.1f}", flush=True)
+                written, private, resident = memory(server.pid)
+                held = f"{written:8.1f} {private:8.1f} {resident:8.1f}"
+                print(f"{count:6d} {time.perf_counter() - start:7.1f} {held}", flush=True)
             body: dict[str, Any] = {"model": server.model, "messages": [{"role": "user", "content": text}]}
             among = [tool for tools in toolsets.values() for tool in tools] if count % 10 == 1 else toolsets[toolset]
             kind = {"max_tokens": 20} if count % 10 == 0 else {"tools": among, "max_tokens": 60}
@@ -54,11 +56,12 @@ def main(
                 raise SystemExit(f"status {response.status}")
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """(private, resident) MB of a process."""
+def memory(pid: int) -> tuple[float, float, float]:
+    """(written, private, resident) MB of a process."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     sizes = {name: int(kilobytes) for name, kilobytes in re.findall(r"(\w+): +(\d+) kB", rollup)}
-    return (sizes["Private_Clean"] + sizes["Private_Dirty"]) * 1024 / 1e6, sizes["Rss"] * 1024 / 1e6
+    clean, written, resident = (sizes[name] * 1024 / 1e6 for name in ("Private_Clean", "Private_Dirty", "Rss"))
+    return written, clean + written, resident
 
 
 if __name__ == "__main__":
