@@ -51,6 +51,8 @@ BOMBS: dict[str, Any] = {
     "bounds of floats": argument({"type": "number", "minimum": -1e300, "maximum": 1e-300}),
     "bounds of many digits": argument({"type": "number", "minimum": 0.12345678901234567, "exclusiveMaximum": 9.87654321e99}),
     "a number of 4,000 digits": argument({"const": 10**4_000}),
+    "multiples of many values": {"properties": {f"p{n}": {"type": "integer", "multipleOf": 9_900 + n} for n in range(100)}},
+    "lists of long patterns": argument({"type": "array", "items": {"type": "string", "pattern": "^x{4000}$"}, "minItems": 500}),
     # texts
     "a constant of 5 MB": argument({"const": "x" * 5_000_000}),
     "a constant of 32 K": argument({"const": "x" * 32_000}),

@@ -21,6 +21,7 @@ from referencing.jsonschema import DRAFT4, DRAFT202012, specification_with
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
+from dualtune_edge.toolkit.expressions import least_length
 from dualtune_edge.toolkit.patterns import PatternError, compile_pattern
 
 # Keywords under which schemas stand: one, a list of them, some by name. The first ones of each apply to the very value
@@ -123,7 +124,7 @@ class _Composition:
         self._costs: dict[int, _Cost] = {}  # by the schema's id
         self._seen: set[int] = set()  # ids of those that were looked at
         self._open: set[int] = set()  # ids of those that are being counted
-        self._pattern_characters = self._pattern_properties = 0
+        self._pattern_characters = self._pattern_properties = self._multiples = 0
         dialect = root.get("$schema")
         specification = specification_with(dialect if isinstance(dialect, str) else "", default=DRAFT202012)
         self._named_by = (*_NAMES, "id") if specification is DRAFT4 else _NAMES
@@ -151,6 +152,7 @@ class _Composition:
                 if isinstance(schema, dict) and id(schema) not in self._seen:
                     self._seen.add(id(schema))
                     self._check_name(schema)
+                    self._check_sums(schema)
                     self._cost(schema)
                     self._check_patterns(schema)
                     definitions += _inner(schema, (), (), _DEFINITIONS)
@@ -158,6 +160,15 @@ class _Composition:
             if not schemas:
                 return definitions
         raise self._too_much(f"a chain of over {limits.SCHEMA_STEPS} schemas", "a shorter one")
+
+    def _check_sums(self, schema: dict[str, Any]) -> None:
+        """What adds up over the values of a schema: states of `multipleOf`, and text that a list must repeat."""
+        self._multiples += _multiple(schema.get("multipleOf")) - 1
+        if self._multiples > limits.SCHEMA_MULTIPLE:
+            raise self._too_much(f"`multipleOf` by {self._multiples} in all", f"at most {limits.SCHEMA_MULTIPLE}")
+        if "minItems" in schema and (least := _least_text(schema)) > limits.SCHEMA_LITERAL_CHARS:
+            found = f"a list of at least {least} characters"
+            raise self._too_much(found, f"at most {limits.SCHEMA_LITERAL_CHARS}")
 
     def _check_name(self, schema: dict[str, Any]) -> None:
         """References are looked up before the schema is checked against its draft, and some drafts leave them out."""
@@ -256,6 +267,25 @@ def _inner(
         yield from schema[key] if isinstance(schema.get(key), list) else ()
     for key in named:
         yield from schema[key].values() if isinstance(schema.get(key), dict) else ()
+
+
+def _least_text(schema: object) -> int:
+    """Characters that every value of a schema has, as far as its own constants, patterns and lists say so."""
+    if not isinstance(schema, dict):
+        return 0
+    if "const" in schema:
+        return len(str(schema["const"]))
+    if isinstance(values := schema.get("enum"), list) and values:
+        return min(len(str(value)) for value in values)
+    least = least_length(schema["pattern"]) if isinstance(schema.get("pattern"), str) else 0
+    items, count = schema.get("items"), schema.get("minItems")
+    if isinstance(count, int) and isinstance(items, dict):
+        least += max(count, 0) * _least_text(items)
+    properties, required = schema.get("properties"), schema.get("required")
+    if isinstance(properties, dict) and isinstance(required, list):
+        names = [name for name in required if isinstance(name, str)]
+        least += sum(_least_text(properties.get(name)) for name in names)
+    return least
 
 
 def _multiple(factor: object) -> int:

@@ -49,6 +49,13 @@ TOO_MUCH = {
         {"properties": {"a": {"$ref": "#/$defs/x", "multipleOf": 997}}, "$defs": {"x": {"multipleOf": 991}}},
         "multipleOf",
     ),
+    "multiples of many values": ({"properties": {f"p{n}": {"multipleOf": 997} for n in range(20)}}, "multipleOf"),
+    "a long list of a pattern": (argument({"items": {"pattern": "^x{4000}$"}, "minItems": 500}), "a list of at least"),
+    "a long list of a constant": (argument({"items": {"const": "x" * 4_000}, "minItems": 500}), "a list of at least"),
+    "lists of lists": (argument({"items": {"items": {"enum": ["abc"]}, "minItems": 900}, "minItems": 900}), "a list of"),
+    "a long list of objects": (
+        argument({"items": {"properties": {"k": {"const": "x" * 99}}, "required": ["k"]}, "minItems": 500}), "a list of"
+    ),
     "digits": (argument({"minimum": 10**4_000}), "digits"),
     "a repetition": (argument({"pattern": "a{99999999999999}"}), "texts of 99999999999999 characters"),
     "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "patterns of over"),
@@ -113,7 +120,7 @@ FINE = {
     "events": argument({"anyOf": [{"properties": {"event": {"const": n}}} for n in range(100)]}),
     "a wide graph": chain(40, lambda to: {"properties": {"x": {"$ref": to}, "y": {"$ref": to}}}),
     "small multiples": argument({"allOf": [{"multipleOf": 0.25}, {"multipleOf": 60}, {"multipleOf": 1000}]}),
-    "unrelated multiples": {"properties": {f"p{prime}": {"multipleOf": prime} for prime in (9_973, 9_967, 9_949)}},
+    "unrelated multiples": {"properties": {f"p{prime}": {"multipleOf": prime} for prime in (997, 991, 983)}},
     "data that look like schemas": argument({"const": {"pattern": "(", "$ref": "#"}, "default": {"pattern": "["}}),
     "properties named like keywords": {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}}},
     "int64": argument({"minimum": -(2**63), "maximum": 2**63 - 1}),
