@@ -25,7 +25,11 @@ COMMANDS: Final = {
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
     "data": Row("dualtune_edge.export.data.command", "data", "Check, split and import conversations to train with."),
-    "finetune": Row("dualtune_edge.export.finetune.command", "finetune", "Train one adapter by decoupled fine-tuning."),
+    "finetune": Row(
+        "dualtune_edge.export.finetune.command",
+        "finetune",
+        "Train adapters by decoupled fine-tuning: one, or all that a dualtune.yaml names.",
+    ),
     "sign": Row(
         "dualtune_edge.export.release.command", "sign", "Sign a bundle, in the format of OpenSSF Model Signing."
     ),

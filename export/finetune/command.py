@@ -26,7 +26,7 @@ _CURVE_WIDTH: Final = 40  # characters
 
 def finetune(
     spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="A dualtune.yaml: train all adapters that it names.")
+        Path | None, typer.Argument(metavar="SPEC", help="A dualtune.yaml: train all adapters that it names.")
     ] = None,
     *,
     objective: Annotated[
