@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+
+if TYPE_CHECKING:
+    from dualtune_edge.export.base.checkpoint import Checkpoint
 
 RECORD: Final = "training.json"
 _OF_THIS_MACHINE: Final = {"base", "data", "tools", "output", "template", "threads", "checkpoint_every", "resume"}

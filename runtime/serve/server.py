@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -27,8 +28,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listen, and write the ready line."""
         await super().startup(sockets)  # type: ignore[arg-type]
-        if hasattr(signal, "SIGHUP"):  # not on Windows
-            self._follow_hangup()
+        self._follow_hangup()
         for server in self.servers:
             for bound in server.sockets:
                 address, port, *_ = bound.getsockname()
@@ -43,6 +43,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)  # type: ignore[arg-type]
 
     def _follow_hangup(self) -> None:
+        if sys.platform == "win32":  # it has no such signal
+            return
         # A terminal that is closed sends SIGHUP too: what runs in its foreground ends then, without nohup.
         bound = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
@@ -63,6 +65,8 @@ class Server(uvicorn.Server):
 
 
 def _has_terminal() -> bool:
+    if sys.platform == "win32":
+        return False
     with contextlib.suppress(OSError):
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
         return True
