@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "finetune": Row(
         "dualtune_edge.export.finetune.command",
         "finetune",
-        "Train adapters by decoupled fine-tuning: one, or all that a dualtune.yaml names.",
+        "Train adapters by decoupled fine-tuning.",
     ),
     "sign": Row(
         "dualtune_edge.export.release.command", "sign", "Sign a bundle, in the format of OpenSSF Model Signing."

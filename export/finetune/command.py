@@ -77,10 +77,11 @@ def finetune(
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
     as_json: console.AsJson = False,
 ) -> None:
-    """Train adapters by decoupled fine-tuning: one, or all that a dualtune.yaml names.
+    """Train adapters by decoupled fine-tuning.
 
-    Of the trajectories, selection learns the tools' names, arguments the arguments of one tool, joint whole calls. Of a
-    spec, adapters that are there already are passed over, and an interrupted one goes on.
+    One, or all that a dualtune.yaml names. Of the trajectories, selection learns the tools' names, arguments the
+    arguments of one tool, joint whole calls. Of a spec, adapters that are there already are passed over, and an
+    interrupted one goes on.
 
     Example:
         dualtune-edge finetune --objective selection --base qwen --tools git.json --data git.jsonl -o adapters/selection

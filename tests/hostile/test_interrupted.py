@@ -94,7 +94,9 @@ def test_errors_of_the_disk(outcomes: Any, share: Share, figure: Figure) -> None
     found = outcomes(faults)
     for outcome, fault in zip(found, faults, strict=True):
         if outcome["error"]:
-            assert outcome["error"] == ("OutputError" if fault["error"] == "EIO" else "RoomError"), outcome
+            # numpy drops the system's reason. Another write has it, unless the disk has room again by then.
+            once = not fault["for_good"] and "requested and" in outcome["message"]
+            assert outcome["error"] == ("OutputError" if fault["error"] == "EIO" or once else "RoomError"), outcome
             assert set(outcome["left"]) <= {PARTIAL}, outcome
         else:  # what clears up may fail
             assert outcome["left"] == ["bundle"], outcome

@@ -207,7 +207,7 @@ def test_verify_that_is_interrupted_reports_what_it_has(
         return answered[-1]
 
     monkeypatch.setattr(Verifier, "_answer", interrupted)
-    command.verify(tmp_path / "bundle", profile="soc", limit=3)
+    command.simulate(tmp_path / "bundle", "soc", heldout=None, limit=3, as_json=False)
     report = open_bundle(tmp_path / "bundle").on("soc").simulation
     assert report is not None
     assert (report.asked, report.prompts) == (3, 2)
@@ -223,12 +223,12 @@ def main_ends(arguments: list[str]) -> None:
 def test_verify_refuses_a_conversation_of_another_toolset(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "heldout.jsonl").write_text(json.dumps(HELD_OUT | {"toolset": "git"}), encoding="utf-8")
     with pytest.raises(DataError, match="git"):
-        command.verify(bundle.root, profile="soc", heldout=tmp_path / "heldout.jsonl", limit=1)
+        command.simulate(bundle.root, "soc", heldout=tmp_path / "heldout.jsonl", limit=1, as_json=False)
 
 
 def test_verify_refuses_what_was_not_compiled(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="soc"):
-        command.verify(bundle.root, profile="cpu-x64")
+        command.simulate(bundle.root, "cpu-x64", heldout=None, limit=1, as_json=False)
 
 
 @pytest.mark.parametrize(

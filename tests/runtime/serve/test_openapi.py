@@ -1,6 +1,6 @@
 """What the server's own description allows, and what it does not, is sent to it by schemathesis.
 
-DUALTUNE_TEST_REQUESTS: how many; 1,000 by default.
+DUALTUNE_TEST_REQUESTS: how many; 200 by default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import AnswerTokens
 from dualtune_edge.runtime.serve.guard import Guard
 
-REQUESTS: Final = int(os.environ.get("DUALTUNE_TEST_REQUESTS", "1000"))
+REQUESTS: Final = int(os.environ.get("DUALTUNE_TEST_REQUESTS", "200"))
 SHARES: Final = {"/v1/chat/completions": 0.7, "/v1/agent": 0.15}  # the others share the rest
 
 
