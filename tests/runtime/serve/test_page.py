@@ -23,7 +23,7 @@ class Tools:
 
     count = 0
 
-    def offer(self, _manifest: object) -> Offer:
+    def offer(self, _manifest: object, *, cancel: object = None) -> Offer:  # noqa: ARG002
         return Offer({"git": frozenset({"log"})}, frozenset(), ())
 
     def call(self, *_: object, **__: object) -> ToolOutcome:
