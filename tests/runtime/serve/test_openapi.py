@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,7 +72,9 @@ def test_no_request_has_a_500(mode: GenerationMode, agent: Agent, start: Callabl
             nonlocal sent
             sent += 1
             # A body that fits the schema may still name a call that nobody made: it has an honest 400.
-            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+            response = case.call()
+            if response.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # honest too, of a body above 4 MB
+                case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
         check()
     assert sent > REQUESTS / 4
