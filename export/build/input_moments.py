@@ -41,16 +41,23 @@ def measure_inputs(inputs: Inputs, prompts: Sequence[MeasuredPrompt], path: Path
 
 
 class _Sums:
-    """Moments by the modules that read the input; the first of them names it while it is summed up."""
+    """Moments by the modules that read the input.
+
+    The first of these leads: its input is summed up, for the others as well. Which they are is seen at the first
+    forward of each, and stays.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Moments] = {}
-        self._readers: dict[str, list[str]] = {}
+        self._sums: dict[str, Moments] = {}  # by the leader
+        self._leaders: dict[str, str] = {}
         self._last: tuple[str, torch.Tensor] | None = None  # the modules that read one input run one after the other
 
     @property
     def moments(self) -> Mapping[tuple[str, ...], Moments]:
-        return {tuple(self._readers[name]): seconds for name, seconds in self._sums.items()}
+        return {
+            tuple(name for name, leader in self._leaders.items() if leader == leading): seconds
+            for leading, seconds in self._sums.items()
+        }
 
     @contextlib.contextmanager
     def watching(self, linear_modules: Mapping[str, torch.nn.Module]) -> Iterator[None]:
@@ -67,13 +74,11 @@ class _Sums:
                 handle.remove()
 
     def _add(self, name: str, values: torch.Tensor) -> None:
-        if self._last and self._last[1] is values:
-            readers = self._readers[self._last[0]]
-            if name not in readers:
-                readers.append(name)
+        shared = self._last is not None and self._last[1] is values
+        leader = self._leaders.setdefault(name, self._last[0] if self._last and shared else name)
+        self._last = (leader, values)
+        if leader != name:
             return
-        self._last = (name, values)
-        self._readers.setdefault(name, [name])
         seen = moments(values.reshape(-1, values.shape[-1]).float().numpy(), REACH)
         before = self._sums.get(name)
         self._sums[name] = tuple(map(np.add, before, seen)) if before else seen

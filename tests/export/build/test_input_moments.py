@@ -14,12 +14,12 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from dualtune_edge.export import run
-from dualtune_edge.export.build.input_moments import REACH, measure_inputs
+from dualtune_edge.export.build.input_moments import REACH, _Sums, measure_inputs
 from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
-from dualtune_edge.export.quantize.input_moments import InputMoments
+from dualtune_edge.export.quantize.input_moments import InputMoments, write_moments
 from dualtune_edge.runtime import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 
@@ -82,6 +82,20 @@ def test_moments_are_those_of_transformers_inputs(desk: Path, read: tuple[Inputs
             np.testing.assert_allclose(moment, (part.T @ part).numpy(), rtol=1e-3, atol=1e-3)
     with pytest.raises(KeyError):
         held.of({"lm_head"})
+
+
+def test_who_reads_an_input_is_seen_once_and_no_module_has_moments_of_two(tmp_path: Path) -> None:
+    """As where an adapter hands one of several modules a copy of the input that they share."""
+    one, other = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    sums, rows = _Sums(), torch.ones(3, 4)
+    for given in (rows, rows.clone()):
+        with sums.watching({"model.layers.0.a": one, "model.layers.0.b": other}):
+            one(rows)
+            other(given)
+    assert list(sums.moments) == [("model.layers.0.a", "model.layers.0.b")]
+    write_moments(sums.moments, tmp_path / "moments")
+    (second,) = InputMoments(tmp_path / "moments").of({"model.layers.0.b"})
+    np.testing.assert_array_equal(second, np.full((4, 4), 6.0))  # three rows, twice
 
 
 @pytest.mark.parametrize("adapter", ["selection.files", "arguments.files.read"])
