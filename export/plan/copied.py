@@ -7,14 +7,15 @@ call. Its pieces end at words if all of these values do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from llguidance import LLTokenizer
 
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
 from dualtune_edge.export.plan.spec import Copying, ExportSpec, ToolsetSpec
+from dualtune_edge.runtime.decode.sources import texts_in
 from dualtune_edge.runtime.grammar.copies import compile_copies
 from dualtune_edge.runtime.grammar.pieces import conversation, holds
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
@@ -156,7 +157,7 @@ class _Finder:
                 continue
             tool = _tool(planned, name)
             counts = self._counts.setdefault((planned.toolset.name, name), {})
-            for place, value in _texts(example.call.arguments, ""):
+            for place, value in texts_in(example.call.arguments, numbered=False):
                 key = (planned.toolset.name, name, place)
                 if key not in self._defaults:
                     self._defaults[key] = default_texts(tool.parameters, place)
@@ -226,15 +227,3 @@ class _Finder:
 
 def _tool(planned: PlannedToolset, name: str) -> Tool:
     return next(tool for tool in planned.toolset.tools if tool.name == name)
-
-
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Each text of arguments, and its place: `edits[].oldText`."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _texts(item, f"{place}.{name}" if place else name)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item, f"{place}[]")

@@ -52,19 +52,19 @@ def not_in_conversation(arguments: dict[str, Any], schema: dict[str, Any], sourc
     Of the schema count the texts in `enum`, `const`, `default` and `examples`.
     """
     known = set(_listed(schema))
-    return tuple(place for place, text in _texts(arguments, "") if text not in known and not sources.hold(text))
+    return tuple(place for place, text in texts_in(arguments) if text not in known and not sources.hold(text))
 
 
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Each text that is a value, and where it stands."""
+def texts_in(value: Any, place: str = "", *, numbered: bool = True) -> Iterator[tuple[str, str]]:
+    """Each text that is a value, and where it stands: `edits[0].newText`, or `edits[].newText` if not `numbered`."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _texts(item, f"{place}.{name}" if place else name)
+            yield from texts_in(item, f"{place}.{name}" if place else name, numbered=numbered)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _texts(item, f"{place}[{index}]")
+            yield from texts_in(item, f"{place}[{index if numbered else ''}]", numbered=numbered)
 
 
 def _listed(schema: Any) -> Iterator[str]:
