@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,10 +9,11 @@ from typing import Final
 from dualtune_edge.export import run as export_run
 from dualtune_edge.export.demo.task import TaskReport, do_task
 from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.runtime.evaluate.answers import same
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.bundle.sharing import VariantSize
-from dualtune_edge.toolkit.errors import EdgeError
+from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
@@ -75,8 +75,8 @@ def shown(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
 
 def is_right(result: CallResult, toolset: str, expected: FunctionCall) -> bool:
     """Whether it is this call: the same toolset, tool and arguments. To Python `True` equals 1, in JSON it does not."""
-    same = (result.toolset, result.tool) == (toolset, expected.name)
-    return same and _text(result.arguments) == _text(expected.arguments)
+    named = (result.toolset, result.tool) == (toolset, expected.name)
+    return named and same(expected.arguments, result.arguments)
 
 
 def _call(agent: Agent, trajectory: Trajectory) -> Call:
@@ -85,7 +85,7 @@ def _call(agent: Agent, trajectory: Trajectory) -> Call:
     toolset = trajectory.toolset or ""
     try:
         result, refusal = agent.call([request]), None
-    except EdgeError as error:  # of a small base: arguments that do not end
+    except RequestError as error:  # of a small base: arguments that do not end
         result, refusal = None, str(error)
     return Call(
         request=request.content or "",
@@ -95,7 +95,3 @@ def _call(agent: Agent, trajectory: Trajectory) -> Call:
         refusal=refusal,
         right=result is not None and is_right(result, toolset, expected),
     )
-
-
-def _text(arguments: object) -> str:
-    return json.dumps(arguments, sort_keys=True)
