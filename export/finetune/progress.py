@@ -75,7 +75,8 @@ def _begin(start: Start) -> None:
     for warning in start.warnings:
         console.warn(warning)
     done = f", {start.done} of them done" if start.done else ""
-    console.echo(f"{start.samples} samples, {start.steps} steps{done}, {start.threads} threads", err=True)
+    where = f"{start.threads} threads" if start.device == "cpu" else f"on {start.device}"
+    console.echo(f"{start.samples} samples, {start.steps} steps{done}, {where}", err=True)
 
 
 def _end(stop: Interruption) -> None:

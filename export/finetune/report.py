@@ -99,6 +99,7 @@ class Start:
     done: int  # steps made before, of a run that goes on
     steps: int  # of the whole run
     threads: int
+    device: str  # of PyTorch
     warnings: tuple[str, ...]  # about the samples
 
 

@@ -87,6 +87,7 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
                     done=len(state.losses),
                     steps=trainer.steps,
                     threads=torch.get_num_threads(),
+                    device=str(base.model.device),
                     warnings=samples.warnings,
                 )
             )

@@ -6,8 +6,13 @@ from dualtune_edge.export.finetune.progress import Lines, shown
 from dualtune_edge.export.finetune.report import Interruption, Start, Step
 
 
-def start(done: int = 0) -> Start:
-    return Start(samples=480, done=done, steps=120, threads=2, warnings=("too few",))
+def start(done: int = 0, device: str = "cpu") -> Start:
+    return Start(samples=480, done=done, steps=120, threads=2, device=device, warnings=("too few",))
+
+
+def test_a_gpu_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines()(start(device="cuda:0"))
+    assert capsys.readouterr().err.splitlines()[-1] == "480 samples, 120 steps, on cuda:0"
 
 
 def test_without_a_terminal_a_line_comes_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
