@@ -5,6 +5,7 @@ Sources: TRL's dataset formats; Salesforce's xlam-function-calling-60k; NousRese
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,9 +42,7 @@ def import_file(path: Path, toolset: str | None) -> tuple[str, list[Trajectory]]
     """
     rows = _rows(path)
     if is_bfcl(rows[0]):
-        return "BFCL", [
-            _trajectory(_bfcl(row, truth), toolset, f"{path}, {row['id']}", {}) for row, truth in read_rows(path)
-        ]
+        return "BFCL", [_from_bfcl(row, truth, toolset, path) for row, truth in read_rows(path)]
     found = next((form for form in FORMATS if isinstance(rows[0], dict) and form.keys <= rows[0].keys()), None)
     if found is None:
         keys = ", ".join(rows[0]) if isinstance(rows[0], dict) else type(rows[0]).__name__
@@ -68,11 +67,24 @@ def _line(trajectory: Trajectory) -> Json:
 
 
 def _converted(form: Format, row: Any, toolset: str | None, where: str) -> Trajectory:
-    try:
+    with _row_of(form.name, where):
         return _trajectory(form.messages(row), toolset or row.get("toolset"), where, row)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+
+
+def _from_bfcl(row: Json, truth: Any, toolset: str | None, path: Path) -> Trajectory:
+    where = f"{path}, {row['id']}"
+    with _row_of("BFCL's single-turn categories", where):
+        return _trajectory(_bfcl(row, truth), toolset, where, {})
+
+
+@contextlib.contextmanager
+def _row_of(form: str, where: str) -> Iterator[None]:
+    """Name a row that is not of the form."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"[:200]
-        raise DataError(where, found=found, expected=f"a row of {form.name}", fix="Correct or remove it.") from None
+        raise DataError(where, found=found, expected=f"a row of {form}", fix="Correct or remove it.") from None
 
 
 def _trajectory(messages: list[Json], toolset: str | None, where: str, row: Json) -> Trajectory:
@@ -105,10 +117,11 @@ def _hermes_turn(speaker: str, text: str) -> Iterator[Json]:
 
 
 def _bfcl(row: Json, truth: Any) -> list[Json]:
+    (question,) = row["question"]  # of the categories with several turns the calls are text
     calls = [
         {"name": name, "arguments": first_values(accepted)} for call in truth or () for name, accepted in call.items()
     ]
-    return [*row["question"][0], _calls(calls) if calls else {"role": "assistant", "content": ""}]
+    return [*question, _calls(calls) if calls else {"role": "assistant", "content": ""}]
 
 
 def _calls(calls: Iterable[Mapping[str, Any]]) -> Json:

@@ -82,6 +82,26 @@ def test_bfcls_first_accepted_values_are_the_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("question", "truth"),
+    [
+        ([[USER], [USER]], [{"log": {"count": [3]}}]),  # several turns, of which the first would be learnt alone
+        ([[USER], [USER]], [["log(count=3)"], ["log(count=4)"]]),
+        ([[USER]], [["log(count=3)"]]),  # a call as text
+        ([], [{"log": {"count": [3]}}]),
+        ([[USER]], 3),
+    ],
+)
+def test_a_row_of_bfcl_of_another_category_is_refused_and_not_cut(question: Any, truth: Any, tmp_path: Path) -> None:
+    (tmp_path / "possible_answer").mkdir()
+    row = {"id": "multi_7", "question": question, "function": [{"name": "log", "parameters": {}}]}
+    (tmp_path / "rows.json").write_text(json.dumps(row), encoding="utf-8")
+    answer = json.dumps({"id": "multi_7", "ground_truth": truth})
+    (tmp_path / "possible_answer" / "rows.json").write_text(answer, encoding="utf-8")
+    with pytest.raises(DataError, match=r"multi_7.*single-turn"):
+        import_file(tmp_path / "rows.json", None)
+
+
+@pytest.mark.parametrize(
     ("rows", "where", "found"),
     [
         ([{"text": "x"}], "row 1", "found text; expected messages"),
