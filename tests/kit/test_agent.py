@@ -199,6 +199,16 @@ class Terminal:
             seen += os.read(self._terminal, 4096)
         return seen.decode()
 
+    def interrupt(self, prompt: str) -> str:
+        """What is printed after a Ctrl-C at a prompt, to the next prompt.
+
+        A key is typed first: Python's `input` loses a Ctrl-C that comes after its prompt and before its wait for keys.
+        """
+        self.type("x")
+        self.read_to("x")
+        self.type("\x03")
+        return self.read_to(prompt)
+
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
@@ -219,8 +229,7 @@ def test_at_a_terminal_ctrl_c_stops_the_task_and_not_the_conversation(
     (tmp_path / "mcp.json").write_text(json.dumps(hosts), encoding="utf-8")
     terminal = Terminal(str(bundle), "--mcp", str(tmp_path / "mcp.json"))
     terminal.read_to("\n> ")
-    terminal.type("\x03")
-    terminal.read_to("> ")
+    terminal.interrupt("\n> ")
     terminal.type(f"{demo_task.TASK}\n")
     asked = terminal.read_to("ne[v]er: ")
     assert '"files": ["maps.txt"]' in asked
