@@ -24,6 +24,11 @@ COMMANDS: Final = {
     "evaluate": Row("dualtune_edge.runtime.evaluate.command", "evaluate", "Count how often a bundle is right."),
     "bench": Row("dualtune_edge.runtime.bench.command", "bench", "Measure what a bundle's calls cost here."),
     "profiles": Row("dualtune_edge.profiles.command", "profiles", "Show hardware profiles, and which one fits here."),
+    "doctor": Row(
+        "dualtune_edge.runtime.doctor.command",
+        "doctor",
+        "Tell whether this machine, and a bundle on it, are fit to run.",
+    ),
     "data": Row("dualtune_edge.export.data.command", "data", "Check, split and import conversations to train with."),
     "finetune": Row(
         "dualtune_edge.export.finetune.command",

@@ -13,6 +13,7 @@ from dualtune_edge.profiles import linux, macos, windows
 from dualtune_edge.profiles.schema import Cpu, EpDevice, Machine
 
 _READERS: Final = {"Linux": linux.read_cpu, "Darwin": macos.read_cpu, "Windows": windows.read_cpu}
+_FREE: Final = {"Linux": linux.read_free_memory, "Windows": windows.read_free_memory}
 _ARCHITECTURES: Final = {"amd64": "x86_64", "aarch64": "arm64"}  # the names of Windows and Linux; else as it comes
 
 
@@ -21,6 +22,12 @@ def detect() -> Machine:
     system, machine = platform.system(), platform.machine().lower()
     reader = _READERS.get(system, _unknown_cpu)
     return Machine(system=system, architecture=_ARCHITECTURES.get(machine, machine), cpu=reader())
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this process can still get; None: this system is not asked."""
+    reader = _FREE.get(platform.system())
+    return reader() if reader else None
 
 
 def ep_devices() -> tuple[EpDevice, ...]:

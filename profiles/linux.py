@@ -17,7 +17,7 @@ from dualtune_edge.profiles.schema import Cpu
 _INFO: Final = Path("/proc/cpuinfo")
 _MEMORY: Final = Path("/proc/meminfo")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
-_QUOTAS: Final = Path("/sys/fs/cgroup")
+_GROUPS: Final = Path("/sys/fs/cgroup")
 _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 _FASTEST: Final = Path("/sys/devices/cpu_core/cpus")  # Intel's performance cores, where there are two kinds
 
@@ -25,7 +25,7 @@ _FASTEST: Final = Path("/sys/devices/cpu_core/cpus")  # Intel's performance core
 def read_cpu() -> Cpu:
     """The CPU of this machine, as far as this process may use it."""
     info, allowed = _table(_read(_INFO)), _allowed()
-    quota = cpu_quota(_quotas()) or len(allowed)
+    quota = cpu_quota(_of_groups("cpu.max")) or len(allowed)
     fastest = [cpu for cpu in allowed if cpu in _fastest(allowed)]
     return Cpu(
         name=info.get("model name", ""),
@@ -36,6 +36,14 @@ def read_cpu() -> Cpu:
         memory=memory_bytes(_table(_read(_MEMORY))),
         unread="" if cpu_features(info) else f"{_INFO} lists no features of the CPU",
     )
+
+
+def read_free_memory() -> int | None:
+    """Bytes of memory that this process can still get, without swap; None: the system does not say."""
+    free = memory_bytes(_table(_read(_MEMORY)), "MemAvailable")
+    limits = _of_groups("memory.max"), _of_groups("memory.current"), _of_groups("memory.stat")
+    left = group_room(zip(*limits, strict=True))
+    return min((size for size in (free, left) if size is not None), default=None)
 
 
 def cpu_list(text: str) -> tuple[int, ...]:
@@ -54,10 +62,26 @@ def physical_cores(siblings: Mapping[int, str]) -> int:
     return len({text.strip() or f"cpu{cpu}" for cpu, text in siblings.items()})
 
 
-def memory_bytes(memory: Mapping[str, str]) -> int | None:
-    """`MemTotal` of /proc/meminfo; None: it says nothing."""
-    kilobytes = memory.get("MemTotal", "").removesuffix(" kB")
+def memory_bytes(memory: Mapping[str, str], key: str = "MemTotal") -> int | None:
+    """A value of /proc/meminfo; None: it says nothing."""
+    kilobytes = memory.get(key, "").removesuffix(" kB")
     return int(kilobytes) * 1024 if kilobytes.isdecimal() else None
+
+
+def group_room(levels: Iterable[tuple[str, str, str]]) -> int | None:
+    """Bytes that the tightest cgroup leaves; None: unlimited.
+
+    Args:
+        levels: of each group `memory.max`, `memory.current` and `memory.stat`. The kernel takes the files' pages that
+            it holds back for want of room, so they count as free.
+
+    """
+    rooms = []
+    for limit, current, stat in levels:
+        files = dict(line.partition(" ")[::2] for line in stat.splitlines()).get("inactive_file", "0")
+        if limit.strip().isdecimal() and current.strip().isdecimal():
+            rooms.append(max(0, int(limit) - int(current) + int(files)))
+    return min(rooms, default=None)
 
 
 def cpu_quota(texts: Iterable[str]) -> int | None:
@@ -103,10 +127,10 @@ def _fastest(allowed: tuple[int, ...]) -> tuple[int, ...]:
         return allowed
 
 
-def _quotas() -> list[str]:
-    """`cpu.max` of this process's cgroup (version 2) and of every one above it."""
+def _of_groups(name: str) -> list[str]:
+    """The file `name` of this process's cgroup (version 2) and of every one above it; empty where it cannot be read."""
     lines = _read(_MEMBERSHIP).splitlines()
     group = next((PurePosixPath(line.removeprefix("0::")) for line in lines if line.startswith("0::/")), None)
     if group is None:
         return []
-    return [_read(_QUOTAS / level.relative_to("/") / "cpu.max") for level in (group, *group.parents)]
+    return [_read(_GROUPS / level.relative_to("/") / name) for level in (group, *group.parents)]

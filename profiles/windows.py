@@ -84,7 +84,8 @@ if sys.platform == "win32":
             ("length", wintypes.DWORD),
             ("load", wintypes.DWORD),
             ("total_physical", ctypes.c_uint64),
-            ("others", ctypes.c_uint64 * 6),
+            ("free_physical", ctypes.c_uint64),
+            ("others", ctypes.c_uint64 * 5),
         )
 
     def read_cpu() -> Cpu:
@@ -96,8 +97,12 @@ if sys.platform == "win32":
             physical_cores=physical,
             logical_cores=logical,
             performance_cores=fastest,
-            memory=_memory(),
+            memory=int(_memory().total_physical),
         )
+
+    def read_free_memory() -> int | None:
+        """Bytes of memory that nothing uses."""
+        return int(_memory().free_physical)
 
     def _core_records() -> bytes:
         size = wintypes.DWORD(0)
@@ -115,11 +120,11 @@ if sys.platform == "win32":
             raise ctypes.WinError(ctypes.get_last_error())
         return process.value
 
-    def _memory() -> int:
+    def _memory() -> _MemoryStatus:
         status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
         if not _KERNEL32.GlobalMemoryStatusEx(ctypes.byref(status)):
             raise ctypes.WinError(ctypes.get_last_error())
-        return int(status.total_physical)
+        return status
 
     def _arm_features() -> tuple[str, ...]:
         present = _KERNEL32.IsProcessorFeaturePresent
@@ -134,4 +139,8 @@ else:
 
     def read_cpu() -> Cpu:
         """Stands here so that the table in `detect` names one function on every system."""
+        raise NotImplementedError("this is not Windows")
+
+    def read_free_memory() -> int | None:
+        """As `read_cpu`."""
         raise NotImplementedError("this is not Windows")

@@ -54,14 +54,18 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
     Texts are not read as markup: a tool's name may look like rich's markup.
     """
     cells = [tuple(row) for row in rows]
-    width = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
     widest = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if width < sum(min(size, _FOLDED) + len(_GAP) for size in widest):
+    if width() < sum(min(size, _FOLDED) + len(_GAP) for size in widest):
         return _records(columns, cells)
-    return _table(columns, cells, left, width)
+    return _table(columns, cells, left, width())
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str], width: int) -> list[str]:
+def width() -> int:
+    """Characters of a line: the terminal's, or where there is none a fixed number."""
+    return shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str], size: int) -> list[str]:
     from rich.console import Console  # noqa: PLC0415 - `call`, which is to be quick, prints no table
     from rich.table import Table  # noqa: PLC0415
 
@@ -73,7 +77,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collecti
         table.add_row(*row)
     text = io.StringIO()  # `capture` would write to stdout too, if nothing
     console = Console(
-        file=text, width=width, force_terminal=terminal, no_color=True, highlight=False, markup=False, emoji=False
+        file=text, width=size, force_terminal=terminal, no_color=True, highlight=False, markup=False, emoji=False
     )
     console.print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]

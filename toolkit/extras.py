@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from dualtune_edge.toolkit.errors import MissingExtraError
 
 DISTRIBUTION: Final = "dualtune-edge"
-_REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)[^;]*(?P<marker>.*)")
+_REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:[^;]*>=(?P<least>[\d.]+))?[^;]*(?P<marker>.*)")
 _EXTRA: Final = re.compile(r"""extra == ["'](?P<extra>[\w-]+)["']""")
 _SYSTEM: Final = re.compile(r"sys_platform|platform_")
 _IMPORT_NAMES: Final = {  # where it is not the distribution's name
@@ -25,10 +25,11 @@ _NO_USERS: Final = "dev"
 
 
 class Requirement(NamedTuple):
-    """A package that is required: by an extra, or (None) by every installation."""
+    """A package that is required: by an extra, or (None) by every installation. `least`: its lowest version."""
 
     name: str
     extra: str | None
+    least: str | None = None
 
     @property
     def module(self) -> str:
@@ -42,7 +43,7 @@ def requirements(*, systems: bool = False) -> Iterator[Requirement]:
     for match in map(_REQUIREMENT.fullmatch, metadata.requires(DISTRIBUTION) or ()):
         if match and (systems or not _SYSTEM.search(match["marker"])):
             extra = _EXTRA.search(match["marker"])
-            yield Requirement(match["name"], extra and extra["extra"])
+            yield Requirement(match["name"], extra and extra["extra"], match["least"])
 
 
 def missing(error: ModuleNotFoundError, where: str) -> MissingExtraError | None:

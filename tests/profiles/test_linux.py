@@ -49,7 +49,7 @@ def test_cgroup_quota(texts: list[str], cpus: int | None) -> None:
     assert linux.cpu_quota(texts) == cpus
 
 
-FILES = ("_INFO", "_MEMORY", "_MEMBERSHIP", "_QUOTAS", "_TOPOLOGY", "_FASTEST")
+FILES = ("_INFO", "_MEMORY", "_MEMBERSHIP", "_GROUPS", "_TOPOLOGY", "_FASTEST")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux for its CPUs")
@@ -71,8 +71,25 @@ def test_a_machine_that_says_nothing_is_one_with_defaults(
         assert cpu.unread == f"{path} lists no features of the CPU"
     if "_MEMORY" in missing:
         assert cpu.memory is None
+    if "_MEMORY" in missing and "_GROUPS" in missing:
+        assert linux.read_free_memory() is None
 
 
 def test_memory_is_in_bytes() -> None:
     assert linux.memory_bytes({"MemTotal": "16384 kB"}) == 16 * 2**20
     assert linux.memory_bytes({}) is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "room"),
+    [
+        ([], None),
+        ([("max\n", "5000\n", "anon 1\n")], None),
+        ([("9000\n", "5000\n", "anon 4000\ninactive_file 700\nactive_file 300\n")], 4700),
+        ([("9000\n", "5000\n", ""), ("6000\n", "5500\n", "")], 500),  # the tightest of the levels
+        ([("9000\n", "9500\n", "")], 0),
+        ([("", "", "")], None),  # cannot be read
+    ],
+)
+def test_what_a_cgroup_leaves(levels: list[tuple[str, str, str]], room: int | None) -> None:
+    assert linux.group_room(levels) == room

@@ -125,6 +125,11 @@ class CacheShape(Frozen):
             raise ValueError("`scales` for a cache in int8, and for no other")
         return self
 
+    @property
+    def token_bytes(self) -> int:
+        """Of one token's keys and values."""
+        return 2 * self.layers * self.heads * self.head_dim * _WIDTHS[self.dtype]
+
     @model_serializer(mode="wrap")
     def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         return {name: value for name, value in dump(self).items() if value is not None}
