@@ -20,7 +20,7 @@ from dualtune_edge.runtime.engines.engine import Engine, Snapshot, StateEngine
 from dualtune_edge.runtime.engines.kv_cache import SnapshotStore
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.toolkit.bundle.manifest import Stage
-from dualtune_edge.toolkit.prompts.prompter import common_prefix
+from dualtune_edge.toolkit.prompts.growing_text import shared_length
 
 
 @dataclass(frozen=True)
@@ -162,4 +162,4 @@ class KvReuse:
 
 def _shared(held: tuple[int, ...], wanted: tuple[int, ...]) -> int:
     """Tokens in common at the beginning."""
-    return len(common_prefix([held, wanted]))
+    return shared_length(held, wanted)

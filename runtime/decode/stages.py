@@ -29,6 +29,7 @@ from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import BundleError, EngineError, Reached
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -206,9 +207,14 @@ class Stages:
         if stage.prompt not in self._prompts:
             plan, tokenizer = self._bundle.plan(stage), self._bundle.manifest.tokenizer
             template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-            prompter = Prompter(template, self._tokenizers.base, plan.tools, plan.tool)
+            prompter = Prompter(template, self._tokenizers.base, plan.tools, plan.tool, texts=self._texts)
             self._prompts[stage.prompt] = StagePrompt(stage, plan, prompter)
         return self._prompts[stage.prompt]
+
+    @cached_property
+    def _texts(self) -> GrowingTexts:
+        """Prompts of all stages: those of one conversation have most of their text in common."""
+        return GrowingTexts(self._tokenizers.base)
 
     @cached_property
     def _answer_prompter(self) -> Prompter:
@@ -216,7 +222,7 @@ class Stages:
         source = own or (resources.files("dualtune_edge.toolkit") / "templates" / "answer.jinja").read_text("utf-8")
         where = "the base's chat template" if own else "the built-in template for answers"
         template = ChatTemplate(source, where=where, bos=tokenizer.bos, eos=tokenizer.eos)
-        return Prompter(template, self._tokenizers.base, ())
+        return Prompter(template, self._tokenizers.base, (), texts=self._texts)
 
     def _grammar(self, prompt: StagePrompt, frame: Frame, messages: Sequence[Message], progress: Progress) -> Grammar:
         """The constraint on a tool's arguments, whose copied properties are held to the conversation."""

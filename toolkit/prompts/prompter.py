@@ -17,6 +17,7 @@ from tokenizers import Encoding, Tokenizer
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
+from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts, shared_length
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompt_plan import STYLES, Frame, JsonStyle
 from dualtune_edge.toolkit.tools.toolset import Tool
@@ -57,7 +58,8 @@ class Completion:
 class Prompter:
     """One template with its tokenizer, tools and (for arguments) the chosen tool.
 
-    `unlisted` are names to choose besides those of the tools: entries that the template lists by itself.
+    `unlisted` are names to choose besides those of the tools: entries that the template lists by itself. `texts`
+    tokenizes what prompts share with earlier ones once; by default each is tokenized whole.
     """
 
     template: ChatTemplate
@@ -65,6 +67,7 @@ class Prompter:
     tools: tuple[Tool, ...]
     tool: str | None = None
     unlisted: tuple[str, ...] = ()
+    texts: GrowingTexts | None = None
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -99,7 +102,8 @@ class Prompter:
 
         """
         if self.control_token_in([message.model_dump() for message in messages]) is None:
-            return tuple(self.encode(self.text(messages, generate=True, date=date)).ids)
+            text = self.text(messages, generate=True, date=date)
+            return self.texts.tokens(text) if self.texts else tuple(self.encode(text).ids)
         marked, mark = self._controls.marked(messages)
         return tuple(self._controls.encode(self.text(marked, generate=True, date=date), mark))
 
@@ -264,11 +268,8 @@ def _identified(answer: Message) -> Message:
 
 def common_prefix(sequences: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
     """The longest run of items (tokens, characters) that all sequences begin with."""
-    first, length = sequences[0], min(map(len, sequences))
-    for position in range(length):
-        if any(other[position] != first[position] for other in sequences):
-            return tuple(first[:position])
-    return tuple(first[:length])
+    first, *others = map(tuple, sequences)
+    return first[: min((shared_length(first, other) for other in others), default=len(first))]
 
 
 @lru_cache(maxsize=2 * len(_PROBES))  # 117 tools in full JSON take 44 ms, and without a tool's own words are the same
