@@ -3,7 +3,8 @@
     python benchmarks/llama_files.py OUT/base OUT/r32 OUT/r32b -o OUT/llama
 
 llama.cpp's own converters refuse a tokenizer that they do not know, and read an rsLoRA adapter's scale as α/r. These
-files hold the same numbers as the bundle: Q4_0 in every matrix (its `--pure`), adapters in 16 bits with α/√r.
+files hold the same numbers as the bundle: Q4_0 in every matrix (its `--pure`), adapters in 16 bits with α/√r, an
+activated one with its invocation.
 Needs the package `gguf`.
 """
 
@@ -87,6 +88,9 @@ def write_adapter(folder: Path, path: Path) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha * math.sqrt(rank) if config["use_rslora"] else alpha)
+    if invocation := config.get("alora_invocation_tokens"):
+        key = gguf.Keys.Adapter.ALORA_INVOCATION_TOKENS
+        writer.add_key_value(key, invocation, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32)
     for name, tensor in tensors(folder / "adapter_model.safetensors"):
         module, _, half = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
         writer.add_tensor(f"{_renamed(f'{module}.weight')}.{half.lower()}", tensor.astype(np.float16))

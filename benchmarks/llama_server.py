@@ -1,4 +1,4 @@
-"""llama.cpp's server on this machine's loopback: adapters by request, the gold call's text as a literal grammar."""
+"""llama.cpp's server on this machine's loopback: adapters by request, the gold call's tokens as a grammar."""
 
 from __future__ import annotations
 
@@ -19,21 +19,33 @@ from tokenizers import Tokenizer
 from dualtune_edge.runtime.bench.scripts import Script
 
 _STARTING = 120.0  # seconds
-_CONTEXT = 4096  # tokens of a slot
+CONTEXT = 4096  # tokens of a slot
 _HOST = "127.0.0.1"
 
 
 class LlamaServer:
     """A server process; leaving the `with` block ends it."""
 
-    def __init__(self, binary: Path, folder: Path, adapters: Sequence[str], *, threads: int, slots: int) -> None:
-        """`folder` holds base.gguf and `<adapter>.gguf`; `slots`: prompts whose KV it keeps side by side."""
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        adapters: Sequence[str],
+        *,
+        threads: int,
+        slots: int,
+        context: int = CONTEXT,
+    ) -> None:
+        """`folder` holds base.gguf and `<adapter>.gguf`; `slots`: prompts whose KV it keeps side by side.
+
+        `context`: tokens of a slot.
+        """
         self._adapters, self._slots = list(adapters), slots
         with socket.socket() as free:
             free.bind((_HOST, 0))
             self._port = free.getsockname()[1]
         command = [str(binary), "--model", str(folder / "base.gguf"), "--host", _HOST, "--port", str(self._port)]
-        command += ["--threads", str(threads), "--parallel", str(slots), "--ctx-size", str(_CONTEXT * slots)]
+        command += ["--threads", str(threads), "--parallel", str(slots), "--ctx-size", str(context * slots)]
         for adapter in adapters:
             command += ["--lora", str(folder / f"{adapter}.gguf")]
         command += ["--lora-init-without-apply"] if adapters else []
@@ -63,13 +75,14 @@ class LlamaServer:
         start, decoded = time.perf_counter(), 0
         for script, adapter in zip(scripts, adapters, strict=True):
             number = -1 if adapter is None else self._adapters.index(adapter)
-            text = tokenizer.decode(list(script.answer), skip_special_tokens=True)
+            written = _without_end(script.answer, tokenizer)
+            text = tokenizer.decode(written, skip_special_tokens=False)
             request = {
                 "prompt": list(script.prompt),
-                "n_predict": 2 * len(text),
+                "n_predict": len(written),
                 "temperature": 0,
-                "grammar": f"root ::= {json.dumps(text, ensure_ascii=False)}",
-                "lora": [{"id": number, "scale": 1.0}] if adapter else [],
+                "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in written),
+                "lora": self._lora(number),
                 "id_slot": (number + 1) % self._slots,
                 "cache_prompt": True,
             }
@@ -86,9 +99,15 @@ class LlamaServer:
             "n_predict": steps,
             "ignore_eos": True,
             "temperature": 0,
-            "lora": [],
+            "lora": self._lora(-1),
         }
         return float(self._ask("/completion", request)["timings"]["predicted_per_second"])
+
+    def _lora(self, number: int) -> list[dict[str, Any]]:
+        """The adapter of a request, -1 for none. An empty list would put all in force."""
+        if not self._adapters:
+            return []
+        return [{"id": max(0, number), "scale": 1.0 if number >= 0 else 0.0}]
 
     def _ask(self, path: str, value: dict[str, Any] | None) -> Any:
         data = None if value is None else json.dumps(value).encode()
@@ -96,3 +115,10 @@ class LlamaServer:
         request = urllib.request.Request(f"http://{_HOST}:{self._port}{path}", data, headers)
         with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310 - loopback
             return json.loads(answer.read())
+
+
+def _without_end(answer: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The answer's tokens up to a special one, which would end the server's text."""
+    added = tokenizer.get_added_tokens_decoder()
+    special = (at for at, token in enumerate(answer) if token in added and added[token].special)
+    return list(answer[: next(special, len(answer))])

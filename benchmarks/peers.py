@@ -16,9 +16,9 @@ from llama_server import LlamaServer
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Bundle, open_bundle, open_engine
-from dualtune_edge.runtime.bench.machine import bandwidth
 from dualtune_edge.runtime.bench.replay import Replay, in_other_words
 from dualtune_edge.runtime.bench.requests import made_requests
+from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.bench.scripts import Script
 from dualtune_edge.runtime.bench.watched import watch
 
@@ -46,7 +46,7 @@ def compare(bundle: Path, calls: int, threads: int, llama: tuple[Path, Path] | N
     requests = made_requests(opened.manifest, calls)
     with ExitStack() as stack:
         engine = stack.enter_context(open_engine(opened.model, SessionSettings(intra_op_threads=threads)))
-        ours = Replay(opened, watch(engine), bandwidth(threads))
+        ours = Replay(opened, watch(engine), measure_roofline(opened, threads))
         peers = dict(_genai(opened, threads))
         if llama:
             for name, slots in ((ONE_SLOT, 1), (EACH_SLOT, 3)):

@@ -3,8 +3,8 @@
     python benchmarks/serve_load.py /tmp/kit kit/dualtune_edge_kit --calls 100 [--llama-server PATH]
 
 On the kit's held-out requests. Ours decides each call: toolset, tool and arguments, over chat completions. llama.cpp's
-server is given the same prompts stage by stage and spells the gold call under a literal grammar, with a warm slot for
-each adapter. Nothing else should run meanwhile.
+server is given the same prompts stage by stage and spells the gold call under a grammar of its tokens, with a warm slot
+for each adapter. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
-"""Prints what a whole task takes with plain and with activated adapters, in one process and one run.
+"""Prints what a whole task takes with plain and with activated adapters, and by peers, in one run.
 
-    python benchmarks/tasks.py OUT [--shape qwen2.5-0.5b]
+    python benchmarks/tasks.py OUT [--shape qwen2.5-0.5b] [--genai] [--llama-server PATH]
 
 OUT gets the checkpoint, adapters of rank 32 and four bundles: the filesystem server's 14 tools alone, and beside the
 git server's as a second toolset. A task is six turns of the former with seeded words; every tool result has about as
-many tokens as its row says. The kinds take turns, and their medians are compared. Nothing else should run.
+many tokens as its row says. The kinds take turns, and their medians are compared. Peers have one toolset: the plain
+bundle's prompts, and llama.cpp the activated one's too. Nothing else should run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Final
@@ -20,6 +22,7 @@ import typer
 from dualtune_edge_kit.random_checkpoint import MODULES, write_adapter
 from peft import LoraConfig
 from shapes import checkpoint, export, tools
+from task_peers import llama, plain_genai
 from tokenizers import Tokenizer
 
 from dualtune_edge.export.plan.spec import AdapterSpec, TemplatesSpec, ToolsetSpec
@@ -28,6 +31,7 @@ from dualtune_edge.profiles.resolve import resolve
 from dualtune_edge.runtime.bench.replay import Replay
 from dualtune_edge.runtime.bench.report import TaskRun
 from dualtune_edge.runtime.bench.requests import fitting, read_tasks
+from dualtune_edge.runtime.bench.roofline import Roofline, measure_roofline
 from dualtune_edge.runtime.bench.task import replay_task
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.folder import open_bundle
@@ -37,6 +41,10 @@ from dualtune_edge.toolkit.tools.tool_files import read_tools
 _HEADER: Final = "<|im_start|>assistant\n"
 _SERVERS: Final = {"one": ("tools14",), "several": ("tools14", "git")}
 _KINDS: Final = ("plain", "activated")
+_LLAMA: Final = (  # kind, slots, name
+    ("plain", 3, "llama.cpp, plain, a warm slot for each adapter"),
+    ("activated", 1, "llama.cpp, activated"),
+)
 _WORDS: Final = ("report", "total", "north", "draft", "value", "index", "entry", "final", "notes", "april")
 
 
@@ -48,12 +56,23 @@ def main(
     results: Annotated[list[int] | None, typer.Option(help="Tokens of a result; default: 50, 500 and 2,000.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Of each task and kind; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the physical cores.")] = None,
+    genai: Annotated[bool, typer.Option("--genai", help="onnxruntime-genai, driven plainly; one run.")] = False,
+    llama_server: Annotated[
+        Path | None, typer.Option(help="llama.cpp's server, built; without it, no such row.")
+    ] = None,
 ) -> None:
     """Build what is missing, and print the table as Markdown."""
     if not (out / "base").exists():
         prepare(out, shape)
-    print("| result, tokens | bundle | computed for a new token | seconds a turn | times as fast | states, MB |")
-    print("|---|---|---|---|---|---|")
+    if llama_server and not (out / "llama").exists():
+        write_llama(out)
+    count = threads or detect().cpu.physical_cores
+    roofline = measure_roofline(open_bundle(out / "plain-one", verify="never"), count)
+    print(
+        f"{count} threads; {roofline.bandwidth / 1e9:.1f} GB/s, {roofline.rate / 1e9:.0f} billion integer operations/s"
+    )
+    print("\n| result, tokens | system | computed for a new token | s a turn | of plain | roofline | states, MB |")
+    print("|---|---|---|---|---|---|---|")
     for size in results or (50, 500, 2000):
         task = out / f"task-{size}.jsonl"
         task.write_text(json.dumps({"toolset": "tools14", "messages": messages(out, turns, size)}), encoding="utf-8")
@@ -61,11 +80,41 @@ def main(
             found: dict[str, list[TaskRun]] = {kind: [] for kind in _KINDS}
             for _ in range(runs):
                 for kind in _KINDS:
-                    bundle = out / f"{kind}-{toolsets}"
-                    found[kind].append(replayed(bundle, task, threads or detect().cpu.physical_cores))
+                    found[kind].append(replayed(out / f"{kind}-{toolsets}", task, count, roofline))
             for kind, taken in found.items():
                 line = cells(out / f"{kind}-{toolsets}", taken, found["plain"])
                 print(f"| {size} | {line} |", flush=True)
+            if toolsets == "one":
+                plain = seconds(found["plain"])
+                for name, took in peers(out, task, count, runs, llama_server, genai=genai):
+                    print(f"| {size} | {name} | – | {took / turns:.2f} | {took / plain:.2f} | – | – |", flush=True)
+
+
+def peers(
+    out: Path, task: Path, threads: int, runs: int, llama_server: Path | None, *, genai: bool
+) -> Iterator[tuple[str, float]]:
+    """Each peer's name and seconds of the task; llama.cpp's are medians."""
+    if llama_server:
+        for kind, slots, name in _LLAMA:
+            server = llama_server, out / "llama" / kind
+            taken = [llama(out / f"{kind}-one", task, threads, server, slots=slots) for _ in range(runs)]
+            yield name, statistics.median(sum(turn.ms for turn in run) for run in taken) / 1e3
+    if genai:
+        yield "onnxruntime-genai", sum(turn.ms for turn in plain_genai(out / "plain-one", task, threads)) / 1e3
+
+
+def write_llama(out: Path) -> None:
+    """The base and both kinds of adapter as GGUF, a folder a kind."""
+    from llama_files import write_adapter, write_base  # noqa: PLC0415 - the package gguf is needed here only
+
+    for kind in _KINDS:
+        folder = out / "llama" / kind
+        folder.mkdir(parents=True)
+        for name in ("selection", "arguments"):
+            write_adapter(out / kind / name, folder / f"{name}.gguf")
+    first, second = (out / "llama" / kind / "base.gguf" for kind in _KINDS)
+    write_base(out / "base", first)
+    os.link(first, second)
 
 
 def prepare(out: Path, shape: str) -> None:
@@ -127,23 +176,29 @@ def words(tokenizer: Tokenizer, random: Random, size: int) -> str:
 
 
 def cells(bundle: Path, taken: Sequence[TaskRun], plain: Sequence[TaskRun]) -> str:
-    """What a bundle's runs took, and the speed against the plain bundle's."""
-    seconds = statistics.median(run.seconds for run in taken)
-    times = statistics.median(run.seconds for run in plain) / seconds
+    """What a bundle's runs took, and the part of the plain bundle's time."""
+    took = seconds(taken)
     states = sum(path.stat().st_size for path in (bundle / "states").iterdir()) / 1e6
     turns = [turn for run in taken for turn in run.turns]
     computed = sum(turn.read for turn in turns) / sum(turn.new for turn in turns)
-    each = seconds / len(taken[0].turns)
-    return f"{bundle.name} | {computed:.2f} | {each:.2f} | {times:.2f} | {states:,.0f}"
+    each = took / len(taken[0].turns)
+    roofline = statistics.median(run.over_roofline for run in taken)
+    part = took / seconds(plain)
+    return f"{bundle.name} | {computed:.2f} | {each:.2f} | {part:.2f} | {roofline:.2f} × | {states:,.0f}"
 
 
-def replayed(bundle: Path, task: Path, threads: int) -> TaskRun:
+def seconds(runs: Sequence[TaskRun]) -> float:
+    """The median of a task's runs."""
+    return statistics.median(run.seconds for run in runs)
+
+
+def replayed(bundle: Path, task: Path, threads: int, roofline: Roofline) -> TaskRun:
     """One replay in a fresh engine."""
     opened = open_bundle(bundle, verify="never")
     resolution = resolve(None, detect(), threads=threads)
     (requests,) = read_tasks(task, opened.manifest, 1)
     with open_engine(opened.model, resolution.settings) as engine:
-        return replay_task(opened, Replay(opened, watch(engine), 1.0), requests)
+        return replay_task(opened, Replay(opened, watch(engine), roofline), requests)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Final
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import Resolution
-from dualtune_edge.runtime.bench.machine import bandwidth, read_memory, versions
+from dualtune_edge.runtime.bench.machine import read_memory, versions
 from dualtune_edge.runtime.bench.replay import Replay, weight_bytes
 from dualtune_edge.runtime.bench.report import (
     BenchReport,
@@ -24,6 +24,7 @@ from dualtune_edge.runtime.bench.report import (
     summarize,
 )
 from dualtune_edge.runtime.bench.requests import Request, made_requests, made_task, read_requests, read_tasks
+from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import Watched, watch
@@ -81,12 +82,12 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step
     )
     tasks = read_tasks(wanted.requests, manifest, _TASKS) if wanted.requests else [made_task(manifest)]
     unhashed, hashing = _bundle_times(path, wanted.trust)
-    read_speed = bandwidth(resolution.settings.intra_op_threads)
+    roofline = measure_roofline(bundle, resolution.settings.intra_op_threads)
     started = time.perf_counter()
     with open_engine(bundle.model, resolution.settings, wanted.engine) as engine:
         engine_ms, memory = _ms(time.perf_counter() - started), read_memory()
         watched = watch(engine)
-        replay = Replay(bundle, watched, read_speed, copied=wanted.copied)
+        replay = Replay(bundle, watched, roofline, copied=wanted.copied)
         on_step("first calls")
         first = replay.first(requests[0])
         for request in requests:
@@ -100,7 +101,8 @@ def bench(path: Path, resolve: Callable[[Bundle], Ways], wanted: Wanted, on_step
             where=where_of(resolution, wanted.engine, watched.placement),
             base=manifest.base.name,
             weights_bytes=weight_bytes(bundle, None),
-            bandwidth=round(read_speed),
+            bandwidth=round(roofline.bandwidth),
+            operations=round(roofline.rate),
             open_ms=OpenTimes(hash=hashing, bundle=unhashed, engine=engine_ms, first_call=first),
             memory_opened=memory,
             memory_used=used,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
 from dualtune_edge.runtime.bench.requests import Request
+from dualtune_edge.runtime.bench.roofline import Roofline
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, StageName
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched
 from dualtune_edge.runtime.bundle.folder import Bundle
@@ -25,11 +26,12 @@ _OTHER_WORDS: Final = (user("Something else, in other words, that was asked befo
 
 @dataclass(frozen=True)
 class Reading:
-    """A stage of a call: `read` tokens of its prompt were computed, the last ones."""
+    """A stage of a call: `read` tokens of its prompt were computed, the last ones. `roofline_ms`: of its forwards."""
 
     stage: StageName
     prompt: tuple[int, ...]
     read: int
+    roofline_ms: float
 
 
 class Replay:
@@ -39,9 +41,9 @@ class Replay:
     new request shares with an earlier one, the tool lists above all, and never the request itself.
     """
 
-    def __init__(self, bundle: Bundle, engine: Watched, bandwidth: float, *, copied: bool = True) -> None:
-        """`bandwidth`: bytes a second that the floor reckons with. `copied`: of free answers, as for `Agent.open`."""
-        self._bundle, self._engine, self._bandwidth, self._copied = bundle, engine, bandwidth, copied
+    def __init__(self, bundle: Bundle, engine: Watched, roofline: Roofline, *, copied: bool = True) -> None:
+        """`roofline`: of the bundle on this machine. `copied`: of free answers, as for `Agent.open`."""
+        self._bundle, self._engine, self._roofline, self._copied = bundle, engine, roofline, copied
         ahead = TokenizersAhead(bundle)
         self._agent = Agent(bundle, engine, tokenizers=ahead)
         self._naive = Agent(bundle, engine, NAIVE, tokenizers=ahead)
@@ -117,6 +119,7 @@ class Replay:
                 script.stage,
                 script.prompt,
                 sum(_of_prompt(event, len(script.prompt)) for event in found if event.kind == "forward"),
+                self._roofline_ms(found),
             )
             for script, found in zip(scripts, attribute(events, scripts), strict=True)
         )
@@ -183,7 +186,6 @@ class Replay:
         self, script: Script, events: Sequence[Event], start: float, *, forced: int, decided: int, answer: CallResult
     ) -> StageRun:
         forwards = [event for event in events if event.kind == "forward"]
-        weights = weight_bytes(self._bundle, script.adapter)
         return StageRun(
             stage=script.stage,
             adapter=script.adapter,
@@ -194,7 +196,7 @@ class Replay:
             drafted=sum(event.drafted for event in forwards),
             decided=decided,
             forwards=len(forwards),
-            floor_ms=round(1e3 * len(forwards) * weights / self._bandwidth, 3),
+            roofline_ms=round(self._roofline_ms(events), 3),
             spans=tuple(
                 Span(
                     kind=event.kind,
@@ -204,6 +206,14 @@ class Replay:
                 )
                 for event in events
             ),
+        )
+
+    def _roofline_ms(self, events: Sequence[Event]) -> float:
+        """The least that the forwards among these can take."""
+        return 1e3 * sum(
+            self._roofline.seconds(weight_bytes(self._bundle, event.adapter), event.appended, event.drafted + 1)
+            for event in events
+            if event.kind == "forward"
         )
 
 

@@ -27,7 +27,7 @@ class StageRun(Frozen):
     """One stage of one call.
 
     Of the prompt's tokens, `reused` were not computed. The answer's are `decided` or `forced`. `drafted` tokens were
-    tried ahead. `floor_ms`: the stage's weights read once for each of its `forwards` at the measured bandwidth.
+    tried ahead. `roofline_ms`: the least that its `forwards` can take here.
     """
 
     stage: StageName
@@ -39,7 +39,7 @@ class StageRun(Frozen):
     drafted: int
     decided: int
     forwards: int
-    floor_ms: float
+    roofline_ms: float
     spans: tuple[Span, ...]
 
 
@@ -58,9 +58,9 @@ class CallRun(Frozen):
     stages: tuple[StageRun, ...]
 
     @property
-    def floor_ms(self) -> float:
+    def roofline_ms(self) -> float:
         """Of all stages."""
-        return sum(stage.floor_ms for stage in self.stages)
+        return sum(stage.roofline_ms for stage in self.stages)
 
 
 class Spread(Frozen):
@@ -89,18 +89,18 @@ class StageSummary(Frozen):
     drafted: float
     decided: float
     forwards: float
-    floor_ms: float
+    roofline_ms: float
     decode_per_s: float | None  # tokens a second, one at a time, as the naive path decodes; null without one
 
 
 class Pass(Frozen):
-    """Calls of one kind. `speedup`: median over the calls of naive against ours; `over_floor`: of ours against it."""
+    """Calls of one kind. Medians of them: `speedup` of naive against ours, `over_roofline` of ours against it."""
 
     kind: Literal["gold", "free"]
     ms: Spread
     naive_ms: Spread
     speedup: float
-    over_floor: float
+    over_roofline: float
     forwards_per_argument_token: float | None  # null without a token of arguments
     right: int
     same: int
@@ -178,6 +178,7 @@ class BenchReport(Frozen):
     base: str
     weights_bytes: int  # of the base graph, read once a forward
     bandwidth: float  # bytes a second
+    operations: float  # a second, of integer products
     open_ms: OpenTimes
     memory_opened: Memory | None
     memory_used: Memory | None  # after the calls
@@ -189,13 +190,14 @@ class BenchReport(Frozen):
 class TaskTurn(Frozen):
     """One turn of a task. `new`: the tokens that the conversation grew by, in the stage that shows the most of them.
 
-    `read`: the tokens of all stages' prompts that were computed.
+    `read`: the tokens of all stages' prompts that were computed. `roofline_ms`: the least that its forwards can take.
     """
 
     request: str
     ms: float
     new: int
     read: int
+    roofline_ms: float
 
 
 class TaskRun(Frozen):
@@ -207,6 +209,11 @@ class TaskRun(Frozen):
     def seconds(self) -> float:
         """Of all turns."""
         return sum(turn.ms for turn in self.turns) / 1e3
+
+    @property
+    def over_roofline(self) -> float:
+        """The median over the turns of a turn's time against its roofline."""
+        return _median(turn.ms / turn.roofline_ms for turn in self.turns)
 
 
 class TaskReport(Frozen):
@@ -239,7 +246,7 @@ def summarize(
         ms=Spread.of(call.ms for call in calls),
         naive_ms=Spread.of(call.naive_ms for call in calls),
         speedup=_median(call.naive_ms / call.ms for call in calls),
-        over_floor=_median(call.ms / call.floor_ms for call in calls),
+        over_roofline=_median(call.ms / call.roofline_ms for call in calls),
         forwards_per_argument_token=round(sum(run.forwards for run in written) / tokens, 3) if tokens else None,
         right=sum(call.right for call in calls),
         same=sum(call.same for call in calls),
@@ -262,7 +269,7 @@ def _summary(name: StageName, runs: Sequence[StageRun], decode: float | None) ->
         drafted=mean(run.drafted for run in runs),
         decided=mean(run.decided for run in runs),
         forwards=mean(run.forwards for run in runs),
-        floor_ms=mean(run.floor_ms for run in runs),
+        roofline_ms=mean(run.roofline_ms for run in runs),
         decode_per_s=decode,
     )
 

@@ -14,6 +14,7 @@ from dualtune_edge.runtime.bench.measure import where_of
 from dualtune_edge.runtime.bench.replay import Replay
 from dualtune_edge.runtime.bench.report import TaskReport, TaskRun, TaskTurn
 from dualtune_edge.runtime.bench.requests import Request, read_tasks
+from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
@@ -63,7 +64,7 @@ def bench_tasks(
         )
     with open_engine(bundle.model, best.resolution.settings, wanted.engine) as engine:
         watched = watch(engine)
-        replay = Replay(bundle, watched, bandwidth=1.0)
+        replay = Replay(bundle, watched, measure_roofline(bundle, best.resolution.settings.intra_op_threads))
         runs = []
         for number, task in enumerate(tasks, start=1):
             on_step(f"task {number} of {len(tasks)}")
@@ -91,7 +92,13 @@ def replay_task(bundle: Bundle, replay: Replay, task: Sequence[Request]) -> Task
             grown.append(len(reading.prompt) - len(common_prefix([prefix, reading.prompt])))
             before[reading.stage] = reading.prompt
         turns.append(
-            TaskTurn(request=request.where, ms=ms, new=max(grown), read=sum(reading.read for reading in readings))
+            TaskTurn(
+                request=request.where,
+                ms=ms,
+                new=max(grown),
+                read=sum(reading.read for reading in readings),
+                roofline_ms=round(sum(reading.roofline_ms for reading in readings), 3),
+            )
         )
     return TaskRun(turns=tuple(turns))
 

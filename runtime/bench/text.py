@@ -8,8 +8,9 @@ from dualtune_edge.runtime.bench.machine import Memory
 from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary, Steps, TaskReport
 from dualtune_edge.toolkit.console import table_lines
 
-_COLUMNS = ("", "ms p50", "p95", "prompt", "reused", "forced", "drafted", "decided", "forwards", "floor ms", "decode/s")
-_TURN_COLUMNS = ("", "seconds", "new tokens", "computed")
+_COUNTS = ("prompt", "reused", "forced", "drafted", "decided", "forwards")
+_COLUMNS = ("", "ms p50", "p95", *_COUNTS, "roofline ms", "decode/s")
+_TURN_COLUMNS = ("", "seconds", "roofline", "new tokens", "computed")
 _STEP_COLUMNS = ("", "prompts", "tokens", "reused", "read", "read again")
 
 
@@ -23,7 +24,13 @@ def describe_tasks(report: TaskReport) -> str:
     """A line for each turn, then what the tasks take in all."""
     where, runs = report.where, report.tasks
     rows = [
-        (f"{number}.{at}", f"{turn.ms / 1e3:.2f}", str(turn.new), str(turn.read))
+        (
+            f"{number}.{at}",
+            f"{turn.ms / 1e3:.2f}",
+            f"{turn.roofline_ms / 1e3:.2f}",
+            str(turn.new),
+            str(turn.read),
+        )
         for number, run in enumerate(runs, start=1)
         for at, turn in enumerate(run.turns, start=1)
     ]
@@ -51,7 +58,10 @@ def _machine(report: BenchReport) -> Iterator[str]:
     yield f"threads         {where.threads} of {where.physical_cores} cores"
     yield f"runs by         {where.engine}, {where.placement.provider}, profile {where.profile}"
     yield f"versions        {', '.join(f'{name} {version}' for name, version in where.versions.items())}"
-    yield f"bandwidth       {report.bandwidth / 1e9:.1f} GB/s read from memory by {where.threads} threads"
+    yield (
+        f"roofline        {report.bandwidth / 1e9:.1f} GB/s read from memory and {report.operations / 1e9:,.0f} billion"
+        f" integer operations a second, by {where.threads} threads"
+    )
     yield (
         f"open            {times.verified:.0f} ms; without hashing every file {times.verified - times.hash:.0f} ms"
         f" (engine {times.engine:.0f}); then the first call {times.first_call:.0f} ms"
@@ -79,10 +89,10 @@ def _pass(replayed: Pass) -> Iterator[str]:
     yield from table_lines(_COLUMNS, map(_cells, replayed.stages), left={""})
     same = f"{replayed.same} of its answers are ours; ours are {replayed.speedup:.2f} times as fast"
     yield f"the naive path: {_spread(replayed.naive_ms)}; {same}"
-    floor = f"{replayed.over_floor:.2f} times the floor"
+    roofline = f"{replayed.over_roofline:.2f} times the roofline"
     if replayed.forwards_per_argument_token is not None:
-        floor += f"; {replayed.forwards_per_argument_token:.2f} forwards for each token of arguments"
-    yield floor
+        roofline += f"; {replayed.forwards_per_argument_token:.2f} forwards for each token of arguments"
+    yield roofline
 
 
 def _steps(steps: Steps) -> Iterator[str]:
@@ -95,10 +105,10 @@ def _steps(steps: Steps) -> Iterator[str]:
 
 
 def _cells(stage: StageSummary) -> tuple[str, ...]:
-    counts = (stage.prompt, stage.reused, stage.forced, stage.drafted, stage.decided, stage.forwards)
+    counts: list[float] = [getattr(stage, name) for name in _COUNTS]
     decode = "" if stage.decode_per_s is None else f"{stage.decode_per_s:.1f}"
     times = (f"{stage.ms.p50:.1f}", f"{stage.ms.p95:.1f}")
-    return stage.stage, *times, *(f"{count:.1f}" for count in counts), f"{stage.floor_ms:.1f}", decode
+    return stage.stage, *times, *(f"{count:.1f}" for count in counts), f"{stage.roofline_ms:.1f}", decode
 
 
 def _spread(spread: Spread) -> str:

@@ -42,6 +42,16 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
         position = end
 
 
+def number(value: memoryview) -> int:
+    """The value of a field of wire type 0.
+
+    Raises:
+        ValueError: it does not end.
+
+    """
+    return _read_varint(value, 0)[0]
+
+
 def varint(value: int) -> bytes:
     """A number, seven bits a byte, the lowest first."""
     parts = bytearray()

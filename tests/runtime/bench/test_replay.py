@@ -10,6 +10,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bench.replay import _OTHER_WORDS, Replay, attribute, weight_bytes
 from dualtune_edge.runtime.bench.report import CallRun
 from dualtune_edge.runtime.bench.requests import Request, made_requests
+from dualtune_edge.runtime.bench.roofline import Roofline
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, branchings
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched, watch
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
@@ -43,7 +44,7 @@ def requests(bundle: Bundle) -> list[Request]:
 
 @pytest.fixture(scope="module")
 def runs(bundle: Bundle, watched: Watched, requests: list[Request]) -> list[CallRun]:
-    replay = Replay(bundle, watched, bandwidth=1e9)
+    replay = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12))
     return [replay.gold(request) for request in requests]
 
 
@@ -65,7 +66,8 @@ def test_the_stages_counts_add_up(runs: list[CallRun], bundle: Bundle, requests:
             forwards = [span.tokens for span in stage.spans if span.kind == "forward"]
             assert len(forwards) == stage.forwards
             assert sum(forwards) >= stage.prompt - stage.reused
-            assert stage.floor_ms == pytest.approx(stage.forwards * weight_bytes(bundle, stage.adapter) / 1e6, abs=1e-3)
+            read = stage.forwards * weight_bytes(bundle, stage.adapter) / 1e6
+            assert stage.roofline_ms == pytest.approx(read, abs=1e-3)  # without products weights alone count
 
 
 def test_the_request_itself_is_never_reused(runs: list[CallRun], bundle: Bundle, requests: list[Request]) -> None:
@@ -80,13 +82,13 @@ def test_the_request_itself_is_never_reused(runs: list[CallRun], bundle: Bundle,
 
 def test_a_gold_call_that_the_schema_refuses_is_refused(bundle: Bundle, watched: Watched) -> None:
     request = made_requests(bundle.manifest, 4)[3]
-    replay = Replay(bundle, watched, bandwidth=1e9)
+    replay = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12))
     with pytest.raises(DataError, match="gold call"):
         replay.first(replace(request, call=FunctionCall(name="log", arguments={"count": 12})))
 
 
 def test_a_free_call_is_the_agents_own(bundle: Bundle, watched: Watched, requests: list[Request]) -> None:
-    run = Replay(bundle, watched, bandwidth=1e9).free(requests[0])
+    run = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12)).free(requests[0])
     answer = Agent(bundle, watched).call(requests[0].messages)
     assert (run.toolset, run.tool, run.arguments) == (answer.toolset, answer.tool, answer.arguments)
     assert run.same

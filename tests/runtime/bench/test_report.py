@@ -24,7 +24,7 @@ def stage(name: str = "selection", **changes: object) -> StageRun:
     span = Span(kind="forward", start_ms=1.0, ms=4.0, tokens=7)
     whole = {
         "stage": name, "adapter": None, "ms": 5.0, "prompt": 10, "reused": 3, "forced": 2, "drafted": 0, "decided": 2,
-        "forwards": 1, "floor_ms": 2.0, "spans": (span,),
+        "forwards": 1, "roofline_ms": 2.0, "spans": (span,),
     }  # fmt: skip
     return StageRun.model_validate({**whole, **changes})
 
@@ -62,7 +62,7 @@ def test_a_pass_is_in_ratios_of_single_calls() -> None:
     calls = [call(stage(), written), call(stage(), written, ms=20.0), call(stage(), ms=5.0)]
     summary = summarize("gold", calls, decode={"arguments": 50.0})
     assert summary.speedup == 4.0  # of 4, 2 and 8
-    assert summary.over_floor == 2.5  # of 10 / 4, 20 / 4 and 5 / 2
+    assert summary.over_roofline == 2.5  # of 10 / 4, 20 / 4 and 5 / 2
     assert summary.forwards_per_argument_token == 0.25
     assert [(stage.stage, stage.ms.samples, stage.decode_per_s) for stage in summary.stages] == [
         ("selection", 3, None),
