@@ -29,7 +29,9 @@ COMMANDS: Final = {
         "doctor",
         "Tell whether this machine, and a bundle on it, are fit to run.",
     ),
-    "data": Row("dualtune_edge.export.data.command", "data", "Check, split and import conversations to train with."),
+    "data": Row(
+        "dualtune_edge.export.data.command", "data", "Check, split, import and generate conversations to train with."
+    ),
     "finetune": Row(
         "dualtune_edge.export.finetune.command",
         "finetune",

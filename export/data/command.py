@@ -1,10 +1,10 @@
-"""`dualtune-edge data check | split | import`."""
+"""`dualtune-edge data check | split | import | generate`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,10 @@ from dualtune_edge.toolkit.files import refuse_existing, replace_file, unwritabl
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.trajectories import passed_over
 from dualtune_edge.toolkit.shell import group
+from dualtune_edge.toolkit.validation import validate
+
+if TYPE_CHECKING:
+    from dualtune_edge.export.data.generation import Generated
 
 _SHOWN: Final = 20  # of faults, duplicates and leaks
 Data = Annotated[Path, typer.Argument(metavar="FILE", help="Conversations, one a line, as `finetune` reads them.")]
@@ -110,6 +114,75 @@ def import_(
     console.result(report, f"{report.lines} conversations with {calls} calls, read as {form}", as_json=as_json)
 
 
+def generate(
+    *,
+    mcp: Annotated[
+        Path, typer.Option(metavar="FILE", help="The servers: an mcpServers file, in which ${SANDBOX} is filled in.")
+    ],
+    teacher: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible API; $OPENAI_API_KEY is its key.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="The teacher's model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the data; nothing may be there yet.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Files that a conversation begins with; of several, one is drawn."),
+    ] = None,
+    sandbox: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where servers work; default: OUTPUT.sandbox. It is emptied.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")] = None,
+    per_tool: Annotated[int, typer.Option(min=1, help="Conversations for each tool.")] = 50,
+    max_calls: Annotated[int, typer.Option(min=1, help="The most calls in a conversation.")] = 8,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Default: the teacher's own.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draw other styles and requests.")] = 0,
+    seeded: Annotated[bool, typer.Option("--seeded/--unseeded", help="Send the teacher a seed, too.")] = True,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="Of a million tokens of prompts and of completions.")
+    ] = None,
+    limit_cost: Annotated[float | None, typer.Option(help="End the run at this cost, with what is there.")] = None,
+    limit_tokens: Annotated[int | None, typer.Option(help="End the run after so many tokens.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Make conversations for the tools of MCP servers, by a teacher.
+
+    The teacher writes requests and does them; its calls are checked, and really run in the sandbox. What is made is
+    kept: the same command goes on after an interruption. The folder holds conversations.jsonl and tools/SERVER.json.
+
+    Example:
+        dualtune-edge data generate --mcp mcp.json --teacher http://localhost:8000/v1 --model qwen3-32b -o data
+
+    """
+    from dualtune_edge.export.data.generate import generate as run
+    from dualtune_edge.export.data.generation import GenerationSettings
+    from dualtune_edge.export.data.generation_progress import shown
+    from dualtune_edge.export.data.teacher import EndpointTeacher
+    from dualtune_edge.runtime.agent.approval import read_policy
+    from dualtune_edge.runtime.agent.config import read_config
+
+    values = {
+        "output": output,
+        "url": teacher,
+        "model": model,
+        "sandbox": sandbox or output.with_name(f"{output.name}.sandbox"),
+        "files": tuple(files or ()),
+        "policy": read_policy(policy) if policy else None,
+        "per_tool": per_tool,
+        "most_calls": max_calls,
+        "temperature": temperature,
+        "seed": seed,
+        "seeded": seeded,
+        "prices": _prices(price),
+        "limit_cost": limit_cost,
+        "limit_tokens": limit_tokens,
+    }
+    settings = validate(GenerationSettings, values, where="data generate", error=SpecError)
+    asked = EndpointTeacher(teacher, model, temperature=temperature, seeded=seeded)
+    with shown() as on_progress:
+        report = run(settings, lambda variables: read_config(mcp, variables), asked, on_progress)
+    for warning in report.warnings:
+        console.warn(warning)
+    console.result(report, "\n".join(_generated(report)), as_json=as_json)
+
+
 class Imported(Frozen):
     """What `data import --json` prints."""
 
@@ -160,4 +233,31 @@ def _rows(tool: ToolCoverage) -> Iterator[tuple[str, ...]]:
         yield *head, argument, str(entry.given), str(entry.values)
 
 
-data = group("Check, split and import conversations to train with.", (check, split, import_))
+def _prices(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        prompt, completion = map(float, text.split(","))
+    except ValueError:
+        raise SpecError("--price", found=text, expected="two numbers", fix="Write them as 0.15,0.6.") from None
+    return {"prompt": prompt, "completion": completion}
+
+
+def _generated(report: Generated) -> Iterator[str]:
+    ended = {"complete": "", "limit": ": the limit is reached", "exhausted": ": no more could be used"}[report.ended]
+    yield f"{report.folder}: {report.conversations} of {report.wanted} conversations{ended}"
+    usage = report.usage
+    cost = "" if report.cost is None else f", cost {report.cost:.2f}"
+    yield (
+        f"{usage.requests} requests to {report.model}, {usage.prompt_tokens:,} tokens of prompts, "
+        f"{usage.completion_tokens:,} of completions{cost}"
+    )
+    yield from (f"{reason.conversations} left out: {printable(reason.why)}" for reason in report.left_out)
+    if report.repeated:
+        yield f"{report.repeated} requests passed over: they were there already"
+    yield ""
+    rows = ((f"{tool.toolset}.{tool.tool}", str(tool.conversations), str(tool.calls)) for tool in report.tools)
+    yield from table_lines(("tool", "conversations for it", "calls"), rows, left={"tool"})
+
+
+data = group("Check, split, import and generate conversations to train with.", (check, split, import_, generate))

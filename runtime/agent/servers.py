@@ -87,9 +87,13 @@ class Servers:
 
     def offer(self, manifest: Manifest, *, cancel: Cancellation | None = None) -> Offer:
         """What can be called now. The servers are asked for their lists each time, so every change is followed."""
+        return offer(manifest, self.listed(cancel=cancel))
+
+    def listed(self, *, cancel: Cancellation | None = None) -> dict[str, tuple[LiveTool, ...] | str]:
+        """Each server's tools, or why they are not known."""
         listings = {name: connection.listing() for name, connection in self._connections.items()}  # all at once
         seconds = self._timeouts.list_tools
-        return offer(manifest, {name: listed(seconds, cancel) for name, listed in listings.items()})
+        return {name: listed(seconds, cancel) for name, listed in listings.items()}
 
     def call(
         self, server: str, tool: str, arguments: dict[str, Any], *, cancel: Cancellation | None = None
