@@ -71,7 +71,7 @@ def decide(bundle: Bundle, stages: Stages, question: Question, progress: Progres
 
 
 def _routed(manifest: Manifest, stages: Stages, question: Question, progress: Progress) -> Choice | None:
-    """The base model's choice of a toolset; None where there is none to make."""
+    """The choice of a toolset; None where there is none to make."""
     stage = manifest.toolset_choice
     if len(question.offered) == 1 or stage is None:
         return None

@@ -182,17 +182,20 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
 
 
 def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
-    adapters = {entry.name: entry for entry in bundle.manifest.adapters}
-    for entry in bundle.manifest.toolsets:
-        stages = {"selection": entry.selection, **entry.arguments}
-        for name, stage in stages.items():
-            adapter = adapters.get(stage.adapter or "")
-            cells = (
-                (adapter.name, _mode(adapter), str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
-                if adapter
-                else ("the base", "", "", "", "")
-            )
-            yield entry.toolset.name, name, *cells
+    manifest = bundle.manifest
+    adapters = {entry.name: entry for entry in manifest.adapters}
+    stages = [("", "toolset", manifest.toolset_choice)] if manifest.toolset_choice else []
+    for entry in manifest.toolsets:
+        named = {"selection": entry.selection, **entry.arguments}
+        stages += [(entry.toolset.name, name, stage) for name, stage in named.items()]
+    for toolset, name, stage in stages:
+        adapter = adapters.get(stage.adapter or "")
+        cells = (
+            (adapter.name, _mode(adapter), str(adapter.rank), f"{adapter.scale:.4g}", adapter.sha256[:12])
+            if adapter
+            else ("the base", "", "", "", "")
+        )
+        yield toolset, name, *cells
 
 
 def _mode(adapter: AdapterIdentity) -> str:

@@ -207,7 +207,7 @@ class Agent:
         Args:
             request: what the user says, or the conversation so far as OpenAI-style messages: earlier calls and the
                 tools' results are messages too.
-            toolset: the toolset to choose from; by default the base model chooses it.
+            toolset: the toolset to choose from; by default the bundle chooses it, by its adapter for that or the base.
             offered: the toolsets and the names of their tools that can be called now; by default all. The others keep
                 their place in the prompt and have no probability.
             required: whether a tool has to be called: then calling none has no probability either.

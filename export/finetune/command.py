@@ -79,9 +79,9 @@ def finetune(
 ) -> None:
     """Train adapters by decoupled fine-tuning.
 
-    One, or all that a dualtune.yaml names. Of the trajectories, selection learns the tools' names, arguments the
-    arguments of one tool, joint whole calls. Of a spec, adapters that are there already are passed over, and an
-    interrupted one goes on.
+    One, or all that a dualtune.yaml names, or those of an objective. Of the trajectories, toolset learns the names of
+    the spec's toolsets, selection the tools' names, arguments the arguments of one tool, joint whole calls. Of a spec,
+    adapters that are there already are passed over, and an interrupted one goes on.
 
     Example:
         dualtune-edge finetune --objective selection --base qwen --tools git.json --data git.jsonl -o adapters/selection
@@ -120,7 +120,7 @@ def _quiet() -> None:
 
 def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train all adapters of a spec; `options` are those of every run, by the names of the settings."""
-    for name in ("objective", "base", "tools", "output", "tool", "toolset"):
+    for name in ("base", "tools", "output", "tool", "toolset"):
         if name in options:
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
@@ -132,15 +132,18 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
     spec = read_spec(path, trained=False)
 
     def settings_of(adapter: Planned) -> FinetuneSettings:
-        keep = options["keep"] if adapter.objective == "selection" else {}
-        own = {
+        keep = options["keep"] if adapter.objective in ("toolset", "selection") else {}
+        own: dict[str, object] = {"data": None}
+        if adapter.toolset is None:
+            own |= {"toolsets": adapter.sources}
+        else:
+            (source,) = adapter.sources
+            own |= {"tools": source.tools, "data": source.data, "toolset": source.name if source.named else None}
+        own |= {
             "objective": adapter.objective,
             "base": spec.base,
-            "tools": adapter.tools,
-            "data": adapter.data,
             "output": adapter.output,
             "tool": adapter.tool,
-            "toolset": adapter.toolset if adapter.named else None,
             "template": options.get("template", adapter.template),
             "no_tool": spec.no_tool,
             "keep": keep,
@@ -151,7 +154,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
         if speaks():
             console.echo(_name(adapter), err=True)
 
-    adapters = planned(spec, options.get("data"))
+    adapters = planned(spec, options.get("data"), options.get("objective"))
     _quiet()
     with shown() as on_event:
         report = train_all(adapters, settings_of, say, on_event)
@@ -159,7 +162,8 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
 
 
 def _name(adapter: Planned | AdapterRow) -> str:
-    return f"{adapter.toolset}, {adapter.objective}" + (f" of {adapter.tool}" if adapter.tool else "")
+    toolset = f"{adapter.toolset}, " if adapter.toolset else ""
+    return toolset + adapter.objective + (f" of {adapter.tool}" if adapter.tool else "")
 
 
 def _table(report: WholeReport) -> str:

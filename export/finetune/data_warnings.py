@@ -11,32 +11,43 @@ from dualtune_edge.toolkit.prompts.messages import FunctionCall
 
 _FEW: Final = 100  # samples a tool; DualTune has about 1,000 requests for each
 _ONE_SIDED: Final = 2 / 3  # of all samples
+_TRY: Final = "Try the adapter on conversations that are not in them"
 
 
-def selection_warnings(answers: Sequence[FunctionCall], tools: Collection[str], no_tool: str) -> tuple[str, ...]:
+def selection_warnings(chosen: Sequence[str], tools: Collection[str], no_tool: str) -> tuple[str, ...]:
     """Warnings of an adapter that chooses among tools.
 
     Args:
-        answers: the call that each sample teaches.
+        chosen: the name that each sample teaches.
         tools: the names of the tools, without the no-tool entry.
         no_tool: the name that a turn without a call is learnt as.
 
     """
-    counts = Counter(answer.name for answer in answers)
-    calls = len(answers) - counts[no_tool]
+    counts = Counter(chosen)
+    calls = len(chosen) - counts[no_tool]
     warnings = []
     name, count = counts.most_common(1)[0]
-    if count > _ONE_SIDED * len(answers):
-        others = len(answers) - count
+    if count > _ONE_SIDED * len(chosen):
+        others = len(chosen) - count
         keep = f", or learn a share of these: --keep {name}={max(others / count, 0.01):.2f}" if others else ""
-        warnings.append(
-            f"{count} of {len(answers)} samples call {'no tool' if name == no_tool else name}: the adapter may learn "
-            f"to answer that always. Add samples of the other tools{keep}"
-        )
-    if missing := [tool for tool in tools if not counts[tool]]:
-        warnings.append(f"no sample calls {', '.join(missing)}: the adapter does not learn when to choose them")
+        warnings.append(f"{_one_sided(chosen, 'no tool' if name == no_tool else name)} tools{keep}")
+    warnings += _missing(counts, tools)
     if calls < _FEW * len(tools):
         warnings.append(_few(calls, f"the {len(tools)} tools", calls // len(tools)))
+    return tuple(warnings)
+
+
+def toolset_warnings(chosen: Sequence[str], toolsets: Collection[str]) -> tuple[str, ...]:
+    """Warnings of an adapter that chooses among toolsets; `chosen`: the name that each sample teaches."""
+    counts = Counter(chosen)
+    warnings = []
+    name, count = counts.most_common(1)[0]
+    if count > _ONE_SIDED * len(chosen):
+        warnings.append(f"{_one_sided(chosen, name)} toolsets")
+    warnings += _missing(counts, toolsets)
+    if len(chosen) < _FEW * len(toolsets):
+        mean = len(chosen) // len(toolsets)
+        warnings.append(f"{len(chosen)} samples for {len(toolsets)} toolsets, {mean} each: these are few. {_TRY}")
     return tuple(warnings)
 
 
@@ -55,9 +66,20 @@ def arguments_warnings(answers: Sequence[FunctionCall], tool: str) -> tuple[str,
     return tuple(warnings)
 
 
+def _one_sided(chosen: Sequence[str], name: str) -> str:
+    """Of the most frequent name; the kind of the others is to follow."""
+    count = Counter(chosen).most_common(1)[0][1]
+    return (
+        f"{count} of {len(chosen)} samples call {name}: the adapter may learn to answer that always. "
+        "Add samples of the other"
+    )
+
+
+def _missing(counts: Counter[str], names: Collection[str]) -> list[str]:
+    missing = [name for name in names if not counts[name]]
+    return [f"no sample calls {', '.join(missing)}: the adapter does not learn when to choose them"] if missing else []
+
+
 def _few(calls: int, tools: str, share: int) -> str:
     mean = f", {share} a tool" if share != calls else ""
-    return (
-        f"{calls} samples call {tools}{mean}: these are few, where DualTune has about 1,000 a tool. "
-        "Try the adapter on conversations that are not in them"
-    )
+    return f"{calls} samples call {tools}{mean}: these are few, where DualTune has about 1,000 a tool. {_TRY}"

@@ -1,6 +1,7 @@
 """The masks: which tokens of a sample are learnt. They are the method (DualTune, arXiv 2510.00229).
 
 - selection: the tool's name and the token that closes it, where the choice between `read` and `read_file` falls;
+- toolset: the same of a toolset's name;
 - arguments: what follows the frame of the call, through the token that ends the arguments;
 - joint: the whole call, to the end of the turn. This is the ordinary adapter.
 
@@ -16,7 +17,7 @@ from typing import Final, Protocol
 
 from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
-from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Completion, Prompter, common_prefix
 
 _OTHER_NAMES: Final = ("A0", "b1")  # any name differs from one of them in its first and in its last letter
@@ -33,30 +34,31 @@ class Sample:
 class Mask(Protocol):
     """Makes a sample of a turn, for one objective."""
 
-    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
-        """A sample of a call, in the context of the turns before it.
+    def sample(self, context: Sequence[Message], answer: Message) -> Sample:
+        """A sample of an assistant's turn, in the context of the turns before it.
 
         Raises:
-            TemplateError: the template does not write this call as the device reads it.
+            TemplateError: the template does not write this turn as the device reads it.
 
         """
 
 
 class SelectionMask:
-    """Learns the tool's name."""
+    """Learns the name of the tool, or of the toolset."""
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
         self._names = {name: _name_span(prompter, name) for name in prompter.choices}
 
-    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+    def sample(self, context: Sequence[Message], answer: Message) -> Sample:
         """Prompt and name, of which the name is learnt."""
-        tokens, first, stop = self._names[answer.name]
-        completion = self._prompter.complete(context, call(answer.name))
+        name = answer.tool_calls[0].function.name
+        tokens, first, stop = self._names[name]
+        completion = self._prompter.complete(context, call(name))
         if completion.tokens != tokens:
             raise TemplateError(
                 self._prompter.template.where,
-                found=f"a call of {answer.name!r} written as {completion.text!r} after this conversation",
+                found=f"a call of {name!r} written as {completion.text!r} after this conversation",
                 expected="the same text and tokens after every conversation",
                 fix="Let the answer depend on its call only.",
             )
@@ -70,15 +72,15 @@ class ArgumentsMask:
     def __init__(self, prompter: Prompter) -> None:
         self._prompter, self._frame, self._wrapping = prompter, prompter.frame(), prompter.wrapping()
 
-    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+    def sample(self, context: Sequence[Message], answer: Message) -> Sample:
         """Prompt, frame and arguments, of which the arguments are learnt."""
-        completion = self._prompter.complete(context, call(answer.name, answer.arguments))
+        completion = self._prompter.complete(context, answer)
         head, tail, length = self._wrapping.head, self._wrapping.tail, len(self._frame.tokens)
         framed = completion.text.startswith(head) and completion.text.endswith(tail)
         if not framed or completion.tokens[:length] != self._frame.tokens:
             raise TemplateError(
                 self._prompter.template.where,
-                found=f"a call of {answer.name!r} written as {completion.text!r}",
+                found=f"a call of {self._prompter.tool!r} written as {completion.text!r}",
                 expected=f"{head!r} + the arguments + {tail!r}, with the same tokens before them",
                 fix="Let the template write the arguments once, by `| tojson`.",
             )
@@ -93,9 +95,9 @@ class JointMask:
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
 
-    def sample(self, context: Sequence[Message], answer: FunctionCall) -> Sample:
+    def sample(self, context: Sequence[Message], answer: Message) -> Sample:
         """Prompt and call, of which the call is learnt."""
-        completion = self._prompter.complete(context, call(answer.name, answer.arguments))
+        completion = self._prompter.complete(context, answer)
         special = self._prompter.special_tokens
         ends = [index for index, token in enumerate(completion.tokens, start=1) if token in special]
         learnt = ends[-1] if ends else len(completion.tokens)  # nothing is generated after the end of the turn
@@ -103,6 +105,7 @@ class JointMask:
 
 
 MASKS: Final[dict[Objective, Callable[[Prompter], Mask]]] = {
+    "toolset": SelectionMask,
     "selection": SelectionMask,
     "arguments": ArgumentsMask,
     "joint": JointMask,

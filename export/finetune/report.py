@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dualtune_edge.export.finetune.settings import FinetuneSettings
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from dualtune_edge.export.base.checkpoint import Checkpoint
 
 RECORD: Final = "training.json"
-_OF_THIS_MACHINE: Final = {"base", "data", "tools", "output", "template", "threads", "checkpoint_every", "resume"}
+_OF_THIS_MACHINE: Final = {
+    "base",
+    "data",
+    "tools",
+    "output",
+    "template",
+    "threads",
+    "checkpoint_every",
+    "resume",
+    "toolsets",
+}
 
 
 class FinetuneReport(Frozen):
@@ -44,14 +55,28 @@ class Source(Frozen):
     sha256: str
 
 
+class ToolsetOrigin(Frozen):
+    """One of the toolsets that are chosen among, and its input files. `named`: of its data the lines that name it."""
+
+    name: str
+    description: str
+    tools: Source
+    data: Source
+    named: bool
+
+
 class Origin(Frozen):
-    """The inputs and settings of a run: equal on every machine."""
+    """The inputs and settings of a run: equal on every machine.
+
+    An adapter of one toolset has `data` and `tools`, that of the toolset choice has `toolsets`.
+    """
 
     format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
     base: str
     base_fingerprint: str
-    data: Source
-    tools: Source
+    data: Source | None
+    tools: Source | None
+    toolsets: tuple[ToolsetOrigin, ...] = ()
     template_sha256: str
     settings: dict[str, Any]  # those that influence the result
     versions: dict[str, str]
@@ -78,12 +103,26 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
     return Origin(
         base=base.name,
         base_fingerprint=base.fingerprint,
-        data=Source(name=settings.data.name, sha256=sha256_file(settings.data)),
-        tools=Source(name=settings.tools.name, sha256=sha256_file(settings.tools)),
+        data=_source(settings.data) if settings.data else None,
+        tools=_source(settings.tools) if settings.tools else None,
+        toolsets=tuple(
+            ToolsetOrigin(
+                name=toolset.name,
+                description=toolset.description,
+                tools=_source(toolset.tools),
+                data=_source(toolset.data),
+                named=toolset.named,
+            )
+            for toolset in settings.toolsets
+        ),
         template_sha256=template.sha256,
         settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
         versions={package: version(package) for package in ("peft", "torch", "transformers")},
     )
+
+
+def _source(path: Path) -> Source:
+    return Source(name=path.name, sha256=sha256_file(path))
 
 
 def fingerprint(origin: Origin) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings
+from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings, toolset_warnings
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.export.finetune.turns import Turn, read_turns, unusable
+from dualtune_edge.toolkit.errors import SpecError, ToolsError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
 from dualtune_edge.toolkit.prompts.prompter import Prompter
-from dualtune_edge.toolkit.prompts.trajectories import Trajectory, passed_over, read_trajectories
-from dualtune_edge.toolkit.tools.toolset import Tool
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, passed_over
+from dualtune_edge.toolkit.tools.tool_files import read_tools
+from dualtune_edge.toolkit.tools.toolset import Tool, toolset_entry
 from dualtune_edge.toolkit.validation import listing, nearest
 
 
@@ -31,28 +32,31 @@ class Samples:
     warnings: tuple[str, ...]  # too few samples, or too one-sided ones
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """An assistant's turn that is learnt: its context, and the call that it teaches."""
+def listed_tools(settings: FinetuneSettings) -> tuple[Tool, ...]:
+    """The tools that the run's prompts list: those of its toolset, or the toolsets as what is chosen among.
 
-    where: str
-    context: tuple[Message, ...]
-    answer: FunctionCall
+    Raises:
+        ToolsError: the tool list cannot be read.
+
+    """
+    if settings.objective == "toolset":
+        return tuple(toolset_entry(source.name, source.description) for source in settings.toolsets)
+    return tuple(tool for source in settings.sources for tool in read_tools(source.tools))
 
 
 def make_prompter(
     settings: FinetuneSettings, template: ChatTemplate, tokenizer: Tokenizer, tools: tuple[Tool, ...]
 ) -> Prompter:
-    """What renders the run's samples.
+    """What renders the run's samples; `tools`: of `listed_tools`.
 
     Raises:
         ToolsError: a tool has the name of the no-tool entry; the arguments' tool is unknown or takes none.
 
     """
     names = [tool.name for tool in tools]
-    for name in settings.keep:
-        if name not in (*names, settings.no_tool):
-            raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
+    _check_keep(settings)
+    if settings.objective == "toolset":
+        return Prompter(template, tokenizer, tools)
     if settings.objective != "arguments":
         if settings.no_tool in names:
             raise ToolsError(
@@ -73,6 +77,13 @@ def make_prompter(
     return Prompter(template, tokenizer, tools, settings.tool)
 
 
+def _check_keep(settings: FinetuneSettings) -> None:
+    names = [tool.name for source in settings.sources if settings.keep for tool in read_tools(source.tools)]
+    for name in settings.keep:
+        if name not in (*names, settings.no_tool):
+            raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
+
+
 def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int) -> Samples:
     """All samples of the settings' data file, in its order.
 
@@ -86,23 +97,22 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         TemplateError: the template does not write a call as the device reads it.
 
     """
-    trajectories = read_trajectories(settings.data, settings.toolset)
-    turns = list(_turns(settings, prompter.tools, trajectories))
-    kept = _keep(turns, settings)
+    read = read_turns(settings)
+    kept = _keep(read.turns, settings)
     mask = MASKS[settings.objective](prompter)
-    samples, answers, long = [], [], 0
+    samples, learnt, long = list[Sample](), list[Turn](), 0
     for turn in kept:
         try:
             sample = mask.sample(turn.context, turn.answer)
         except UnicodeEncodeError:
-            raise _unusable(turn.where, "half of a surrogate pair", "Unicode text", "Correct the text.") from None
+            raise unusable(turn.where, "half of a surrogate pair", "Unicode text", "Correct the text.") from None
         if len(sample.tokens) <= max_length:
             samples.append(sample)
-            answers.append(turn.answer)
+            learnt.append(turn)
         elif settings.too_long == "drop":
             long += 1
         else:
-            raise _unusable(
+            raise unusable(
                 turn.where,
                 f"a sample of {len(sample.tokens)} tokens",
                 f"at most {max_length}",
@@ -110,27 +120,32 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
             )
     if not samples:
         left_out = f" ({long} over {max_length} tokens)" if long else ""
-        raise _unusable(
-            str(settings.data),
+        raise unusable(
+            ", ".join(dict.fromkeys(str(source.data) for source in settings.sources)),
             f"nothing to learn{left_out}",
             f"calls of {settings.tool!r}" if settings.tool else "assistant's turns",
             "Check the objective, the tool and the toolset against the data.",
         )
-    tools = [tool.name for tool in prompter.tools if tool.name != settings.no_tool]
+    names = [tool.name for tool in prompter.tools if tool.name != settings.no_tool]
     return Samples(
         tuple(samples),
         dropped_long=long,
-        dropped_kept=len(turns) - len(kept),
+        dropped_kept=len(read.turns) - len(kept),
         warnings=(
-            *passed_over(trajectory.unread for trajectory in trajectories),
-            *_other_tools(trajectories, tools, settings),
-            *(
-                arguments_warnings(answers, settings.tool)
-                if settings.tool
-                else selection_warnings(answers, tools, settings.no_tool)
-            ),
+            *passed_over(trajectory.unread for trajectory in read.trajectories),
+            *(() if settings.objective == "toolset" else _other_tools(read.trajectories, names, settings)),
+            *_sample_warnings(learnt, names, settings),
         ),
     )
+
+
+def _sample_warnings(turns: Sequence[Turn], names: Collection[str], settings: FinetuneSettings) -> tuple[str, ...]:
+    if settings.tool:
+        return arguments_warnings([turn.chosen for turn in turns], settings.tool)
+    chosen = [turn.chosen.name for turn in turns]
+    if settings.objective == "toolset":
+        return toolset_warnings(chosen, names)
+    return selection_warnings(chosen, names, settings.no_tool)
 
 
 def _other_tools(trajectories: Iterable[Trajectory], tools: Collection[str], settings: FinetuneSettings) -> list[str]:
@@ -142,39 +157,7 @@ def _other_tools(trajectories: Iterable[Trajectory], tools: Collection[str], set
     return []
 
 
-def _turns(settings: FinetuneSettings, tools: tuple[Tool, ...], trajectories: Iterable[Trajectory]) -> Iterator[_Turn]:
-    """The turns to learn: every assistant's turn, or those that call the settings' tool."""
-    known = {tool.name: tool for tool in tools if tool.name != settings.no_tool}
-    for trajectory in trajectories:
-        for index, message in enumerate(trajectory.messages):
-            if message.role != "assistant" or message.weight == 0:
-                continue
-            where = f"{trajectory.where}, message {index + 1}"
-            answer = FunctionCall(name=settings.no_tool)
-            if message.tool_calls:
-                answer = message.tool_calls[0].function
-                _check_call(answer, known, where)
-            if settings.tool in (None, answer.name):
-                yield _Turn(where, trajectory.messages[:index], answer)
-
-
-def _check_call(answer: FunctionCall, tools: dict[str, Tool], where: str) -> None:
-    if answer.name not in tools:
-        raise _unusable(where, f"a call of {answer.name!r}", listing(tools), nearest(answer.name, tools))
-    if refused := tools[answer.name].reading.fault(answer.arguments):
-        raise _unusable(
-            where,
-            f"a call of {answer.name!r}: {refused}",
-            "arguments that fit the tool's schema",
-            "Correct the call: it would be learnt.",
-        )
-
-
-def _keep(turns: list[_Turn], settings: FinetuneSettings) -> list[_Turn]:
+def _keep(turns: Sequence[Turn], settings: FinetuneSettings) -> list[Turn]:
     """The turns without those that `keep` leaves out, drawn by the seed."""
     rng = Random(f"keep {settings.seed}")  # noqa: S311 - sampling, not secrets
-    return [turn for turn in turns if rng.random() < settings.keep.get(turn.answer.name, 1.0)]
-
-
-def _unusable(where: str, found: str, expected: str, fix: str) -> DataError:
-    return DataError(where, found=found, expected=expected, fix=fix)
+    return [turn for turn in turns if rng.random() < settings.keep.get(turn.tool, 1.0)]

@@ -10,20 +10,33 @@ from pydantic import Field, model_validator
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 
-Objective: TypeAlias = Literal["selection", "arguments", "joint"]
+Objective: TypeAlias = Literal["toolset", "selection", "arguments", "joint"]
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # as DualTune's
+
+
+class ToolsetSource(Frozen):
+    """A toolset that is chosen among others, and its conversations: the lines that name it, or all of a file."""
+
+    name: str
+    description: str = ""
+    tools: Path
+    data: Path
+    named: bool = True  # False: all lines are its own
 
 
 class FinetuneSettings(Frozen):
     """One run: a base, trajectories and the tools in them → one adapter. The defaults suit a small base.
 
+    An adapter of one toolset learns from `data` with `tools`, that of the toolset choice from all `toolsets`.
+
     DualTune's own, for 7B: rank 32, alpha 64, dropout 0.1, learning rate 5e-6, 5 warm-up steps, batch 16, 4 epochs.
     """
 
-    objective: Objective  # what the adapter learns: the choice of a tool, its arguments, or whole calls
+    objective: Objective  # what the adapter learns: the choice of a toolset or tool, its arguments, or whole calls
     base: Path  # folder of the base model
-    data: Path  # trajectories, one JSON object a line
-    tools: Path  # the toolset's tool list
+    data: Path | None = None  # trajectories, one JSON object a line
+    tools: Path | None = None  # the toolset's tool list
+    toolsets: tuple[ToolsetSource, ...] = ()  # in the order of the spec, as the choice lists them
     output: Path  # folder of the adapter
     tool: str | None = None  # whose arguments are learnt
     toolset: str | None = None  # only the trajectories that name this toolset
@@ -59,14 +72,30 @@ class FinetuneSettings(Frozen):
     resume: bool = False  # go on from the checkpoint of an interrupted run
 
     @model_validator(mode="after")
+    def _has_its_sources(self) -> FinetuneSettings:
+        if self.objective != "toolset" and (self.data is None or self.tools is None or self.toolsets):
+            raise ValueError(f"`data` and `tools`, and no `toolsets`, for the objective {self.objective!r}")
+        if self.objective == "toolset" and (self.data or self.tools or self.toolset or len(self.toolsets) < 2):
+            raise ValueError("two toolsets or more, of a spec, for the objective 'toolset', and no `data` or `tools`")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> FinetuneSettings:
         if (self.objective == "arguments") != (self.tool is not None):
             raise ValueError("a tool for the objective 'arguments', and for no other")
         if self.keep and self.objective == "arguments":
-            raise ValueError("`keep` for the objectives 'selection' and 'joint' only")
-        if self.activated and self.template is None and self.no_tool != NO_TOOL:
+            raise ValueError("`keep` for the objectives 'toolset', 'selection' and 'joint' only")
+        if self.objective != "toolset" and self.activated and self.template is None and self.no_tool != NO_TOOL:
             raise ValueError(f"`no_tool: {NO_TOOL}` with the built-in template for activated adapters, which lists it")
         for tool, share in self.keep.items():
             if not 0 < share <= 1:
                 raise ValueError(f"a share of {tool!r} above 0 and up to 1")
         return self
+
+    @property
+    def sources(self) -> tuple[ToolsetSource, ...]:
+        """Where the samples come from: the toolsets, or the one of `data` and `tools`."""
+        if self.data is None or self.tools is None:
+            return self.toolsets
+        named = self.toolset is not None
+        return (ToolsetSource(name=self.toolset or "", tools=self.tools, data=self.data, named=named),)

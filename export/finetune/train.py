@@ -23,17 +23,21 @@ from dualtune_edge.export.finetune.invocation import invocation_of
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Start, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import StateFile, state_path
-from dualtune_edge.export.finetune.samples import make_prompter, make_samples
+from dualtune_edge.export.finetune.samples import listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import published_folder, refuse_existing
 from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
-from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 # The joint adapter writes whole calls, in the layout of the arguments' stage.
-_TEMPLATES: Final[dict[Objective, str]] = {"selection": "selection", "arguments": "arguments", "joint": "arguments"}
+_TEMPLATES: Final[dict[Objective, str]] = {
+    "toolset": "selection",
+    "selection": "selection",
+    "arguments": "arguments",
+    "joint": "arguments",
+}
 
 
 def finetune(
@@ -65,7 +69,7 @@ def open_base(settings: FinetuneSettings, processes: Processes) -> AbstractConte
 
 def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes) -> FinetuneReport:
     template = template_of(settings, base)
-    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, read_tools(settings.tools))
+    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
     invocation = invocation_of(prompter) if settings.activated else None
     samples = make_samples(settings, prompter, _max_length(settings, base))
     source = origin(settings, base.checkpoint, template)
@@ -144,7 +148,8 @@ def template_of(settings: FinetuneSettings, base: Base) -> ChatTemplate:
     checkpoint = base.checkpoint
     if settings.template:
         return ChatTemplate.read(settings.template, bos=checkpoint.bos, eos=checkpoint.eos)
-    name = "activated" if settings.activated else _TEMPLATES[settings.objective]
+    shared = settings.activated and settings.objective != "toolset"  # whose prompts begin with other entries
+    name = "activated" if shared else _TEMPLATES[settings.objective]
     file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
     where = f"built-in template for {name}"
     return ChatTemplate(file.read_text(encoding="utf-8"), where=where, bos=checkpoint.bos, eos=checkpoint.eos)

@@ -13,7 +13,7 @@ from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
-from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
+from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
 from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads
 from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
@@ -27,23 +27,25 @@ Outcome: TypeAlias = Literal["trained", "already trained", "no sample"]
 
 @dataclass(frozen=True)
 class Planned:
-    """An adapter that the spec names."""
+    """An adapter that the spec names.
 
-    toolset: str
+    `sources`: the toolset that it is for, or all of them (`toolset` None). `samples`: turns of the data that it learns,
+    before any is left out.
+    """
+
+    toolset: str | None
     objective: Objective
     tool: str | None
-    tools: Path
-    data: Path
+    sources: tuple[ToolsetSource, ...]
     output: Path
     template: Path | None
-    samples: int  # turns of the data that it learns, before any is left out
-    named: bool  # the data names toolsets: only the lines of this one are learnt
+    samples: int
 
 
 class AdapterRow(Frozen):
-    """What became of one adapter of the spec."""
+    """What became of one adapter of the spec. `toolset` None: it is for all of them."""
 
-    toolset: str
+    toolset: str | None
     objective: Objective
     tool: str | None
     output: str
@@ -60,20 +62,30 @@ class WholeReport(Frozen):
     adapters: tuple[AdapterRow, ...]
 
 
-def planned(spec: ExportSpec, data: Path | None) -> tuple[Planned, ...]:
-    """The adapters of a spec: of each toolset the selection, then the arguments of its tools.
+def planned(spec: ExportSpec, data: Path | None, objective: Objective | None = None) -> tuple[Planned, ...]:
+    """The adapters of a spec: that of the toolset choice, then of each toolset the selection and the arguments.
 
     Args:
         spec: read with `trained=False`.
         data: the trajectories of all toolsets; None: of each toolset its own.
+        objective: only the adapters that learn this; None: all.
 
     Raises:
-        SpecError: a toolset has no data, or adapters are named for no tool.
+        SpecError: a toolset has no data, adapters are named for no tool, or none are named.
         ToolsError, DataError: a tool list or the data cannot be read.
 
     """
-    read: dict[Path, list[Trajectory]] = {}
-    return tuple(adapter for toolset in spec.toolsets for adapter in _of_toolset(toolset, data, read))
+    learnt = [_Learnt.read(toolset, data) for toolset in spec.toolsets]
+    adapters = [*_of_choice(spec, learnt), *(adapter for toolset in learnt for adapter in toolset.adapters())]
+    wanted = tuple(adapter for adapter in adapters if objective in (None, adapter.objective))
+    if not wanted:
+        raise SpecError(
+            "adapters",
+            found="none" if objective is None else f"none for the objective {objective!r}",
+            expected="`toolset`, or a toolset's `selection` or `arguments`: folders where adapters are to go",
+            fix="Name one in the spec.",
+        )
+    return wanted
 
 
 def train_all(
@@ -114,32 +126,66 @@ def train_all(
     return WholeReport(adapters=tuple(rows))
 
 
-def _of_toolset(toolset: ToolsetSpec, data: Path | None, read: dict[Path, list[Trajectory]]) -> Iterator[Planned]:
-    path = data or toolset.trajectories
-    if path is None:
-        raise SpecError(
-            f"toolset {toolset.name!r}",
-            found="no data",
-            expected="`trajectories`, the file that its adapters learn from",
-            fix="Add it to the spec, or give --data for all toolsets.",
+@dataclass(frozen=True)
+class _Learnt:
+    """A toolset, and the lines that its adapters learn."""
+
+    spec: ToolsetSpec
+    source: ToolsetSource
+    lines: Sequence[Trajectory]
+
+    @classmethod
+    def read(cls, toolset: ToolsetSpec, data: Path | None) -> _Learnt:
+        """Read its data, `data` or its own."""
+        path = data or toolset.trajectories
+        if path is None:
+            raise SpecError(
+                f"toolset {toolset.name!r}",
+                found="no data",
+                expected="`trajectories`, the file that its adapters learn from",
+                fix="Add it to the spec, or give --data for all toolsets.",
+            )
+        read = read_trajectories(path)
+        named = any(trajectory.toolset is not None for trajectory in read)
+        source = ToolsetSource(
+            name=toolset.name, description=toolset.description, tools=toolset.tools, data=path, named=named
         )
-    if path not in read:
-        read[path] = read_trajectories(path)
-    named = any(trajectory.toolset is not None for trajectory in read[path])
-    lines = [line for line in read[path] if not named or line.toolset == toolset.name]
-    counts, turns = _calls(lines)
-    for objective, tool, output in _adapters(toolset):
-        yield Planned(
-            toolset=toolset.name,
-            objective=objective,
-            tool=tool,
-            tools=toolset.tools,
-            data=path,
-            output=output,
-            template=toolset.templates.arguments if tool else toolset.templates.selection,
-            samples=counts[tool] if tool else turns,
-            named=named,
-        )
+        return cls(toolset, source, [line for line in read if not named or line.toolset == toolset.name])
+
+    def adapters(self) -> Iterator[Planned]:
+        """Those of the toolset that the spec names."""
+        counts, turns = _calls(self.lines)
+        for objective, tool, output in _adapters(self.spec):
+            yield Planned(
+                toolset=self.spec.name,
+                objective=objective,
+                tool=tool,
+                sources=(self.source,),
+                output=output,
+                template=self.spec.templates.arguments if tool else self.spec.templates.selection,
+                samples=counts[tool] if tool else turns,
+            )
+
+
+def _of_choice(spec: ExportSpec, toolsets: Sequence[_Learnt]) -> Iterator[Planned]:
+    """The adapter that chooses among toolsets, if the spec names one."""
+    if spec.toolset is None:
+        return
+    files = [toolset.source.data for toolset in toolsets]
+    sources = [
+        # Lines of a file for several toolsets have to say which one they are of.
+        toolset.source.model_copy(update={"named": toolset.source.named or files.count(toolset.source.data) > 1})
+        for toolset in toolsets
+    ]
+    yield Planned(
+        toolset=None,
+        objective="toolset",
+        tool=None,
+        sources=tuple(sources),
+        output=spec.toolset.path,
+        template=spec.toolset_template,
+        samples=sum(_calls(toolset.lines)[1] for toolset in toolsets),
+    )
 
 
 def _adapters(toolset: ToolsetSpec) -> Iterator[tuple[Objective, str | None, Path]]:

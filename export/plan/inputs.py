@@ -17,6 +17,7 @@ from dualtune_edge.export.plan.toolsets import (
     AdapterInput,
     ToolsetInput,
     adapter_folders,
+    read_toolset_adapter,
     read_toolsets,
     toolset_warnings,
 )
@@ -44,6 +45,7 @@ class Inputs:
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
+    toolset: AdapterInput | None = None  # chooses among toolsets; None: the base does
     template: TemplateChoice | None = None
     decoder: Decoder | None = None  # from Optimum's graph; None: the builder makes the graph
     release: Release | None = None
@@ -51,13 +53,9 @@ class Inputs:
 
     @property
     def adapters(self) -> tuple[AdapterInput, ...]:
-        """Every adapter, a toolset's selection first."""
-        return tuple(
-            adapter
-            for source in self.toolsets
-            for adapter in (source.selection, *source.arguments.values())
-            if adapter is not None
-        )
+        """Every adapter, that of the toolset choice first, then of each toolset that of its selection."""
+        choice = (self.toolset,) if self.toolset else ()
+        return (*choice, *(adapter for source in self.toolsets for adapter in source.adapters))
 
     @property
     def bundled_adapters(self) -> tuple[BundledAdapter, ...]:
@@ -100,7 +98,8 @@ def read_inputs(spec: ExportSpec) -> Inputs:
             fix="Leave out one of them.",
         )
     checkpoint = with_added_tokens(read_checkpoint(spec.base), adapter_folders(spec))
-    toolsets = read_toolsets(spec, checkpoint, mode_for(spec, profile))
+    mode = mode_for(spec, profile)
+    toolsets, choice = read_toolsets(spec, checkpoint, mode), read_toolset_adapter(spec, checkpoint, mode)
     inputs = Inputs(
         checkpoint=checkpoint,
         toolsets=toolsets,
@@ -112,7 +111,8 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         release=spec.release,
         toolset_template=spec.toolset_template,
         template=spec.template,
-        warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets)),
+        warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets, choice)),
+        toolset=choice,
         decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
     )
     _refuse_collisions(inputs)
@@ -128,7 +128,11 @@ def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
     """
     if default == mode_for(spec, inputs.profile):
         return inputs
-    return replace(inputs, toolsets=read_toolsets(spec, inputs.checkpoint, default))
+    return replace(
+        inputs,
+        toolsets=read_toolsets(spec, inputs.checkpoint, default),
+        toolset=read_toolset_adapter(spec, inputs.checkpoint, default),
+    )
 
 
 def mode_for(spec: ExportSpec, profile: HardwareProfile | None) -> Mode:

@@ -93,21 +93,14 @@ def prompt_path(stage: PlannedStage) -> str:
     return f"{PROMPTS_DIR}/{safe_name(stage.name)}.json"
 
 
-def toolset_entry(toolset: Toolset) -> Tool:
-    """A toolset as a pseudo-tool: it is chosen like a tool."""
-    return Tool(
-        name=toolset.name,
-        description=toolset.description,
-        parameters={"type": "object", "properties": {}, "additionalProperties": False},
-    )
-
-
 def _toolset_choice(inputs: Inputs, templates: Templates) -> PlannedStage:
-    template = templates.choose("selection", adapter=None, named=inputs.toolset_template)
-    entries = tuple(toolset_entry(source.toolset) for source in inputs.toolsets)
+    template = templates.choose("toolset", adapter=inputs.toolset, named=inputs.toolset_template)
+    entries = tuple(source.toolset.entry for source in inputs.toolsets)
     with templates.advice():
         prompter = Prompter(template, inputs.checkpoint.tokenizer, entries)
-        return PlannedStage("toolset", _choice_plan("toolset", prompter, inputs, templates))
+        plan = _choice_plan("toolset", prompter, inputs, templates)
+        templates.look_for_invocation(inputs.toolset, prompter)
+    return PlannedStage("toolset", plan, inputs.toolset)
 
 
 def _toolset(source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedToolset:

@@ -153,8 +153,9 @@ class ExportSpec(Frozen):
     `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
     the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
     are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
-    builder makes the graph. `toolset_template` is for choosing the toolset; `template: builtin` takes the built-in
-    templates in place of the base's own. `prefix_states_mb`: the most MB (1e6 bytes) of prefix states to write, 0 for
+    builder makes the graph. `toolset` is the adapter that chooses among toolsets; without one the base does.
+    `toolset_template` is the template of that choice; `template: builtin` takes the built-in templates in place of the
+    base's own. `prefix_states_mb`: the most MB (1e6 bytes) of prefix states to write, 0 for
     none, None for all. `prefix_states_type`: float32 is what the device would compute, to the last bit; float16 takes
     half the disk; `auto` is float16 where no answer differs in the comparison, and counts as float32 in
     `prefix_states_mb`. `release`: which product and version the bundle is.
@@ -168,6 +169,7 @@ class ExportSpec(Frozen):
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     release: Release | None = None
+    toolset: AdapterSpec | None = None
     toolset_template: LocalPath | None = None
     template: TemplateChoice | None = None
     prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
@@ -230,6 +232,7 @@ def _validate(
         ExportSpec, value, where=lambda location: where(_written(value, location)), error=SpecError, context=folder
     )
     _refuse_double_toolsets(spec, where)
+    _refuse_choice_of_one(spec, where)
     for location, path, folder_wanted in (*_paths(spec), *(_adapter_paths(spec) if trained else ())):
         require_path(where(location), path, folder_wanted=folder_wanted)
     return spec
@@ -259,6 +262,16 @@ def _refuse_double_toolsets(spec: ExportSpec, where: Callable[[Location], str]) 
             )
 
 
+def _refuse_choice_of_one(spec: ExportSpec, where: Callable[[Location], str]) -> None:
+    if spec.toolset and len(spec.toolsets) == 1:
+        raise SpecError(
+            where(("toolset",)),
+            found="an adapter that chooses among toolsets, and one toolset",
+            expected="two toolsets or more",
+            fix="Remove the line; a toolset's adapters are its `selection` and `arguments`.",
+        )
+
+
 def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     """(location, path, whether it must be a folder) of what the spec refers to, but for adapters."""
     yield ("base",), spec.base, True
@@ -282,6 +295,8 @@ def _toolset_paths(toolset: ToolsetSpec, here: Location) -> Iterator[tuple[Locat
 
 
 def _adapter_paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
+    if spec.toolset:
+        yield ("toolset",), spec.toolset.path, True
     for index, toolset in enumerate(spec.toolsets):
         here = ("toolsets", index)
         if toolset.selection:

@@ -41,7 +41,9 @@ class Templates:
             return ChatTemplate.read(named, bos=bos, eos=eos)
         if self.checkpoint.chat_template is not None and self.chosen != "builtin":
             return ChatTemplate(self.checkpoint.chat_template, where=self._base, bos=bos, eos=eos)
-        name = "activated" if adapter and adapter.invocation else kind  # one text for both kinds of stage
+        # Selection and arguments share what activated adapters leave to the base; a toolset choice lists other entries.
+        shared = adapter and adapter.invocation and kind != "toolset"
+        name = "activated" if shared else "selection" if kind == "toolset" else kind
         file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
         return ChatTemplate(file.read_text(encoding="utf-8"), where=f"built-in template for {name}", bos=bos, eos=eos)
 

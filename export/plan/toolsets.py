@@ -63,6 +63,11 @@ class ToolsetInput:
     templates: TemplatesSpec
     passed_over: tuple[str, ...] = ()
 
+    @property
+    def adapters(self) -> tuple[AdapterInput, ...]:
+        """Its adapters, that of the selection first."""
+        return (*((self.selection,) if self.selection else ()), *self.arguments.values())
+
 
 def read_toolsets(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> tuple[ToolsetInput, ...]:
     """Every toolset of the spec; `default` is the mode of adapters that name none.
@@ -90,9 +95,24 @@ def adapter_folders(spec: ExportSpec) -> tuple[Path, ...]:
 
     """
     arguments = [_argument_folders(toolset, read_tools(toolset.tools)).adapters for toolset in spec.toolsets]
-    selections = [toolset.selection for toolset in spec.toolsets if toolset.selection]
-    adapters = [*selections, *(adapter for by_tool in arguments for adapter in by_tool.values())]
+    choices = [spec.toolset, *(toolset.selection for toolset in spec.toolsets)]
+    adapters = [*filter(None, choices), *(adapter for by_tool in arguments for adapter in by_tool.values())]
     return tuple(adapter.path for adapter in adapters)
+
+
+def read_toolset_adapter(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> AdapterInput | None:
+    """The adapter that chooses among toolsets; None: the base does.
+
+    Args:
+        spec: what is exported.
+        checkpoint: the base.
+        default: the mode of adapters that name none.
+
+    Raises:
+        AdapterError: it cannot be used exactly.
+
+    """
+    return _read(_Answered("toolset"), spec.toolset, checkpoint, default) if spec.toolset else None
 
 
 @dataclass(frozen=True)
@@ -197,25 +217,7 @@ def _read_toolset(
     default: Mode,
 ) -> ToolsetInput:
     def read(kind: Kind, tool: str | None, adapter: AdapterSpec) -> AdapterInput:
-        mode = adapter.mode or default
-        weights = read_adapter(adapter.path, checkpoint, mode)
-        return AdapterInput(
-            name=".".join((kind, toolset.name, *([tool] if tool else []))),
-            kind=kind,
-            toolset=toolset.name,
-            tool=tool,
-            mode=mode,
-            folder=adapter.path,
-            rank=weights.rank,
-            scale=weights.scale,
-            sha256=weights.sha256,
-            invocation=weights.invocation,
-            template=weights.chat_template,
-            extras=weights.extras,
-            plain=weights.plain,
-            warnings=weights.warnings,
-            knows_added_tokens=weights.knows_added_tokens,
-        )
+        return _read(_Answered(kind, toolset.name, tool), adapter, checkpoint, default)
 
     if any(tool.name == spec.no_tool for tool in tools):
         raise SpecError(
@@ -233,8 +235,47 @@ def _read_toolset(
     )
 
 
-def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
-    """What a user might not expect: stages without an adapter, toolsets without a description, shared adapters."""
+@dataclass(frozen=True)
+class _Answered:
+    """The stage that an adapter answers."""
+
+    kind: Kind
+    toolset: str | None = None
+    tool: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ".".join(filter(None, (self.kind, self.toolset, self.tool)))
+
+
+def _read(stage: _Answered, adapter: AdapterSpec, checkpoint: Checkpoint, default: Mode) -> AdapterInput:
+    mode = adapter.mode or default
+    weights = read_adapter(adapter.path, checkpoint, mode)
+    return AdapterInput(
+        name=stage.name,
+        kind=stage.kind,
+        toolset=stage.toolset,
+        tool=stage.tool,
+        mode=mode,
+        folder=adapter.path,
+        rank=weights.rank,
+        scale=weights.scale,
+        sha256=weights.sha256,
+        invocation=weights.invocation,
+        template=weights.chat_template,
+        extras=weights.extras,
+        plain=weights.plain,
+        warnings=weights.warnings,
+        knows_added_tokens=weights.knows_added_tokens,
+    )
+
+
+def toolset_warnings(toolsets: tuple[ToolsetInput, ...], choice: AdapterInput | None) -> Iterable[str]:
+    """What a user might not expect: stages without an adapter, toolsets without a description, shared adapters.
+
+    `choice`: the adapter that chooses among toolsets.
+    """
+    yield from choice.warnings if choice else ()
     for source in toolsets:
         name = source.toolset.name
         yield from (f"{why} It is passed over" for why in source.passed_over)
@@ -244,18 +285,17 @@ def toolset_warnings(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
             if tool.takes_arguments and tool.name not in source.arguments:
                 yield f"tool {tool.name!r} of {name!r} has no adapter: the base model writes its arguments"
         if len(toolsets) > 1 and not source.toolset.description:
-            yield f"toolset {name!r} has no description: the base model chooses it by its name alone"
-        for adapter in (source.selection, *source.arguments.values()):
-            yield from adapter.warnings if adapter else ()
-    yield from _shared(toolsets)
+            chooser = "the adapter" if choice else "the base model"
+            yield f"toolset {name!r} has no description: {chooser} chooses it by its name alone"
+        for adapter in source.adapters:
+            yield from adapter.warnings
+    yield from _shared([choice, *(adapter for source in toolsets for adapter in source.adapters)])
 
 
-def _shared(toolsets: tuple[ToolsetInput, ...]) -> Iterable[str]:
+def _shared(adapters: Iterable[AdapterInput | None]) -> Iterable[str]:
     users: dict[str, list[str]] = {}
-    for source in toolsets:
-        for adapter in (source.selection, *source.arguments.values()):
-            if adapter is not None:
-                users.setdefault(adapter.sha256, []).append(adapter.name)
+    for adapter in filter(None, adapters):
+        users.setdefault(adapter.sha256, []).append(adapter.name)
     for names in users.values():
         if len(names) > 1:
             yield f"{len(names)} stages share one adapter: {', '.join(names)}"

@@ -27,7 +27,7 @@ def prompt_faults(plan: PromptPlan, stage: Stage, manifest: Manifest) -> Iterato
         yield f"a prompt for the stage {plan.stage}, where one for {role.stage} stands"
     elif role.entry is None:
         yield from _choice_faults(plan, [entry.toolset.name for entry in manifest.toolsets])
-        yield from _listed_faults(plan.tools, [_as_tool(entry) for entry in manifest.toolsets])
+        yield from _listed_faults(plan.tools, [entry.toolset.entry for entry in manifest.toolsets])
     elif role.tool is None:
         tools = role.entry.toolset.tools
         yield from _choice_faults(plan, [*(tool.name for tool in tools), manifest.no_tool])
@@ -50,12 +50,6 @@ def _role(stage: Stage, manifest: Manifest) -> _Role:
             if stage == arguments:
                 return _Role("arguments", entry, name)
     return _Role("toolset")
-
-
-def _as_tool(entry: ToolsetEntry) -> Tool:
-    """A toolset as the toolset choice lists it."""
-    closed = {"type": "object", "properties": {}, "additionalProperties": False}
-    return Tool(name=entry.toolset.name, description=entry.toolset.description, parameters=closed)
 
 
 def _choice_faults(plan: PromptPlan, names: list[str]) -> Iterator[str]:

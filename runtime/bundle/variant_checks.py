@@ -40,7 +40,7 @@ def _needed(entry: ModelEntry) -> Iterator[str]:
     yield from (context.path for context in entry.contexts)
 
 
-def _content(adapter: AdapterEntry) -> tuple[str, str, str, str | None, str]:
+def _content(adapter: AdapterEntry) -> tuple[str, str, str | None, str | None, str]:
     return adapter.name, adapter.kind, adapter.toolset, adapter.tool, adapter.sha256
 
 

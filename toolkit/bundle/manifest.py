@@ -29,7 +29,7 @@ PROFILES_DIR: Final = "profiles"  # the hardware profile of each variant, as the
 VARIANTS_DIR: Final = "variants"  # what a variant's model does not share: a folder each, inside as the bundle's own
 PRIMARY: Final = "model"  # name of the model that the manifest's own fields describe
 
-Kind = Literal["selection", "arguments"]
+Kind = Literal["toolset", "selection", "arguments"]
 Mode = Literal["external", "merged"]
 Border = Literal["words", "characters"]
 CacheType = Literal["float32", "float16", "int16", "int8"]
@@ -138,19 +138,26 @@ class CacheShape(Frozen):
 class AdapterIdentity(Frozen):
     """Which LoRA adapter: what it answers, how it is held, and what it holds.
 
+    That of kind `toolset` answers for the whole bundle; the others name their toolset.
     `rank` and `scale` are those of its config; a pattern may change them for single modules. An activated adapter
     changes the tokens from the last occurrence of its `invocation` in a prompt on; those before it are the base's.
     """
 
     name: str
     kind: Kind
-    toolset: str
+    toolset: str | None
     tool: str | None
     mode: Mode
     rank: int
     scale: float
     sha256: str  # over the adapter's tensors and what of its config changes the mathematics
     invocation: tuple[int, ...] | None = None  # of an activated adapter; None is left out of JSON
+
+    @model_validator(mode="after")
+    def _names_what_it_answers(self) -> Self:
+        if (self.kind == "toolset") != (self.toolset is None) or (self.kind == "arguments") != (self.tool is not None):
+            raise ValueError("`toolset` for all kinds but `toolset`, and `tool` for `arguments`")
+        return self
 
     @model_validator(mode="after")
     def _activated_is_external(self) -> Self:

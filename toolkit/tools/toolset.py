@@ -57,3 +57,14 @@ class Toolset(Frozen):
     name: str = Field(min_length=1, max_length=limits.NAME_CHARS)
     description: str = ""
     tools: tuple[Tool, ...] = Field(min_length=1, max_length=limits.TOOLS)
+
+    @property
+    def entry(self) -> Tool:
+        """Its entry in the choice among toolsets."""
+        return toolset_entry(self.name, self.description)
+
+
+def toolset_entry(name: str, description: str) -> Tool:
+    """A toolset as a pseudo-tool: it is chosen like a tool."""
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    return Tool(name=name, description=description, parameters=closed)

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings
+from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings, toolset_warnings
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 
 TOOLS = ("read", "write")
 
 
-def calls(**counts: int) -> list[FunctionCall]:
-    return [FunctionCall(name=name) for name, count in counts.items() for _ in range(count)]
+def calls(**counts: int) -> list[str]:
+    return [name for name, count in counts.items() for _ in range(count)]
 
 
 def test_enough_samples_of_every_kind_are_not_warned_of() -> None:
@@ -53,3 +53,11 @@ def test_equal_arguments_are_named() -> None:
     answers = [FunctionCall(name="read", arguments={"path": "a", "head": 1})] * 200
     (warning,) = arguments_warnings(answers, "read")
     assert warning.startswith('200 of 200 samples write the same arguments, {"head": 1, "path": "a"}')
+
+
+def test_toolsets_are_warned_of_by_their_names() -> None:
+    assert toolset_warnings(calls(files=100, git=100), ("files", "git")) == ()
+    one_sided, missing, few = toolset_warnings(calls(files=90), ("files", "git"))
+    assert one_sided.startswith("90 of 90 samples call files")
+    assert "no sample calls git" in missing
+    assert "90 samples for 2 toolsets, 45 each" in few

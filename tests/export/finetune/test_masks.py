@@ -13,7 +13,7 @@ from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call, user
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
@@ -46,7 +46,7 @@ def sample(tokenizer: Tokenizer, objective: Objective, name: str, arguments: dic
     )
     tool = name if objective == "arguments" else None
     prompter = Prompter(ChatTemplate(source, where="test"), tokenizer, TOOLS, tool)
-    made: Sample = MASKS[objective](prompter).sample(CONTEXT, FunctionCall(name=name, arguments=arguments))
+    made: Sample = MASKS[objective](prompter).sample(CONTEXT, call(name, arguments))
     cut = len(made.tokens) - made.learnt
     decode = tokenizer.decode
     before, learnt = (decode(list(part), skip_special_tokens=False) for part in (made.tokens[:cut], made.tokens[cut:]))
@@ -100,7 +100,7 @@ def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, objec
     )
     tool = "read" if objective == "arguments" else None
     prompter = Prompter(ChatTemplate(source, where="test"), merging, TOOLS, tool)
-    made = MASKS[objective](prompter).sample(CONTEXT, FunctionCall(name="read", arguments={"path": "x"}))
+    made = MASKS[objective](prompter).sample(CONTEXT, call("read", {"path": "x"}))
     prompt = prompter.tokens(CONTEXT)
     follow = {
         "selection": lambda: prompter.completion(call("read")),
@@ -121,5 +121,5 @@ COUNTING = "{% for m in messages %}{% set n = loop.index %}{{ m.role }}:{% for c
 def test_a_template_that_writes_names_otherwise_is_refused(merging: Tokenizer, source: str, found: str) -> None:
     prompter = Prompter(ChatTemplate(source, where="odd.jinja"), merging, TOOLS)
     with pytest.raises(TemplateError, match=r"odd\.jinja") as error:
-        MASKS["selection"](prompter).sample(CONTEXT, FunctionCall(name="read"))
+        MASKS["selection"](prompter).sample(CONTEXT, call("read"))
     assert found in error.value.found

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.samples import Samples, make_prompter, make_samples
-from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.samples import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.export.finetune.train import template_of
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
-from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 
 def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> Samples:
-    tools = read_tools(settings.tools)
+    tools = listed_tools(settings)
     prompter = make_prompter(settings, template_of(settings, base), base.checkpoint.tokenizer, tools)
     return make_samples(settings, prompter, max_length)
 
@@ -28,6 +28,59 @@ def learnt(made: Samples, base: Base) -> list[str]:
 
 def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_tool(base: Base, settings: Any) -> None:
     assert learnt(samples(settings(), base), base) == ['read"', 'summarize"', 'read_file"', 'status"', 'read"']
+
+
+def test_the_toolset_choice_learns_the_toolset_of_each_turn(base: Base, settings: Any, tmp_path: Path) -> None:
+    sums = tmp_path / "sums.json"
+    sums.write_text(json.dumps([{"name": "add", "inputSchema": {"properties": {}}}]), encoding="utf-8")
+    own = tmp_path / "sums.jsonl"
+    done = {"role": "assistant", "content": "Done."}
+    other, failed = call("read", {"path": "a"}) | {"weight": 0}, call("add", {}) | {"weight": 0}
+    lines = [
+        [ask(), call("add", {}), done],
+        [ask(), call("add", {}), other, done],
+        [ask(), failed, done],
+        [ask(), done],
+    ]
+    own.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in lines), encoding="utf-8")
+    plain = settings()
+    sources = (
+        ToolsetSource(name="files", description="Files", tools=plain.tools, data=plain.data, named=False),
+        ToolsetSource(name="sums", tools=sums, data=own, named=False),
+    )
+    run = settings(objective="toolset", data=None, tools=None, toolsets=sources)
+    made = samples(run, base)
+    assert learnt(made, base) == ['files"'] * 5 + ['sums"'] * 4  # a turn behind another's call, or a failed one, is not
+    text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens))
+    assert '"name": "files", "description": "Files"' in text
+    assert "no sample calls" not in "".join(made.warnings)
+
+
+def test_a_call_of_another_toolset_s_tool_teaches_no_choice(base: Base, settings: Any, tmp_path: Path) -> None:
+    plain = settings()
+    lines = tmp_path / "other.jsonl"
+    lines.write_text(json.dumps({"messages": [ask(), call("add", {})]}), encoding="utf-8")
+    sources = tuple(
+        ToolsetSource(name=name, tools=plain.tools, data=data, named=False)
+        for name, data in (("files", plain.data), ("other", lines))
+    )
+    with pytest.raises(DataError, match=r"other\.jsonl:1, message 2: found a call of 'add'"):
+        samples(settings(objective="toolset", data=None, tools=None, toolsets=sources), base)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "toolset"},
+        {"objective": "toolset", "data": None, "tools": None},
+        {"data": None},
+        {"tools": None},
+        {"toolsets": ({"name": "a", "tools": "a", "data": "a"},)},
+    ],
+)
+def test_each_objective_has_its_own_sources(settings: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="`data`"):
+        settings(**changes)
 
 
 def test_arguments_learn_the_calls_of_their_tool_only(base: Base, settings: Any) -> None:

@@ -42,6 +42,12 @@ def finetune(desk: Path, *flags: str) -> int:
     return int(stopped.value.code or 0)
 
 
+def with_choice(desk: Path) -> None:
+    """The spec with an adapter that chooses among its toolsets."""
+    text = (desk / "dualtune.yaml").read_text("utf-8")
+    (desk / "dualtune.yaml").write_text(f"{text}toolset: adapters/toolset\n", encoding="utf-8")
+
+
 def rows(text: str) -> dict[tuple[str, str | None], dict[str, Any]]:
     return {(row["objective"], row["tool"]): row for row in json.loads(text)["adapters"]}
 
@@ -109,7 +115,48 @@ def test_adapters_of_other_settings_are_not_passed_over(desk: Path, capsys: pyte
     assert "something else" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--objective=selection", "--base=x", "--tools=x", "--output=x", "--toolset=files"])
+def test_the_adapter_of_the_toolset_choice_learns_from_all_toolsets(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_choice(desk)
+    assert finetune(desk, "--json", "--objective", "toolset") == 0
+    (row,) = json.loads(capsys.readouterr().out)["adapters"]
+    assert (row["toolset"], row["objective"], row["samples"], row["outcome"]) == (None, "toolset", 6, "trained")
+    record = json.loads((desk / "adapters" / "toolset" / "training.json").read_text("utf-8"))
+    assert [(entry["name"], entry["named"]) for entry in record["toolsets"]] == [("files", True), ("sums", True)]
+    assert record["data"] is record["tools"] is None
+    assert "toolsets" not in record["settings"]  # their paths are of this machine
+    assert finetune(desk, "--json", "--objective", "toolset") == 0
+    assert json.loads(capsys.readouterr().out)["adapters"][0]["outcome"] == "already trained"
+
+
+def test_a_spec_with_it_is_one_to_export(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_choice(desk)
+    assert finetune(desk, "--json") == 0
+    made = json.loads(capsys.readouterr().out)["adapters"]
+    assert [(row["toolset"], row["objective"]) for row in made[:2]] == [(None, "toolset"), ("files", "selection")]
+    inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
+    assert inputs.toolset
+    assert (inputs.adapters[0], inputs.toolset.name, inputs.toolset.toolset) == (inputs.toolset, "toolset", None)
+    assert inputs.toolset.template
+
+
+def test_an_objective_that_no_adapter_of_the_spec_has(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune(desk, "--objective", "toolset") == 3
+    assert "none for the objective 'toolset'" in capsys.readouterr().err
+
+
+def test_lines_of_several_toolsets_that_name_none_teach_no_choice(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_choice(desk)
+    line = {"messages": [request("add 3"), turn("add", {"n": 3})]}
+    (desk / "data.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    assert finetune(desk, "--objective", "toolset") != 0
+    assert "no toolset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--base=x", "--tools=x", "--output=x", "--toolset=files"])
 def test_what_the_spec_says_is_no_flag(flag: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune(desk, flag) == 3
     assert flag.partition("=")[0] in capsys.readouterr().err

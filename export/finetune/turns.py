@@ -1,0 +1,108 @@
+"""The assistant's turns that a run learns: which ones of the trajectories, and what each teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.toolkit.errors import DataError
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.tools.tool_files import read_tools
+from dualtune_edge.toolkit.tools.toolset import Tool
+from dualtune_edge.toolkit.validation import listing, nearest
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An assistant's turn that is learnt: its context, the tool that it calls, and the turn that it teaches."""
+
+    where: str
+    context: tuple[Message, ...]
+    tool: str  # the no-tool entry, where it calls none
+    answer: Message
+
+    @property
+    def chosen(self) -> FunctionCall:
+        """What it teaches as a call, of a tool or of a toolset."""
+        return self.answer.tool_calls[0].function
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The turns of a run, in the order of the data, and the conversations that they are from."""
+
+    turns: tuple[Turn, ...]
+    trajectories: tuple[Trajectory, ...]
+
+
+def read_turns(settings: FinetuneSettings) -> Turns:
+    """The turns that a run learns, before any is left out.
+
+    Raises:
+        ToolsError: a tool list cannot be read.
+        DataError: a line cannot be used.
+
+    """
+    turns: list[Turn] = []
+    trajectories: list[Trajectory] = []
+    for source in settings.sources:
+        tools = {tool.name: tool for tool in read_tools(source.tools)}
+        for trajectory in read_trajectories(source.data, source.name if source.named else None):
+            trajectories.append(trajectory)
+            if settings.objective == "toolset":
+                turns += _routed(trajectory, tools, source.name, settings.no_tool)
+            else:
+                turns += _called(trajectory, tools, settings)
+    return Turns(tuple(turns), tuple(trajectories))
+
+
+def _called(trajectory: Trajectory, tools: Mapping[str, Tool], settings: FinetuneSettings) -> Iterator[Turn]:
+    """Every turn as its call, one without a call as the no-tool entry's; or those that call the settings' tool."""
+    for index, message in enumerate(trajectory.messages):
+        if message.role != "assistant" or message.weight == 0:
+            continue
+        where = f"{trajectory.where}, message {index + 1}"
+        answer = FunctionCall(name=settings.no_tool)
+        if message.tool_calls:
+            answer = message.tool_calls[0].function
+            _check_call(answer, tools, where)
+        if settings.tool in (None, answer.name):
+            yield Turn(where, trajectory.messages[:index], answer.name, call(answer.name, answer.arguments))
+
+
+def _routed(trajectory: Trajectory, tools: Mapping[str, Tool], toolset: str, no_tool: str) -> Iterator[Turn]:
+    """The turns of a toolset, as calls of it: those that call a tool, and those without a call behind such a one.
+
+    A recorded run of several toolsets is a line of each, with weight 0 for the calls of the others: behind these a turn
+    without a call is another line's.
+    """
+    own = True
+    for index, message in enumerate(trajectory.messages):
+        if message.role != "assistant":
+            continue
+        where, learnt, called = f"{trajectory.where}, message {index + 1}", message.weight != 0, no_tool
+        if message.tool_calls:
+            own, called = learnt, message.tool_calls[0].function.name
+        if message.tool_calls and learnt:
+            _check_call(message.tool_calls[0].function, tools, where)
+        if own and learnt:
+            yield Turn(where, trajectory.messages[:index], called, call(toolset))
+
+
+def _check_call(answer: FunctionCall, tools: Mapping[str, Tool], where: str) -> None:
+    if answer.name not in tools:
+        raise unusable(where, f"a call of {answer.name!r}", listing(tools), nearest(answer.name, tools))
+    if refused := tools[answer.name].reading.fault(answer.arguments):
+        raise unusable(
+            where,
+            f"a call of {answer.name!r}: {refused}",
+            "arguments that fit the tool's schema",
+            "Correct the call: it would be learnt.",
+        )
+
+
+def unusable(where: str, found: str, expected: str, fix: str) -> DataError:
+    """The error of data that cannot be learnt."""
+    return DataError(where, found=found, expected=expected, fix=fix)
