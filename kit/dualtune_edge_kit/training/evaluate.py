@@ -118,12 +118,13 @@ def reference(bundle: Path, kit: Path, method: Method) -> Agent:
 
 def reference_engine(kit: Path, method: Method) -> TorchEngine:
     """The kit's checkpoint with a method's adapters, named as in a bundle."""
-    adapters: dict[str, Path] = {}
-    for toolset in specs.spec(method, "external", kit).toolsets:
+    spec = specs.spec(method, "external", kit)
+    adapters = {"toolset": spec.toolset.path} if spec.toolset else {}
+    for toolset in spec.toolsets:
         if toolset.selection:
             adapters[f"selection.{toolset.name}"] = toolset.selection.path
         if isinstance(toolset.arguments, dict):
-            adapters |= {f"arguments.{toolset.name}.{tool}": spec.path for tool, spec in toolset.arguments.items()}
+            adapters |= {f"arguments.{toolset.name}.{tool}": own.path for tool, own in toolset.arguments.items()}
     return TorchEngine(read_checkpoint(kit / "base"), adapters)
 
 
