@@ -19,7 +19,7 @@ from dualtune_edge.runtime import Agent, open_bundle
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
 from dualtune_edge.runtime.levers import NAIVE, Levers
-from dualtune_edge.toolkit.errors import AdapterError, BundleError, SpecError
+from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError, SpecError
 
 SETTINGS: Final = SessionSettings(intra_op_threads=1)
 KINDS: Final = {"properties": {"by": {"enum": ["name", "size", "größe"]}}, "required": ["by"]}
@@ -138,7 +138,9 @@ def test_conversations_are_answered_as_by_an_agent_that_keeps_nothing(
 @pytest.mark.parametrize("kind", ["ort", "genai"])
 def test_both_engines_choose_alike(exported: Exported, agents: dict[str, Agent], kind: EngineKind) -> None:
     if kind == "genai" and exported.manifest.adapters[0].invocation:
-        pytest.skip("activated adapters are the engine ort's alone")
+        with pytest.raises(EngineError, match="toolset"):
+            Agent.open(exported.bundle, engine=kind, settings=SETTINGS)
+        return
     wanted = agents["naive"].call("list it")
     with Agent.open(exported.bundle, engine=kind, settings=SETTINGS) as agent:
         found = agent.call("list it")

@@ -45,8 +45,9 @@ CHECKPOINT = checkpoint()
 
 def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterInput:
     own = None if template is None else TemplateText(str(template), template.read_text(encoding="utf-8"))
+    toolset = None if kind == "toolset" else "files"
     return AdapterInput(
-        name="x", kind=kind, toolset="files", tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
+        name="x", kind=kind, toolset=toolset, tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
         sha256="0" * 64, template=own, extras=frozenset(), plain=True,
     )  # fmt: skip
 
@@ -135,9 +136,20 @@ def test_whose_template_is_taken(tmp_path: Path) -> None:
 
 def test_the_toolset_choice_has_a_template_of_its_own(tmp_path: Path) -> None:
     both = replace(inputs(source(READ), source(PING, name="git")), toolset_template=marked(tmp_path, "named"))
-    choice = plan_prompts(both).toolset_choice
-    assert choice is not None
-    assert text(choice.plan.prefix).startswith("[named]")
+    own = replace(both, toolset=adapter("toolset", marked(tmp_path, "own")))
+    for asked, mark, answering in ((both, "[named]", None), (own, "[own]", "x")):
+        choice = plan_prompts(asked).toolset_choice
+        assert choice is not None
+        assert text(choice.plan.prefix).startswith(mark)
+        assert choice.adapter_name == answering
+
+
+def test_an_activated_adapter_chooses_among_toolsets_and_no_tool_beside_them() -> None:
+    activated = adapter("toolset", None).model_copy(update={"invocation": (1, 2)})
+    planned = plan_prompts(replace(inputs(source(READ), source(PING, name="git")), toolset=activated))
+    assert planned.toolset_choice is not None
+    assert '"name": "summarize"' not in text(planned.toolset_choice.plan.prefix)
+    assert any("without the invocation of x" in warning for warning in planned.warnings)
 
 
 def test_bos_and_eos_reach_the_template() -> None:
