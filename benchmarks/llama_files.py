@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import gguf
 import numpy as np
@@ -22,12 +22,12 @@ import typer
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-_ARCHITECTURE: Final = "qwen2"
 _NAMES: Final = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
     "lm_head": "output",
 }
+_POST_NORM: Final = "post_attention_norm"
 _LAYER: Final = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
@@ -50,13 +50,13 @@ def main(
     output.mkdir(parents=True)
     write_base(base, output / "base.gguf")
     for adapter in adapters:
-        write_adapter(adapter, output / f"{adapter.name}.gguf")
+        write_adapter(adapter, base, output / f"{adapter.name}.gguf")
 
 
 def write_base(folder: Path, path: Path) -> None:
     """The base in Q4_0, norms and biases in fp32."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    writer = gguf.GGUFWriter(path, _ARCHITECTURE)
+    config = _config(folder)
+    writer = gguf.GGUFWriter(path, _architecture(config))
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -72,19 +72,20 @@ def write_base(folder: Path, path: Path) -> None:
     add_tokenizer(writer, folder, config["vocab_size"], config["eos_token_id"])
     for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in tensors(file):
+            new_name = _renamed(name, config)
             if tensor.ndim == 1:
-                writer.add_tensor(_renamed(name), tensor)
+                writer.add_tensor(new_name, tensor)
             else:
                 kind = gguf.GGMLQuantizationType.Q4_0
-                writer.add_tensor(_renamed(name), gguf.quantize(tensor, kind), raw_dtype=kind)
+                writer.add_tensor(new_name, gguf.quantize(tensor, kind), raw_dtype=kind)
     _close(writer)
 
 
-def write_adapter(folder: Path, path: Path) -> None:
-    """A LoRA adapter, whose scale llama.cpp takes to be alpha / rank."""
+def write_adapter(folder: Path, base: Path, path: Path) -> None:
+    """A LoRA adapter of the base in a folder; llama.cpp takes its scale to be alpha / rank."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     rank, alpha = config["r"], config["lora_alpha"]
-    writer = gguf.GGUFWriter(path, _ARCHITECTURE)
+    writer = gguf.GGUFWriter(path, _architecture(_config(base)))
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha * math.sqrt(rank) if config["use_rslora"] else alpha)
@@ -93,7 +94,7 @@ def write_adapter(folder: Path, path: Path) -> None:
         writer.add_key_value(key, invocation, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32)
     for name, tensor in tensors(folder / "adapter_model.safetensors"):
         module, _, half = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
-        writer.add_tensor(f"{_renamed(f'{module}.weight')}.{half.lower()}", tensor.astype(np.float16))
+        writer.add_tensor(f"{_renamed(f'{module}.weight', _config(base))}.{half.lower()}", tensor.astype(np.float16))
     _close(writer)
 
 
@@ -126,13 +127,25 @@ def tensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
             yield name, file.get_tensor(name).float().numpy()
 
 
-def _renamed(name: str) -> str:
+def _config(base: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    """llama.cpp's name for Qwen2; heads unlike the hidden state in width need Seed-OSS, which is alike but for that."""
+    width = config["num_attention_heads"] * config.get("head_dim", 0)
+    return "qwen2" if width in {0, config["hidden_size"]} else "seed_oss"
+
+
+def _renamed(name: str, config: dict[str, Any]) -> str:
     """A tensor's name in llama.cpp."""
     module, _, suffix = name.rpartition(".")
     if module in _NAMES:
         return f"{_NAMES[module]}.{suffix}"
     _, _, layer, part = module.split(".", 3)
-    return f"blk.{layer}.{_LAYER[part]}.{suffix}"
+    new = _POST_NORM if part == "post_attention_layernorm" and _architecture(config) == "seed_oss" else _LAYER[part]
+    return f"blk.{layer}.{new}.{suffix}"
 
 
 def _close(writer: gguf.GGUFWriter) -> None:

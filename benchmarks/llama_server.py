@@ -46,9 +46,8 @@ class LlamaServer:
             self._port = free.getsockname()[1]
         command = [str(binary), "--model", str(folder / "base.gguf"), "--host", _HOST, "--port", str(self._port)]
         command += ["--threads", str(threads), "--parallel", str(slots), "--ctx-size", str(context * slots)]
-        for adapter in adapters:
-            command += ["--lora", str(folder / f"{adapter}.gguf")]
-        command += ["--lora-init-without-apply"] if adapters else []
+        if adapters:
+            command += ["--lora", ",".join(str(folder / f"{adapter}.gguf") for adapter in adapters)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
 
     def __enter__(self) -> Self:
@@ -94,14 +93,19 @@ class LlamaServer:
 
     def decode_per_s(self, prompt: int, steps: int) -> float:
         """Tokens a second without an adapter or a grammar, behind a prompt of so many tokens."""
+        return self.speed(prompt, steps, 0)[0]
+
+    def speed(self, prompt: int, steps: int, number: int) -> tuple[float, float]:
+        """The same, and tokens a second of the prompt; `number` makes it another one."""
         request = {
-            "prompt": [1 + at % 200 for at in range(prompt)],
+            "prompt": [1 + (at + number) % 200 for at in range(prompt)],
             "n_predict": steps,
             "ignore_eos": True,
             "temperature": 0,
             "lora": self._lora(-1),
         }
-        return float(self._ask("/completion", request)["timings"]["predicted_per_second"])
+        timings = self._ask("/completion", request)["timings"]
+        return float(timings["predicted_per_second"]), float(timings["prompt_per_second"])
 
     def _lora(self, number: int) -> list[dict[str, Any]]:
         """The adapter of a request, -1 for none. An empty list would put all in force."""

@@ -110,7 +110,7 @@ def _write_gguf(bundle: Bundle, kit: Path, folder: Path) -> list[str]:
     names = [adapter.name for adapter in bundle.manifest.adapters]
     for name in names:
         stage, toolset, *tool = name.split(".")
-        write_adapter(Path(kit, "adapters", toolset, stage, *tool), folder / f"{name}.gguf")
+        write_adapter(Path(kit, "adapters", toolset, stage, *tool), kit / "base", folder / f"{name}.gguf")
     return names
 
 

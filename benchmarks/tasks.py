@@ -111,7 +111,7 @@ def write_llama(out: Path) -> None:
         folder = out / "llama" / kind
         folder.mkdir(parents=True)
         for name in ("selection", "arguments"):
-            write_adapter(out / kind / name, folder / f"{name}.gguf")
+            write_adapter(out / kind / name, out / "base", folder / f"{name}.gguf")
     first, second = (out / "llama" / kind / "base.gguf" for kind in _KINDS)
     write_base(out / "base", first)
     os.link(first, second)
