@@ -17,15 +17,24 @@ from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 
 KEY: Final = "DUALTUNE_EDGE_API_KEY"
+_HOST: Final = "127.0.0.1"
+_PORT: Final = 8080
 
 
 def serve(
     bundle: BundleFolder,
     *,
-    host: Annotated[str, typer.Option(help="The address to listen on; beyond loopback an API key is needed.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on; beyond loopback an API key is needed. [127.0.0.1]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [8080]")] = None,
+    socket: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Listen on a Unix socket of this user instead, and on no port."),
+    ] = None,
+    until_stdin_closes: Annotated[
+        bool, typer.Option("--until-stdin-closes", help="End with the app that started it: docs/sidecar.md.")
+    ] = False,
     name: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="A name under which clients reach it; several times.")
     ] = None,
@@ -66,6 +75,7 @@ def serve(
     Example:
         dualtune-edge serve my-bundle --port 8080
         dualtune-edge serve my-bundle --mcp mcp.json
+        dualtune-edge serve my-bundle --socket "$XDG_RUNTIME_DIR/my-app.sock" --until-stdin-closes
 
     """
     import uvicorn
@@ -77,8 +87,14 @@ def serve(
     from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
     from dualtune_edge.runtime.serve.log import CallLog
     from dualtune_edge.runtime.serve.server import Server
+    from dualtune_edge.runtime.serve.sidecar import listening, when_stdin_closes
     from dualtune_edge.runtime.serve.spans import export_spans
 
+    if socket is not None and (host is not None or port is not None):
+        raise SpecError(
+            "--socket", found="--host or --port too", expected="one place to listen on", fix="Leave one of them out."
+        )
+    host, port = host or _HOST, _PORT if port is None else port
     key = os.environ.get(KEY) or None
     if host not in LOOPBACK and key is None:
         raise SpecError(
@@ -101,8 +117,10 @@ def serve(
             console.warn(agent.bundle.overdue)
         return agent
 
-    with CurrentAgent(opening(), bundle) as agents, contextlib.ExitStack() as stack:
-        runs = None
+    until = when_stdin_closes() if until_stdin_closes else None
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(listening(socket))] if socket else None  # who connects early waits
+        agents, runs = stack.enter_context(CurrentAgent(opening(), bundle)), None
         if mcp:
             servers = stack.enter_context(Servers.open(mcp))
             for note in servers.offer(agents.agent.bundle.manifest).notes:
@@ -118,4 +136,4 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=grace,
         )
-        Server(config, service, opening).run()
+        Server(config, service, opening, until).run(sockets)

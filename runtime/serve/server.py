@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -18,10 +19,16 @@ from dualtune_edge.runtime.serve.app import Service
 class Server(uvicorn.Server):
     """Says where it listens, once it does. SIGHUP opens the bundle again."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, opening: Callable[[], Agent]) -> None:
-        """`opening` opens the bundle."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        opening: Callable[[], Agent],
+        until: threading.Event | None = None,
+    ) -> None:
+        """`opening` opens the bundle; `until` ends the server, as SIGTERM does, with exit code 0."""
         super().__init__(config)
-        self._service, self._opening = service, opening
+        self._service, self._opening, self._until = service, opening, until
         self._hangup = asyncio.Event()
         self._reloads: asyncio.Task[None] | None = None
 
@@ -31,9 +38,11 @@ class Server(uvicorn.Server):
         self._follow_hangup()
         for server in self.servers:
             for bound in server.sockets:
-                address, port, *_ = bound.getsockname()
-                url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
-                self._service.log.write({"event": "ready", "url": url, "model": self._service.model})
+                self._service.log.write({"event": "ready", **_place(bound.getsockname()), "model": self._service.model})
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop; it is asked every tenth of a second."""
+        return await super().on_tick(counter) or (self._until is not None and self._until.is_set())
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Let requests in flight end, for as long as the configuration says."""
@@ -62,6 +71,14 @@ class Server(uvicorn.Server):
             await self._hangup.wait()
             self._hangup.clear()
             await self._service.reload(self._opening)
+
+
+def _place(name: tuple[str, int] | str) -> dict[str, str]:
+    """Where it listens: the URL of an address and a port, or the path of a Unix socket."""
+    if isinstance(name, str):
+        return {"socket": name}
+    address, port, *_ = name
+    return {"url": f"http://{f'[{address}]' if ':' in address else address}:{port}"}
 
 
 def _has_terminal() -> bool:
