@@ -17,6 +17,8 @@ BIN := .venv/bin
 WINGS := toolkit profiles runtime export
 
 EXTRAS := export,dev
+# In the order of collection: by default, files of few tests come last, and the longest tests are among them.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo check fast test ci docs
 .DEFAULT_GOAL := test
@@ -32,14 +34,14 @@ check: .venv/installed .types
 	$(MAKE) --no-print-directory imports
 
 fast: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow" tests/toolkit tests/profiles tests/runtime tests/test_cli.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow" tests/toolkit tests/profiles tests/runtime tests/test_cli.py
 
 # A server that cannot be installed here is named by the tests that are skipped for it.
 test: check
 	-@$(MAKE) --no-print-directory servers
 	-@$(MAKE) --no-print-directory clients
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(WINGS:%=.types/dualtune_edge/%)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 ci:
 	.ci/run
