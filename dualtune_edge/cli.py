@@ -43,6 +43,11 @@ COMMANDS: Final = {
     "verify": Row(
         "dualtune_edge.export.release.command", "verify", "Verify a bundle's signature; or simulate the NPU."
     ),
+    "describe": Row(
+        "dualtune_edge.export.release.command",
+        "describe",
+        "Write a release's SBOM, provenance and model card.",
+    ),
     "pack": Row("dualtune_edge.export.release.command", "pack", "Pack a bundle into one file, to be installed."),
     "diff": Row("dualtune_edge.export.release.command", "diff", "Tell what an update costs."),
     "install": Row(

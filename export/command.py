@@ -33,6 +33,7 @@ def export(
     quantization: options.Quantization = None,
     calibration: options.Calibration = None,
     trajectories: options.Trajectories = None,
+    licence: options.Licence = None,
     no_parity: options.NoParity = False,
     prefix_states_mb: options.PrefixStatesMb = None,
     prefix_states_type: options.PrefixStatesType = None,
@@ -57,7 +58,7 @@ def export(
     from dualtune_edge.export.estimate_table import estimate_table
 
     toolset = options.ToolsetFlags(base, graph, tools, selection, arguments, mode, prefix_states_mb, trajectories)
-    overrides = options.Overrides(profile, quantization, prefix_states_type, template, calibration, no_parity)
+    overrides = options.Overrides(profile, quantization, prefix_states_type, template, calibration, no_parity, licence)
     whole = overrides.applied_to(toolset.spec(spec))
     if dry_run:
         needed = run.preflight(whole, output)
@@ -93,4 +94,5 @@ def _text(report: ExportReport) -> str:
     again = f", {len(report.reused)} parts used again" if report.reused else ""
     line = f"{report.path}: {sizes.total / 1e6:.1f} MB ({listed}) in {report.seconds:.0f} s{again}"
     copied = (f"copied          {standing.line}" for standing in report.copied)
-    return "\n".join((line, *variant_lines(report.variants), *copied))
+    licences = f"licences        {report.licences.line()}"
+    return "\n".join((line, licences, *variant_lines(report.variants), *copied))

@@ -53,6 +53,10 @@ Trajectories: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What the adapters learnt from: it shows which properties are copied."),
 ]
+Licence: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The licence's text of all parts whose folders say nothing of theirs."),
+]
 NoParity: TypeAlias = Annotated[bool, typer.Option("--no-parity", help="Do not compare with PEFT.")]
 PrefixStatesMb: TypeAlias = Annotated[
     int | None, typer.Option(min=0, help="Write at most so many MB of prefix states, 0 for none; default: 10000.")
@@ -129,12 +133,13 @@ class Overrides:
     template: TemplateChoice | None
     calibration: Path | None
     no_parity: bool
+    licence: Path | None
 
     def applied_to(self, spec: ExportSpec) -> ExportSpec:
         """The spec with these values.
 
         Raises:
-            SpecError: conversations are given to compare on, and no comparison is asked for.
+            SpecError: conversations are given to compare on, and no comparison is asked for; no licence is at the path.
 
         """
         values = {
@@ -144,6 +149,8 @@ class Overrides:
             "template": self.template,
         }
         spec = spec.model_copy(update={name: value for name, value in values.items() if value})
+        if self.licence:
+            spec = self._licensed(spec, self.licence)
         if self.calibration and (self.no_parity or spec.parity is None):
             raise SpecError(
                 "--calibration",
@@ -156,3 +163,13 @@ class Overrides:
         if self.calibration and spec.parity:
             return spec.model_copy(update={"parity": spec.parity.model_copy(update={"calibration": self.calibration})})
         return spec
+
+    def _licensed(self, spec: ExportSpec, licence: Path) -> ExportSpec:
+        """The spec with this licence where it names none."""
+        from dualtune_edge.export.plan.spec import LicencesSpec  # noqa: PLC0415 - as above
+        from dualtune_edge.export.plan.yaml_file import require_path  # noqa: PLC0415 - as above
+
+        require_path("--licence", licence, folder_wanted=False)
+        said = spec.licences
+        licences = LicencesSpec(base=said.base or licence, adapters=said.adapters or licence)
+        return spec.model_copy(update={"licences": licences})

@@ -18,6 +18,7 @@ from dualtune_edge.export.plan.added_tokens import check_added_tokens
 from dualtune_edge.export.plan.constraints import check_constraints, constraint_tokenizer
 from dualtune_edge.export.plan.copied import CopiedStanding, Example, Examples, plan_copied, read_examples
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
+from dualtune_edge.export.plan.licences import PlannedLicences, plan_licences
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.variants import (
@@ -92,6 +93,7 @@ def run(
             with progress.phase(PhaseName.MANIFEST):
                 work.seal()
                 write_prompts(plans, work.folder)
+                read.licences.write_to(work.folder)
                 for model in built:
                     model.write_parity(work.folder)
                 variants = write_profiles(read.models, work)
@@ -108,6 +110,7 @@ def run(
         sizes=_sizes(manifest),
         variants=variant_sizes(manifest),
         copied=read.copied,
+        licences=read.licences.licences,
         warnings=(*read.warnings, *(warning for model in built for warning in model.warnings)),
         parity=built[0].parity,
     )
@@ -134,6 +137,7 @@ class _Read:
     calibration: Calibration
     plans: Plans
     copied: tuple[CopiedStanding, ...]
+    licences: PlannedLicences
     warnings: tuple[str, ...]
 
     @property
@@ -145,6 +149,7 @@ class _Read:
 def _read(spec: ExportSpec, progress: Progress) -> _Read:
     with progress.phase(PhaseName.READ):
         inputs = read_inputs(spec)
+        licences = plan_licences(spec, inputs)
         models = plan_models(spec, inputs, EXPORTERS)
         refuse_over_budget(models)
         calibration = _calibration(spec, inputs)
@@ -155,12 +160,12 @@ def _read(spec: ExportSpec, progress: Progress) -> _Read:
         check_added_tokens(plans, inputs.checkpoint)
         tokenizer = constraint_tokenizer(inputs.checkpoint)
         constraints = check_constraints(plans, tokenizer)
-        warnings = inputs.warnings + plans.warnings + calibration.warnings + constraints
+        warnings = inputs.warnings + licences.warnings + plans.warnings + calibration.warnings + constraints
         cases = calibration.cases
         asked = tuple(Example(case.messages, case.call, case.toolset) for case in cases if case.call)
         copied = plan_copied(spec, plans, (*examples.calls, *asked), tokenizer)
         warnings += examples.warnings + copied.warnings
-    return _Read(inputs, models, calibration, copied.plans, copied.standings, warnings)
+    return _Read(inputs, models, calibration, copied.plans, copied.standings, licences, warnings)
 
 
 def _calibration(spec: ExportSpec, inputs: Inputs) -> Calibration:

@@ -13,6 +13,7 @@ from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.variants import standings
 from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.licences import Licences
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     AdapterIdentity,
@@ -74,6 +75,7 @@ class Inspection(Frozen):
     files: tuple[FileEntry, ...]
     release: Release | None
     manifest_sha256: str
+    licences: Licences | None  # None: a bundle from before they were recorded
     signer: str | None  # the trust policy's name for whoever signed; None: no signature was verified
     size_bytes: int
     variants: tuple[VariantSize, ...]  # none: there is the primary model alone, which all other fields describe
@@ -106,6 +108,7 @@ def inspect(bundle: BundleFolder, *, trust: TrustFile = None, as_json: console.A
         files=manifest.files,
         release=manifest.release,
         manifest_sha256=opened.hashes[MANIFEST],
+        licences=opened.licences,
         signer=opened.signer,
         size_bytes=opened.size_bytes,
         variants=variant_sizes(manifest),
@@ -168,6 +171,7 @@ def _describe(bundle: Bundle, summary: Inspection) -> str:
         f"profile         {summary.profile or 'the one that fits the device'}",
         *([f"release         {summary.release}"] if summary.release else []),
         f"manifest        {summary.manifest_sha256}",
+        f"licences        {summary.licences.line() if summary.licences else 'not recorded'}",
         f"signed by       {summary.signer or 'nobody was asked for: no trust policy'}",
         *variant_lines(summary.variants),
         *(

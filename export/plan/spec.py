@@ -139,6 +139,16 @@ class ParitySpec(Frozen):
     limits: ParityLimits = ParityLimits()
 
 
+class LicencesSpec(Frozen):
+    """Texts of the licences of base and adapters whose own folders say nothing of theirs.
+
+    A text names its licence by a line with `SPDX-License-Identifier: …`.
+    """
+
+    base: LocalPath | None = None
+    adapters: LocalPath | None = None
+
+
 def _off(value: object) -> object:
     if value is False or value == "off":
         return None
@@ -159,6 +169,7 @@ class ExportSpec(Frozen):
     none, None for all. `prefix_states_type`: float32 is what the device would compute, to the last bit; float16 takes
     half the disk; `auto` is float16 where no answer differs in the comparison, and counts as float32 in
     `prefix_states_mb`. `release`: which product and version the bundle is.
+    `licences`: of parts whose folders say nothing of theirs.
     """
 
     base: LocalPath
@@ -170,6 +181,7 @@ class ExportSpec(Frozen):
     no_tool: Name = NO_TOOL
     release: Release | None = None
     toolset: AdapterSpec | None = None
+    licences: LicencesSpec = LicencesSpec()
     toolset_template: LocalPath | None = None
     template: TemplateChoice | None = None
     prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
@@ -277,6 +289,9 @@ def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     yield ("base",), spec.base, True
     if spec.graph:
         yield ("graph",), spec.graph, True
+    for part in ("base", "adapters"):
+        if path := getattr(spec.licences, part):
+            yield ("licences", part), path, False
     if spec.toolset_template:
         yield ("toolset_template",), spec.toolset_template, False
     if spec.parity and spec.parity.calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dualtune_edge.export.plan.copied import CopiedStanding
 from dualtune_edge.export.work.progress import PhaseReport
+from dualtune_edge.toolkit.bundle.licences import Licences
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.bundle.sharing import VariantSize
 from dualtune_edge.toolkit.frozen import Frozen
@@ -35,5 +36,6 @@ class ExportReport(Frozen):
     sizes: Sizes
     variants: tuple[VariantSize, ...]
     copied: tuple[CopiedStanding, ...]
+    licences: Licences
     warnings: tuple[str, ...]
     parity: ParityReport

@@ -1,4 +1,4 @@
-"""`dualtune-edge sign`, `verify`, `pack` and `diff`."""
+"""`dualtune-edge sign`, `verify`, `describe`, `pack` and `diff`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ class PackReport(Frozen):
     manifest_sha256: str
     files: int
     signed: bool
+
+
+class DocumentsReport(Frozen):
+    """What `describe --json` prints. `unknown_licences`: names of the parts whose licence nobody said."""
+
+    folder: str
+    files: tuple[str, ...]
+    manifest_sha256: str
+    unknown_licences: tuple[str, ...]
 
 
 class SignatureReport(Frozen):
@@ -134,6 +143,45 @@ def verify(
     console.result(report, f"signed by {opened.signer}: {report.files} files, {MANIFEST} {digest}", as_json=as_json)
 
 
+def describe(
+    bundle: BundleFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where nothing is yet.")],
+    *,
+    spec: Annotated[
+        Path | None,
+        typer.Option(metavar="SPEC.yaml", help="What it was exported from, to list its files."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `evaluate --json` printed of this bundle.")
+    ] = None,
+    builder: Annotated[str | None, typer.Option(metavar="URI", help="The platform that ran the export.")] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Write a release's SBOM, provenance and model card.
+
+    They are a CycloneDX 1.6 document, an in-toto statement with SLSA's provenance, and a README.md for the hub; all of
+    them name the bundle's manifest by its hash. A bundle gives the same bytes each time; times are written where
+    SOURCE_DATE_EPOCH says one. `pack --documents DIR` attaches them.
+
+    Example:
+        dualtune-edge describe my-bundle -o documents --spec dualtune.yaml --evaluation evaluation.json
+
+    """
+    from dualtune_edge.export.release.documents import TYPES, describe_bundle
+
+    described = describe_bundle(bundle, output, spec=spec, evaluation=evaluation, builder=builder)
+    licences = described.licences
+    report = DocumentsReport(
+        folder=str(output),
+        files=tuple(TYPES),
+        manifest_sha256=described.hashes[MANIFEST],
+        unknown_licences=licences.unknown if licences else (),
+    )
+    if licences is None or licences.unknown:
+        console.warn(f"licences: {licences.line() if licences else 'not recorded in this bundle'}")
+    console.result(report, f"{output}: {', '.join(report.files)} of {report.manifest_sha256}", as_json=as_json)
+
+
 def pack(
     bundle: BundleFolder,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PACK", help="Where nothing is yet.")],
@@ -141,12 +189,15 @@ def pack(
     layout: Annotated[
         bool, typer.Option("--layout", help="Write the image layout's folder, as registry tools read it.")
     ] = False,
+    documents: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Attach what `describe` wrote of the bundle.")
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     """Pack a bundle into one file, to be installed.
 
     The file is a tar of an OCI image layout with a blob for each file of the bundle. A bundle gives the same bytes each
-    time. Sign it first: the signature goes with it.
+    time. Sign it first: the signature goes with it. Documents become images of their own that refer to it.
 
     Example:
         dualtune-edge pack my-bundle -o helper-7.tar
@@ -154,7 +205,7 @@ def pack(
     """
     from dualtune_edge.export.release.pack import pack_bundle
 
-    packed = pack_bundle(bundle, output, layout=layout)
+    packed = pack_bundle(bundle, output, layout=layout, documents=documents)
     hashes = packed.bundle.hashes
     if not packed.signed:
         console.warn("the bundle is not signed")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from dualtune_edge.export.release.documents import TAGS, TYPES, Document, read_documents
 from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
 from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.toolkit.bundle import oci, tar
@@ -30,16 +31,18 @@ class Packed:
     signed: bool
 
 
-def pack_bundle(folder: Path, target: Path, *, layout: bool) -> Packed:
+def pack_bundle(folder: Path, target: Path, *, layout: bool, documents: Path | None = None) -> Packed:
     """Pack a bundle, after all of it was verified.
 
     Args:
         folder: the bundle.
         target: where nothing is yet.
         layout: a folder is written, not a tar file.
+        documents: the folder of its documents, which become referrers of the image; None: there are none.
 
     Raises:
         BundleError: the bundle is damaged.
+        SpecError: a document is missing, or of another bundle.
         OutputError, RoomError: the pack cannot be written.
 
     """
@@ -47,11 +50,13 @@ def pack_bundle(folder: Path, target: Path, *, layout: bool) -> Packed:
     bundle = open_signed(folder, None)
     image = _image(bundle)
     data = image.to_bytes()
+    attached = read_documents(documents, bundle) if documents else ()
+    referrers = {document.name: _referrer(document, data).to_bytes() for document in attached}
+    blobs = [data, oci.EMPTY_BYTES, *(document.data for document in attached), *referrers.values()]
     files = {
         oci.LAYOUT: oci.LAYOUT_BYTES,
-        oci.INDEX: _index(bundle, data).to_bytes(),
-        _blob(hashlib.sha256(data).hexdigest()): data,
-        _blob(hashlib.sha256(oci.EMPTY_BYTES).hexdigest()): oci.EMPTY_BYTES,
+        oci.INDEX: _index(bundle, data, referrers).to_bytes(),
+        **{_blob(hashlib.sha256(blob).hexdigest()): blob for blob in blobs},
     }
     paths: dict[str, tuple[oci.Descriptor, Path]] = {}
     for layer in image.layers:
@@ -78,11 +83,7 @@ def _image(bundle: Bundle) -> oci.Image:
     paths = sorted(hashes, key=lambda path: (_FIRST.index(path) if path in _FIRST else len(_FIRST), path))
     release = manifest.release
     return oci.Image(
-        config=oci.Descriptor(
-            media_type=oci.EMPTY,
-            digest=f"sha256:{hashlib.sha256(oci.EMPTY_BYTES).hexdigest()}",
-            size=len(oci.EMPTY_BYTES),
-        ),
+        config=_descriptor(oci.EMPTY_BYTES, oci.EMPTY),
         layers=[
             oci.Descriptor(
                 media_type=oci.media_type(path),
@@ -94,26 +95,45 @@ def _image(bundle: Bundle) -> oci.Image:
         ],
         annotations={
             **({oci.TITLE: release.product, oci.VERSION: str(release.version)} if release else {}),
+            **({oci.LICENSES: bundle.licences.expression} if bundle.licences else {}),
             oci.BASE: manifest.base.name,
             oci.MANIFEST_SHA256: hashes[MANIFEST],
         },
     )
 
 
-def _index(bundle: Bundle, image: bytes) -> oci.Index:
+def _referrer(document: Document, image: bytes) -> oci.Referrer:
+    """The image of a document. Registries list it by its subject; those that do not, by its tag."""
+    return oci.Referrer(
+        artifact_type=document.media_type,
+        config=_descriptor(oci.EMPTY_BYTES, oci.EMPTY),
+        layers=[_descriptor(document.data, document.media_type, annotations={oci.TITLE: document.name})],
+        subject=_descriptor(image, oci.IMAGE),
+    )
+
+
+def _index(bundle: Bundle, image: bytes, referrers: Mapping[str, bytes]) -> oci.Index:
+    """The bundle's image by its version, and its documents by version and name."""
     release = bundle.manifest.release
-    reference = {oci.REFERENCE: str(release.version)} if release else None
-    digest = f"sha256:{hashlib.sha256(image).hexdigest()}"
-    return oci.Index(
-        manifests=[
-            oci.Descriptor(
-                media_type=oci.IMAGE,
-                digest=digest,
-                size=len(image),
-                artifact_type=oci.BUNDLE,
-                annotations=reference,
-            )
-        ]
+    tag = str(release.version) if release else None
+    listed = [
+        _descriptor(image, oci.IMAGE, artifact_type=oci.BUNDLE, annotations={oci.REFERENCE: tag} if tag else None)
+    ]
+    for name, data in referrers.items():
+        reference = {oci.REFERENCE: f"{tag}-{TAGS[name]}"} if tag else None
+        listed.append(_descriptor(data, oci.IMAGE, artifact_type=TYPES[name], annotations=reference))
+    return oci.Index(manifests=listed)
+
+
+def _descriptor(
+    data: bytes, media_type: str, *, artifact_type: str | None = None, annotations: dict[str, str] | None = None
+) -> oci.Descriptor:
+    return oci.Descriptor(
+        media_type=media_type,
+        digest=f"sha256:{hashlib.sha256(data).hexdigest()}",
+        size=len(data),
+        artifact_type=artifact_type,
+        annotations=annotations,
     )
 
 

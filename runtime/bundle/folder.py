@@ -29,6 +29,7 @@ from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.cache.verified_files import hash_changed
 from dualtune_edge.runtime.trust.policy import Trust, TrustPolicy, read_trust
 from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.bundle.licences import LICENCES, Licences
 from dualtune_edge.toolkit.bundle.manifest import (
     MANIFEST,
     MODEL_DIR,
@@ -201,6 +202,16 @@ class Bundle:
         """Of all files."""
         manifest = self.manifest
         return sum(file.size for file in manifest.files) + len(manifest.to_bytes()) + len(manifest.seal())
+
+    @cached_property
+    def licences(self) -> Licences | None:
+        """Under which licences its parts may be given on; None: it was exported before this was recorded.
+
+        Raises:
+            BundleError: the file says no such thing.
+
+        """
+        return self._report(LICENCES, Licences)
 
     @cached_property
     def parity(self) -> ParityReport | None:

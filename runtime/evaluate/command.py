@@ -24,7 +24,7 @@ from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, sid
 from dualtune_edge.runtime.evaluate.text import describe
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
-from dualtune_edge.toolkit.bundle.manifest import Manifest
+from dualtune_edge.toolkit.bundle.manifest import MANIFEST, Manifest
 
 _ALL: Final = 1_000_000  # turns
 _ADDRESS: Final = re.compile(r"https?://", re.IGNORECASE)
@@ -111,10 +111,11 @@ def _first_line(path: Path) -> Any:
 
 def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
     with Agent.open(folder, profile=wanted.profile, threads=wanted.threads) as agent:
-        manifest = agent.bundle.manifest
+        manifest, digest = agent.bundle.manifest, agent.bundle.hashes[MANIFEST]
         cases = _cases(wanted, manifest)
         found = answers(agent, cases, lambda number: status.update(f"{folder.name}: turn {number} of {len(cases)}"))
-    return found, side(folder.name, found, toolsets=len(manifest.toolsets), aim=wanted.aim)
+    toolsets = len(manifest.toolsets)
+    return found, side(folder.name, found, toolsets=toolsets, aim=wanted.aim, manifest_sha256=digest)
 
 
 def _asked(url: str, model: str, bundle: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:

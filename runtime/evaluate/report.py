@@ -72,9 +72,13 @@ class Mistakes(Frozen):
 
 
 class Side(Frozen):
-    """One system over all turns. `calibration` is null where it says no probabilities."""
+    """One system over all turns. `calibration` is null where it says no probabilities.
+
+    `manifest_sha256`: of a bundle's manifest.json, by which the documents of a release know it.
+    """
 
     name: str
+    manifest_sha256: str | None
     scores: Scores
     properties: tuple[PropertyScore, ...]
     confusions: tuple[Confusion, ...]
@@ -100,13 +104,22 @@ class Evaluation(Frozen):
     against: Comparison | None
 
 
-def side(name: str, answers: Sequence[Answer], *, toolsets: int, aim: float, calibrated: bool = True) -> Side:
+def side(
+    name: str,
+    answers: Sequence[Answer],
+    *,
+    toolsets: int,
+    aim: float,
+    calibrated: bool = True,
+    manifest_sha256: str | None = None,
+) -> Side:
     """What one system's answers come to."""
     pairs = [(answer.probability, answer.right) for answer in answers]
     called = [answer.answer is not None and answer.answer.tool is not None for answer in answers]
     made = [pair for pair, call in zip(pairs, called, strict=True) if call]
     return Side(
         name=name,
+        manifest_sha256=manifest_sha256,
         scores=_scores(answers, toolsets),
         properties=tuple(_properties(answers)),
         confusions=tuple(_confusions(answers)),

@@ -159,7 +159,7 @@ def _image(layout: _Layout) -> tuple[str, dict[str, Descriptor]]:
     """SHA-256 of the layout's one image, and path → blob."""
     layout.read(LAYOUT)
     index = _parse(Index, layout.read(INDEX), layout.path)
-    images = {blob.digest: blob for blob in index.manifests if blob.media_type == IMAGE}
+    images = {blob.digest: blob for blob in index.manifests if _may_be_ours(blob)}
     if len(images) != 1:
         raise _damaged(layout.path, f"{len(images)} images", "one image")
     (blob,) = images.values()
@@ -173,6 +173,11 @@ def _image(layout: _Layout) -> tuple[str, dict[str, Descriptor]]:
         files[name] = layer
         folded.add(name.casefold())
     return blob.digest.removeprefix("sha256:"), files
+
+
+def _may_be_ours(blob: Descriptor) -> bool:
+    """Whether it is an image, and not one of a document: what registry tools copy has no artifact type in the index."""
+    return blob.media_type == IMAGE and blob.artifact_type in {None, BUNDLE}
 
 
 def _parse(form: type[_Form], data: bytes, path: Path) -> _Form:

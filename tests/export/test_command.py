@@ -10,6 +10,7 @@ from dualtune_edge.export.plan.copied import CopiedStanding
 from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.work.progress import PhaseReport
+from dualtune_edge.toolkit.bundle.licences import Licences, PartLicence
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import OutputError, SpecError
@@ -26,6 +27,7 @@ REPORT = ExportReport(
             toolset="files", tool="read", copied=CopiedProperty(name="path"), declared=False, values=40, standing=40
         ),
     ),
+    licences=Licences(parts=(PartLicence(kind="base", name="base", licence="MIT", said_by="card"),)),
     warnings=("tool 'read' has no adapter",),
     parity=ParityReport(skipped="a test"),
 )
@@ -86,6 +88,7 @@ def test_the_result_is_on_stdout_and_warnings_are_not(capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "bundle: 3.0 MB (base 2.0 MB, adapters 1.0 MB) in 12 s",
+        "licences        base MIT",
         "copied          files.read path: words (40 of 40 values in the data)",
     ]
     assert err == "parity: not compared: a test\nwarning: tool 'read' has no adapter\n"

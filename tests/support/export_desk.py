@@ -85,6 +85,9 @@ class Desk:
         config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
         for seed, name in enumerate(("chooser", "writers/read", "writers/write")):
             write_adapter(folder / name, folder / "base", config, seed=seed)
+        desk.write("base/README.md", "---\nlicense: apache-2.0\n---\n")
+        desk.write("base/LICENSE", "A licence's words.\n")
+        desk.write("chooser/README.md", "---\nlicense: mit\n---\n")
         desk.write("files.json", json.dumps({"tools": FILES}))
         desk.write("git.json", json.dumps({"tools": GIT}))
         for spec, text in SPECS.items():

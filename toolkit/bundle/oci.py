@@ -22,6 +22,7 @@ EMPTY_BYTES: Final = b"{}"  # the config of an image that needs none
 TITLE: Final = "org.opencontainers.image.title"  # of a blob: the file's path in the bundle
 REFERENCE: Final = "org.opencontainers.image.ref.name"
 VERSION: Final = "org.opencontainers.image.version"  # of the release
+LICENSES: Final = "org.opencontainers.image.licenses"
 BASE: Final = "dev.dualtune-edge.base"
 MANIFEST_SHA256: Final = "dev.dualtune-edge.manifest.sha256"
 _KINDS: Final[Mapping[str, str]] = {
@@ -66,6 +67,18 @@ class Image(_Value):
     artifact_type: Annotated[Literal["application/vnd.dualtune-edge.bundle.v1"], Field(alias="artifactType")] = BUNDLE
     config: Descriptor
     layers: Annotated[list[Descriptor], Field(max_length=limits.BUNDLE_FILES + 3)]
+    annotations: dict[str, str] | None = None
+
+
+class Referrer(_Value):
+    """The manifest of a document that refers to an image, its `subject`."""
+
+    schema_version: Annotated[Literal[2], Field(alias="schemaVersion")] = 2
+    media_type: Annotated[Literal["application/vnd.oci.image.manifest.v1+json"], Field(alias="mediaType")] = IMAGE
+    artifact_type: Annotated[str, Field(alias="artifactType")]
+    config: Descriptor
+    layers: list[Descriptor]
+    subject: Descriptor
     annotations: dict[str, str] | None = None
 
 

@@ -71,6 +71,8 @@ def test_it_is_an_oci_image_layout(bundle: Path, tmp_path: Path) -> None:
     assert listed["digest"] == packed.digest
     image: dict[str, Any] = json.loads((layout / "blobs" / "sha256" / packed.digest[7:]).read_bytes())
     assert image["annotations"]["org.opencontainers.image.version"] == "7"
+    licences = "Apache-2.0 AND LicenseRef-unknown AND MIT"
+    assert image["annotations"]["org.opencontainers.image.licenses"] == licences
     types = {layer["annotations"]["org.opencontainers.image.title"]: layer["mediaType"] for layer in image["layers"]}
     assert list(types)[:3] == ["manifest.json", "manifest.sha256", "model.sig"]
     assert types["model/model.onnx"] == "application/vnd.dualtune-edge.graph.v1"
