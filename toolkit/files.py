@@ -76,6 +76,8 @@ def aside(target: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         for number in itertools.count():
             folder = target.parent / f".{target.name}.{number}.partial"
+            if folder.is_symlink():  # nothing of ours: what is removed below would be elsewhere
+                continue
             with contextlib.suppress(BlockingIOError):
                 stack.enter_context(held_folder(folder))
                 break
@@ -130,7 +132,9 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_bytes(data)
+        partial.unlink(missing_ok=True)  # a killed process left it, or it is a link that leads elsewhere
+        with partial.open("xb") as file:
+            file.write(data)
         sync(partial)
         partial.replace(path)
         sync(path.parent)

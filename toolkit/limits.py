@@ -30,6 +30,7 @@ PROFILE_BYTES: Final = 64 * 1024  # bytes of a hardware profile
 RELEASE_VERSION: Final = 2**53 - 1  # of a release; beyond it other readers of JSON round
 LICENCE_BYTES: Final = 1024 * 1024  # bytes of a licence's text, or of a model card
 BUNDLE_FILES: Final = 10_000  # files of one bundle
+PACK_MEMBERS: Final = 10_100  # files and folders of one pack: blobs, and what describes them
 CONTEXT_TOKENS: Final = 16 * 1024**2  # tokens of a bundle's context
 VOCABULARY: Final = 4 * 1024**2  # tokens of a vocabulary
 LAYERS: Final = 1_024  # of a model

@@ -73,7 +73,7 @@ def lease_current(store: Path) -> tuple[Path, Lease]:
             weakref.finalize(lease, os.close, descriptor)
             return folder, lease
     raise StoreError(
-        str(folder), found="no such version", expected="the current version", fix="Install it again: remove the folder."
+        str(folder), found="no such version", expected="the current version", fix="Install the pack of it again."
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from dualtune_edge.runtime.bundle.contents import read_manifest
 from dualtune_edge.runtime.bundle.current import read_state
@@ -16,6 +19,8 @@ from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import aside, remove_abandoned
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.lock import alone
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Version(Frozen):
@@ -83,9 +88,9 @@ def collect(store: Path) -> Collected:
         for folder in _versions(store):
             if folder.name not in kept:
                 versions += _remove_unused(folder)
-        for blob in (store / BLOBS_DIR).iterdir():
+        for blob in _named(store / BLOBS_DIR):
             status = blob.lstat()
-            if status.st_nlink == 1 and blob.is_file():
+            if status.st_nlink == 1 and stat.S_ISREG(status.st_mode):
                 blob.unlink()
                 freed.append(status.st_size)
     return Collected(versions=versions, blobs=len(freed), bytes=sum(freed))
@@ -111,7 +116,12 @@ def _remove_unused(folder: Path) -> bool:
 
 
 def _versions(store: Path) -> list[Path]:
-    return sorted(folder for folder in (store / VERSIONS_DIR).iterdir() if not folder.name.startswith("."))
+    return _named(store / VERSIONS_DIR)
+
+
+def _named(folder: Path) -> list[Path]:
+    """What has a SHA-256 for a name, as all that an installation puts there. Other files are not the store's."""
+    return sorted(path for path in folder.iterdir() if _SHA256.fullmatch(path.name))
 
 
 def _version(folder: Path, state: StoreState) -> Version:

@@ -29,7 +29,7 @@ from dualtune_edge.runtime.store.pack import Pack, open_pack
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
 from dualtune_edge.toolkit.bundle.store import BLOBS_DIR, LOCK, STATE, VERSIONS_DIR, Change, Installed, StoreState
-from dualtune_edge.toolkit.errors import BundleError, EdgeError, StoreError
+from dualtune_edge.toolkit.errors import BundleError, EdgeError, StoreError, TrustError
 from dualtune_edge.toolkit.files import aside, publish, replace_file, sync, unwritable
 from dualtune_edge.toolkit.lock import exclusive
 
@@ -51,10 +51,13 @@ def changing(store: Path) -> Iterator[None]:
     """Hold a store while it changes.
 
     Raises:
-        StoreError: another process changes it.
+        StoreError: another process changes it; or a part of it is a link, behind which nothing is written or removed.
         OutputError, RoomError: it cannot be written.
 
     """
+    for name in (LOCK, STATE, VERSIONS_DIR, BLOBS_DIR):
+        if (store / name).is_symlink():
+            raise _refused(store / name, "a link", "a store's own file or folder", "Put it in place of the link.")
     try:
         with exclusive(store / LOCK):
             yield
@@ -92,16 +95,17 @@ def install(path: Path, store: Path, policy: TrustPolicy | None) -> Installation
             workspace.mkdir()
             manifest = _read_manifest(pack, workspace, policy)
             installed = _installed(pack, manifest)
-            if state and state.current == installed:
-                open_signed(target, policy)
-                return Installation(state, 0, 0)
-            _refuse_old(store, state, installed)
+            again = state is not None and state.current == installed
+            if not again:
+                _refuse_old(store, state, installed)
             written, shared = 0, 0
             if not _is_open(target, policy):
                 written, shared = _fill(pack, manifest, workspace, store / BLOBS_DIR)
                 with _named(workspace, path):
                     open_signed(workspace, policy)
                 publish(workspace, target)
+        if state and again:  # it was there, or is whole again
+            return Installation(state, written, shared)
         new = _changed(state, installed, "install")
         replace_file(store / STATE, new.to_bytes())
         return Installation(new, written, shared)
@@ -131,12 +135,15 @@ def roll_back(store: Path, policy: TrustPolicy | None) -> StoreState:
 
 
 def _is_open(folder: Path, policy: TrustPolicy | None) -> bool:
-    """Whether a version is there already, as after a power cut just before it became current. A damaged one goes."""
+    """Whether a version is there already, as after a power cut just before it became current. A damaged one goes.
+
+    The pack's manifest is trusted by now: what is not in the folder was changed there.
+    """
     if not folder.exists():
         return False
     try:
         open_signed(folder, policy)
-    except BundleError:
+    except (BundleError, TrustError):
         shutil.rmtree(folder)
         return False
     return True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
 
 from pydantic import ValidationError
@@ -147,7 +147,7 @@ def open_pack(path: Path) -> Iterator[Pack]:
         if not path.is_dir():
             try:
                 archive = stack.enter_context(open_plain(path))
-                there = {member.name.removeprefix("./"): member for member in members(archive)}
+                there = _by_name(members(archive))
             except (OSError, TarError, ValueError) as error:  # ValueError: a null character in the path
                 raise _damaged(path, str(error), "a pack, as `pack` writes it") from None
             layout = _Layout(path, archive, there)
@@ -172,7 +172,21 @@ def _image(layout: _Layout) -> tuple[str, dict[str, Descriptor]]:
             raise _damaged(layout.path, f"the path {name!r}", "paths below a folder, of plain names, each once")
         files[name] = layer
         folded.add(name.casefold())
+    for parent in (parent.as_posix() for name in folded for parent in PurePosixPath(name).parents):
+        if parent in folded:
+            raise _damaged(layout.path, f"{parent!r}, a file and a folder", "each path once")
     return blob.digest.removeprefix("sha256:"), files
+
+
+def _by_name(found: Iterable[Member]) -> dict[str, Member]:
+    """Name → member. Of two files of one name, other programs might take the other one."""
+    named: dict[str, Member] = {}
+    for member in found:
+        name = member.name.removeprefix("./")
+        if name in named:
+            raise TarError(f"{name!r} twice")
+        named[name] = member
+    return named
 
 
 def _may_be_ours(blob: Descriptor) -> bool:

@@ -168,7 +168,7 @@ def test_inspect_prints_the_manifests_summary(exported: Path, capsys: pytest.Cap
     summary, manifest = printed(capsys), open_bundle(exported).manifest
     assert set(summary) == {
         "base", "tokenizer", "quantization", "cache", "profile", "toolsets", "adapters", "states", "copied", "files",
-        "size_bytes", "parity", "variants", "here", "simulated", "release", "signer", "manifest_sha256",
+        "size_bytes", "parity", "variants", "here", "simulated", "licences", "release", "signer", "manifest_sha256",
     }  # fmt: skip
     assert [set(adapter) for adapter in summary["adapters"]] == [
         {"name", "kind", "toolset", "tool", "mode", "rank", "scale", "sha256"}

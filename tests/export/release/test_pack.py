@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dualtune_edge.export.release.difference import difference
 from dualtune_edge.export.release.pack import pack_bundle
 from dualtune_edge.runtime.store.install import install
 from dualtune_edge.runtime.store.pack import open_pack
+from dualtune_edge.toolkit.bundle import tar
 from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.errors import BundleError, OutputError
 
@@ -146,6 +149,79 @@ def test_an_image_that_an_attacker_wrote(bundle: Path, tmp_path: Path, change: A
     with pytest.raises(BundleError, match=found.replace("(", r"\(").replace("..", r"\.\.")):
         install(layout, tmp_path / "store", None)
     assert not (tmp_path / "store" / "store.json").exists()
+
+
+def _rewritten(layout: Path, change: Callable[[Any], object]) -> None:
+    """Change the index, as an attacker would."""
+    index = json.loads((layout / "index.json").read_bytes())
+    change(index)
+    (layout / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda index: index["manifests"][0].update(digest="sha256:../../../etc/passwd"), "digest"),
+        (lambda index: index["manifests"][0].update(digest="md5:" + "0" * 32), "digest"),
+        (lambda index: index["manifests"][0].update(size=index["manifests"][0]["size"] - 1), "bytes"),
+        (lambda index: index["manifests"][0].update(size=2**63), "bytes"),
+        (lambda index: index["manifests"][0].update(size="1"), "size"),
+        (lambda index: index["manifests"][0].update(mediaType="application/vnd.oci.image.index.v1+json"), "0 images"),
+        (lambda index: index["manifests"][0].update(artifactType="text/markdown"), "0 images"),
+        (lambda index: index["manifests"][0].update(urls=["file:///etc/passwd"], digest="sha256:" + "0" * 64), "0000"),
+        (lambda index: index.update(manifests=[]), "0 images"),
+        (lambda index: index.update(manifests=None), "manifests"),
+    ],
+)
+def test_an_index_that_an_attacker_wrote(bundle: Path, tmp_path: Path, change: Any, found: str) -> None:
+    pack_bundle(bundle, tmp_path / "pack", layout=True)
+    _rewritten(tmp_path / "pack", change)
+    with pytest.raises(BundleError, match=found):
+        install(tmp_path / "pack", tmp_path / "store", None)
+    assert not (tmp_path / "store" / "store.json").exists()
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "index.json", "image"])
+def test_what_describes_a_pack_is_not_endless(bundle: Path, tmp_path: Path, name: str) -> None:
+    digest = pack_bundle(bundle, tmp_path / "pack", layout=True).digest[7:]
+    size = 2**30
+    path = tmp_path / "pack" / (f"blobs/sha256/{digest}" if name == "image" else name)
+    if path.stat().st_nlink > 1:
+        path.unlink()
+    with path.open("ab") as file:
+        file.truncate(size)  # of no bytes on the disk
+    if name == "image":
+        _rewritten(tmp_path / "pack", lambda index: index["manifests"][0].update(size=size))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BundleError, match=str(size)):
+        install(tmp_path / "pack", tmp_path / "store", None)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KB
+
+
+@pytest.mark.parametrize("name", ["index.json", "./index.json", "oci-layout"])
+def test_a_file_twice_in_the_archive(bundle: Path, tmp_path: Path, name: str) -> None:
+    pack_bundle(bundle, tmp_path / "pack", layout=False)
+    data = (tmp_path / "pack").read_bytes()
+    second = tar.header(name, 2) + b"{}" + tar.padding(2)
+    for order in (second + data, data.removesuffix(tar.END) + second + tar.END):
+        (tmp_path / "pack").write_bytes(order)
+        with pytest.raises(BundleError, match="twice"):
+            install(tmp_path / "pack", tmp_path / "store", None)
+
+
+@pytest.mark.parametrize("parts", [("prompts", "prompts/x.json"), ("a/b", "a"), ("A/b", "a")])
+def test_a_path_that_is_file_and_folder(bundle: Path, tmp_path: Path, parts: tuple[str, str]) -> None:
+    layout = tmp_path / "pack"
+    digest = pack_bundle(bundle, layout, layout=True).digest[7:]
+    image = json.loads((layout / "blobs" / "sha256" / digest).read_bytes())
+    for layer, path in zip(image["layers"][-2:], parts, strict=True):
+        layer["annotations"]["org.opencontainers.image.title"] = path
+    data = json.dumps(image).encode()
+    other = hashlib.sha256(data).hexdigest()
+    (layout / "blobs" / "sha256" / other).write_bytes(data)
+    _rewritten(layout, lambda index: index["manifests"][0].update(digest=f"sha256:{other}", size=len(data)))
+    with pytest.raises(BundleError, match="a file and a folder"):
+        install(layout, tmp_path / "store", None)
 
 
 @pytest.mark.parametrize("fault", ["link", "missing", "swapped", "no index", "two images", "no layout"])

@@ -287,6 +287,72 @@ def test_a_version_that_is_gone(packs: Packs, store: Path) -> None:
         open_bundle(store)
 
 
+@pytest.mark.parametrize("damage", ["a file", "its manifest", "all", "a file more"])
+def test_the_pack_of_a_damaged_version_makes_it_whole(packs: Packs, store: Path, damage: str) -> None:
+    trust = policy(OURS.trusted())
+    for version in (1, 2):
+        state = install(packs[version], store, trust).state
+    folder = store / "versions" / state.current.image
+    if damage == "all":
+        shutil.rmtree(folder)
+    elif damage == "a file more":
+        (folder / "more.so").touch()
+    else:
+        path = folder / ("manifest.json" if damage == "its manifest" else "model/model.onnx")
+        path.write_bytes(b"x" * path.stat().st_size)  # the blob too: they are one file
+    with pytest.raises((BundleError, StoreError, TrustError)):
+        open_bundle(store, trust=trust)
+    install(packs[2], store, trust)
+    assert read_state(store) == state
+    assert open_bundle(store, trust=trust).manifest.release == Release(product="helper", version=2)
+
+
+@pytest.mark.parametrize("name", ["versions", "blobs", "lock", "store.json"])
+def test_nothing_is_written_or_removed_behind_a_link(packs: Packs, store: Path, tmp_path: Path, name: str) -> None:
+    install(packs[1], store, None)
+    elsewhere = tmp_path / "elsewhere"
+    (store / name).rename(elsewhere)
+    (store / name).symlink_to(elsewhere)
+    before = contents_of(elsewhere)
+    for act in (lambda: install(packs[2], store, None), lambda: roll_back(store, None), lambda: collect(store)):
+        with pytest.raises(StoreError, match="a link"):
+            act()
+    assert contents_of(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["store.json.partial", "blobs/.incoming.0.partial"])
+def test_a_link_in_the_place_of_a_temporary_file(packs: Packs, store: Path, tmp_path: Path, name: str) -> None:
+    install(packs[1], store, None)
+    elsewhere = tmp_path / "elsewhere"
+    if name.endswith(".0.partial"):
+        (elsewhere / "stage").mkdir(parents=True)
+        (elsewhere / "stage" / "file").write_bytes(b"of somebody")
+    else:
+        elsewhere.write_bytes(b"of somebody")
+    before = contents_of(elsewhere)
+    (store / name).symlink_to(elsewhere)
+    install(packs[2], store, None)
+    assert versions(store) == (2, 1)
+    assert contents_of(elsewhere) == before
+
+
+def test_what_is_not_the_stores_stays(packs: Packs, store: Path) -> None:
+    install(packs[1], store, None)
+    others = [store / "blobs" / "notes.txt", store / "versions" / "mine" / "file"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"of somebody")
+    collect(store)
+    assert [path.read_bytes() for path in others] == [b"of somebody"] * 2
+    assert len(contents(store).versions) == 1
+
+
+def contents_of(path: Path) -> dict[str, bytes]:
+    """Of a file, or of all below a folder."""
+    paths = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
+    return {str(found): found.read_bytes() for found in paths}
+
+
 def test_no_store(tmp_path: Path, packs: Packs) -> None:
     with pytest.raises(StoreError):
         contents(tmp_path)

@@ -5,6 +5,7 @@ import tarfile
 
 import pytest
 
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle import tar
 
 FILES = {"oci-layout": b"{}", "blobs/sha256/" + "a" * 64: bytes(range(256)) * 5, "empty": b""}
@@ -70,3 +71,46 @@ def test_one_bit_of_a_header(place: int) -> None:
     data[place] ^= 4
     with pytest.raises(tar.TarError):
         read(bytes(data))
+
+
+def with_size(field: bytes) -> bytes:
+    """A header with other digits as its size, and the right sum."""
+    block = bytearray(tar.header("file", 0))
+    block[124:136] = field.ljust(12, tar.NUL)
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block) + bytes(8 * tar.BLOCK)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"-1000",  # one block back: the same header again, without end
+        b"-0001000",
+        b"+1000",
+        b"1_000",
+        b"0o1000",
+        b"8",
+        b"",
+        b"   ",
+        b"1 0",
+        "\u0661".encode(),  # a digit, of another script
+        b"\xff" * 12,  # base 256, below zero
+        b"\x80" + b"\xff" * 11,
+        b"77777777777",
+    ],
+)
+def test_a_size_that_is_none(field: bytes) -> None:
+    with pytest.raises(tar.TarError):
+        read(with_size(field))
+
+
+def test_too_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PACK_MEMBERS", 3)
+    assert read(archive(FILES)) == FILES
+    with pytest.raises(tar.TarError, match="over 3"):
+        read(archive({**FILES, "more": b""}))
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    with pytest.raises(tar.TarError, match="over 3"):
+        read(folder.tobuf(tarfile.USTAR_FORMAT) * 4 + tar.END)
