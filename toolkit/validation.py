@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from dualtune_edge.toolkit.errors import EdgeError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# By pydantic's name of the fault; others say by themselves what was expected.
+_EXPECTED: Final = {
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "an object"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text",
+    "string_unicode": "Unicode text",
+    "path_type": "a path",
+    "missing": "a value",
+    "extra_forbidden": "a known key",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
 
 
 def validate(
@@ -51,11 +75,11 @@ def validate(
                 fix=nearest(str(loc[-1]), known),
             ) from None
         if first["type"] == "missing":
-            raise error(place, found="nothing", expected="a value", fix="Add it; it has no default.") from None
+            raise error(place, found="nothing", expected=expectation(first), fix="Add it; it has no default.") from None
         together = first["type"] == "value_error" and isinstance(first["input"], dict)
         found = "keys that do not go together" if together else repr(first["input"])
         found = found if len(found) <= 80 else found[:77] + "…"  # a line's worth
-        raise error(place, found=found, expected=_sentence(first["msg"]), fix="Correct this value.") from None
+        raise error(place, found=found, expected=expectation(first), fix="Correct this value.") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -69,10 +93,12 @@ def listing(names: Iterable[str]) -> str:
     return "one of " + ", ".join(names)
 
 
-def _sentence(message: str) -> str:
-    """Pydantic's message as what was expected: 'Input should be a valid integer' → 'a valid integer'."""
-    if message.startswith("Input is not a valid path"):
-        return "a path"
+def expectation(fault: ErrorDetails) -> str:
+    """What a fault of pydantic's expected, in our words: 'Input should be a valid tuple' is a list."""
+    template = _EXPECTED.get(fault["type"])
+    if template is not None:
+        return template.format(**fault.get("ctx", {}))
+    message = fault["msg"]
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
     return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -41,7 +42,8 @@ def write_waterfall(path: Path, call: CallRun) -> None:
 
 def waterfall(call: CallRun) -> str:
     """The picture of a call."""
-    height = _TOP + _ROW * sum(1 + len(stage.spans) for stage in call.stages) + _ROW
+    bottom = _TOP + _ROW * sum(1 + len(stage.spans) for stage in call.stages)
+    height = bottom + 2 * _ROW
     called = f"{call.toolset}: {call.tool or 'no tool'}"
     legend = (
         f'<rect x="{_LABELS + 110 * at}" y="30" width="10" height="10" fill="{color}"/>'
@@ -49,11 +51,13 @@ def waterfall(call: CallRun) -> str:
         for at, (kind, color) in enumerate(_COLORS.items())
     )
     lines = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img">',
+        f"<title>{escape(called)}: when each forward of the call ran, in milliseconds</title>",
         '<rect width="100%" height="100%" fill="white"/>',
         '<g font-family="sans-serif" font-size="11">',
         f'<text x="8" y="18">{escape(called)}, {call.ms:.1f} ms</text>',
         *legend,
+        *_axis(call.ms, bottom),
         *_rows(call),
         "</g>",
         "</svg>",
@@ -61,8 +65,28 @@ def waterfall(call: CallRun) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _scale(ms: float) -> float:
+    """Pixels a millisecond, with room for a time behind the last bar."""
+    return (_WIDTH - _LABELS - 70) / max(ms, 1e-3)
+
+
+def _axis(ms: float, bottom: int) -> Iterator[str]:
+    """A line for each round number of milliseconds, at most ten."""
+    scale, step = _scale(ms), _step(ms)
+    for number in range(int(ms / step + 1e-9) + 1):
+        at, unit = _LABELS + number * step * scale, "" if number else " ms"
+        yield f'<path d="M{at:.1f} {_TOP} V{bottom + 4}" stroke="#ddd"/>'
+        yield f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#555">{number * step:g}{unit}</text>'
+
+
+def _step(ms: float) -> float:
+    """1, 2 or 5 times a power of ten: at most ten of them are as long as the call."""
+    power = 10.0 ** math.floor(math.log10(max(ms, 1e-3) / 10))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor * 10 >= ms)
+
+
 def _rows(call: CallRun) -> Iterator[str]:
-    scale = (_WIDTH - _LABELS - 70) / max(call.ms, 1e-3)  # pixels a millisecond; room for a time behind the last bar
+    scale = _scale(call.ms)
     top, begin = _TOP, 0.0
     for stage in call.stages:
         bars = [(_title(stage), _STAGE, begin, stage.ms)]

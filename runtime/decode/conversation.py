@@ -141,6 +141,5 @@ def _refuse_broken_text(message: Message, where: str) -> None:
     try:
         message.model_dump_json()  # goes through every text of the message, those of arguments too
     except ValueError as error:  # pydantic's class of it is one
-        raise RequestError(
-            where, found=str(error).splitlines()[0][:200], expected="Unicode text", fix="Send it as UTF-8."
-        ) from None
+        found = "half of a surrogate pair" if "surrogate" in str(error) else str(error).splitlines()[0][:200]
+        raise RequestError(where, found=found, expected="Unicode text", fix="Send it as UTF-8.") from None

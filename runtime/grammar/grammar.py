@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLTokenizer
 from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
 from dualtune_edge.runtime.grammar.object_rules import ObjectRules
 from dualtune_edge.runtime.grammar.pieces import Piece
+from dualtune_edge.runtime.grammar.shared_texts import with_shared_texts
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.native import PanicError, catch_panics
@@ -120,22 +121,21 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
 
     """
-    style, unenforced = Style(tool, frame, lenient=False), tool.reading.constraint.left
-    failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
-    if failed:
+    style = Style(tool, frame, lenient=False)
+    grammar = Grammar(tool, frame, tokenizer, style.source(), tool.reading.constraint.left)
+    if grammar.matcher().is_error():
         style = Style(tool, frame, lenient=True)  # leaves out what it does not implement, and says so
         failed, messages = LLMatcher.validate_grammar_with_warnings(style.source(), tokenizer)
-        unenforced = (*unenforced, *map(_reason, messages))
-    if not failed:
-        grammar = Grammar(tool, frame, tokenizer, style.source(), unenforced)
-        matcher = grammar.matcher()
+        warnings = () if failed else map(_reason, messages)
+        grammar = replace(grammar, source=style.source(), unenforced=(*grammar.unenforced, *warnings))
+    matcher = grammar.matcher()
+    if not matcher.is_error():
         matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
-        if not matcher.is_error():
-            return replace(grammar, source=_in_any_order(style, tokenizer) or grammar.source)
-        messages = [matcher.get_error()]
+    if not matcher.is_error():
+        return _in_any_order(style, grammar) or grammar
     raise ToolsError(
         f"schema of {tool.name!r}",
-        found=_reason(messages[0]),
+        found=_reason(matcher.get_error()),
         expected="a schema that can be enforced while the arguments are written",
         fix="Simplify it; docs/limits.md lists what can be enforced.",
     )
@@ -162,7 +162,7 @@ class Style:
     def source(self, rules: str = "") -> str:
         """A grammar for llguidance: the frame around `rules`; by default around its own rule for the whole schema."""
         if not rules:
-            schema = with_finite_numbers(self._schema)
+            schema = with_shared_texts(with_finite_numbers(self._schema))
             rules = f"arguments: %json {json.dumps({**schema, 'x-guidance': self._guidance})}\n"
         pending, tail = json.dumps(self.frame.pending), json.dumps(self.frame.tail)
         source: str = LLMatcher.grammar_from_lark(f"start: {pending} arguments {tail}\n{rules}")
@@ -189,19 +189,19 @@ class Style:
         }
 
 
-def _in_any_order(style: Style, tokenizer: LLTokenizer) -> str | None:
+def _in_any_order(style: Style, plain: Grammar) -> Grammar | None:
     """The constraint with properties in any order; None where there is none."""
 
     def is_possible(source: str) -> bool:
-        return not LLMatcher.validate_grammar(source, tokenizer)
+        return not LLMatcher.validate_grammar(source, plain.tokenizer)
 
     for possible in (None, is_possible):  # asked only where rules for all properties are refused
         rules = style.rules(possible).source()
         if rules is None:
             return None
-        source = style.source(rules)
-        if not LLMatcher.validate_grammar(source, tokenizer):
-            return source
+        grammar = replace(plain, source=style.source(rules))
+        if not grammar.matcher().is_error():
+            return grammar
     return None
 
 

@@ -25,6 +25,7 @@ from dualtune_edge.runtime.grammar.object_views import (
     views,
 )
 from dualtune_edge.runtime.grammar.pieces import Piece
+from dualtune_edge.runtime.grammar.shared_texts import with_shared_texts
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.defaults import leads_to
 
@@ -268,7 +269,8 @@ class ObjectRules:
             schema = whole
         if "$schema" in self.root:
             schema = {"$schema": self.root["$schema"], **schema}
-        return f"%json {json.dumps({**with_finite_numbers(schema), 'x-guidance': self.guidance})}"
+        schema = with_shared_texts(with_finite_numbers(schema))
+        return f"%json {json.dumps({**schema, 'x-guidance': self.guidance})}"
 
     def _any(self, bodies: Iterable[str]) -> str:
         options = list(dict.fromkeys(bodies))

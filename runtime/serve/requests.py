@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from dualtune_edge.runtime.serve.errors import ApiError, parameter
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.frozen import Frozen
+from dualtune_edge.toolkit.validation import expectation
 
 # Parameters that are not served → the only values that change nothing.
 NOT_SERVED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -156,7 +157,7 @@ def read_model(kind: type[Model], value: dict[str, Any]) -> Model:
         place = parameter([part for part in fault["loc"] if part not in _VARIANTS])
         if fault["type"] == "extra_forbidden":
             raise ApiError(400, f"Unknown parameter: {place!r}.", param=place, code="unknown_parameter") from None
-        raise ApiError(400, f"Invalid {place or 'body'!r}: {fault['msg']}.", param=place) from None
+        raise ApiError(400, f"Invalid {place or 'body'!r}: expected {expectation(fault)}.", param=place) from None
 
 
 def _equal(value: object, other: object) -> bool:

@@ -17,6 +17,7 @@ from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.bundle.oci import BLOBS, BUNDLE, IMAGE, INDEX, LAYOUT, TITLE, Descriptor, Image, Index
 from dualtune_edge.toolkit.bundle.tar import Member, TarError, members
 from dualtune_edge.toolkit.errors import BundleError
+from dualtune_edge.toolkit.validation import expectation
 
 _CHUNK: Final = 1 << 20  # bytes read at a time
 _Form = TypeVar("_Form", Image, Index)
@@ -201,7 +202,7 @@ def _parse(form: type[_Form], data: bytes, path: Path) -> _Form:
         raise _damaged(path, str(error), "JSON") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        found = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        found = f"{'.'.join(map(str, fault['loc']))}: expected {expectation(fault)}"
         raise _damaged(path, found, f"an image of a {BUNDLE}") from None
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.validation import expectation
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -97,4 +98,6 @@ def parse(model: type[_Model], text: bytes) -> _Model:
         raise StatementError(str(error)) from None
     except ValidationError as error:
         fault = error.errors()[0]
-        raise StatementError(f"{'.'.join(map(str, fault['loc'])) or 'no object'}: {fault['msg']}") from None
+        raise StatementError(
+            f"{'.'.join(map(str, fault['loc'])) or 'no object'}: expected {expectation(fault)}"
+        ) from None

@@ -35,6 +35,10 @@ def argument(schema: Any) -> Schema:
     return {"type": "object", "properties": {"a": schema}, "required": ["a"]}
 
 
+def properties(schema: Callable[[int], Schema], count: int = 250) -> Schema:
+    return {"type": "object", "properties": {f"p{number}": schema(number) for number in range(count)}}
+
+
 def text(pattern: str, **more: Any) -> Schema:
     return argument({"type": "string", "pattern": pattern, **more})
 
@@ -87,6 +91,16 @@ BOMBS: dict[str, Any] = {
     "patterns of names that overlap": {"type": "object", "patternProperties": {f"p{n}": {} for n in range(200)}},
     "a pattern within a length": text("^[a-z]*(b|c)[a-z]*$", minLength=5_000, maxLength=9_000),
     "formats together": argument({"allOf": [{"type": "string", "format": f} for f in ("date-time", "email", "uri")]}),
+    **{f"250 of {f}": properties(lambda _, f=f: {"type": "string", "format": f}) for f in ("uri", "ipv6", "date-time")},
+    "250 of uri or null": properties(lambda n: {"type": ["string", "null"], "format": "uri", "description": f"{n}"}),
+    "250 lists of uri": properties(lambda _: {"type": "array", "items": {"type": "string", "format": "uri"}}),
+    "250 of uri, each of a length": properties(lambda n: {"type": "string", "format": "uri", "maxLength": n}),
+    "40 of uri, each of a length": properties(lambda n: {"type": "string", "format": "uri", "maxLength": n + 9}, 40),
+    "40 of uri with others": properties(lambda n: {"allOf": [{"type": "string", "format": "uri"}, {"maxLength": n + 9}]}, 40),
+    "250 equal patterns": properties(lambda _: {"type": "string", "pattern": r"^\p{L}[\w.-]{1,60}$"}),
+    "250 patterns": properties(lambda n: {"type": "string", "pattern": rf"^[a-z]{{1,{n + 1}}}$"}),
+    "128 patterns": properties(lambda n: {"type": "string", "pattern": rf"^[a-z]{{1,{n + 1}}}$"}, 128),
+    "40 patterns of Unicode": properties(lambda n: {"type": "string", "pattern": rf"^\p{{L}}{{1,{n + 1}}}$"}, 40),
     # references
     "itself": {"$ref": "#"},
     "not itself": {"not": {"$ref": "#"}},

@@ -27,7 +27,12 @@ class FunctionCall(Frozen):
     def _from_text(cls, value: object) -> object:
         if value is None or (isinstance(value, str) and not value.strip()):
             return {}
-        return strict_json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return strict_json.loads(value)
+        except strict_json.JsonError as error:
+            raise PydanticCustomError("arguments", "a JSON object: {reason}", {"reason": str(error)}) from None
 
 
 class ToolCall(Frozen):

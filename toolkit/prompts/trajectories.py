@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.messages import Message, unread
 from dualtune_edge.toolkit.prompts.turns import single_calls, turn_faults
+from dualtune_edge.toolkit.validation import validate
 
 _KEYS: Final = ("messages", "toolset", "offered")
 _ALIKE: Final = 0.85  # of a key, from which on it is thought to be one of these misspelt
@@ -97,18 +98,11 @@ def parse_trajectory(text: str, where: str) -> Trajectory:
         DataError: it is none.
 
     """
-    expected = '{"messages": [two or more OpenAI-style messages], "toolset": optional name}'
     try:
         value = strict_json.loads(text)
-        line = _Line.model_validate(known_keys(value) if isinstance(value, dict) else value)
     except strict_json.JsonError as error:
         raise DataError(where, found=str(error), expected="one JSON object a line", fix="Correct the line.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(
-            where, found=f"{place}: {first['msg']}", expected=expected, fix="Correct or remove the line."
-        ) from None
+    line = validate(_Line, known_keys(value) if isinstance(value, dict) else value, where=where, error=DataError)
     given: dict[str, Any] = value if isinstance(value, dict) else {}
     _check_turns(line.messages, where)
     return Trajectory(

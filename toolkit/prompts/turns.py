@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +20,15 @@ class TurnFault:
 
 
 def turn_faults(messages: Sequence[Message]) -> Iterator[TurnFault]:
-    """Results that answer no call."""
-    known: set[str] = set()
+    """Results that answer no call, or one that was answered."""
+    known, awaited = set[str](), Counter[str]()
     answering = False  # whether the message stands behind an assistant's calls, and results of these
     for index, message in enumerate(messages):
         if message.role != "tool":
             answering = bool(message.tool_calls)
-            known |= {call.id for call in message.tool_calls if call.id is not None}
+            ids = [call.id for call in message.tool_calls if call.id is not None]
+            known.update(ids)
+            awaited.update(ids)
         elif message.tool_call_id is None and not answering:
             fix = "Put the assistant's message with the call before it."
             yield TurnFault(index, "a tool's result, and no call before it", "a call that it answers", fix)
@@ -33,6 +36,11 @@ def turn_faults(messages: Sequence[Message]) -> Iterator[TurnFault]:
             listed = f"one of {', '.join(map(repr, sorted(known)))}" if known else "none: no call before it has an id"
             fix = "Give the result the id of its call, or neither of them one."
             yield TurnFault(index, f"the tool_call_id {message.tool_call_id!r}", f"the id of a call, {listed}", fix)
+        elif message.tool_call_id is not None and not awaited[message.tool_call_id]:
+            found = f"a further result of the call {message.tool_call_id!r}"
+            yield TurnFault(index, found, "one result for each call", "Put its parts into one message.")
+        elif message.tool_call_id is not None:
+            awaited[message.tool_call_id] -= 1
 
 
 def unknown_calls(messages: Sequence[Message], tools: Collection[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-_FORMATS: Final = {
+FORMATS: Final = {
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 }  # fmt: skip
 _CHECKED: Final = {
@@ -38,7 +38,7 @@ def held(words: dict[str, Any], place: str) -> Held:
     kept = {key: value for key, value in words.items() if key in _HELD}
     left = [key for key, value in words.items() if key in _CHECKED and _says_something(key, value, words)]
     ignored = []
-    if isinstance(kept.get("format"), str) and kept["format"] not in _FORMATS:
+    if isinstance(kept.get("format"), str) and kept["format"] not in FORMATS:
         ignored.append(f"the format {kept.pop('format')!r} of {quoted(place)}")
     for key in _unheld(kept):
         del kept[key]

@@ -22,7 +22,7 @@ from referencing.jsonschema import DRAFT4, DRAFT202012, specification_with
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.expressions import least_length
-from dualtune_edge.toolkit.patterns import PatternError, compile_pattern
+from dualtune_edge.toolkit.tools.pattern_bounds import PatternBudget, text_cost
 
 # Keywords under which schemas stand: one, a list of them, some by name. The first ones of each apply to the very value
 # that their own schema applies to.
@@ -114,6 +114,7 @@ class _Cost:
     schemas: int = 1
     ways: int = 1  # in which their alternatives can be combined
     multiple: int = 1  # the common one of their `multipleOf`
+    texts: int = 0  # what their patterns and formats count as
 
 
 class _Composition:
@@ -124,7 +125,8 @@ class _Composition:
         self._costs: dict[int, _Cost] = {}  # by the schema's id
         self._seen: set[int] = set()  # ids of those that were looked at
         self._open: set[int] = set()  # ids of those that are being counted
-        self._pattern_characters = self._pattern_properties = self._multiples = 0
+        self._patterns = PatternBudget(where)
+        self._multiples = 0
         dialect = root.get("$schema")
         specification = specification_with(dialect if isinstance(dialect, str) else "", default=DRAFT202012)
         self._named_by = (*_NAMES, "id") if specification is DRAFT4 else _NAMES
@@ -141,6 +143,7 @@ class _Composition:
         schemas: list[object] = [self._root]
         while schemas:
             schemas = self._walk(schemas)
+        self._patterns.compile()
 
     def _walk(self, schemas: list[object]) -> list[object]:
         """Look at schemas and at all that they hold or refer to; the definitions that stand in these."""
@@ -154,7 +157,7 @@ class _Composition:
                     self._check_name(schema)
                     self._check_sums(schema)
                     self._cost(schema)
-                    self._check_patterns(schema)
+                    self._patterns.add(schema, self._texts_beside(schema))
                     definitions += _inner(schema, (), (), _DEFINITIONS)
                     schemas += (*_inner(schema, _ONE, _LISTS, _NAMED), *self._referred(schema))
             if not schemas:
@@ -213,6 +216,7 @@ class _Composition:
                 ]
             ),
             multiple=math.lcm(_multiple(schema.get("multipleOf")), *(part.multiple for part in costs)),
+            texts=text_cost(schema) + sum(part.texts for part in costs),
         )
         if cost.schemas > limits.SCHEMAS_TOGETHER:
             raise self._too_many()
@@ -223,33 +227,20 @@ class _Composition:
             raise self._too_much(f"`multipleOf` by {cost.multiple} in all", f"at most {limits.SCHEMA_MULTIPLE}")
         return cost
 
+    def _texts_beside(self, schema: dict[str, Any]) -> int:
+        """What patterns and formats count as that are compiled together with the schema's own ones."""
+        own, keys = text_cost(schema), schema.keys() - _ANNOTATIONS
+        either = own * sum(1 for _ in _inner(schema, (), ("anyOf", "oneOf"), ()))
+        all_of = sum(1 for _ in _inner(schema, (), ("allOf",), ()))
+        joined = either or all_of > 1 or (keys & {"$ref", "allOf"} and len(keys) > 1)
+        return self._cost(schema).texts - own + either if joined else 0
+
     def _referred(self, schema: dict[str, Any]) -> Iterator[object]:
         """What the schema refers to; a reference that leads nowhere is a fault where a value is checked."""
         for key in _REFERENCES:
             if isinstance(reference := schema.get(key), str):
                 with contextlib.suppress(Unresolvable, ValueError, LookupError, TypeError, AttributeError):
                     yield self._resolver.lookup(reference).contents
-
-    def _check_patterns(self, schema: dict[str, Any]) -> None:
-        names = schema.get("patternProperties")
-        self._pattern_properties += len(names) if isinstance(names, dict) else 0
-        if self._pattern_properties > limits.PATTERN_PROPERTIES:
-            raise self._too_much(f"over {limits.PATTERN_PROPERTIES} patterns of property names", "fewer")
-        sources = [*(names if isinstance(names, dict) else ()), schema.get("pattern")]
-        for source in sources:
-            if not isinstance(source, str):
-                continue
-            self._pattern_characters += len(source)
-            if self._pattern_characters > limits.PATTERN_CHARS:
-                raise self._too_much(f"patterns of over {limits.PATTERN_CHARS} characters", "shorter ones")
-            try:
-                compile_pattern(source)
-            except PatternError as error:
-                expected, fix = "a regular expression without look-around", "Simplify the pattern."
-                raise _refusal(self._where, str(error), expected, fix) from None
-        if names and "unevaluatedProperties" in schema:
-            found = "`patternProperties` beside `unevaluatedProperties`"
-            raise _refusal(self._where, found, "one of the two", "Use `additionalProperties`.")
 
     def _too_many(self) -> ToolsError:
         return self._too_much(f"over {limits.SCHEMAS_TOGETHER} schemas for one value", "fewer alternatives")

@@ -65,7 +65,7 @@ def _reading(text: str) -> Reading:
     if refused or not known:
         judge = translate(schema)
         if still := schema_fault(judge):
-            raise SchemaReadError(refused or still)
+            raise SchemaReadError(still if dialect.bfcl else refused or still)  # the draft does not know BFCL's types
     return Reading(judge, constrain(schema))
 
 

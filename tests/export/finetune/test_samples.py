@@ -157,7 +157,7 @@ def test_a_wrong_call_is_refused_by_line_and_message(
     ("line", "found"),
     [
         ("{", "no JSON from line 1"),
-        ("[]", "valid dictionary"),
+        ("[]", "expected an object"),
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', "at the start"),
         ('{"messages": [{"role": "robot", "content": "a"}, {"role": "user", "content": "b"}]}', "role"),

@@ -102,7 +102,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
 @pytest.mark.parametrize(
     ("change", "place", "found", "expected"),
     [
-        (("name: fs", "name: 4"), "line 3, toolsets[0].name", "4", "string"),
+        (("name: fs", "name: 4"), "line 3, toolsets[0].name", "4", "a text"),
         (("name: fs", 'name: "a\\nb"'), "line 3, toolsets[0].name", "a\\nb", "printable"),
         (("name: fs", 'name: ""'), "line 3, toolsets[0].name", "''", "at least 1 character"),
         (("base: base", "base: base\nmode: mergd"), "line 2, mode", "'mergd'", "'external' or 'merged'"),
@@ -114,7 +114,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         (("selection: chooser", "selection: 3"), "line 6, toolsets[0].selection", "3", "adapter's folder"),
         (("base: base\n", ""), "base", "nothing", "a value"),
         (("base: base", "base: null"), "line 1, base", "None", "a path"),
-        (("base: base", "base: base\nprefix_states_mb: yes"), "line 2, prefix_states_mb", "True", "integer"),
+        (("base: base", "base: base\nprefix_states_mb: yes"), "line 2, prefix_states_mb", "True", "whole number"),
         (
             ("base: base", "base: base\nparity: {limits: {max_kl: yes}}"),
             "line 2, parity.limits.max_kl",
@@ -256,12 +256,12 @@ def test_what_is_compared_and_how_far_it_may_differ(desk: Path) -> None:
     [
         ("parity:", "`off`, or a mapping"),
         ("parity: on", "`off`, or a mapping"),
-        ("parity: {prompts: 0}", "greater than or equal to 1"),
-        ("parity: {prompts: 65}", "less than or equal to 64"),
-        ("parity: {argument_tokens: 0}", "greater than or equal to 1"),
-        ("parity: {limits: {max_kl: -1}}", "greater than or equal to 0"),
+        ("parity: {prompts: 0}", "at least 1"),
+        ("parity: {prompts: 65}", "at most 64"),
+        ("parity: {argument_tokens: 0}", "at least 1"),
+        ("parity: {limits: {max_kl: -1}}", "at least 0"),
         ("parity: {limits: {max_kl: .nan}}", "a finite number"),
-        ("parity: {limits: {min_top1: 1.5}}", "less than or equal to 1"),
+        ("parity: {limits: {min_top1: 1.5}}", "at most 1"),
         ("parity: {limits: {max_lk: 1}}", "Did you mean 'max_kl'?"),
         ("parity: {calibration: own.jsnl}", "does not exist"),
     ],

@@ -26,6 +26,7 @@ FINE = {
     "by place though it has an id": [ASK, calls("c"), result("r")],
     "later, by id": [ASK, calls("c"), user("wait"), result("r", "c")],
     "equal ids": [ASK, calls("x"), result("r", "x"), calls("x"), result("s", "x")],
+    "equal ids in one turn": [ASK, calls("x", "x"), result("r", "x"), result("s", "x")],
     "none": [ASK, SAID, ASK],
 }
 WRONG = {
@@ -34,6 +35,13 @@ WRONG = {
     "behind a user": ([ASK, calls(None), result("r"), ASK, result("s")], 4, "no call before it"),
     "an id that no call has": ([ASK, calls("c"), result("r", "zzz")], 2, "'zzz'"),
     "an id where calls have none": ([ASK, calls(None), result("r", "zzz")], 2, "'zzz'"),
+    "twice": ([ASK, calls("c"), result("r", "c"), result("s", "c")], 3, "a further result of the call 'c'"),
+    "twice, the other calls between": (
+        [ASK, calls("c", "d"), result("r", "c"), result("s", "d"), result("t", "c")],
+        4,
+        "a further result",
+    ),
+    "twice, later": ([ASK, calls("c"), result("r", "c"), SAID, ASK, result("r", "c")], 5, "a further result"),
     "an id before its call": ([ASK, calls("c"), result("r", "d"), calls("d")], 2, "'d'"),
 }
 

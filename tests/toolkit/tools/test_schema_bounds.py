@@ -32,6 +32,10 @@ def argument(schema: Any) -> Schema:
     return {"type": "object", "properties": {"a": schema}}
 
 
+def properties(schema: Callable[[int], Schema], count: int = 250) -> Schema:
+    return {"type": "object", "properties": {f"p{number}": schema(number) for number in range(count)}}
+
+
 TOO_MUCH = {
     "a long constant": (argument({"const": "x" * 5_000_000}), "characters"),
     "long values": (argument({"enum": [str(n) * 1_000_000 for n in range(9)]}), "characters"),
@@ -58,14 +62,14 @@ TOO_MUCH = {
     ),
     "digits": (argument({"minimum": 10**4_000}), "digits"),
     "a repetition": (argument({"pattern": "a{99999999999999}"}), "texts of 99999999999999 characters"),
-    "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "patterns of over"),
+    "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "count as over"),
     "groups in not": (argument({"not": {"pattern": "(" * 2_000 + ")" * 2_000}}), "nested"),
     "look-around in not": (argument({"not": {"pattern": "(?=a)b"}}), "look-around"),
     "a pattern of names": (argument({"propertyNames": {"pattern": "("}}), "unclosed"),
     "a pattern as a name": (argument({"patternProperties": {"(": {}}}), "unclosed"),
     "a pattern in a definition": ({"$defs": {"x": {"pattern": "["}}}, "unclosed"),
     "a pattern behind a pointer": ({"$ref": "#/x-own", "x-own": {"pattern": "["}}, "unclosed"),
-    "patterns": (argument({"allOf": [{"pattern": letter * 1_000} for letter in "abcdefghi"]}), "patterns of over"),
+    "patterns": (argument({"allOf": [{"pattern": letter * 1_000} for letter in "abcdefghi"]}), "count as over"),
     "itself": ({"$ref": "#"}, "refers to itself"),
     "not itself": ({"not": {"$ref": "#"}}, "refers to itself"),
     "not itself, in a property": (argument({"not": {"$ref": "#/properties/a"}}), "refers to itself"),
@@ -93,6 +97,18 @@ TOO_MUCH = {
     "alternatives of two kinds": (
         argument({"$ref": "#/$defs/x", "anyOf": [{}] * 11}) | {"$defs": {"x": {"oneOf": [{}] * 10, "anyOf": [{}] * 10}}},
         "over 1024 ways",
+    ),
+    "many patterns": (properties(lambda n: {"pattern": f"^{n}$"}), "count as over"),
+    "many patterns of Unicode": (properties(lambda n: {"pattern": rf"^\p{{L}}{n}$"}, 41), "count as over"),
+    "many lengths of a format": (properties(lambda n: {"format": "uri", "maxLength": n}, 41), "count as over"),
+    "a format with others": (properties(lambda n: {"allOf": [{"format": "uri"}, {"maxLength": n}]}, 41), "count as over"),
+    "a format by reference": (
+        {**properties(lambda n: {"$ref": "#/$defs/u", "maxLength": n}, 41), "$defs": {"u": {"format": "uri"}}},
+        "count as over",
+    ),
+    "a format of alternatives": (
+        properties(lambda n: {"format": "uri", "anyOf": [{"maxLength": n}, {"minLength": n}]}, 21),
+        "count as over",
     ),
     "patterns and unevaluated": (
         argument({"patternProperties": {"^a": {}}, "unevaluatedProperties": False}),
@@ -127,6 +143,15 @@ FINE = {
     "time zones": argument({"enum": [f"Continent/City_of_number_{n}" for n in range(600)]}),
     "a reference that leads nowhere": argument({"$ref": "#/$defs/none"}),
     "true": {"properties": {"a": True}},
+    "equal formats": properties(lambda n: {"type": ["string", "null"], "format": "uri", "description": f"{n}"}),
+    "equal formats of alternatives": properties(lambda n: {"anyOf": [{"format": "uri"}, {"type": "null"}], "title": f"{n}"}, 200),
+    "equal patterns": properties(lambda _: {"pattern": "x" * 100}),
+    "equal texts by reference": {**properties(lambda _: {"$ref": "#/$defs/u"}), "$defs": {"u": {"format": "uri"}}},
+    "an old reference": {
+        **properties(lambda n: {"allOf": [{"$ref": "#/$defs/u"}], "title": f"{n}"}), "$defs": {"u": {"format": "uri"}},
+    },
+    "formats that nobody checks": properties(lambda n: {"format": "int64", "maxLength": n}),
+    "40 of a kind": properties(lambda n: {"format": "date-time", "maxLength": n}, 40),
 }  # fmt: skip
 
 
