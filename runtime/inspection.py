@@ -192,6 +192,7 @@ def _stage_rows(bundle: Bundle) -> Iterator[tuple[str, ...]]:
     for entry in manifest.toolsets:
         named = {"selection": entry.selection, **entry.arguments}
         stages += [(entry.toolset.name, name, stage) for name, stage in named.items()]
+    stages += [("", "answer", manifest.answer)] if manifest.answer else []
     for toolset, name, stage in stages:
         adapter = adapters.get(stage.adapter or "")
         cells = (

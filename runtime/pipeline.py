@@ -252,7 +252,7 @@ class Agent:
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[str, None, AnswerTokens]:
-        """The base model's text behind a conversation, piece by piece, without tools.
+        """The text behind a conversation, piece by piece, without tools: by the bundle's adapter for it, or the base.
 
         The agent is busy until the last piece is taken or the iterator is closed. The generator's return value has the
         tokens of the text.
@@ -268,7 +268,7 @@ class Agent:
 
         Raises:
             RequestError: malformed messages, or a conversation longer than the context.
-            TemplateError: the base's chat template cannot render these messages.
+            TemplateError: the chat template of the answer cannot render these messages.
             EngineError: the model fails.
             StoppedError: it was cancelled, its deadline is over, or the agent was closed.
 

@@ -27,7 +27,7 @@ class Distance:
 class Comparison:
     """One prompt. `same`: both gave the same answer; `sure`: the probability of the reference's choice.
 
-    `sure` is None for arguments, of which `finished` says whether the bundle's came to an end.
+    `sure` is None for arguments and texts (`text`), of which `finished` says whether the bundle's came to an end.
     """
 
     distances: tuple[Distance, ...]
@@ -35,6 +35,7 @@ class Comparison:
     same: bool
     sure: float | None
     finished: bool
+    text: bool = False
 
 
 def distance(reference: Logits, other: Logits) -> Distance:
@@ -63,7 +64,8 @@ def summary(stage: str, adapter: str | None, comparisons: Sequence[Comparison]) 
         )
     choices = [comparison for comparison in comparisons if comparison.sure is not None]
     sure = [choice for choice in choices if choice.sure is not None and choice.sure >= SURE]
-    arguments = [comparison for comparison in comparisons if comparison.sure is None]
+    arguments = [comparison for comparison in comparisons if comparison.sure is None and not comparison.text]
+    texts = [comparison for comparison in comparisons if comparison.text]
     return StageParity(
         stage=stage,
         adapter=adapter,
@@ -81,7 +83,9 @@ def summary(stage: str, adapter: str | None, comparisons: Sequence[Comparison]) 
         sure_flips=sum(not choice.same for choice in sure),
         arguments=len(arguments),
         exact=sum(comparison.same for comparison in arguments),
-        unfinished=sum(not comparison.finished for comparison in arguments),
+        unfinished=sum(not comparison.finished for comparison in comparisons),
+        texts=len(texts),
+        same_texts=sum(comparison.same for comparison in texts),
     )
 
 

@@ -27,8 +27,8 @@ from dualtune_edge.runtime.engines.engine import Engine
 class Outcome:
     """The comparison of one prompt, and what the comparison before quantization needs of it.
 
-    `chosen` is the reference's choice, "" for arguments. `ends` are its logits after the first and the last forward of
-    the bundle: a graph before quantization differs by rounding, or everywhere.
+    `chosen` is the reference's choice, "" for arguments and texts. `ends` are its logits after the first and the last
+    forward of the bundle: a graph before quantization differs by rounding, or everywhere.
     """
 
     comparison: Comparison
@@ -69,6 +69,7 @@ def compare(question: Question, bundle: Engine, reference: CachedReference) -> O
         same=same,
         sure=choice.probability if choice else None,
         finished=exported.finished,
+        text=exported.text is not None,
     )
     return Outcome(comparison, choice.winner if choice else "", ends, question)
 
@@ -94,9 +95,9 @@ def compare_before(outcome: Outcome, before: Engine, reference: TorchEngine | No
 
 
 def _same(exported: Record, reference: CachedReference, question: Question) -> bool:
-    """Whether the reference writes the same arguments; it stops where it reads other tokens than the bundle."""
+    """Whether the reference writes the same arguments or text; it stops where it reads other tokens than the bundle."""
     try:
         own = record(reference, question, along=exported.logits)
     except PartedError:
         return False
-    return own.arguments == exported.arguments and own.path == exported.path
+    return own.answer == exported.answer and own.path == exported.path

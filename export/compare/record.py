@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.runtime.decode.arguments import write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose
+from dualtune_edge.runtime.decode.text import write_tokens
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.runtime.grammar.grammar import Grammar
@@ -36,10 +37,11 @@ class Activated:
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, and the answer that it asks for: a choice among `completions`, or arguments under `grammar`.
+    """One prompt, and what it asks for: a choice among `completions`, arguments under `grammar`, or a text.
 
-    `room`: the most tokens of arguments; an untrained model may write without end. `activated`: the adapter that
-    answers, where it is an activated one, with its invocation.
+    `room`: the most tokens of arguments or text; an untrained model may write without end. `activated`: the adapter
+    that answers, where it is an activated one, with its invocation. `end`: the tokens that end a text; None: no text is
+    asked for.
     """
 
     tokens: Path
@@ -47,6 +49,7 @@ class Question:
     grammar: Grammar | None
     room: int
     activated: Activated | None = None
+    end: tuple[int, ...] | None = None
 
     @property
     def given(self) -> Path:
@@ -55,8 +58,16 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A text in tokens, and whether the model ended it."""
+
+    tokens: Path
+    ended: bool
+
+
+@dataclass(frozen=True)
 class Record:
-    """`logits` by the tokens that they come after, and the answer: a choice, or arguments.
+    """`logits` by the tokens that they come after, and the answer: a choice, arguments, or a text.
 
     Where nothing was decided, there are the logits after the frame alone. Arguments are None where they did not end
     within the room, or their schema refused them.
@@ -65,6 +76,7 @@ class Record:
     logits: Mapping[Path, Logits]
     choice: Choice | None
     arguments: dict[str, Any] | None
+    text: Text | None = None
 
     @property
     def path(self) -> Path:
@@ -73,13 +85,13 @@ class Record:
 
     @property
     def answer(self) -> object:
-        """The winner, or the arguments and the tokens that spell them: equal where answers are equal."""
-        return self.choice.winner if self.choice else (self.arguments, self.path)
+        """The winner, the text, or the arguments and the tokens that spell them: equal where answers are equal."""
+        return self.choice.winner if self.choice else self.text or (self.arguments, self.path)
 
     @property
     def finished(self) -> bool:
         """Whether there is an answer."""
-        return self.choice is not None or self.arguments is not None
+        return self.text.ended if self.text else self.choice is not None or self.arguments is not None
 
 
 def begin(engine: Engine, question: Question) -> None:
@@ -106,7 +118,7 @@ def record(engine: Engine, question: Question, *, along: Collection[Path] | None
     Args:
         engine: holds the prompt, or more, afterwards.
         question: the prompt.
-        along: for arguments, the token sequences that may be read; None: any.
+        along: for arguments and texts, the token sequences that may be read; None: any.
 
     Raises:
         PartedError: another token sequence would be read.
@@ -114,6 +126,8 @@ def record(engine: Engine, question: Question, *, along: Collection[Path] | None
 
     """
     rest = _rewound(engine, question.given)
+    if question.end is not None:
+        return _record_text(engine, rest, question, along)
     if question.grammar is None:
         choosing = _Recorder(engine, engine.context_length)
         choice = choose(choosing, choosing.forward(rest), question.completions)
@@ -127,6 +141,17 @@ def record(engine: Engine, question: Question, *, along: Collection[Path] | None
     if not writing.seen:  # the schema forces everything, or more than the room
         writing.forward(rest)
     return Record(writing.seen, None, arguments)
+
+
+def _record_text(engine: Engine, rest: Path, question: Question, along: Collection[Path] | None) -> Record:
+    most = min(engine.context_length, len(question.given) + question.room)
+    writing, tokens = _Recorder(engine, most, along), list[int]()
+    written = write_tokens(writing, rest, end=question.end or (), max_tokens=question.room)
+    while True:
+        try:
+            tokens.append(next(written))
+        except StopIteration as stopped:
+            return Record(writing.seen, None, None, Text(tuple(tokens), stopped.value.ended))
 
 
 def logits_after(engine: Engine, path: Path) -> Logits:

@@ -124,10 +124,12 @@ class Renderer:
         prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
         tool = next((tool for tool in plan.tools if tool.name == plan.tool), None)
         grammar = compile_grammar(tool, plan.frame, self._tokenizer) if tool and plan.frame else None
+        end = checkpoint.end_of_turn if plan.stage == "answer" else None
         adapter = subject.stage.adapter
         activated = Activated(adapter.name, adapter.invocation) if adapter and adapter.invocation else None
         for messages, walker in _conversations(subject, walkers):
-            yield Question(prompter.tokens(messages), plan.completions, grammar, self._room, activated), walker
+            tokens = prompter.tokens(messages)
+            yield Question(tokens, plan.completions, grammar, self._room, activated, end), walker
 
 
 def _conversations(subject: Subject, walkers: Sequence[Walker]) -> Iterator[tuple[Conversation, Walker | None]]:
@@ -136,13 +138,15 @@ def _conversations(subject: Subject, walkers: Sequence[Walker]) -> Iterator[tupl
         return
     for walker in walkers:
         here = subject.toolset is None or walker.toolset == subject.toolset
-        if here and subject.stage.plan.tool in {None, walker.tool}:
+        if here and subject.tool in {None, walker.tool}:
             yield walker.messages, walker
 
 
 def _lead_on(walker: Walker, subject: Subject, chosen: str) -> None:
     """Fill in toolset or tool after a choice, if the case does not name it."""
+    if subject.tool is not None:
+        return
     if subject.toolset is None:
         walker.toolset = walker.toolset or chosen
-    elif subject.stage.plan.tool is None:
+    else:
         walker.tool = walker.tool or chosen

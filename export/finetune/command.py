@@ -80,8 +80,8 @@ def finetune(
     """Train adapters by decoupled fine-tuning.
 
     One, or all that a dualtune.yaml names, or those of an objective. Of the trajectories, toolset learns the names of
-    the spec's toolsets, selection the tools' names, arguments the arguments of one tool, joint whole calls. Of a spec,
-    adapters that are there already are passed over, and an interrupted one goes on.
+    the spec's toolsets, selection the tools' names, arguments the arguments of one tool, joint whole calls, answer the
+    assistant's texts. Of a spec, adapters that are there already are passed over, and an interrupted one goes on.
 
     Example:
         dualtune-edge finetune --objective selection --base qwen --tools git.json --data git.jsonl -o adapters/selection

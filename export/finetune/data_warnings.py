@@ -11,6 +11,7 @@ from dualtune_edge.toolkit.prompts.messages import FunctionCall
 
 _FEW: Final = 100  # samples a tool; DualTune has about 1,000 requests for each
 _ONE_SIDED: Final = 2 / 3  # of all samples
+_SHOWN: Final = 60  # characters of an answer
 _TRY: Final = "Try the adapter on conversations that are not in them"
 
 
@@ -63,6 +64,20 @@ def arguments_warnings(answers: Sequence[FunctionCall], tool: str) -> tuple[str,
         )
     if len(answers) < _FEW:
         warnings.append(_few(len(answers), tool, len(answers)))
+    return tuple(warnings)
+
+
+def answer_warnings(texts: Sequence[str]) -> tuple[str, ...]:
+    """Warnings of an adapter that writes answers in words; `texts`: what each sample teaches."""
+    warnings = []
+    text, count = Counter(texts).most_common(1)[0]
+    if count > _ONE_SIDED * len(texts):
+        warnings.append(
+            f"{count} of {len(texts)} samples say the same, {text[:_SHOWN]!r}: the adapter may learn to say it always. "
+            "Add samples with other answers"
+        )
+    if len(texts) < _FEW:
+        warnings.append(f"{len(texts)} samples of answers: these are few. {_TRY}")
     return tuple(warnings)
 
 

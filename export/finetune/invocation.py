@@ -20,7 +20,7 @@ def invocation_of(prompter: Prompter) -> tuple[int, ...]:
         TemplateError: there is none, it is not the same behind every conversation, or a token reaches across its start.
 
     """
-    name = prompter.tool or prompter.choices[0]
+    name = prompter.tool or next(iter(prompter.choices), "a")
     conversations: list[list[Message]] = [[user(ending)] for ending in _ENDINGS]
     conversations += [
         [user("a"), call(name), Message(role="tool", content=ending), user(ending)] for ending in _ENDINGS

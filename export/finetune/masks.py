@@ -3,7 +3,8 @@
 - selection: the tool's name and the token that closes it, where the choice between `read` and `read_file` falls;
 - toolset: the same of a toolset's name;
 - arguments: what follows the frame of the call, through the token that ends the arguments;
-- joint: the whole call, to the end of the turn. This is the ordinary adapter.
+- joint: the whole call, to the end of the turn. This is the ordinary adapter;
+- answer: the text of a turn without a call, to the end of the turn.
 
 What follows the last learnt token has no influence on it and is left out.
 """
@@ -89,14 +90,14 @@ class ArgumentsMask:
         return Sample(tuple(completion.encoding.ids[:stop]), learnt=stop - completion.start - length)
 
 
-class JointMask:
-    """Learns the whole call."""
+class TurnMask:
+    """Learns the whole turn: a call, or a text."""
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
 
     def sample(self, context: Sequence[Message], answer: Message) -> Sample:
-        """Prompt and call, of which the call is learnt."""
+        """Prompt and turn, of which the turn is learnt."""
         completion = self._prompter.complete(context, answer)
         special = self._prompter.special_tokens
         ends = [index for index, token in enumerate(completion.tokens, start=1) if token in special]
@@ -108,7 +109,8 @@ MASKS: Final[dict[Objective, Callable[[Prompter], Mask]]] = {
     "toolset": SelectionMask,
     "selection": SelectionMask,
     "arguments": ArgumentsMask,
-    "joint": JointMask,
+    "joint": TurnMask,
+    "answer": TurnMask,
 }
 
 

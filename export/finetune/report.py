@@ -56,11 +56,11 @@ class Source(Frozen):
 
 
 class ToolsetOrigin(Frozen):
-    """One of the toolsets that are chosen among, and its input files. `named`: of its data the lines that name it."""
+    """One of the toolsets of a spec, and its input files. `named`: of its data the lines that name it."""
 
     name: str
     description: str
-    tools: Source
+    tools: Source | None
     data: Source
     named: bool
 
@@ -68,7 +68,7 @@ class ToolsetOrigin(Frozen):
 class Origin(Frozen):
     """The inputs and settings of a run: equal on every machine.
 
-    An adapter of one toolset has `data` and `tools`, that of the toolset choice has `toolsets`.
+    An adapter of one toolset has `data` and `tools`; that of the toolset choice, and of a spec's answer, `toolsets`.
     """
 
     format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
@@ -109,7 +109,7 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
             ToolsetOrigin(
                 name=toolset.name,
                 description=toolset.description,
-                tools=_source(toolset.tools),
+                tools=_source(toolset.tools) if toolset.tools else None,
                 data=_source(toolset.data),
                 named=toolset.named,
             )

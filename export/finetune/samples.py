@@ -8,7 +8,12 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings, toolset_warnings
+from dualtune_edge.export.finetune.data_warnings import (
+    answer_warnings,
+    arguments_warnings,
+    selection_warnings,
+    toolset_warnings,
+)
 from dualtune_edge.export.finetune.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.turns import Turn, read_turns, unusable
@@ -33,7 +38,7 @@ class Samples:
 
 
 def listed_tools(settings: FinetuneSettings) -> tuple[Tool, ...]:
-    """The tools that the run's prompts list: those of its toolset, or the toolsets as what is chosen among.
+    """The tools that the run's prompts list: those of its toolset, the toolsets as what is chosen among, or none.
 
     Raises:
         ToolsError: the tool list cannot be read.
@@ -41,7 +46,7 @@ def listed_tools(settings: FinetuneSettings) -> tuple[Tool, ...]:
     """
     if settings.objective == "toolset":
         return tuple(toolset_entry(source.name, source.description) for source in settings.toolsets)
-    return tuple(tool for source in settings.sources for tool in read_tools(source.tools))
+    return tuple(read_tools(settings.tools)) if settings.tools else ()
 
 
 def make_prompter(
@@ -55,7 +60,7 @@ def make_prompter(
     """
     names = [tool.name for tool in tools]
     _check_keep(settings)
-    if settings.objective == "toolset":
+    if settings.objective in ("toolset", "answer"):
         return Prompter(template, tokenizer, tools)
     if settings.objective != "arguments":
         if settings.no_tool in names:
@@ -78,7 +83,8 @@ def make_prompter(
 
 
 def _check_keep(settings: FinetuneSettings) -> None:
-    names = [tool.name for source in settings.sources if settings.keep for tool in read_tools(source.tools)]
+    sources = settings.sources if settings.keep else ()
+    names = [tool.name for source in sources if source.tools for tool in read_tools(source.tools)]
     for name in settings.keep:
         if name not in (*names, settings.no_tool):
             raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
@@ -133,7 +139,8 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
         dropped_kept=len(read.turns) - len(kept),
         warnings=(
             *passed_over(trajectory.unread for trajectory in read.trajectories),
-            *(() if settings.objective == "toolset" else _other_tools(read.trajectories, names, settings)),
+            *read.warnings,
+            *(_other_tools(read.trajectories, names, settings) if settings.tools else ()),
             *_sample_warnings(learnt, names, settings),
         ),
     )
@@ -142,6 +149,8 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
 def _sample_warnings(turns: Sequence[Turn], names: Collection[str], settings: FinetuneSettings) -> tuple[str, ...]:
     if settings.tool:
         return arguments_warnings([turn.chosen for turn in turns], settings.tool)
+    if settings.objective == "answer":
+        return answer_warnings([turn.answer.content for turn in turns])
     chosen = [turn.chosen.name for turn in turns]
     if settings.objective == "toolset":
         return toolset_warnings(chosen, names)

@@ -10,16 +10,16 @@ from pydantic import Field, model_validator
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 
-Objective: TypeAlias = Literal["toolset", "selection", "arguments", "joint"]
+Objective: TypeAlias = Literal["toolset", "selection", "arguments", "joint", "answer"]
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # as DualTune's
 
 
 class ToolsetSource(Frozen):
-    """A toolset that is chosen among others, and its conversations: the lines that name it, or all of a file."""
+    """A toolset, and its conversations: the lines that name it, or all of a file. Answers need no `tools`."""
 
     name: str
     description: str = ""
-    tools: Path
+    tools: Path | None = None
     data: Path
     named: bool = True  # False: all lines are its own
 
@@ -27,12 +27,13 @@ class ToolsetSource(Frozen):
 class FinetuneSettings(Frozen):
     """One run: a base, trajectories and the tools in them → one adapter. The defaults suit a small base.
 
-    An adapter of one toolset learns from `data` with `tools`, that of the toolset choice from all `toolsets`.
+    An adapter of one toolset learns from `data` with `tools`, that of the toolset choice from all `toolsets`, that of
+    the answer from `data` or all `toolsets`.
 
     DualTune's own, for 7B: rank 32, alpha 64, dropout 0.1, learning rate 5e-6, 5 warm-up steps, batch 16, 4 epochs.
     """
 
-    objective: Objective  # what the adapter learns: the choice of a toolset or tool, its arguments, or whole calls
+    objective: Objective  # what the adapter learns: a choice, arguments, whole calls, or the answers in words
     base: Path  # folder of the base model
     data: Path | None = None  # trajectories, one JSON object a line
     tools: Path | None = None  # the toolset's tool list
@@ -73,19 +74,28 @@ class FinetuneSettings(Frozen):
 
     @model_validator(mode="after")
     def _has_its_sources(self) -> FinetuneSettings:
-        if self.objective != "toolset" and (self.data is None or self.tools is None or self.toolsets):
-            raise ValueError(f"`data` and `tools`, and no `toolsets`, for the objective {self.objective!r}")
-        if self.objective == "toolset" and (self.data or self.tools or self.toolset or len(self.toolsets) < 2):
-            raise ValueError("two toolsets or more, of a spec, for the objective 'toolset', and no `data` or `tools`")
+        of_one = self.data is not None and not self.toolsets
+        of_all = self.toolsets and not (self.data or self.toolset)
+        match self.objective:
+            case "toolset":
+                if not of_all or self.tools or any(source.tools is None for source in self.toolsets):
+                    raise ValueError("the `toolsets` of a spec for the objective 'toolset', and no `data` or `tools`")
+            case "answer":
+                if not (of_one or of_all) or self.tools:
+                    raise ValueError("`data`, or the `toolsets` of a spec, for the objective 'answer', and no `tools`")
+            case _:
+                if not of_one or self.tools is None:
+                    raise ValueError(f"`data` and `tools`, and no `toolsets`, for the objective {self.objective!r}")
         return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> FinetuneSettings:
         if (self.objective == "arguments") != (self.tool is not None):
             raise ValueError("a tool for the objective 'arguments', and for no other")
-        if self.keep and self.objective == "arguments":
+        if self.keep and self.objective in ("arguments", "answer"):
             raise ValueError("`keep` for the objectives 'toolset', 'selection' and 'joint' only")
-        if self.objective != "toolset" and self.activated and self.template is None and self.no_tool != NO_TOOL:
+        lists_none = self.objective not in ("toolset", "answer")
+        if lists_none and self.activated and self.template is None and self.no_tool != NO_TOOL:
             raise ValueError(f"`no_tool: {NO_TOOL}` with the built-in template for activated adapters, which lists it")
         for tool, share in self.keep.items():
             if not 0 < share <= 1:
@@ -95,7 +105,7 @@ class FinetuneSettings(Frozen):
     @property
     def sources(self) -> tuple[ToolsetSource, ...]:
         """Where the samples come from: the toolsets, or the one of `data` and `tools`."""
-        if self.data is None or self.tools is None:
+        if self.data is None:
             return self.toolsets
         named = self.toolset is not None
         return (ToolsetSource(name=self.toolset or "", tools=self.tools, data=self.data, named=named),)

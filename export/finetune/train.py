@@ -37,6 +37,7 @@ _TEMPLATES: Final[dict[Objective, str]] = {
     "selection": "selection",
     "arguments": "arguments",
     "joint": "arguments",
+    "answer": "answer",
 }
 
 
@@ -139,7 +140,7 @@ def _unheard(_event: object) -> None:
 
 
 def template_of(settings: FinetuneSettings, base: Base) -> ChatTemplate:
-    """The settings' template, or the objective's built-in one.
+    """The settings' template, or the objective's built-in one; for answers the base's own, as on the device.
 
     Raises:
         TemplateError: the file cannot be read.
@@ -148,7 +149,10 @@ def template_of(settings: FinetuneSettings, base: Base) -> ChatTemplate:
     checkpoint = base.checkpoint
     if settings.template:
         return ChatTemplate.read(settings.template, bos=checkpoint.bos, eos=checkpoint.eos)
-    shared = settings.activated and settings.objective != "toolset"  # whose prompts begin with other entries
+    if settings.objective == "answer" and checkpoint.chat_template is not None:
+        where = f"chat template of {checkpoint.name}"
+        return ChatTemplate(checkpoint.chat_template, where=where, bos=checkpoint.bos, eos=checkpoint.eos)
+    shared = settings.activated and settings.objective not in ("toolset", "answer")  # whose prompts begin differently
     name = "activated" if shared else _TEMPLATES[settings.objective]
     file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
     where = f"built-in template for {name}"

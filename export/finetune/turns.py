@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,10 +32,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Turns:
-    """The turns of a run, in the order of the data, and the conversations that they are from."""
+    """The turns of a run, in the order of the data, and the conversations that they are from.
+
+    `warnings`: of turns that might be learnt and are not.
+    """
 
     turns: tuple[Turn, ...]
     trajectories: tuple[Trajectory, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_turns(settings: FinetuneSettings) -> Turns:
@@ -47,15 +52,19 @@ def read_turns(settings: FinetuneSettings) -> Turns:
     """
     turns: list[Turn] = []
     trajectories: list[Trajectory] = []
+    answers = _Answers(settings.no_tool)
     for source in settings.sources:
-        tools = {tool.name: tool for tool in read_tools(source.tools)}
+        tools = {tool.name: tool for tool in read_tools(source.tools)} if source.tools else {}
         for trajectory in read_trajectories(source.data, source.name if source.named else None):
             trajectories.append(trajectory)
-            if settings.objective == "toolset":
-                turns += _routed(trajectory, tools, source.name, settings.no_tool)
-            else:
-                turns += _called(trajectory, tools, settings)
-    return Turns(tuple(turns), tuple(trajectories))
+            match settings.objective:
+                case "toolset":
+                    turns += _routed(trajectory, tools, source.name, settings.no_tool)
+                case "answer":
+                    turns += answers.of(trajectory)
+                case _:
+                    turns += _called(trajectory, tools, settings)
+    return Turns(tuple(turns), tuple(trajectories), answers.warnings)
 
 
 def _called(trajectory: Trajectory, tools: Mapping[str, Tool], settings: FinetuneSettings) -> Iterator[Turn]:
@@ -89,6 +98,44 @@ def _routed(trajectory: Trajectory, tools: Mapping[str, Tool], toolset: str, no_
             _check_call(message.tool_calls[0].function, tools, where)
         if own and learnt:
             yield Turn(where, trajectory.messages[:index], called, call(toolset))
+
+
+class _Answers:
+    """The turns in words. Those of a recorded run of several toolsets, which is a line of each, are learnt once."""
+
+    def __init__(self, no_tool: str) -> None:
+        self._no_tool = no_tool
+        self._toolsets: dict[str, str | None] = {}  # conversation up to an answer → the toolset of its first line
+        self._silent = self._repeated = 0
+
+    def of(self, trajectory: Trajectory) -> Iterator[Turn]:
+        """The turns of a conversation that say something, and call nothing."""
+        for index, message in enumerate(trajectory.messages):
+            if not is_answer(message):
+                continue
+            said = [other.model_dump(exclude={"weight"}) for other in trajectory.messages[: index + 1]]
+            first = self._toolsets.setdefault(json.dumps(said, sort_keys=True), trajectory.toolset)
+            if not message.content.strip():
+                self._silent += 1
+            elif first != trajectory.toolset:
+                self._repeated += 1
+            else:
+                where = f"{trajectory.where}, message {index + 1}"
+                yield Turn(where, trajectory.messages[:index], self._no_tool, message)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not learnt of what was seen."""
+        silent, repeated = self._silent, self._repeated
+        return (
+            *([f"{silent} turns call nothing and say nothing: they are not learnt"] if silent else []),
+            *([f"{repeated} answers stand in lines of several toolsets: each is learnt once"] if repeated else []),
+        )
+
+
+def is_answer(message: Message) -> bool:
+    """Whether a turn is the assistant's in words, and is to be learnt."""
+    return message.role == "assistant" and not message.tool_calls and message.weight != 0
 
 
 def _check_call(answer: FunctionCall, tools: Mapping[str, Tool], where: str) -> None:

@@ -15,6 +15,7 @@ from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
 from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads
+from dualtune_edge.export.finetune.turns import is_answer
 from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import safe_name
@@ -63,7 +64,7 @@ class WholeReport(Frozen):
 
 
 def planned(spec: ExportSpec, data: Path | None, objective: Objective | None = None) -> tuple[Planned, ...]:
-    """The adapters of a spec: that of the toolset choice, then of each toolset the selection and the arguments.
+    """The adapters of a spec: the toolset choice's, of each toolset the selection's and the arguments', the answer's.
 
     Args:
         spec: read with `trained=False`.
@@ -76,13 +77,14 @@ def planned(spec: ExportSpec, data: Path | None, objective: Objective | None = N
 
     """
     learnt = [_Learnt.read(toolset, data) for toolset in spec.toolsets]
-    adapters = [*_of_choice(spec, learnt), *(adapter for toolset in learnt for adapter in toolset.adapters())]
+    of_toolsets = (adapter for toolset in learnt for adapter in toolset.adapters())
+    adapters = [*_of_choice(spec, learnt), *of_toolsets, *_of_answer(spec, learnt)]
     wanted = tuple(adapter for adapter in adapters if objective in (None, adapter.objective))
     if not wanted:
         raise SpecError(
             "adapters",
             found="none" if objective is None else f"none for the objective {objective!r}",
-            expected="`toolset`, or a toolset's `selection` or `arguments`: folders where adapters are to go",
+            expected="`toolset`, `answer`, or a toolset's `selection` or `arguments`: folders for adapters",
             fix="Name one in the spec.",
         )
     return wanted
@@ -185,6 +187,26 @@ def _of_choice(spec: ExportSpec, toolsets: Sequence[_Learnt]) -> Iterator[Planne
         output=spec.toolset.path,
         template=spec.toolset_template,
         samples=sum(_calls(toolset.lines)[1] for toolset in toolsets),
+    )
+
+
+def _of_answer(spec: ExportSpec, toolsets: Sequence[_Learnt]) -> Iterator[Planned]:
+    """The adapter that writes the answers, if the spec names one."""
+    if spec.answer is None:
+        return
+    sources: dict[ToolsetSource, int] = {}  # with the turns that it teaches
+    for toolset in toolsets:
+        named = toolset.source.named
+        source = ToolsetSource(name=toolset.source.name if named else "", data=toolset.source.data, named=named)
+        sources[source] = sum(is_answer(message) for line in toolset.lines for message in line.messages)
+    yield Planned(
+        toolset=None,
+        objective="answer",
+        tool=None,
+        sources=tuple(sources),
+        output=spec.answer.path,
+        template=spec.answer_template,
+        samples=sum(sources.values()),
     )
 
 

@@ -15,9 +15,10 @@ from dualtune_edge.export.plan.recipes import AUTO, RECIPES, TemplateChoice, can
 from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.toolsets import (
     AdapterInput,
+    BundleAdapters,
     ToolsetInput,
     adapter_folders,
-    read_toolset_adapter,
+    read_bundle_adapters,
     read_toolsets,
     toolset_warnings,
 )
@@ -45,7 +46,8 @@ class Inputs:
     no_tool: str
     toolset_template: Path | None
     warnings: tuple[str, ...]
-    toolset: AdapterInput | None = None  # chooses among toolsets; None: the base does
+    answer_template: Path | None = None
+    others: BundleAdapters = field(default_factory=BundleAdapters)  # those for the whole bundle
     template: TemplateChoice | None = None
     decoder: Decoder | None = None  # from Optimum's graph; None: the builder makes the graph
     release: Release | None = None
@@ -53,9 +55,9 @@ class Inputs:
 
     @property
     def adapters(self) -> tuple[AdapterInput, ...]:
-        """Every adapter, that of the toolset choice first, then of each toolset that of its selection."""
-        choice = (self.toolset,) if self.toolset else ()
-        return (*choice, *(adapter for source in self.toolsets for adapter in source.adapters))
+        """Every adapter, that of the toolset choice first and that of the answer last; a toolset's selection first."""
+        of_toolsets = (adapter for source in self.toolsets for adapter in source.adapters)
+        return tuple(filter(None, (self.others.toolset, *of_toolsets, self.others.answer)))
 
     @property
     def bundled_adapters(self) -> tuple[BundledAdapter, ...]:
@@ -99,7 +101,7 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         )
     checkpoint = with_added_tokens(read_checkpoint(spec.base), adapter_folders(spec))
     mode = mode_for(spec, profile)
-    toolsets, choice = read_toolsets(spec, checkpoint, mode), read_toolset_adapter(spec, checkpoint, mode)
+    toolsets, others = read_toolsets(spec, checkpoint, mode), read_bundle_adapters(spec, checkpoint, mode)
     inputs = Inputs(
         checkpoint=checkpoint,
         toolsets=toolsets,
@@ -110,9 +112,10 @@ def read_inputs(spec: ExportSpec) -> Inputs:
         no_tool=spec.no_tool,
         release=spec.release,
         toolset_template=spec.toolset_template,
+        answer_template=spec.answer_template,
         template=spec.template,
-        warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets, choice)),
-        toolset=choice,
+        warnings=(*checkpoint.warnings, *_profile_warnings(profiles), *toolset_warnings(toolsets, others)),
+        others=others,
         decoder=read_folder(spec.graph, checkpoint) if spec.graph else None,
     )
     _refuse_collisions(inputs)
@@ -131,7 +134,7 @@ def with_modes(inputs: Inputs, spec: ExportSpec, default: Mode) -> Inputs:
     return replace(
         inputs,
         toolsets=read_toolsets(spec, inputs.checkpoint, default),
-        toolset=read_toolset_adapter(spec, inputs.checkpoint, default),
+        others=read_bundle_adapters(spec, inputs.checkpoint, default),
     )
 
 

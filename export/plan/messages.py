@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Final, TypeAlias
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.export.plan.prompts import PlannedStage, Plans
+from dualtune_edge.export.plan.prompts import PlannedStage, Plans, answered_call
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, user
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -25,7 +25,10 @@ _CONVERSATIONS: Final = 2  # of a stage, for ranges: most of a prompt is its too
 
 
 def made_up(plans: Plans, count: int) -> dict[str, tuple[Conversation, ...]]:
-    """`count` conversations for each stage: of as many tools for a choice, of the stage's own tool for arguments."""
+    """`count` conversations for each stage: of as many tools for a choice, of the stage's own tool for arguments.
+
+    Those of the answer are requests, and by turns calls with a result behind them.
+    """
     everything = [tool for planned in plans.toolsets for tool in planned.toolset.tools]
     result = {plans.toolset_choice.name: _one_each(everything, count)} if plans.toolset_choice else {}
     for planned in plans.toolsets:
@@ -33,6 +36,12 @@ def made_up(plans: Plans, count: int) -> dict[str, tuple[Conversation, ...]]:
         tools = {tool.name: tool for tool in planned.toolset.tools}
         for name, stage in planned.arguments.items():
             result[stage.name] = tuple((user(request(tools[name], variant)),) for variant in range(count))
+    if plans.answer:
+        asked = _one_each(everything, count)
+        result[plans.answer.name] = tuple(
+            conversation if index % 2 else answered_call(conversation[0].content, tool=everything[0].name)
+            for index, conversation in enumerate(asked)
+        )
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.templates import Templates
@@ -14,8 +14,8 @@ from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR, CopiedProperty
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.messages import call
-from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
+from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, ToolCall, call, user
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, selection_prompter
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
@@ -57,20 +57,24 @@ class PlannedToolset:
 
 @dataclass(frozen=True)
 class Plans:
-    """Every stage of a bundle. With one toolset nothing is chosen among toolsets."""
+    """Every stage of a bundle. With one toolset nothing is chosen among toolsets; a spec may leave the answer alone."""
 
     toolset_choice: PlannedStage | None
     toolsets: tuple[PlannedToolset, ...]
     warnings: tuple[str, ...] = ()  # what one might not expect of the templates
+    answer: PlannedStage | None = None  # None: the base writes it, by its own template
+    no_tool: str = NO_TOOL  # the name that leads to the answer
 
     @property
     def stages(self) -> Iterator[PlannedStage]:
-        """All of them, the toolset choice first."""
+        """All of them, the toolset choice first and the answer last."""
         if self.toolset_choice:
             yield self.toolset_choice
         for planned in self.toolsets:
             yield planned.selection
             yield from planned.arguments.values()
+        if self.answer:
+            yield self.answer
 
 
 def plan_prompts(inputs: Inputs) -> Plans:
@@ -85,7 +89,8 @@ def plan_prompts(inputs: Inputs) -> Plans:
     templates = Templates(inputs.checkpoint, inputs.template)
     choice = _toolset_choice(inputs, templates) if len(inputs.toolsets) > 1 else None
     toolsets = tuple(_toolset(source, inputs, templates) for source in inputs.toolsets)
-    return Plans(choice, toolsets, tuple(templates.warnings.values()))
+    answer = _answer(inputs, templates) if inputs.others.answer or inputs.answer_template else None
+    return Plans(choice, toolsets, tuple(templates.warnings.values()), answer, inputs.no_tool)
 
 
 def prompt_path(stage: PlannedStage) -> str:
@@ -94,13 +99,13 @@ def prompt_path(stage: PlannedStage) -> str:
 
 
 def _toolset_choice(inputs: Inputs, templates: Templates) -> PlannedStage:
-    template = templates.choose("toolset", adapter=inputs.toolset, named=inputs.toolset_template)
+    template = templates.choose("toolset", adapter=inputs.others.toolset, named=inputs.toolset_template)
     entries = tuple(source.toolset.entry for source in inputs.toolsets)
     with templates.advice():
         prompter = Prompter(template, inputs.checkpoint.tokenizer, entries)
         plan = _choice_plan("toolset", prompter, inputs, templates)
-        templates.look_for_invocation(inputs.toolset, prompter)
-    return PlannedStage("toolset", plan, inputs.toolset)
+        templates.look_for_invocation(inputs.others.toolset, prompter)
+    return PlannedStage("toolset", plan, inputs.others.toolset)
 
 
 def _toolset(source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedToolset:
@@ -147,6 +152,32 @@ def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Temp
         stage="arguments", template=template.source, tools=prompter.tools, tool=tool.name, prefix=prefix, frame=frame
     )
     return PlannedStage(f"arguments.{source.toolset.name}.{tool.name}", plan, adapter)
+
+
+def _answer(inputs: Inputs, templates: Templates) -> PlannedStage:
+    adapter, checkpoint = inputs.others.answer, inputs.checkpoint
+    template = templates.choose("answer", adapter=adapter, named=inputs.answer_template)
+    prompter = Prompter(template, checkpoint.tokenizer, ())
+    with templates.advice():
+        prefix = prompter.prefix()
+        prompter.tokens(answered_call("a"))  # the template can render a result, or the error says so
+    templates.look_for_dates(prompter, len(prefix))
+    templates.look_for_invocation(adapter, prompter)
+    templates.look_for_end(prompter)
+    _refuse_overlong("prompt of the answer", len(prefix), 0, checkpoint.context_length)
+    return PlannedStage(
+        "answer", PromptPlan(stage="answer", template=template.source, tools=(), prefix=prefix), adapter
+    )
+
+
+def answered_call(request: str, arguments: dict[str, Any] | None = None, tool: str = "a") -> tuple[Message, ...]:
+    """A request, a call and its result, as an agent writes them: what an answer stands behind."""
+    called = ToolCall(function=FunctionCall(name=tool, arguments=arguments or {}), id="call_1")
+    return (
+        user(request),
+        Message(role="assistant", tool_calls=(called,)),
+        Message(role="tool", content="done", name=tool, tool_call_id=called.id),
+    )
 
 
 def _refuse_control_tokens(prompter: Prompter) -> None:

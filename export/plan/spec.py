@@ -160,16 +160,16 @@ def _off(value: object) -> object:
 class ExportSpec(Frozen):
     """One export.
 
-    `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without one
-    the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either, adapters
-    are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it onnxruntime-genai's
-    builder makes the graph. `toolset` is the adapter that chooses among toolsets; without one the base does.
-    `toolset_template` is the template of that choice; `template: builtin` takes the built-in templates in place of the
-    base's own. `prefix_states_mb`: the most MB (1e6 bytes) of prefix states to write, 0 for
-    none, None for all. `prefix_states_type`: float32 is what the device would compute, to the last bit; float16 takes
-    half the disk; `auto` is float16 where no answer differs in the comparison, and counts as float32 in
-    `prefix_states_mb`. `release`: which product and version the bundle is.
-    `licences`: of parts whose folders say nothing of theirs.
+    `profile` is the name or the file (`….toml`) of a hardware profile, or a list of them: a variant each. Without
+    one the device chooses. What is left out of `quantization` is the profile's, and so is `mode`; without either,
+    adapters are external. `graph` is a folder that `optimum-cli export onnx` wrote of the base; without it
+    onnxruntime-genai's builder makes the graph. `toolset` is the adapter that chooses among toolsets, `answer` that
+    which writes the text at the end; without one the base does. `toolset_template` and `answer_template` are their
+    templates; `template: builtin` takes the built-in templates in place of the base's own. `prefix_states_mb`: the
+    most MB (1e6 bytes) of prefix states to write, 0 for none, None for all. `prefix_states_type`: float32 is what
+    the device would compute, to the last bit; float16 takes half the disk; `auto` is float16 where no answer
+    differs in the comparison, and counts as float32 in `prefix_states_mb`. `release`: which product and version the
+    bundle is. `licences`: of parts whose folders say nothing of theirs.
     """
 
     base: LocalPath
@@ -180,9 +180,11 @@ class ExportSpec(Frozen):
     profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_listed)] = Field(default=(), alias="profile")
     no_tool: Name = NO_TOOL
     release: Release | None = None
-    toolset: AdapterSpec | None = None
     licences: LicencesSpec = LicencesSpec()
+    toolset: AdapterSpec | None = None
     toolset_template: LocalPath | None = None
+    answer: AdapterSpec | None = None
+    answer_template: LocalPath | None = None
     template: TemplateChoice | None = None
     prefix_states_mb: Annotated[int, Field(ge=0, strict=True)] | None = (
         10_000  # 117 adapters with 31,000 tokens of tools: 89 GB
@@ -294,6 +296,8 @@ def _paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
             yield ("licences", part), path, False
     if spec.toolset_template:
         yield ("toolset_template",), spec.toolset_template, False
+    if spec.answer_template:
+        yield ("answer_template",), spec.answer_template, False
     if spec.parity and spec.parity.calibration:
         yield ("parity", "calibration"), spec.parity.calibration, False
     for index, toolset in enumerate(spec.toolsets):
@@ -312,6 +316,8 @@ def _toolset_paths(toolset: ToolsetSpec, here: Location) -> Iterator[tuple[Locat
 def _adapter_paths(spec: ExportSpec) -> Iterator[tuple[Location, Path, bool]]:
     if spec.toolset:
         yield ("toolset",), spec.toolset.path, True
+    if spec.answer:
+        yield ("answer",), spec.answer.path, True
     for index, toolset in enumerate(spec.toolsets):
         here = ("toolsets", index)
         if toolset.selection:

@@ -14,8 +14,9 @@ class Subject:
     """A stage that is compared, and the conversations made for it."""
 
     stage: PlannedStage
-    toolset: str | None  # None: the choice among toolsets
+    toolset: str | None  # None: the choice among toolsets, and the answer
     messages: tuple[Conversation, ...]
+    tool: str | None = None  # the choice that leads here; None: the choices themselves
     extra: bool = False  # no stage of the bundle: the user's own conversations are not compared on it
 
 
@@ -26,7 +27,9 @@ def subjects(plans: Plans, prompts: int) -> tuple[Subject, ...]:
     found = [Subject(plans.toolset_choice, None, made[plans.toolset_choice.name])] if plans.toolset_choice else []
     for planned in plans.toolsets:
         stages = (planned.selection, *planned.arguments.values())
-        found += [Subject(stage, planned.toolset.name, made[stage.name]) for stage in stages]
+        found += [Subject(stage, planned.toolset.name, made[stage.name], stage.plan.tool) for stage in stages]
+    if plans.answer:
+        found.append(Subject(plans.answer, None, made[plans.answer.name], plans.no_tool))
     if all(subject.stage.adapter for subject in found):
         found.insert(0, replace(found[0], stage=replace(found[0].stage, name="base", adapter=None), extra=True))
     return tuple(found)

@@ -12,10 +12,10 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.recipes import TemplateChoice
 from dualtune_edge.export.plan.toolsets import AdapterInput
 from dualtune_edge.runtime.decode.activation import base_part
-from dualtune_edge.toolkit.bundle.manifest import Kind
+from dualtune_edge.toolkit.bundle.manifest import OF_THE_BUNDLE, Kind
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.messages import user
+from dualtune_edge.toolkit.prompts.messages import Message, user
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 
@@ -41,8 +41,8 @@ class Templates:
             return ChatTemplate.read(named, bos=bos, eos=eos)
         if self.checkpoint.chat_template is not None and self.chosen != "builtin":
             return ChatTemplate(self.checkpoint.chat_template, where=self._base, bos=bos, eos=eos)
-        # Selection and arguments share what activated adapters leave to the base; a toolset choice lists other entries.
-        shared = adapter and adapter.invocation and kind != "toolset"
+        # Selection and arguments share what activated adapters leave to the base; other prompts begin differently.
+        shared = adapter and adapter.invocation and kind not in OF_THE_BUNDLE
         name = "activated" if shared else "selection" if kind == "toolset" else kind
         file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
         return ChatTemplate(file.read_text(encoding="utf-8"), where=f"built-in template for {name}", bos=bos, eos=eos)
@@ -78,6 +78,18 @@ class Templates:
                 self.warnings[where, adapter.name] = (
                     f"{where} writes prompts without the invocation of {adapter.name}: the base answers, as in PEFT"
                 )
+
+    def look_for_end(self, prompter: Prompter) -> None:
+        """Warn of a template that ends the assistant's text by no token that ends it on the device."""
+        try:
+            answer = prompter.completion(Message(role="assistant", content="a"))
+        except TemplateError:  # it writes something else there than the model: reasoning
+            return
+        if not set(answer) & set(self.checkpoint.end_of_turn):
+            where = prompter.template.where
+            self.warnings[where, "end"] = (
+                f"{where} ends a turn by no token that ends the base's turns: answers go on to the most tokens allowed"
+            )
 
     @property
     def _base(self) -> str:

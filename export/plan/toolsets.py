@@ -95,13 +95,21 @@ def adapter_folders(spec: ExportSpec) -> tuple[Path, ...]:
 
     """
     arguments = [_argument_folders(toolset, read_tools(toolset.tools)).adapters for toolset in spec.toolsets]
-    choices = [spec.toolset, *(toolset.selection for toolset in spec.toolsets)]
-    adapters = [*filter(None, choices), *(adapter for by_tool in arguments for adapter in by_tool.values())]
+    others = [spec.toolset, spec.answer, *(toolset.selection for toolset in spec.toolsets)]
+    adapters = [*filter(None, others), *(adapter for by_tool in arguments for adapter in by_tool.values())]
     return tuple(adapter.path for adapter in adapters)
 
 
-def read_toolset_adapter(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> AdapterInput | None:
-    """The adapter that chooses among toolsets; None: the base does.
+@dataclass(frozen=True)
+class BundleAdapters:
+    """The adapters for the whole bundle; None: the base chooses the toolset, or writes the answer."""
+
+    toolset: AdapterInput | None = None
+    answer: AdapterInput | None = None
+
+
+def read_bundle_adapters(spec: ExportSpec, checkpoint: Checkpoint, default: Mode) -> BundleAdapters:
+    """Those that the spec names.
 
     Args:
         spec: what is exported.
@@ -109,10 +117,13 @@ def read_toolset_adapter(spec: ExportSpec, checkpoint: Checkpoint, default: Mode
         default: the mode of adapters that name none.
 
     Raises:
-        AdapterError: it cannot be used exactly.
+        AdapterError: one cannot be used exactly.
 
     """
-    return _read(_Answered("toolset"), spec.toolset, checkpoint, default) if spec.toolset else None
+    return BundleAdapters(
+        toolset=_read(_Answered("toolset"), spec.toolset, checkpoint, default) if spec.toolset else None,
+        answer=_read(_Answered("answer"), spec.answer, checkpoint, default) if spec.answer else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -270,12 +281,11 @@ def _read(stage: _Answered, adapter: AdapterSpec, checkpoint: Checkpoint, defaul
     )
 
 
-def toolset_warnings(toolsets: tuple[ToolsetInput, ...], choice: AdapterInput | None) -> Iterable[str]:
-    """What a user might not expect: stages without an adapter, toolsets without a description, shared adapters.
-
-    `choice`: the adapter that chooses among toolsets.
-    """
-    yield from choice.warnings if choice else ()
+def toolset_warnings(toolsets: tuple[ToolsetInput, ...], others: BundleAdapters) -> Iterable[str]:
+    """What a user might not expect: stages without an adapter, toolsets without a description, shared adapters."""
+    choice, answer = others.toolset, others.answer
+    for adapter in filter(None, (choice, answer)):
+        yield from adapter.warnings
     for source in toolsets:
         name = source.toolset.name
         yield from (f"{why} It is passed over" for why in source.passed_over)
@@ -289,7 +299,7 @@ def toolset_warnings(toolsets: tuple[ToolsetInput, ...], choice: AdapterInput | 
             yield f"toolset {name!r} has no description: {chooser} chooses it by its name alone"
         for adapter in source.adapters:
             yield from adapter.warnings
-    yield from _shared([choice, *(adapter for source in toolsets for adapter in source.adapters)])
+    yield from _shared([choice, *(adapter for source in toolsets for adapter in source.adapters), answer])
 
 
 def _shared(adapters: Iterable[AdapterInput | None]) -> Iterable[str]:

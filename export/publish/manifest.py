@@ -84,6 +84,7 @@ def write_manifest(
         profile=inputs.profile.name if inputs.profile else None,
         no_tool=inputs.no_tool,
         toolset_choice=_stage(plans.toolset_choice, states) if plans.toolset_choice else None,
+        answer=_stage(plans.answer, states) if plans.answer else None,
         toolsets=tuple(
             ToolsetEntry(
                 toolset=planned.toolset,

@@ -99,6 +99,8 @@ class Rounder:
                 return f"{stage.stage}: {stage.flips} of {stage.choices} choices differ"
             if stage.exact < stage.arguments:
                 return f"{stage.stage}: {stage.arguments - stage.exact} of {stage.arguments} arguments differ"
+            if stage.same_texts < stage.texts:
+                return f"{stage.stage}: {stage.texts - stage.same_texts} of {stage.texts} texts differ"
         return None
 
 
@@ -132,4 +134,5 @@ def _compare(engine: Engine, question: Question, exact: Snapshot, rounded: Snaps
         same=after_exact.answer == after_rounded.answer,
         sure=after_exact.choice.probability if after_exact.choice else None,
         finished=after_rounded.finished,
+        text=after_rounded.text is not None,
     )

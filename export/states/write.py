@@ -249,9 +249,9 @@ class _Writer:
 
 
 def prefixes_of(plans: Plans, model: ModelSource, folder: str) -> list[Prefix]:
-    """Every prefix under every adapter once: those of the choices, then those of the arguments."""
+    """Every prefix under every adapter once: those of the choices, then those of what is written."""
     found: dict[tuple[str, tuple[int, ...]], Prefix] = {}
-    for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage == "arguments"):
+    for stage in sorted(plans.stages, key=lambda stage: stage.plan.stage in ("arguments", "answer")):
         adapter = model.prefix_adapter(stage.adapter_name)
         key = (model.identity(adapter), stage.plan.prefix)
         if stage.plan.prefix:

@@ -13,9 +13,9 @@ from dualtune_edge.toolkit.tools.toolset import Tool
 
 @dataclass(frozen=True)
 class _Role:
-    """What a stage is for, by the manifest. `tool`: whose arguments it writes; `entry`: None for the toolset choice."""
+    """What a stage is for, by the manifest. `tool`: whose arguments it writes; `entry`: its toolset, if any."""
 
-    stage: Literal["toolset", "selection", "arguments"]
+    stage: Literal["toolset", "selection", "arguments", "answer"]
     entry: ToolsetEntry | None = None
     tool: str | None = None
 
@@ -25,6 +25,9 @@ def prompt_faults(plan: PromptPlan, stage: Stage, manifest: Manifest) -> Iterato
     role = _role(stage, manifest)
     if plan.stage != role.stage:
         yield f"a prompt for the stage {plan.stage}, where one for {role.stage} stands"
+    elif role.stage == "answer":
+        if plan.tools or plan.tool is not None or plan.completions or plan.frame is not None:
+            yield "tools, completions or a frame in the prompt of an answer"
     elif role.entry is None:
         yield from _choice_faults(plan, [entry.toolset.name for entry in manifest.toolsets])
         yield from _listed_faults(plan.tools, [entry.toolset.entry for entry in manifest.toolsets])
@@ -49,7 +52,7 @@ def _role(stage: Stage, manifest: Manifest) -> _Role:
         for name, arguments in entry.arguments.items():
             if stage == arguments:
                 return _Role("arguments", entry, name)
-    return _Role("toolset")
+    return _Role("answer" if stage == manifest.answer else "toolset")
 
 
 def _choice_faults(plan: PromptPlan, names: list[str]) -> Iterator[str]:

@@ -34,7 +34,7 @@ from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 
-_ANSWER: Final = Stage(prompt="answer")  # the base's text, which no file of the bundle describes
+_ANSWER: Final = Stage(prompt="answer")  # the base's text, where no file of the bundle describes another
 
 
 @dataclass(frozen=True)
@@ -157,24 +157,26 @@ class Stages:
     def text(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int, date: datetime | None
     ) -> Generator[str, None, AnswerTokens]:
-        """The base model's text behind a conversation, piece by piece; returns its tokens."""
-        tokens = self._answer_prompter.tokens(messages, date)
-        held = self._reuse.begin(_ANSWER, (), tokens).tokens
+        """The text behind a conversation, piece by piece, by the answer's adapter or the base; returns its tokens."""
+        prompt = self._answer
+        stage, prefix = prompt.stage, prompt.plan.prefix
+        tokens = prompt.prompter.tokens(messages, date)
+        held = self._reuse.begin(stage, prefix, tokens)
         try:
             end = yield from write_text(
                 self._engine,
-                tokens[held:],
+                tokens[held.tokens :],
                 self._tokenizers.base,
                 end=self._bundle.manifest.base.end_of_turn,
                 max_tokens=max_tokens,
                 temperature=temperature,
                 seed=seed,
             )
-            return AnswerTokens(prompt=len(tokens), reused=held, written=end.tokens, ended=end.ended)
+            return AnswerTokens(prompt=len(tokens), reused=held.reused, written=end.tokens, ended=end.ended)
         finally:
             if self._engine.tokens[: len(tokens)] == tokens:
                 with contextlib.suppress(EngineError):  # closed meanwhile: there is nothing to keep
-                    self._reuse.keep(_ANSWER, (), tokens)
+                    self._reuse.keep(stage, prefix, tokens)
 
     def longest(self, stages: Iterable[Stage], messages: Sequence[Message]) -> int:
         """Tokens of the longest prompt of these stages, with what is forced behind it."""
@@ -217,12 +219,16 @@ class Stages:
         return GrowingTexts(self._tokenizers.base)
 
     @cached_property
-    def _answer_prompter(self) -> Prompter:
+    def _answer(self) -> StagePrompt:
+        """The answer's prompt: the bundle's, or that of the base's own template."""
+        if self._bundle.manifest.answer:
+            return self._prompt(self._bundle.manifest.answer)
         own, tokenizer = self._bundle.chat_template, self._bundle.manifest.tokenizer
         source = own or (resources.files("dualtune_edge.toolkit") / "templates" / "answer.jinja").read_text("utf-8")
         where = "the base's chat template" if own else "the built-in template for answers"
         template = ChatTemplate(source, where=where, bos=tokenizer.bos, eos=tokenizer.eos)
-        return Prompter(template, self._tokenizers.base, (), texts=self._texts)
+        prompter = Prompter(template, self._tokenizers.base, (), texts=self._texts)
+        return StagePrompt(_ANSWER, PromptPlan(stage="answer", template=source, tools=()), prompter)
 
     def _grammar(self, prompt: StagePrompt, frame: Frame, messages: Sequence[Message], progress: Progress) -> Grammar:
         """The constraint on a tool's arguments, whose copied properties are held to the conversation."""

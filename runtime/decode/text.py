@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,33 @@ class TextEnd(NamedTuple):
 
     tokens: int
     ended: bool
+
+
+def write_tokens(
+    engine: Engine,
+    pending: Sequence[int],
+    *,
+    end: Collection[int],
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Generator[int, None, TextEnd]:
+    """The tokens of the text that `write_text` writes, without those that end it; the engine reads each behind it.
+
+    Raises:
+        RequestError, EngineError: as for `write_text`.
+
+    """
+    generator = np.random.default_rng(seed % 2**64)
+    logits = engine.forward(pending)
+    most = min(max_tokens, engine.context_length - len(engine.tokens))
+    for count in range(most):
+        token = _pick(logits, temperature, generator)
+        if token in end:
+            return TextEnd(count, ended=True)
+        yield token
+        logits = engine.forward([token])
+    return TextEnd(most, ended=False)
 
 
 def write_text(
@@ -50,17 +77,15 @@ def write_text(
         EngineError: the model's logits are not finite.
 
     """
-    generator, stream = np.random.default_rng(seed % 2**64), DecodeStream(skip_special_tokens=True)
-    logits = engine.forward(pending)
-    most = min(max_tokens, engine.context_length - len(engine.tokens))
-    for count in range(most):
-        token = _pick(logits, temperature, generator)
-        if token in end:
-            return TextEnd(count, ended=True)
+    stream = DecodeStream(skip_special_tokens=True)
+    tokens = write_tokens(engine, pending, end=end, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    while True:
+        try:
+            token = next(tokens)
+        except StopIteration as stopped:
+            return cast("TextEnd", stopped.value)
         if piece := stream.step(tokenizer, token):
             yield piece
-        logits = engine.forward([token])
-    return TextEnd(most, ended=False)
 
 
 def _pick(logits: NDArray[np.float32], temperature: float, generator: np.random.Generator) -> int:

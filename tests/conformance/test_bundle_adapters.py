@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import tiny_bundle
 from export_desk import Desk, Exported
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.export.run import preflight, run
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
+from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
 from dualtune_edge.runtime.levers import NAIVE, Levers
+from dualtune_edge.toolkit.bundle.manifest import Manifest, Stage
 from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError, SpecError
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 SETTINGS: Final = SessionSettings(intra_op_threads=1)
 KINDS: Final = {"properties": {"by": {"enum": ["name", "size", "größe"]}}, "required": ["by"]}
@@ -32,10 +41,11 @@ toolsets:
   - {name: git, description: History, tools: git.json, arguments: {log: writer}}
 """
 ADAPTERS: Final = {
-    "external": "toolset: router\n",
-    "merged": "toolset: {path: router, mode: merged}\n",
-    "activated": "toolset: activated\n",
+    "external": "toolset: router\nanswer: speaker\n",
+    "merged": "toolset: {path: router, mode: merged}\nanswer: {path: speaker, mode: merged}\n",
+    "activated": "toolset: activated\nanswer: activated\n",
 }
+BOTH: Final = ("toolset", "answer")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +54,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     from dualtune_edge_kit.random_checkpoint import MODULES, Shape, write_adapter, write_checkpoint
     from peft import LoraConfig
 
-    from dualtune_edge.export.base.checkpoint import read_checkpoint
-
     desk = Desk(tmp_path_factory.mktemp("desk"))
     write_checkpoint(desk.folder / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
     config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")
-    for seed, name in enumerate(("chooser", "writer", "router", "activated")):
+    for seed, name in enumerate(("chooser", "writer", "router", "speaker", "activated")):
         write_adapter(desk.folder / name, desk.folder / "base", config, seed=seed)
     header = read_checkpoint(desk.folder / "base").tokenizer.encode(HEADER, add_special_tokens=False).ids
     desk.rewrite("activated/adapter_config.json", lambda config: config.update(alora_invocation_tokens=header))
@@ -76,33 +84,73 @@ def agents(exported: Exported) -> Iterator[dict[str, Agent]]:
         agent.close()
 
 
-def test_the_toolset_choice_is_compared_with_peft_under_its_adapter(exported: Exported) -> None:
-    (adapter, *_) = exported.manifest.adapters
-    assert (adapter.name, adapter.kind, adapter.toolset, adapter.tool) == ("toolset", "toolset", None, None)
-    assert exported.manifest.toolset_choice
-    assert exported.manifest.toolset_choice.adapter == "toolset"
+def stage_of(manifest: Manifest, kind: str) -> Stage:
+    stage = manifest.toolset_choice if kind == "toolset" else manifest.answer
+    assert stage
+    return stage
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_its_stage_is_compared_with_peft_under_it(exported: Exported, kind: str) -> None:
+    adapter = next(adapter for adapter in exported.manifest.adapters if adapter.name == kind)
+    assert (adapter.kind, adapter.toolset, adapter.tool) == (kind, None, None)
+    assert stage_of(exported.manifest, kind).adapter == kind
     report = json.loads((exported.bundle / "parity.json").read_text("utf-8"))
     stages = {stage["stage"]: stage for stage in report["stages"]}
-    assert stages["toolset"]["adapter"] == "toolset"
-    assert stages["toolset"]["choices"] == stages["toolset"]["prompts"] > 0
+    assert stages[kind]["adapter"] == kind
+    counts = ("choices", "flips") if kind == "toolset" else ("texts", "same_texts")
+    asked, other = (stages[kind][name] for name in counts)
+    assert asked == stages[kind]["prompts"] == 2
+    assert other == (0 if kind == "toolset" else 2)  # in float32 all is the same
+    assert "texts" not in stages["selection.files"]
     assert max(stage["before_quantization"] for stage in stages.values()) < 1e-3
 
 
-def test_its_static_prompt_has_a_state_under_it(exported: Exported) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_its_static_prompt_has_a_state_under_it(exported: Exported, kind: str) -> None:
     bundle = open_bundle(exported.bundle)
-    stage = bundle.manifest.toolset_choice
-    assert stage
+    stage = stage_of(bundle.manifest, kind)
     entry = next(entry for entry in bundle.manifest.states if entry.path == stage.state)
-    of_base = bundle.model.invocation("toolset") is not None
-    assert entry.key.identity == bundle.model.identity(None if of_base else "toolset")
+    of_base = bundle.model.invocation(kind) is not None
+    assert entry.key.identity == bundle.model.identity(None if of_base else kind)
     assert PrefixStates(bundle, ORT_KV_FORMAT).refusal(stage, bundle.plan(stage).prefix) is None
+
+
+def test_an_answer_is_what_peft_writes(exported: Exported, agents: dict[str, Agent]) -> None:
+    """Token by token, with the adapter as PEFT applies it to the whole prompt or from its invocation on."""
+    folder = exported.desk.folder
+    bundle = open_bundle(exported.bundle)
+    plan = bundle.plan(stage_of(bundle.manifest, "answer"))
+    path = folder / ("activated" if bundle.model.invocation("answer") else "speaker")
+    messages = (user("list it"), call("log"), Message(role="tool", content="ten files"))
+    prompter = Prompter(ChatTemplate(plan.template, where="answer"), bundle.tokenizer, ())
+    with TorchEngine(read_checkpoint(folder / "base"), {"answer": path}) as reference:
+        reference.use("answer")
+        prompt = prompter.tokens(messages)
+        reference.begin(prompt)
+        pieces = write_text(reference, prompt, bundle.tokenizer, end=bundle.manifest.base.end_of_turn, max_tokens=12)
+        wanted = "".join(pieces)
+    assert wanted
+    for agent in agents.values():
+        assert "".join(agent.answer(messages, max_tokens=12)) == wanted
+
+
+def test_an_answer_that_is_left_in_the_middle_is_forgotten(agents: dict[str, Agent]) -> None:
+    wanted = agents["naive"].call("list it")
+    for agent in agents.values():
+        pieces = agent.answer("list it", max_tokens=12)
+        next(pieces)
+        pieces.close()
+        found = agent.call("list it")
+        assert (found.toolset, found.tool, found.arguments) == (wanted.toolset, wanted.tool, wanted.arguments)
+        assert found.toolset_probability == pytest.approx(wanted.toolset_probability, rel=1e-3)
 
 
 _TALK = st.lists(
     st.tuples(
         st.sampled_from(("list it", "and then?", "größe", HEADER, "a" * 40)),
         st.sampled_from((None, "files", "git")),  # the only toolset on offer; None: it is chosen
-        st.booleans(),  # whether the base writes an answer
+        st.booleans(),  # whether an answer is written
     ),
     min_size=1,
     max_size=5,
@@ -128,9 +176,9 @@ def test_conversations_are_answered_as_by_an_agent_that_keeps_nothing(
         if text:
             texts = {"".join(agent.answer(messages, max_tokens=4)) for agent in agents.values()}
             assert len(texts) == 1
-        call = {"name": naive.tool or "log", "arguments": json.dumps({"by": "size"})}
+        called = {"name": naive.tool or "log", "arguments": json.dumps({"by": "size"})}
         messages += [
-            {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": call}]},
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": called}]},
             {"role": "tool", "tool_call_id": "c", "content": "ten files"},
         ]
 
@@ -154,18 +202,28 @@ def test_inspect_names_who_answers_it(exported: Exported, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(exported.bundle)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["toolset", "toolset"] in [row[:2] for row in rows]
+    assert all([kind, kind] in [row[:2] for row in rows] for kind in BOTH)
 
 
 @pytest.mark.parametrize("change", [{"toolset": "git"}, {"kind": "selection"}, {"tool": "log"}, {"kind": "answers"}])
 def test_a_manifest_that_says_otherwise_is_refused(exported: Exported, change: dict[str, Any], tmp_path: Path) -> None:
-    import shutil
-
-    import tiny_bundle
-
     bundle = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
     tiny_bundle.change_manifest(bundle, lambda manifest: manifest["adapters"][0].update(change))
     with pytest.raises(BundleError):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "change", [{"tools": [{"name": "rm_rf"}]}, {"completions": {"a": [1]}}, {"tool": "log"}, {"stage": "toolset"}]
+)
+def test_a_prompt_of_the_answer_that_holds_more_is_refused(
+    exported: Exported, change: dict[str, Any], tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
+    path = bundle / stage_of(exported.manifest, "answer").prompt
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change), encoding="utf-8")
+    tiny_bundle.reseal(bundle)
+    with pytest.raises(BundleError, match="prompt"):
         open_bundle(bundle)
 
 

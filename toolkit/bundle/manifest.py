@@ -29,7 +29,8 @@ PROFILES_DIR: Final = "profiles"  # the hardware profile of each variant, as the
 VARIANTS_DIR: Final = "variants"  # what a variant's model does not share: a folder each, inside as the bundle's own
 PRIMARY: Final = "model"  # name of the model that the manifest's own fields describe
 
-Kind = Literal["toolset", "selection", "arguments"]
+Kind = Literal["toolset", "selection", "arguments", "answer"]
+OF_THE_BUNDLE: Final[tuple[Kind, ...]] = ("toolset", "answer")  # of a kind a bundle has one, or none
 Mode = Literal["external", "merged"]
 Border = Literal["words", "characters"]
 CacheType = Literal["float32", "float16", "int16", "int8"]
@@ -138,7 +139,7 @@ class CacheShape(Frozen):
 class AdapterIdentity(Frozen):
     """Which LoRA adapter: what it answers, how it is held, and what it holds.
 
-    That of kind `toolset` answers for the whole bundle; the others name their toolset.
+    Those of the kinds `toolset` and `answer` are for the whole bundle; the others name their toolset.
     `rank` and `scale` are those of its config; a pattern may change them for single modules. An activated adapter
     changes the tokens from the last occurrence of its `invocation` in a prompt on; those before it are the base's.
     """
@@ -155,8 +156,9 @@ class AdapterIdentity(Frozen):
 
     @model_validator(mode="after")
     def _names_what_it_answers(self) -> Self:
-        if (self.kind == "toolset") != (self.toolset is None) or (self.kind == "arguments") != (self.tool is not None):
-            raise ValueError("`toolset` for all kinds but `toolset`, and `tool` for `arguments`")
+        of_toolset = self.kind not in OF_THE_BUNDLE
+        if of_toolset != (self.toolset is not None) or (self.kind == "arguments") != (self.tool is not None):
+            raise ValueError("`toolset` for the kinds `selection` and `arguments`, and `tool` for `arguments`")
         return self
 
     @model_validator(mode="after")
@@ -345,6 +347,7 @@ class Manifest(Frozen):
     profile: str | None  # a hardware profile's name; None: the device takes the one that fits it
     no_tool: str = NO_TOOL
     toolset_choice: Stage | None  # None: there is one toolset
+    answer: Stage | None = None  # None: the base's text, by its own template; left out of JSON
     toolsets: tuple[ToolsetEntry, ...] = Field(min_length=1)
     adapters: tuple[AdapterEntry, ...]
     states: tuple[StateEntry, ...]
@@ -384,19 +387,21 @@ class Manifest(Frozen):
 
     @property
     def stages(self) -> Iterator[Stage]:
-        """All of them, the toolset choice first."""
+        """All of them, the toolset choice first and the answer last."""
         if self.toolset_choice:
             yield self.toolset_choice
         for entry in self.toolsets:
             yield entry.selection
             yield from entry.arguments.values()
+        if self.answer:
+            yield self.answer
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: the fields' own order, no spaces, UTF-8, one newline at the end.
 
         Keys are not sorted: a schema's properties stand in the order in which arguments are written.
         """
-        absent = {"release"} if self.release is None else set()
+        absent = {name for name in ("release", "answer") if getattr(self, name) is None}
         value = self.model_dump(mode="json", exclude=absent if self.variants else absent | {"models", "variants"})
         return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 

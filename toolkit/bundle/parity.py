@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.frozen import Frozen
@@ -48,7 +48,14 @@ class StageParity(Frozen):
     sure_flips: int  # and of these, those that came out differently
     arguments: int
     exact: int  # arguments that are wholly the reference's
-    unfinished: int  # arguments that did not end within the tokens allowed, compared as far as they go
+    unfinished: int  # arguments and texts that did not end within the tokens allowed, compared as far as they go
+    texts: int = 0  # 0 is left out of JSON, and so is the next then
+    same_texts: int = 0  # texts that are wholly the reference's, as far as they are compared
+
+    @model_serializer(mode="wrap")
+    def _without_texts(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        absent = () if self.texts else ("texts", "same_texts")
+        return {name: value for name, value in dump(self).items() if name not in absent}
 
 
 class StateParity(Frozen):
@@ -102,12 +109,14 @@ class ParityReport(Frozen):
             return f"not compared: {self.skipped}"
         before = [stage.before_quantization for stage in self.stages if stage.before_quantization is not None]
         choices, arguments = sum(stage.choices for stage in self.stages), sum(stage.arguments for stage in self.stages)
+        texts = sum(stage.texts for stage in self.stages)
         rounded = sum(state.exact_because is None for state in self.states)
         parts = [
             f"within {max(before):.1e} of PEFT before quantization{self._on(before=True)}" if before else "",
             f"KL up to {max(stage.mean_kl for stage in self.stages):.3f} after{self._on(before=False)}",
             f"{choices - sum(stage.flips for stage in self.stages)} of {choices} choices" if choices else "",
             f"{sum(stage.exact for stage in self.stages)} of {arguments} arguments the same" if arguments else "",
+            f"{sum(stage.same_texts for stage in self.stages)} of {texts} answers the same" if texts else "",
             f"recipes refused: {len(self.refused)}" if self.refused else "",
             f"{rounded} of {len(self.states)} prefix states in float16" if self.states else "",
         ]

@@ -54,10 +54,11 @@ class PromptPlan(Frozen):
     """All that the device needs to prompt one adapter (or the base): kept as one JSON file of the bundle.
 
     `stage` says what it is for: `completions` (tool → tokens after the prompt, to the end of the turn) is filled for
-    a selection (of a tool, or of a toolset), `frame` for arguments. `tool` is the tool whose arguments are written.
+    a selection (of a tool, or of a toolset), `frame` for arguments; an answer in words has neither, and no tools.
+    `tool` is the tool whose arguments are written.
     """
 
-    stage: Literal["toolset", "selection", "arguments"]
+    stage: Literal["toolset", "selection", "arguments", "answer"]
     template: str
     tools: tuple[Tool, ...]
     tool: str | None = None

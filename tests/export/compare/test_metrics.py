@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.export.compare.metrics import Comparison, Distance, distance, summary
+from dualtune_edge.export.compare.table import table
+from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.errors import ParityError
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=4, max_size=4).map(lambda row: np.array(row, dtype=np.float32))
@@ -71,3 +74,17 @@ def test_logits_that_are_no_numbers_are_refused_wherever_they_stand(odd: int, *,
     ]
     with pytest.raises(ParityError, match="found logits that are NaN"):
         summary("selection.git", "selection.git", comparisons)
+
+
+def test_texts_count_apart_from_arguments() -> None:
+    near = Distance(max_error=1.0, mean_error=0.5, same_top=True, kl=0.1)
+    text = Comparison((near,), before=None, same=True, sure=None, finished=False, text=True)
+    answer = summary("answer", "answer", [text, replace(text, same=False)])
+    assert (answer.texts, answer.same_texts, answer.arguments, answer.choices, answer.unfinished) == (2, 1, 0, 0, 2)
+    assert "1 of 2 answers the same" in ParityReport(stages=(answer,)).line()
+    shown = table(ParityReport(stages=(answer,)))
+    assert "answers" in shown.splitlines()[0]
+    assert "1/2" in shown
+    other = summary("a", None, [replace(text, text=False)])
+    assert "texts" not in other.model_dump()
+    assert "answers" not in table(ParityReport(stages=(other,))).splitlines()[0]

@@ -113,3 +113,34 @@ def test_a_prompt_longer_than_the_context_is_refused(checkpoint: Checkpoint, sch
     asked = question(checkpoint, schema)
     with pytest.raises(RequestError, match="the model's context"):
         record(Seeded(checkpoint.vocab_size, len(PROMPT)), asked)
+
+
+def test_a_text_is_compared_token_by_token_to_its_end_or_the_room(checkpoint: Checkpoint) -> None:
+    """The most probable token each time; another scale writes the same, another context stops earlier."""
+    engine = Seeded(checkpoint.vocab_size)
+    whole = record(engine, Question(PROMPT, {}, None, ROOM, end=()))
+    assert whole.text
+    assert (len(whole.text.tokens), whole.text.ended, whole.finished) == (ROOM, False, False)
+    assert [len(path) for path in whole.logits] == [len(PROMPT) + count for count in range(ROOM + 1)]
+    assert whole.path == (*PROMPT, *whole.text.tokens)
+    last = whole.text.tokens[5]
+    ending = Question(PROMPT, {}, None, ROOM, end=(last,))
+    ended = record(engine, ending)
+    assert ended.text
+    assert (ended.text.ended, ended.finished) == (True, True)
+    assert ended.text.tokens == whole.text.tokens[: whole.text.tokens.index(last)]
+    outcome = compare(ending, engine, Seeded(checkpoint.vocab_size, scale=2.0))  # type: ignore[arg-type]
+    assert (outcome.comparison.text, outcome.comparison.same, outcome.comparison.sure) == (True, True, None)
+    assert outcome.chosen == ""
+    other = compare(ending, engine, Seeded(checkpoint.vocab_size, scale=-1.0))  # type: ignore[arg-type]
+    assert not other.comparison.same
+    assert len(other.comparison.distances) == len(ended.logits)
+
+
+def test_a_text_that_ends_at_once_is_a_text(checkpoint: Checkpoint) -> None:
+    engine = Seeded(checkpoint.vocab_size)
+    first = record(engine, Question(PROMPT, {}, None, 1, end=())).text
+    assert first
+    empty = record(engine, Question(PROMPT, {}, None, ROOM, end=first.tokens))
+    assert empty.text
+    assert (empty.text.tokens, empty.finished, list(empty.logits)) == ((), True, [PROMPT])

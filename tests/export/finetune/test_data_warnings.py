@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.export.finetune.data_warnings import arguments_warnings, selection_warnings, toolset_warnings
+from dualtune_edge.export.finetune.data_warnings import (
+    answer_warnings,
+    arguments_warnings,
+    selection_warnings,
+    toolset_warnings,
+)
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 
 TOOLS = ("read", "write")
@@ -61,3 +66,10 @@ def test_toolsets_are_warned_of_by_their_names() -> None:
     assert one_sided.startswith("90 of 90 samples call files")
     assert "no sample calls git" in missing
     assert "90 samples for 2 toolsets, 45 each" in few
+
+
+def test_answers_are_warned_of_where_they_are_few_or_one() -> None:
+    assert answer_warnings([f"answer {number}" for number in range(100)]) == ()
+    alike, few = answer_warnings(["Done.", "Done.", "Done.", "Nothing changed."])
+    assert alike.startswith("3 of 4 samples say the same, 'Done.'")
+    assert few.startswith("4 samples of answers")

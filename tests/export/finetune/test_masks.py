@@ -93,6 +93,16 @@ def test_joint_learns_the_whole_call_to_the_end_of_the_turn(merging: Tokenizer) 
     assert before.endswith("<|im_start|>assistant\n")
 
 
+@pytest.mark.parametrize("text", ["Done.", " ä\n\n- two", "}}"])
+def test_answers_are_learnt_to_the_end_of_the_turn(merging: Tokenizer, text: str) -> None:
+    template = ChatTemplate((TEMPLATES / "answer.jinja").read_text(encoding="utf-8"), where="test")
+    prompter = Prompter(template, merging, ())
+    made = MASKS["answer"](prompter).sample(CONTEXT, Message(role="assistant", content=text))
+    prompt = prompter.tokens(CONTEXT)
+    assert made.tokens[: -made.learnt] == prompt
+    assert merging.decode(list(made.tokens[-made.learnt :]), skip_special_tokens=False) == f"{text}<|im_end|>"
+
+
 @pytest.mark.parametrize("objective", ["selection", "arguments", "joint"])
 def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, objective: Objective) -> None:
     source = (TEMPLATES / f"{'selection' if objective == 'selection' else 'arguments'}.jinja").read_text(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> S
     tools = listed_tools(settings)
     prompter = make_prompter(settings, template_of(settings, base), base.checkpoint.tokenizer, tools)
     return make_samples(settings, prompter, max_length)
+
+
+OWN = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if messages[-1].role == 'assistant' %}<|im_end|>{% endif %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 
 def learnt(made: Samples, base: Base) -> list[str]:
@@ -68,9 +75,49 @@ def test_a_call_of_another_toolset_s_tool_teaches_no_choice(base: Base, settings
         samples(settings(objective="toolset", data=None, tools=None, toolsets=sources), base)
 
 
+def test_answers_are_the_turns_in_words_in_the_base_s_own_template(base: Base, settings: Any, write_data: Any) -> None:
+    done, silent = {"role": "assistant", "content": "Done."}, {"role": "assistant", "content": " "}
+    unlearnt = done | {"weight": 0}
+    talk = [
+        ask(),
+        call("read", {"path": "a"}),
+        {"role": "tool", "content": "text"},
+        done,
+        ask(),
+        unlearnt,
+        ask(),
+        silent,
+    ]
+    write_data([{"messages": talk}])
+    made = samples(settings(objective="answer", tools=None), base)
+    assert learnt(made, base) == ["Done.<|im_end|>"]
+    text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens), skip_special_tokens=False)
+    assert "text" in text
+    assert "tools>" not in text
+    assert "1 turns call nothing and say nothing" in "\n".join(made.warnings)
+    own = replace(base, checkpoint=replace(base.checkpoint, chat_template=OWN))
+    made = samples(settings(objective="answer", tools=None), own)
+    text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens), skip_special_tokens=False)
+    assert text == "[user]please[assistant][tool]text[assistant]Done.<|im_end|>"
+
+
+def test_an_answer_of_a_recorded_run_of_two_toolsets_is_learnt_once(base: Base, settings: Any, write_data: Any) -> None:
+    """Such a run is a line of each toolset, in which the other's calls have weight 0."""
+    done = {"role": "assistant", "content": "Done."}
+    first, second = call("read", {"path": "a"}), call("add", {"n": 1})
+    of_files = {"toolset": "files", "messages": [ask(), first, second | {"weight": 0}, done]}
+    of_sums = {"toolset": "sums", "messages": [ask(), first | {"weight": 0}, second, done]}
+    write_data([of_files, of_sums, of_files])
+    made = samples(settings(objective="answer", tools=None), base)
+    assert learnt(made, base) == ["Done.<|im_end|>"] * 2  # a line that stands twice counts twice, as for all others
+    assert "1 answers stand in lines of several toolsets" in "\n".join(made.warnings)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"objective": "answer"},
+        {"objective": "answer", "tools": None, "data": None},
         {"objective": "toolset"},
         {"objective": "toolset", "data": None, "tools": None},
         {"data": None},

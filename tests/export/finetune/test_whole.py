@@ -136,9 +136,24 @@ def test_a_spec_with_it_is_one_to_export(desk: Path, capsys: pytest.CaptureFixtu
     made = json.loads(capsys.readouterr().out)["adapters"]
     assert [(row["toolset"], row["objective"]) for row in made[:2]] == [(None, "toolset"), ("files", "selection")]
     inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
-    assert inputs.toolset
-    assert (inputs.adapters[0], inputs.toolset.name, inputs.toolset.toolset) == (inputs.toolset, "toolset", None)
-    assert inputs.toolset.template
+    choice = inputs.adapters[0]
+    assert (choice, choice.name, choice.toolset) == (inputs.others.toolset, "toolset", None)
+    assert choice.template
+
+
+def test_the_adapter_of_the_answers_learns_the_texts_of_all_toolsets(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (desk / "dualtune.yaml").read_text("utf-8")
+    (desk / "dualtune.yaml").write_text(f"{text}answer: adapters/answer\n", encoding="utf-8")
+    assert finetune(desk, "--json", "--objective", "answer") == 0
+    (row,) = json.loads(capsys.readouterr().out)["adapters"]
+    assert (row["toolset"], row["objective"], row["samples"], row["outcome"]) == (None, "answer", 1, "trained")
+    record = json.loads((desk / "adapters" / "answer" / "training.json").read_text("utf-8"))
+    assert [(entry["name"], entry["tools"]) for entry in record["toolsets"]] == [("files", None), ("sums", None)]
+    (desk / "sums.json").write_text(json.dumps([*OTHER, *OTHER[:0]]), encoding="utf-8")  # its tools say nothing of it
+    assert finetune(desk, "--json", "--objective", "answer") == 0
+    assert json.loads(capsys.readouterr().out)["adapters"][0]["outcome"] == "already trained"
 
 
 def test_an_objective_that_no_adapter_of_the_spec_has(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

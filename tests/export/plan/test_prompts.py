@@ -15,8 +15,8 @@ from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import ROOM, plan_prompts
 from dualtune_edge.export.plan.spec import TemplatesSpec
-from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
-from dualtune_edge.toolkit.bundle.manifest import Kind, Quantization
+from dualtune_edge.export.plan.toolsets import AdapterInput, BundleAdapters, ToolsetInput
+from dualtune_edge.toolkit.bundle.manifest import OF_THE_BUNDLE, Kind, Quantization
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
@@ -45,7 +45,7 @@ CHECKPOINT = checkpoint()
 
 def adapter(kind: Kind, template: Path | None, tool: str | None = None) -> AdapterInput:
     own = None if template is None else TemplateText(str(template), template.read_text(encoding="utf-8"))
-    toolset = None if kind == "toolset" else "files"
+    toolset = None if kind in OF_THE_BUNDLE else "files"
     return AdapterInput(
         name="x", kind=kind, toolset=toolset, tool=tool, mode="external", folder=Path("x"), rank=4, scale=2.0,
         sha256="0" * 64, template=own, extras=frozenset(), plain=True,
@@ -136,7 +136,7 @@ def test_whose_template_is_taken(tmp_path: Path) -> None:
 
 def test_the_toolset_choice_has_a_template_of_its_own(tmp_path: Path) -> None:
     both = replace(inputs(source(READ), source(PING, name="git")), toolset_template=marked(tmp_path, "named"))
-    own = replace(both, toolset=adapter("toolset", marked(tmp_path, "own")))
+    own = replace(both, others=BundleAdapters(toolset=adapter("toolset", marked(tmp_path, "own"))))
     for asked, mark, answering in ((both, "[named]", None), (own, "[own]", "x")):
         choice = plan_prompts(asked).toolset_choice
         assert choice is not None
@@ -144,9 +144,45 @@ def test_the_toolset_choice_has_a_template_of_its_own(tmp_path: Path) -> None:
         assert choice.adapter_name == answering
 
 
+def test_the_answer_is_a_stage_where_an_adapter_or_a_template_says_so(tmp_path: Path) -> None:
+    plain, based = inputs(source(READ)), replace(CHECKPOINT, chat_template=MARKED.replace("MARK", "base"))
+    assert plan_prompts(plain).answer is None
+    named = replace(plain, answer_template=marked(tmp_path, "named"))
+    cases = [
+        (named, "[named]", None),
+        (replace(named, others=BundleAdapters(answer=adapter("answer", marked(tmp_path, "own")))), "[own]", "x"),
+        (replace(named, others=BundleAdapters(answer=adapter("answer", None))), "[named]", "x"),
+        (replace(plain, checkpoint=based, others=BundleAdapters(answer=adapter("answer", None))), "[base]", "x"),
+        (replace(plain, others=BundleAdapters(answer=adapter("answer", None))), "<|im_start|>user\n", "x"),
+    ]
+    for asked, mark, answering in cases:
+        plans = plan_prompts(asked)
+        assert plans.answer is not None
+        plan = plans.answer.plan
+        assert text(plan.prefix).startswith(mark)
+        assert (plan.stage, plan.tools, plan.completions, plan.frame) == ("answer", (), {}, None)
+        assert (list(plans.stages)[-1], plans.answer.adapter_name) == (plans.answer, answering)
+
+
+def test_an_answer_s_template_has_to_show_results_and_should_end_turns(tmp_path: Path) -> None:
+    deaf, endless = tmp_path / "deaf.jinja", tmp_path / "endless.jinja"
+    refusing = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}"
+    )
+    deaf.write_text(refusing, encoding="utf-8")
+    turns = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+    endless.write_text(turns + "{% if add_generation_prompt %}assistant:{% endif %}", encoding="utf-8")
+    with pytest.raises(TemplateError, match="no tools"):
+        plan_prompts(replace(inputs(source(READ)), answer_template=deaf))
+    (warning,) = plan_prompts(replace(inputs(source(READ)), answer_template=endless)).warnings
+    assert "answers go on to the most tokens allowed" in warning
+
+
 def test_an_activated_adapter_chooses_among_toolsets_and_no_tool_beside_them() -> None:
     activated = adapter("toolset", None).model_copy(update={"invocation": (1, 2)})
-    planned = plan_prompts(replace(inputs(source(READ), source(PING, name="git")), toolset=activated))
+    planned = plan_prompts(
+        replace(inputs(source(READ), source(PING, name="git")), others=BundleAdapters(toolset=activated))
+    )
     assert planned.toolset_choice is not None
     assert '"name": "summarize"' not in text(planned.toolset_choice.plan.prefix)
     assert any("without the invocation of x" in warning for warning in planned.warnings)
