@@ -48,7 +48,7 @@ ci:
 
 .PHONY: aarch64 device guide hostile
 hostile: .venv/installed
-	DUALTUNE_EDGE_HOSTILE=full OMP_NUM_THREADS=1 $(BIN)/pytest tests/hostile
+	DUALTUNE_EDGE_HOSTILE=full OMP_NUM_THREADS=1 $(BIN)/pytest tests/hostile tests/runtime/store/test_power_cut.py
 
 device: .venv/installed
 	.ci/device

@@ -32,7 +32,7 @@ from dualtune_edge.runtime.serve.openapi import description
 from dualtune_edge.runtime.serve.page_files import FILES, page_file
 from dualtune_edge.runtime.serve.requests import read_request
 from dualtune_edge.runtime.serve.spans import chat_span
-from dualtune_edge.toolkit.errors import EdgeError
+from dualtune_edge.toolkit.errors import EdgeError, StoreError
 
 _GONE: Final = 499  # nginx's status for a client that went away; nobody reads it
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -119,9 +119,22 @@ class Service:
         return JSONResponse({"model": self.model, "toolsets": toolsets})
 
     async def health(self, _request: Request) -> Response:
-        """That the server answers, and what it serves."""
-        version = metadata.version("dualtune-edge")
-        return JSONResponse({"status": "ok", "model": self.model, "version": version, "waiting": self.queue.length})
+        """That the server answers, and what it serves. `superseded`: what its store has by now; SIGHUP takes it."""
+        bundle = self.agents.agent.bundle
+        release = bundle.manifest.release
+        state: dict[str, str | int | None] = {
+            "status": "ok",
+            "model": self.model,
+            "version": metadata.version("dualtune-edge"),
+            "waiting": self.queue.length,
+            "release": str(release) if release else None,
+            "superseded": None,
+        }
+        try:
+            state["superseded"] = bundle.superseded
+        except StoreError as error:  # what is open goes on
+            state["store_error"] = str(error)
+        return JSONResponse(state)
 
     async def figures(self, _request: Request) -> Response:
         """For Prometheus."""

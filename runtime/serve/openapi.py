@@ -62,10 +62,16 @@ def _paths() -> Schema:
         "/v1/models": {"get": _operation("The one model", _json(_object(object=_TEXT, data={"type": "array"})))},
         "/v1/models/{model}": {"get": one_model, "parameters": [_path_parameter("model")]},
         "/v1/toolsets": {"get": _operation("The bundle's tools", _json(_object(model=_TEXT, toolsets={})))},
-        "/health": {"get": _operation("Whether it answers", _json(_object(status=_TEXT, model=_TEXT)))},
+        "/health": {"get": _operation("Whether it answers", _json(_health()))},
         "/metrics": {"get": _operation("For Prometheus", {"text/plain": {"schema": _TEXT}})},
         "/openapi.json": {"get": _operation("This document", _json({"type": "object"}))},
     }
+
+
+def _health() -> Schema:
+    """`release` and `superseded` are null where there is no release, and no store that has a newer one."""
+    release: Schema = {"type": ["string", "null"]}
+    return _object(status=_TEXT, model=_TEXT, version=_TEXT, release=release, superseded=release)
 
 
 def _task_paths() -> Schema:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from export_desk import Exported
+from registry import INSTALLED, copy_image, serve_registry
 from releases import pack_release, release
 from signatures import TestKey, policy
 
@@ -23,49 +19,13 @@ from dualtune_edge.runtime.store.install import install
 from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.errors import BundleError
 
-TOOLS = ("docker-registry", "skopeo")
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, TOOLS)), reason="docker-registry and skopeo are not installed"
-)
-CONFIG = """\
-version: 0.1
-storage: {{filesystem: {{rootdirectory: "{folder}"}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-log: {{accesslog: {{disabled: false}}, level: error}}
-"""
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="docker-registry and skopeo are not installed")
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Its address, and the log of its requests."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
-    config, log = tmp_path / "registry.yml", tmp_path / "registry.log"
-    config.write_text(CONFIG.format(folder=tmp_path / "registry", port=address.partition(":")[2]), encoding="utf-8")
-    with log.open("wb") as file:
-        process = subprocess.Popen([TOOLS[0], "serve", config], stdout=file, stderr=file)
-        try:
-            _wait(f"http://{address}/v2/")
-            yield address, log
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait(url: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("the registry does not answer")
-
-
-def copy(source: str, target: str) -> None:
-    command = ["skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", source, target]
-    subprocess.run(command, check=True, capture_output=True)
+    with serve_registry(tmp_path) as served:
+        yield served
 
 
 def test_pushed_pulled_and_installed(external: Exported, registry: tuple[str, Path], tmp_path: Path) -> None:
@@ -74,12 +34,12 @@ def test_pushed_pulled_and_installed(external: Exported, registry: tuple[str, Pa
     packs = [pack_release(external.bundle, tmp_path, version, key=key) for version in (1, 2)]
     for version, pack in enumerate(packs, start=1):
         before = log.read_text(encoding="utf-8").count("PATCH")
-        copy(f"oci-archive:{pack}:{version}", f"docker://{address}/helper:{version}")
+        copy_image(f"oci-archive:{pack}:{version}", f"docker://{address}/helper:{version}")
         sent = log.read_text(encoding="utf-8").count("PATCH") - before
     changed = [file for file in difference(*packs).files if file.moved]
     assert sent == len(changed) == 4  # the manifest, its hash, the signature, and what differs
     for version in (1, 2):
-        copy(f"docker://{address}/helper:{version}", f"oci:{tmp_path}/pulled-{version}:{version}")
+        copy_image(f"docker://{address}/helper:{version}", f"oci:{tmp_path}/pulled-{version}:{version}")
         install(tmp_path / f"pulled-{version}", tmp_path / "store", policy(key.trusted()))
     assert open_bundle(tmp_path / "store", trust=policy(key.trusted())).manifest.release
     assert difference(packs[1], tmp_path / "store").files == ()
@@ -92,10 +52,10 @@ def test_documents_are_pushed_under_their_tags(external: Exported, registry: tup
     describe_bundle(bundle, documents, spec=None, evaluation=None, builder=None)
     pack_bundle(bundle, pack, layout=False, documents=documents)
     for tag in ("7", "7-sbom", "7-provenance", "7-card"):
-        copy(f"oci-archive:{pack}:{tag}", f"docker://{address}/helper:{tag}")
-    copy(f"docker://{address}/helper:7", f"oci:{tmp_path}/pulled:7")
+        copy_image(f"oci-archive:{pack}:{tag}", f"docker://{address}/helper:{tag}")
+    copy_image(f"docker://{address}/helper:7", f"oci:{tmp_path}/pulled:7")
     install(tmp_path / "pulled", tmp_path / "store", None)
-    copy(f"docker://{address}/helper:7-sbom", f"oci:{tmp_path}/sbom:7")
+    copy_image(f"docker://{address}/helper:7-sbom", f"oci:{tmp_path}/sbom:7")
     (blob,) = (path for path in (tmp_path / "sbom" / "blobs" / "sha256").iterdir() if b"CycloneDX" in path.read_bytes())
     assert blob.read_bytes() == (documents / "sbom.cdx.json").read_bytes()
     with pytest.raises(BundleError):  # a document is no bundle

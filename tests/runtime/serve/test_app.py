@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.serve.guard import BODY_BYTES, LOOPBACK, Guard
+from dualtune_edge.toolkit.errors import StoreError
 
 
 def ask(
@@ -47,6 +49,21 @@ def test_health_and_metrics(running: Any) -> None:
     text = ask(running.url, "/metrics")[2]
     assert f'dualtune_edge_requests_total{{path="{CHAT}",status="200"}} 1.0' in text
     assert "dualtune_edge_answer_seconds_count 1.0" in text
+
+
+def test_health_names_what_the_store_has_by_now(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = ask(running.url, "/health")[2]
+    assert (state["release"], state["superseded"]) == (None, None)
+    monkeypatch.setattr(Bundle, "superseded", property(lambda _: "helper 8"))
+    assert ask(running.url, "/health")[2]["superseded"] == "helper 8"
+
+    def damaged(_: Bundle) -> str:
+        raise StoreError("store.json", found="nothing", expected="a store", fix="Install it.")
+
+    monkeypatch.setattr(Bundle, "superseded", property(damaged))
+    status, _, state = ask(running.url, "/health")
+    assert (status, state["status"], state["superseded"]) == (200, "ok", None)
+    assert "store.json" in state["store_error"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/completions", "/nowhere"])
