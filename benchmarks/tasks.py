@@ -56,6 +56,7 @@ def main(
     results: Annotated[list[int] | None, typer.Option(help="Tokens of a result; default: 50, 500 and 2,000.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Of each task and kind; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the physical cores.")] = None,
+    one: Annotated[bool, typer.Option("--one", help="The bundles of one toolset alone.")] = False,
     genai: Annotated[bool, typer.Option("--genai", help="onnxruntime-genai, driven plainly; one run.")] = False,
     llama_server: Annotated[
         Path | None, typer.Option(help="llama.cpp's server, built; without it, no such row.")
@@ -76,7 +77,7 @@ def main(
     for size in results or (50, 500, 2000):
         task = out / f"task-{size}.jsonl"
         task.write_text(json.dumps({"toolset": "tools14", "messages": messages(out, turns, size)}), encoding="utf-8")
-        for toolsets in _SERVERS:
+        for toolsets in ("one",) if one else _SERVERS:
             found: dict[str, list[TaskRun]] = {kind: [] for kind in _KINDS}
             for _ in range(runs):
                 for kind in _KINDS:

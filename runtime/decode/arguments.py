@@ -248,7 +248,8 @@ def _greedy(logits: NDArray[np.float32], matcher: LLMatcher) -> tuple[int, float
         raise EngineError(
             "arguments", found="logits that are not finite", expected="numbers", fix="Check the bundle with `inspect`."
         )
-    bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+    bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)  # of the vocabulary, in whole words
+    logits = logits[: 8 * len(bits)]  # rows behind it are of no token
     top = int(logits.argmax())
     if not bits[top >> 3] >> (top & 7) & 1:  # most decisions want what is allowed
         allowed = np.unpackbits(bits, count=len(logits), bitorder="little").astype(np.bool_)  # (vocabulary,)

@@ -7,6 +7,8 @@ model. A large grammar is compiled at its tool's first call, in milliseconds.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from llguidance import LLTokenizer
@@ -53,5 +55,19 @@ class TokenizersAhead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _open_constraint(self) -> LLTokenizer:
-        base = self._bundle.manifest.base
-        return open_tokenizer(self._bundle.tokenizer_json, vocab_size=base.vocab_size, end_of_turn=base.end_of_turn)
+        bundle, base = self._bundle, self._bundle.manifest.base
+        try:
+            return open_tokenizer(
+                bundle.tokenizer_json,
+                vocab_size=base.vocab_size,
+                end_of_turn=base.end_of_turn,
+                shared=bundle.tokenizer,
+            )
+        finally:
+            _give_back()
+
+
+def _give_back() -> None:
+    """What reading the tokenizers took and freed goes back to the system: glibc keeps 40 MB of 150,000 tokens."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # musl has none
+        trim(0)

@@ -13,11 +13,13 @@ from functools import cached_property
 from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
+from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
 from dualtune_edge.runtime.grammar.object_rules import ObjectRules
 from dualtune_edge.runtime.grammar.pieces import Piece
 from dualtune_edge.runtime.grammar.shared_texts import with_shared_texts
+from dualtune_edge.runtime.grammar.shared_tokenizer import share_tokenizer
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import CheckpointError, RequestError, ToolsError
 from dualtune_edge.toolkit.native import PanicError, catch_panics
@@ -88,13 +90,16 @@ class Grammar:
         )
 
 
-def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequence[int]) -> LLTokenizer:
+def open_tokenizer(
+    tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequence[int], shared: Tokenizer | None = None
+) -> LLTokenizer:
     """A tokenizer as llguidance sees it; a second's work for 150,000 tokens.
 
     Args:
         tokenizer_json: the text of tokenizer.json.
         vocab_size: width of the logits, which may exceed the tokenizer's own vocabulary.
         end_of_turn: tokens that end the assistant's turn.
+        shared: the same, read before; a byte-level one is not read a second time.
 
     Raises:
         CheckpointError: llguidance cannot read it.
@@ -102,6 +107,8 @@ def open_tokenizer(tokenizer_json: str, *, vocab_size: int, end_of_turn: Sequenc
     """
     try:
         with catch_panics():
+            if shared and (found := share_tokenizer(shared, vocab_size=vocab_size, end_of_turn=end_of_turn)):
+                return found
             return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(end_of_turn))
     except (PanicError, OverflowError, ValueError) as error:
         raise CheckpointError(
