@@ -2,8 +2,9 @@
 # make check  lint, format, types, the direction of imports: seconds
 # make fast   the tests of toolkit, profiles and runtime that are not marked slow: under a minute on two cores
 # make test   every check: make check, types for Windows, all tests
-# make ci     what CI runs: make test with Optimum's exporter and the NPU's compiler, the guide, a device, aarch64
+# make ci     what CI runs: make test with Optimum's exporter and the NPU's compiler, the guide, a device, Debian packages, aarch64
 # make device   a device's installation in a fresh environment
+# make debian   the Debian packages, built, installed into a fresh root and tried
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make hostile   the hostile suites at their full counts (docs/security.md), an hour or more
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
@@ -46,12 +47,15 @@ test: check
 ci:
 	.ci/run
 
-.PHONY: aarch64 device guide hostile
+.PHONY: aarch64 debian device guide hostile
 hostile: .venv/installed
 	DUALTUNE_EDGE_HOSTILE=full OMP_NUM_THREADS=1 $(BIN)/pytest tests/hostile tests/runtime/store/test_power_cut.py
 
 device: .venv/installed
 	.ci/device
+
+debian: .venv/installed
+	.ci/debian
 
 aarch64: .venv/installed
 	.ci/aarch64

@@ -94,7 +94,8 @@ def _examine_signatories(findings: Findings, policy: TrustPolicy) -> None:
     late = [one.name for one in signatories if one.expires and now > one.expires]
     idle = [*(f"{name} is not valid yet" for name in early), *(f"{name} has expired" for name in late)]
     signatures = "required" if policy.required else "verified where there are any"
-    found = "; ".join((f"signatures are {signatures}, by {len(signatories)} keys and roots", *idle))
+    names = ", ".join(one.name for one in signatories) or "nobody"
+    found = "; ".join((f"signatures are {signatures}, by {names}", *idle))
     clock = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC. Correct it, or install a newer policy."
     try:
         import dualtune_edge.runtime.trust.signature  # noqa: F401, PLC0415 - of an extra
