@@ -31,7 +31,7 @@ class Split(Frozen):
     parts: tuple[Part, ...]
 
 
-def split(lines: Sequence[Line], shares: Sequence[int], seed: int) -> list[list[Line]]:
+def split(lines: Sequence[Line], shares: Sequence[float], seed: int) -> list[list[Line]]:
     """The lines of each part, in the file's order.
 
     Which part a request goes to follows from the seed and the requests themselves, not from their order.

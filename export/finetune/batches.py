@@ -98,6 +98,32 @@ def summed_loss(
 ) -> Tensor:
     """Negative log-likelihood of the batch's learnt tokens, in nats, summed: a scalar with gradient.
 
+    Args: as for `learnt_logits`.
+
+    """
+    logits, learnt = learnt_logits(model, prefix, batch, invocation)
+    return cross_entropy(logits.flatten(0, 1), learnt.flatten(), reduction="sum")
+
+
+def right_and_loss(
+    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+) -> tuple[int, float]:
+    """The number of samples whose learnt tokens are each the most probable one, and `summed_loss`.
+
+    Args: as for `learnt_logits`.
+
+    """
+    logits, learnt = learnt_logits(model, prefix, batch, invocation)
+    right = (logits.argmax(dim=-1) == learnt) | (learnt == _UNLEARNT)  # (batch, needed)
+    loss = cross_entropy(logits.flatten(0, 1), learnt.flatten(), reduction="sum")
+    return int(right.all(dim=1).sum()), float(loss)
+
+
+def learnt_logits(
+    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits (batch, needed, vocabulary) where some row learns, and the tokens that are right there (batch, needed).
+
     The prefix runs once for the whole batch: causal attention gives every sample the same keys and values there.
     Rows are padded on the right, where no learnt token looks, so no attention mask is needed.
 
@@ -127,5 +153,4 @@ def summed_loss(
     logits = model(
         input_ids=tokens, past_key_values=past, use_cache=past is not None, logits_to_keep=needed, **active
     ).logits
-    learnt = targets[:, needed]  # (batch, needed)
-    return cross_entropy(logits.float().flatten(0, 1), learnt.flatten(), reduction="sum")
+    return logits.float(), targets[:, needed]

@@ -17,7 +17,7 @@ from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.validation import validate
 
 if TYPE_CHECKING:
-    from dualtune_edge.export.finetune.report import FinetuneReport
+    from dualtune_edge.export.finetune.report import FinetuneReport, Score
     from dualtune_edge.export.finetune.whole import AdapterRow, Planned, WholeReport
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -49,6 +49,14 @@ def finetune(
     ] = None,
     too_long: Annotated[Literal["refuse", "drop"], typer.Option(help="What becomes of too long samples.")] = "refuse",
     max_length: Annotated[int | None, typer.Option(help="Tokens of a sample; default: the base's context.")] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Conversations to measure with: the step that has most right is kept."),
+    ] = None,
+    held_out_share: Annotated[float, typer.Option(help="Hold out this share of the data instead.")] = 0.0,
+    measure_every: Annotated[
+        int | None, typer.Option(help="Steps between two measurements; default: an epoch.")
+    ] = None,
     rank: Annotated[int, typer.Option(help="LoRA rank.")] = 32,
     alpha: Annotated[float, typer.Option(help="LoRA alpha.")] = 64.0,
     rslora: Annotated[bool, typer.Option(help="Scale by alpha / sqrt(rank), not alpha / rank.")] = True,
@@ -126,6 +134,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
     from dualtune_edge.export.finetune.processes import speaks
+    from dualtune_edge.export.finetune.turns import TrajectoryFiles
     from dualtune_edge.export.finetune.whole import planned, train_all
     from dualtune_edge.export.plan.spec import read_spec
 
@@ -154,10 +163,11 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
         if speaks():
             console.echo(_name(adapter), err=True)
 
-    adapters = planned(spec, options.get("data"), options.get("objective"))
+    files = TrajectoryFiles()
+    adapters = planned(spec, options.get("data"), files, options.get("objective"))
     _quiet()
     with shown() as on_event:
-        report = train_all(adapters, settings_of, say, on_event)
+        report = train_all(adapters, settings_of, say, on_event, files)
     _result(report, _table(report), as_json=as_json)
 
 
@@ -172,8 +182,13 @@ def _table(report: WholeReport) -> str:
     lines = []
     for row in report.adapters:
         made = f"{row.samples} samples, {row.steps} steps, loss {row.loss:.3f}, {row.seconds:.0f} s" if row.loss else ""
-        lines.append(f"{_name(row):{width}}  {made or row.outcome}")
+        right = f", {_right(row.held_out)}" if row.held_out else ""
+        lines.append(f"{_name(row):{width}}  {made or row.outcome}{right}")
     return "\n".join(lines)
+
+
+def _right(score: Score) -> str:
+    return f"{score.right} of {score.samples} held out right ({score.share:.1%}) at step {score.step}"
 
 
 def _share(text: str) -> tuple[str, float]:
@@ -193,6 +208,7 @@ def _summary(report: FinetuneReport) -> str:
             f"{report.samples} samples{dropped if report.dropped_kept or report.dropped_long else ''}",
             f"{report.steps} steps, {report.learnt} tokens learnt, {report.seconds:.1f} s",
             f"loss {report.losses[0]:.3f} {sparkline(report.losses)} {report.losses[-1]:.3f}",
+            *([f"{_right(report.kept_score)}, which is kept"] if report.kept_score else []),
         )
     )
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from dualtune_edge.export.data.lines import Line
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.turns import Turn
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 
 _FEW: Final = 100  # samples a tool; DualTune has about 1,000 requests for each
 _ONE_SIDED: Final = 2 / 3  # of all samples
@@ -79,6 +83,43 @@ def answer_warnings(texts: Sequence[str]) -> tuple[str, ...]:
     if len(texts) < _FEW:
         warnings.append(f"{len(texts)} samples of answers: these are few. {_TRY}")
     return tuple(warnings)
+
+
+def held_out_warnings(turns: Sequence[Turn], names: Collection[str], settings: FinetuneSettings) -> tuple[str, ...]:
+    """Warnings of what is measured with.
+
+    Args:
+        turns: of the held-out samples.
+        names: of the tools or toolsets that are chosen among, without the no-tool entry.
+        settings: of the run.
+
+    """
+    if not turns:
+        return ("nothing of this adapter's is held out: the last step is kept, whether it is the best or not",)
+    warnings = []
+    if len(turns) < _FEW:
+        points = 100 / len(turns)
+        warnings.append(
+            f"{len(turns)} samples are held out: one of them is {points:.1f} points, and steps differ by chance"
+        )
+    chosen = {call.function.name for turn in turns for call in turn.answer.tool_calls}
+    chooses = settings.objective not in ("arguments", "answer")
+    if chooses and (missing := [name for name in names if name not in chosen]):
+        warnings.append(f"nothing held out calls {', '.join(missing)}: how these are learnt is not measured")
+    return tuple(warnings)
+
+
+def leak_warnings(learnt: Iterable[Trajectory], held: Iterable[Trajectory]) -> tuple[str, ...]:
+    """A warning if requests of the held-out conversations are learnt."""
+    known = {_request(trajectory) for trajectory in learnt}
+    leaks = sum(_request(trajectory) in known for trajectory in held)
+    if not leaks:
+        return ()
+    return (f"{leaks} held-out conversations begin as some that are learnt: what they measure is memory (data split)",)
+
+
+def _request(trajectory: Trajectory) -> str:
+    return Line(trajectory.where, "", trajectory).request
 
 
 def _one_sided(chosen: Sequence[str], name: str) -> str:

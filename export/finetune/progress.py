@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
+from dualtune_edge.export.finetune.report import Event, Interruption, Measurement, OnEvent, Score, Start, Step
 from dualtune_edge.toolkit import console
 
 _INTERVAL: Final = 10.0  # seconds between two lines
@@ -44,6 +44,8 @@ class Bar:
                 self._bar.update(self._task, completed=event.done, total=event.steps)
             case Step():
                 self._bar.update(self._task, completed=event.step, total=event.steps, loss=event.loss)
+            case Measurement():
+                _measured(event.score)
             case Interruption():
                 _end(event)
 
@@ -67,6 +69,8 @@ class Lines:
                 seconds = (now - self._started) / (event.step - self._done) * (event.steps - event.step)
                 left = f"{timedelta(seconds=round(seconds))} left"
                 console.echo(f"step {event.step} of {event.steps}, loss {event.loss:.3f}, {left}", err=True)
+            case Measurement():
+                _measured(event.score)
             case Interruption():
                 _end(event)
 
@@ -76,7 +80,13 @@ def _begin(start: Start) -> None:
         console.warn(warning)
     done = f", {start.done} of them done" if start.done else ""
     where = f"{start.threads} threads" if start.device == "cpu" else f"on {start.device}"
-    console.echo(f"{start.samples} samples, {start.steps} steps{done}, {where}", err=True)
+    held_out = f", {start.held_out} held out" if start.held_out else ""
+    console.echo(f"{start.samples} samples{held_out}, {start.steps} steps{done}, {where}", err=True)
+
+
+def _measured(score: Score) -> None:
+    right = f"{score.right} of {score.samples} held out right ({score.share:.1%})"
+    console.echo(f"step {score.step}: {right}, loss {score.loss:.3f}", err=True)
 
 
 def _end(stop: Interruption) -> None:

@@ -21,6 +21,7 @@ RECORD: Final = "training.json"
 _OF_THIS_MACHINE: Final = {
     "base",
     "data",
+    "held_out",
     "tools",
     "output",
     "template",
@@ -29,6 +30,20 @@ _OF_THIS_MACHINE: Final = {
     "resume",
     "toolsets",
 }
+
+
+class Score(Frozen):
+    """What of the held-out samples is right after a step: whole names, whole arguments, or whole calls."""
+
+    step: int
+    right: int  # samples whose learnt tokens are each the most probable one
+    samples: int
+    loss: float  # nats a learnt token
+
+    @property
+    def share(self) -> float:
+        """Of the samples that are right."""
+        return self.right / self.samples
 
 
 class FinetuneReport(Frozen):
@@ -44,8 +59,15 @@ class FinetuneReport(Frozen):
     tokens: int  # fed; the prefix that samples share counts once a forward pass
     learnt: int  # tokens that the loss was taken of
     losses: tuple[float, ...]  # of each step, nats a learnt token
+    held_out: tuple[Score, ...]  # of each measurement
+    kept: int  # the step whose adapter this is
     seconds: float  # of the steps
     warnings: tuple[str, ...]  # about the samples
+
+    @property
+    def kept_score(self) -> Score | None:
+        """Of the step that is kept, if anything was held out."""
+        return next((score for score in self.held_out if score.step == self.kept), None)
 
 
 class Source(Frozen):
@@ -75,6 +97,7 @@ class Origin(Frozen):
     base: str
     base_fingerprint: str
     data: Source | None
+    held_out: Source | None = None  # a file; not a share of the data
     tools: Source | None
     toolsets: tuple[ToolsetOrigin, ...] = ()
     template_sha256: str
@@ -91,6 +114,8 @@ class Record(Origin):
     steps: int
     learnt: int
     losses: tuple[float, ...]
+    scores: tuple[Score, ...] = ()  # of what was held out
+    kept: int | None = None  # the step whose adapter it is; None: the last one
 
     @property
     def origin(self) -> Origin:
@@ -100,10 +125,12 @@ class Record(Origin):
 
 def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
     """The origin of a run. Runs with equal origins give equal adapters."""
+    unused = set() if settings.held_out or settings.held_out_share else {"held_out_share", "measure_every"}
     return Origin(
         base=base.name,
         base_fingerprint=base.fingerprint,
         data=_source(settings.data) if settings.data else None,
+        held_out=_source(settings.held_out) if settings.held_out else None,
         tools=_source(settings.tools) if settings.tools else None,
         toolsets=tuple(
             ToolsetOrigin(
@@ -116,7 +143,7 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
             for toolset in settings.toolsets
         ),
         template_sha256=template.sha256,
-        settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
+        settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE | unused),
         versions={package: version(package) for package in ("peft", "torch", "transformers")},
     )
 
@@ -135,6 +162,7 @@ class Start:
     """The samples are made; the first step comes next."""
 
     samples: int
+    held_out: int
     done: int  # steps made before, of a run that goes on
     steps: int  # of the whole run
     threads: int
@@ -152,6 +180,13 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """The held-out samples were measured after a step."""
+
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
 class Interruption:
     """A signal ended the run; its state is saved if it made a step."""
 
@@ -159,5 +194,5 @@ class Interruption:
     steps: int
 
 
-Event: TypeAlias = Start | Step | Interruption
+Event: TypeAlias = Start | Step | Measurement | Interruption
 OnEvent: TypeAlias = Callable[[Event], None]

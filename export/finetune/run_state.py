@@ -26,6 +26,8 @@ class RunState:
     learnt: int = 0
     adapter: dict[str, Any] = field(default_factory=dict)  # tensors by parameter name
     optimizer: dict[str, Any] = field(default_factory=dict)
+    scores: list[tuple[int, int, int, float]] = field(default_factory=list)  # step, right, samples, loss
+    best: dict[str, Any] = field(default_factory=dict)  # tensors of the best one's adapter
     random: torch.Tensor | None = None  # state of PyTorch's generator: dropout
 
 

@@ -11,12 +11,14 @@ from tokenizers import Tokenizer
 from dualtune_edge.export.finetune.data_warnings import (
     answer_warnings,
     arguments_warnings,
+    held_out_warnings,
+    leak_warnings,
     selection_warnings,
     toolset_warnings,
 )
-from dualtune_edge.export.finetune.masks import MASKS, Sample
+from dualtune_edge.export.finetune.masks import MASKS, Mask, Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.turns import Turn, read_turns, unusable
+from dualtune_edge.export.finetune.turns import TrajectoryFiles, Turn, read_turns, unusable
 from dualtune_edge.toolkit.errors import SpecError, ToolsError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
@@ -32,6 +34,7 @@ class Samples:
     """The samples of a run, and how many were left out."""
 
     samples: tuple[Sample, ...]
+    held: tuple[Sample, ...]  # that are not learnt, to measure with
     dropped_long: int
     dropped_kept: int  # turns of too frequent tools, by `keep`
     warnings: tuple[str, ...]  # too few samples, or too one-sided ones
@@ -90,40 +93,28 @@ def _check_keep(settings: FinetuneSettings) -> None:
             raise SpecError("keep", found=f"the tool {name!r}", expected=listing(names), fix=nearest(name, names))
 
 
-def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int) -> Samples:
+def make_samples(
+    settings: FinetuneSettings, prompter: Prompter, max_length: int, files: TrajectoryFiles | None = None
+) -> Samples:
     """All samples of the settings' data file, in its order.
 
     Args:
         settings: of the run.
         prompter: of `make_prompter`.
         max_length: tokens of a sample.
+        files: those that are read already, where several adapters are trained.
 
     Raises:
         DataError: a line cannot be used, a sample is too long, or there is nothing to learn.
         TemplateError: the template does not write a call as the device reads it.
 
     """
-    read = read_turns(settings)
+    read, held = read_turns(settings, files or TrajectoryFiles())
     kept = _keep(read.turns, settings)
     mask = MASKS[settings.objective](prompter)
-    samples, learnt, long = list[Sample](), list[Turn](), 0
-    for turn in kept:
-        try:
-            sample = mask.sample(turn.context, turn.answer)
-        except UnicodeEncodeError:
-            raise unusable(turn.where, "half of a surrogate pair", "Unicode text", "Correct the text.") from None
-        if len(sample.tokens) <= max_length:
-            samples.append(sample)
-            learnt.append(turn)
-        elif settings.too_long == "drop":
-            long += 1
-        else:
-            raise unusable(
-                turn.where,
-                f"a sample of {len(sample.tokens)} tokens",
-                f"at most {max_length}",
-                "Shorten the conversation or the tool list, or set too_long to 'drop' to leave out such samples.",
-            )
+    samples, learnt = _masked(mask, kept, max_length, settings)
+    held_samples, measured = _masked(mask, held.turns, max_length, settings)
+    long = len(kept) - len(learnt)
     if not samples:
         left_out = f" ({long} over {max_length} tokens)" if long else ""
         raise unusable(
@@ -135,6 +126,7 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
     names = [tool.name for tool in prompter.tools if tool.name != settings.no_tool]
     return Samples(
         tuple(samples),
+        tuple(held_samples),
         dropped_long=long,
         dropped_kept=len(read.turns) - len(kept),
         warnings=(
@@ -142,8 +134,37 @@ def make_samples(settings: FinetuneSettings, prompter: Prompter, max_length: int
             *read.warnings,
             *(_other_tools(read.trajectories, names, settings) if settings.tools else ()),
             *_sample_warnings(learnt, names, settings),
+            *(held_out_warnings(measured, names, settings) if _holds(settings) else ()),
+            *leak_warnings(read.trajectories, held.trajectories),
         ),
     )
+
+
+def _masked(
+    mask: Mask, turns: Sequence[Turn], max_length: int, settings: FinetuneSettings
+) -> tuple[list[Sample], list[Turn]]:
+    """The samples of turns, and the turns that they are of: without those that are too long."""
+    samples, fitting = list[Sample](), list[Turn]()
+    for turn in turns:
+        try:
+            sample = mask.sample(turn.context, turn.answer)
+        except UnicodeEncodeError:
+            raise unusable(turn.where, "half of a surrogate pair", "Unicode text", "Correct the text.") from None
+        if len(sample.tokens) <= max_length:
+            samples.append(sample)
+            fitting.append(turn)
+        elif settings.too_long == "refuse":
+            raise unusable(
+                turn.where,
+                f"a sample of {len(sample.tokens)} tokens",
+                f"at most {max_length}",
+                "Shorten the conversation or the tool list, or set too_long to 'drop' to leave out such samples.",
+            )
+    return samples, fitting
+
+
+def _holds(settings: FinetuneSettings) -> bool:
+    return settings.held_out is not None or settings.held_out_share > 0
 
 
 def _sample_warnings(turns: Sequence[Turn], names: Collection[str], settings: FinetuneSettings) -> tuple[str, ...]:

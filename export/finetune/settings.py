@@ -47,6 +47,9 @@ class FinetuneSettings(Frozen):
     keep: dict[str, float] = Field(default_factory=dict)  # share of a too frequent tool's turns that is learnt
     too_long: Literal["refuse", "drop"] = "refuse"  # what becomes of samples over max_length
     max_length: int | None = Field(None, ge=2)  # tokens of a sample; None: the base's context length
+    held_out: Path | None = None  # trajectories that are not learnt: the step that has most of them right is kept
+    held_out_share: float = Field(0.0, ge=0, lt=1)  # of the data that is held out instead, drawn by the seed
+    measure_every: int | None = Field(None, ge=1)  # steps between two measurements; None: an epoch
 
     rank: int = Field(32, ge=1)
     alpha: float = Field(64.0, gt=0)
@@ -86,6 +89,14 @@ class FinetuneSettings(Frozen):
             case _:
                 if not of_one or self.tools is None:
                     raise ValueError(f"`data` and `tools`, and no `toolsets`, for the objective {self.objective!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> FinetuneSettings:
+        if self.held_out and self.held_out_share:
+            raise ValueError("a file of what is held out, or a share of the data")
+        if self.measure_every and not (self.held_out or self.held_out_share):
+            raise ValueError("something held out to measure with: a file, or a share of the data")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.read import BASE_FINGERPRINT
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.held_out import best
 from dualtune_edge.export.finetune.invocation import invocation_of
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Start, fingerprint, origin
@@ -26,6 +27,7 @@ from dualtune_edge.export.finetune.run_state import StateFile, state_path
 from dualtune_edge.export.finetune.samples import listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
+from dualtune_edge.export.finetune.turns import TrajectoryFiles
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import published_folder, refuse_existing
@@ -42,7 +44,11 @@ _TEMPLATES: Final[dict[Objective, str]] = {
 
 
 def finetune(
-    settings: FinetuneSettings, on_event: OnEvent | None = None, *, base: Base | None = None
+    settings: FinetuneSettings,
+    on_event: OnEvent | None = None,
+    *,
+    base: Base | None = None,
+    files: TrajectoryFiles | None = None,
 ) -> FinetuneReport:
     """Train one adapter and publish its folder.
 
@@ -50,6 +56,7 @@ def finetune(
         settings: of the run.
         on_event: gets the start, every step and an interruption.
         base: the loaded `settings.base`, where several adapters are trained; None loads it for this run.
+        files: the data that is read already, where several adapters are trained.
 
     Raises:
         EdgeError: of the kind of what cannot be used: the output, the base, the tools, the template or the data.
@@ -60,7 +67,7 @@ def finetune(
         stack.enter_context(threads(settings.threads))
         processes = Processes()
         base = base or stack.enter_context(open_base(settings, processes))
-        return _run(settings, base, on_event if on_event and speaks() else _unheard, processes)
+        return _run(settings, base, on_event if on_event and speaks() else _unheard, processes, files)
 
 
 def open_base(settings: FinetuneSettings, processes: Processes) -> AbstractContextManager[Base]:
@@ -68,11 +75,13 @@ def open_base(settings: FinetuneSettings, processes: Processes) -> AbstractConte
     return Base.open(settings.base, processes.device, getattr(torch, settings.base_dtype))
 
 
-def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes) -> FinetuneReport:
+def _run(
+    settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes, files: TrajectoryFiles | None
+) -> FinetuneReport:
     template = template_of(settings, base)
     prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
     invocation = invocation_of(prompter) if settings.activated else None
-    samples = make_samples(settings, prompter, _max_length(settings, base))
+    samples = make_samples(settings, prompter, _max_length(settings, base), files)
     source = origin(settings, base.checkpoint, template)
     file = StateFile(state_path(settings.output), settings.checkpoint_every)
     state = file.load(fingerprint(source), resume=settings.resume)
@@ -84,11 +93,12 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         with base.adapted(settings, invocation) as adapted, _output(settings.output) as folder:
-            trainer = Trainer(settings, adapted, samples.samples, state, processes=processes, invocation=invocation)
+            trainer = Trainer(settings, adapted, samples, state, processes=processes, invocation=invocation)
             processes.reseed(settings.seed)
             on_event(
                 Start(
                     samples=len(samples.samples),
+                    held_out=len(samples.held),
                     done=len(state.losses),
                     steps=trainer.steps,
                     threads=torch.get_num_threads(),
@@ -100,7 +110,8 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
             trainer.run(file, on_event)
             seconds = time.perf_counter() - started
             outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
-            record = Record(**source.model_dump(), **counts, **outcome)
+            kept = best(trainer.scores).step if trainer.scores else len(state.losses)
+            record = Record(**source.model_dump(), **counts, **outcome, scores=trainer.scores, kept=kept)
             if folder:
                 _write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
     if speaks():
@@ -112,6 +123,8 @@ def _run(settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: P
         tokens=state.tokens,
         seconds=seconds,
         warnings=samples.warnings,
+        held_out=trainer.scores,
+        kept=kept,
         **counts,
         **outcome,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -11,10 +11,12 @@ from peft import PeftModel
 from torch.nn.utils import clip_grad_norm_
 
 from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
+from dualtune_edge.export.finetune.held_out import HeldOut, best
 from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.export.finetune.processes import Processes, speaks
-from dualtune_edge.export.finetune.report import Interruption, OnEvent, Step
+from dualtune_edge.export.finetune.report import Interruption, Measurement, OnEvent, Score, Step
 from dualtune_edge.export.finetune.run_state import RunState, StateFile
+from dualtune_edge.export.finetune.samples import Samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.work.signals import Signals
 from dualtune_edge.toolkit.errors import SpecError
@@ -26,7 +28,7 @@ class Trainer:
     Args:
         settings: of the run.
         adapted: the base with the adapter, at its initial values.
-        samples: what the adapter learns.
+        samples: what the adapter learns, and what it is measured with.
         state: where the run stands.
         processes: those of the run.
         invocation: of an activated adapter.
@@ -37,26 +39,29 @@ class Trainer:
         self,
         settings: FinetuneSettings,
         adapted: PeftModel,
-        samples: Sequence[Sample],
+        samples: Samples,
         state: RunState,
         *,
         processes: Processes,
         invocation: tuple[int, ...] | None = None,
     ) -> None:
-        self._settings, self._samples, self._state, self._invocation = settings, samples, state, invocation
-        self._processes = processes
+        self._settings, self._state, self._invocation = settings, state, invocation
+        self._samples, self._processes = samples.samples, processes
         # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
         self._model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
         # Gradient checkpointing computes a forward twice, and a KV cache would have grown by then.
-        self._prefix = () if settings.gradient_checkpointing else shared_prefix(samples, invocation)
-        steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
-        self.steps = min(steps, settings.max_steps or steps)
+        self._prefix = () if settings.gradient_checkpointing else shared_prefix(self._samples, invocation)
+        epoch = math.ceil(len(self._samples) / settings.batch_size)
+        self.steps = min(settings.epochs * epoch, settings.max_steps or settings.epochs * epoch)
+        self._held_out = HeldOut(settings, samples.held, epoch, processes, invocation)
         self._restore()
 
     def run(self, file: StateFile, on_event: OnEvent) -> None:
-        """Make the steps. Where a signal ends them, the state after the last whole step is saved.
+        """Make the steps; the weights at the end are those of the best measurement, or of the last step.
+
+        Where a signal ends them, the state after the last whole step is saved.
 
         Raises:
             SpecError: the loss is no longer finite.
@@ -69,6 +74,7 @@ class Trainer:
         self._model.train()
         with Signals() as signals:
             try:
+                self._measure(on_event)  # of a run that was stopped in it
                 for batch in islice(order, len(state.losses), self.steps):
                     loss, tokens = self._accumulate(batch)
                     if not math.isfinite(loss):
@@ -82,6 +88,7 @@ class Trainer:
                         if file.due(len(state.losses)):
                             self._save(file)
                     on_event(Step(len(state.losses), self.steps, loss))
+                    self._measure(on_event)
             except (KeyboardInterrupt, SystemExit):
                 with signals.held():
                     if state.losses:
@@ -89,6 +96,27 @@ class Trainer:
                     on_event(Interruption(len(state.losses), self.steps))
                 raise
         self._model.eval()
+        self._load(state.best)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Of the measurements so far."""
+        return tuple(
+            Score(step=step, right=right, samples=samples, loss=loss)
+            for step, right, samples, loss in self._state.scores
+        )
+
+    def _measure(self, on_event: OnEvent) -> None:
+        """Measure what is held out if it is due after the last step, and keep the weights of the best one."""
+        state, step = self._state, len(self._state.losses)
+        if not self._held_out.due(step, self.steps) or (state.scores and state.scores[-1][0] == step):
+            return
+        score = self._held_out.score(self._model, step)
+        self._model.train()
+        state.scores.append((score.step, score.right, score.samples, score.loss))
+        if best(self.scores) == score:
+            state.best = {name: weight.detach().cpu().clone() for name, weight in self._trained.items()}
+        on_event(Measurement(score))
 
     def _accumulate(self, batch: Sequence[Sample]) -> tuple[float, int]:
         """Add up the batch's gradient, of all processes; its loss in nats a learnt token, and the tokens fed."""
@@ -120,11 +148,14 @@ class Trainer:
     def _restore(self) -> None:
         if self._state.random is None:
             return
-        with torch.no_grad():
-            for name, weight in self._trained.items():
-                weight.copy_(self._state.adapter[name])
+        self._load(self._state.adapter)
         self._optimizer.load_state_dict(self._state.optimizer)
         torch.set_rng_state(self._state.random)
+
+    def _load(self, adapter: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in adapter.items():
+                self._trained[name].copy_(tensor)
 
 
 def _divergence(loss: float, step: int) -> SpecError:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.data.lines import Line
+from dualtune_edge.export.data.split import split
+from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
-from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory, of_toolset, read_trajectories
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
@@ -30,6 +33,19 @@ class Turn:
         return self.answer.tool_calls[0].function
 
 
+class TrajectoryFiles:
+    """Files of trajectories, each read once for all adapters that learn from it."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, list[Trajectory]] = {}
+
+    def read(self, path: Path, toolset: str | None = None) -> list[Trajectory]:
+        """As `read_trajectories`."""
+        if path not in self._read:
+            self._read[path] = read_trajectories(path)
+        return list(self._read[path]) if toolset is None else of_toolset(self._read[path], toolset)
+
+
 @dataclass(frozen=True)
 class Turns:
     """The turns of a run, in the order of the data, and the conversations that they are from.
@@ -42,29 +58,66 @@ class Turns:
     warnings: tuple[str, ...] = ()
 
 
-def read_turns(settings: FinetuneSettings) -> Turns:
-    """The turns that a run learns, before any is left out.
+def read_turns(settings: FinetuneSettings, files: TrajectoryFiles) -> tuple[Turns, Turns]:
+    """The turns that a run learns, before any is left out; and those that are held out.
 
     Raises:
         ToolsError: a tool list cannot be read.
-        DataError: a line cannot be used.
+        DataError: a line cannot be used, or there are too few to hold any out.
 
     """
-    turns: list[Turn] = []
-    trajectories: list[Trajectory] = []
-    answers = _Answers(settings.no_tool)
+    learnt, held = list[_Lines](), list[_Lines]()
     for source in settings.sources:
         tools = {tool.name: tool for tool in read_tools(source.tools)} if source.tools else {}
-        for trajectory in read_trajectories(source.data, source.name if source.named else None):
-            trajectories.append(trajectory)
+        lines, others = _parts(settings, source, files)
+        learnt.append(_Lines(source.name, tools, lines))
+        held.append(_Lines(source.name, tools, others))
+    return _turns(settings, learnt), _turns(settings, held)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Conversations of a toolset."""
+
+    toolset: str
+    tools: Mapping[str, Tool]
+    trajectories: Sequence[Trajectory]
+
+
+def _parts(
+    settings: FinetuneSettings, source: ToolsetSource, files: TrajectoryFiles
+) -> tuple[list[Trajectory], list[Trajectory]]:
+    """The conversations of a source that are learnt, and those that are held out."""
+    lines = files.read(source.data, source.name if source.named else None)
+    if settings.held_out:
+        named = source.named or len(settings.sources) > 1
+        return lines, files.read(settings.held_out, source.name if named else None)
+    if not settings.held_out_share:
+        return lines, []
+    shares = (1 - settings.held_out_share, settings.held_out_share)
+    wrapped = [Line(trajectory.where, "", trajectory) for trajectory in lines]
+    first, second = split(wrapped, shares, settings.seed)
+    return _unwrapped(first), _unwrapped(second)
+
+
+def _unwrapped(lines: Sequence[Line]) -> list[Trajectory]:
+    return [line.trajectory for line in lines if line.trajectory]
+
+
+def _turns(settings: FinetuneSettings, lines: Sequence[_Lines]) -> Turns:
+    turns: list[Turn] = []
+    answers = _Answers(settings.no_tool)
+    for entry in lines:
+        for trajectory in entry.trajectories:
             match settings.objective:
                 case "toolset":
-                    turns += _routed(trajectory, tools, source.name, settings.no_tool)
+                    turns += _routed(trajectory, entry.tools, entry.toolset, settings.no_tool)
                 case "answer":
                     turns += answers.of(trajectory)
                 case _:
-                    turns += _called(trajectory, tools, settings)
-    return Turns(tuple(turns), tuple(trajectories), answers.warnings)
+                    turns += _called(trajectory, entry.tools, settings)
+    trajectories = tuple(trajectory for entry in lines for trajectory in entry.trajectories)
+    return Turns(tuple(turns), trajectories, answers.warnings)
 
 
 def _called(trajectory: Trajectory, tools: Mapping[str, Tool], settings: FinetuneSettings) -> Iterator[Turn]:

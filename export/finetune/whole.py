@@ -11,16 +11,16 @@ from typing import Literal, TypeAlias
 
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.processes import Processes
-from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, fingerprint, origin
+from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Score, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
 from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads
-from dualtune_edge.export.finetune.turns import is_answer
+from dualtune_edge.export.finetune.turns import TrajectoryFiles, is_answer, read_turns
 from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.frozen import Frozen
-from dualtune_edge.toolkit.prompts.trajectories import Trajectory, read_trajectories
+from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 Outcome: TypeAlias = Literal["trained", "already trained", "no sample"]
@@ -55,6 +55,7 @@ class AdapterRow(Frozen):
     steps: int = 0
     loss: float | None = None  # of the last step, nats a learnt token
     seconds: float = 0.0
+    held_out: Score | None = None  # of the step that is kept
 
 
 class WholeReport(Frozen):
@@ -63,12 +64,15 @@ class WholeReport(Frozen):
     adapters: tuple[AdapterRow, ...]
 
 
-def planned(spec: ExportSpec, data: Path | None, objective: Objective | None = None) -> tuple[Planned, ...]:
+def planned(
+    spec: ExportSpec, data: Path | None, files: TrajectoryFiles, objective: Objective | None = None
+) -> tuple[Planned, ...]:
     """The adapters of a spec: the toolset choice's, of each toolset the selection's and the arguments', the answer's.
 
     Args:
         spec: read with `trained=False`.
         data: the trajectories of all toolsets; None: of each toolset its own.
+        files: reads the data.
         objective: only the adapters that learn this; None: all.
 
     Raises:
@@ -76,7 +80,7 @@ def planned(spec: ExportSpec, data: Path | None, objective: Objective | None = N
         ToolsError, DataError: a tool list or the data cannot be read.
 
     """
-    learnt = [_Learnt.read(toolset, data) for toolset in spec.toolsets]
+    learnt = [_Learnt.read(toolset, data, files) for toolset in spec.toolsets]
     of_toolsets = (adapter for toolset in learnt for adapter in toolset.adapters())
     adapters = [*_of_choice(spec, learnt), *of_toolsets, *_of_answer(spec, learnt)]
     wanted = tuple(adapter for adapter in adapters if objective in (None, adapter.objective))
@@ -95,6 +99,7 @@ def train_all(
     settings_of: Callable[[Planned], FinetuneSettings],
     on_adapter: Callable[[Planned], None],
     on_event: OnEvent,
+    files: TrajectoryFiles,
 ) -> WholeReport:
     """Train the adapters that are not there yet; an interrupted one goes on from its checkpoint.
 
@@ -103,6 +108,7 @@ def train_all(
         settings_of: the run of an adapter.
         on_adapter: called before each run.
         on_event: gets the events of every run.
+        files: those that `planned` has read.
 
     Raises:
         OutputError: a folder holds something else than the adapter that the run would make.
@@ -118,13 +124,13 @@ def train_all(
         for adapter, run, there in zip(adapters, runs, done, strict=True):
             if there:
                 rows.append(_row(adapter, "already trained"))
-            elif not adapter.samples:
+            elif not adapter.samples or (run.held_out_share and not read_turns(run, files)[0].turns):
                 rows.append(_row(adapter, "no sample"))
             else:
                 on_adapter(adapter)
                 resumed = run.model_copy(update={"resume": state_path(run.output).exists()})
                 run.output.parent.mkdir(parents=True, exist_ok=True)
-                rows.append(_row(adapter, "trained", finetune(resumed, on_event, base=base)))
+                rows.append(_row(adapter, "trained", finetune(resumed, on_event, base=base, files=files)))
     return WholeReport(adapters=tuple(rows))
 
 
@@ -137,7 +143,7 @@ class _Learnt:
     lines: Sequence[Trajectory]
 
     @classmethod
-    def read(cls, toolset: ToolsetSpec, data: Path | None) -> _Learnt:
+    def read(cls, toolset: ToolsetSpec, data: Path | None, files: TrajectoryFiles) -> _Learnt:
         """Read its data, `data` or its own."""
         path = data or toolset.trajectories
         if path is None:
@@ -147,7 +153,7 @@ class _Learnt:
                 expected="`trajectories`, the file that its adapters learn from",
                 fix="Add it to the spec, or give --data for all toolsets.",
             )
-        read = read_trajectories(path)
+        read = files.read(path)
         named = any(trajectory.toolset is not None for trajectory in read)
         source = ToolsetSource(
             name=toolset.name, description=toolset.description, tools=toolset.tools, data=path, named=named
@@ -272,4 +278,5 @@ def _row(adapter: Planned, outcome: Outcome, report: FinetuneReport | None = Non
         steps=report.steps if report else 0,
         loss=report.losses[-1] if report else None,
         seconds=report.seconds if report else 0.0,
+        held_out=report.kept_score if report else None,
     )

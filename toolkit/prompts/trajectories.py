@@ -60,15 +60,24 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
         raise DataError(
             str(path), found=str(error), expected="a UTF-8 file of JSON lines", fix="Check the path."
         ) from None
+    numbered = enumerate(lines, start=1)
+    trajectories = [parse_trajectory(text, f"{path}:{number}") for number, text in numbered if text.strip()]
+    return trajectories if toolset is None else of_toolset(trajectories, toolset)
+
+
+def of_toolset(trajectories: Iterable[Trajectory], toolset: str) -> list[Trajectory]:
+    """Those that name the toolset.
+
+    Raises:
+        DataError: one names none.
+
+    """
     found = []
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        trajectory = parse_trajectory(text, f"{path}:{number}")
-        if toolset is not None and trajectory.toolset is None:
+    for trajectory in trajectories:
+        if trajectory.toolset is None:
             fix = "Add it to the line, or leave the choice of a toolset out."
             raise DataError(trajectory.where, found="no toolset", expected='"toolset": the name of one', fix=fix)
-        if toolset is None or trajectory.toolset == toolset:
+        if trajectory.toolset == toolset:
             found.append(trajectory)
     return found
 

@@ -42,8 +42,15 @@ def test_two_processes_make_the_losses_and_the_adapter_of_one_and_go_on_as_one(
     settings: Any, base: Base, tmp_path: Path
 ) -> None:
     run = settings(rank=2, batch_size=3, learning_rate=1e-2, max_steps=4, threads=1)
+    run = run.model_copy(update={"held_out": run.data, "measure_every": 2})
     alone = finetune(run, base=base)
-    together = _launch(run, 2, tmp_path / "two", "--max-steps", "4")
+    together = _launch(
+        run, 2, tmp_path / "two", "--max-steps", "4", "--held-out", str(run.data), "--measure-every", "2"
+    )
+    for score, other in zip(alone.held_out, together["held_out"], strict=True):
+        assert (score.step, score.right, score.samples) == (other["step"], other["right"], other["samples"])
+        np.testing.assert_allclose(other["loss"], score.loss, rtol=1e-5)
+    assert together["kept"] == alone.kept
     np.testing.assert_allclose(together["losses"], alone.losses, rtol=1e-5)
     assert together["learnt"] == alone.learnt
     one, two = (load_file(folder / "adapter_model.safetensors") for folder in (run.output, tmp_path / "two"))

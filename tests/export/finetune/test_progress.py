@@ -7,7 +7,7 @@ from dualtune_edge.export.finetune.report import Interruption, Start, Step
 
 
 def start(done: int = 0, device: str = "cpu") -> Start:
-    return Start(samples=480, done=done, steps=120, threads=2, device=device, warnings=("too few",))
+    return Start(samples=480, held_out=0, done=done, steps=120, threads=2, device=device, warnings=("too few",))
 
 
 def test_a_gpu_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.export.finetune import trainer
+from dualtune_edge.export.finetune import trainer, turns
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.spec import read_spec
@@ -95,6 +95,24 @@ def test_a_run_that_was_stopped_goes_on_adapter_by_adapter_to_the_same_bytes(
     assert shown.splitlines()[0].endswith("already trained")
     assert "of them done" in progress
     assert {path: path.read_bytes() for path in (desk / "adapters").rglob("*") if path.is_file()} == whole
+
+
+def test_the_data_is_read_once_for_all_adapters(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    real = turns.read_trajectories
+    monkeypatch.setattr(turns, "read_trajectories", lambda path: (read.append(path), real(path))[1])
+    assert finetune(desk) == 0
+    assert read == [desk / "data.jsonl"]
+
+
+def test_a_share_that_leaves_an_adapter_nothing_stops_no_other(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "data.jsonl").open("a").write(
+        json.dumps({"toolset": "sums", "messages": [request("add 4"), turn("add", {"n": 4})]}) + "\n"
+    )
+    assert finetune(desk, "--json", "--held-out-share", "0.5") == 0
+    made = rows(capsys.readouterr().out)
+    assert {row["outcome"] for row in made.values()} == {"trained", "no sample"}
+    assert made["arguments", "add"]["held_out"]["samples"] == 1
 
 
 def test_a_tool_that_no_sample_calls_is_named_and_left_out(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
