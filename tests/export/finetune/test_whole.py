@@ -109,7 +109,7 @@ def test_a_share_that_leaves_an_adapter_nothing_stops_no_other(desk: Path, capsy
     (desk / "data.jsonl").open("a").write(
         json.dumps({"toolset": "sums", "messages": [request("add 4"), turn("add", {"n": 4})]}) + "\n"
     )
-    assert finetune(desk, "--json", "--held-out-share", "0.5") == 0
+    assert finetune(desk, "--json", "--held-out-share", "0.9") == 0
     made = rows(capsys.readouterr().out)
     assert {row["outcome"] for row in made.values()} == {"trained", "no sample"}
     assert made["arguments", "add"]["held_out"]["samples"] == 1

@@ -1,0 +1,167 @@
+"""The first step's loss against transformers alone: `apply_chat_template`, a mask found in its text, a plain forward.
+
+Qwen2.5's and Llama 3.1's templates are as published. Gemma 3's own writes no calls: its turns, with calls as JSON, are
+what its documentation shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from dualtune_edge.export.finetune.train import finetune
+
+FAMILIES = Path(__file__).parents[2] / "toolkit" / "prompts" / "families"
+GEMMA = """\
+{{ bos_token }}<start_of_turn>user
+{%- for tool in tools %}
+
+{{ tool | tojson }}
+{%- endfor %}<end_of_turn>
+{% for message in messages %}<start_of_turn>{{ 'model' if message.role == 'assistant' else 'user' }}
+{% if message.tool_calls -%}
+{%- set call = message.tool_calls[0].function -%}
+{"name": {{ call.name | tojson }}, "parameters": {{ call.arguments | tojson }}}
+{%- else -%}
+{{ message.content }}
+{%- endif %}<end_of_turn>
+{% endfor %}
+{%- if add_generation_prompt %}<start_of_turn>model
+{% endif %}"""
+MODELS = {
+    "qwen2.5": ("qwen2", (FAMILIES / "qwen2.5.jinja").read_text(encoding="utf-8")),
+    "llama3.1": ("llama", (FAMILIES / "llama3.1.jinja").read_text(encoding="utf-8")),
+    "gemma3": ("gemma3_text", GEMMA),
+}
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+FIELDS: dict[str, dict[str, Any]] = {
+    "gemma3": {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}
+    | {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+}
+SPECIAL = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>"]
+PSEUDO = {  # the entry that a selection has beside the tools, as docs/fine-tuning.md says
+    "type": "function",
+    "function": {
+        "name": "summarize",
+        "description": "Answer the user without calling a tool",
+        "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+    },
+}
+Span = Callable[[str, int, dict[str, Any]], tuple[int, int]]
+
+
+def name_span(text: str, start: int, function: dict[str, Any]) -> tuple[int, int]:
+    """The name, and the character that closes it."""
+    at = text.index(function["name"], start)
+    return at, at + len(function["name"]) + 1
+
+
+def arguments_span(text: str, start: int, _function: dict[str, Any]) -> tuple[int, int]:
+    """The object behind the name."""
+    at = text.index("{", text.index('",', start))
+    return at, json.JSONDecoder().raw_decode(text, at)[1]
+
+
+def call_span(text: str, start: int, _function: dict[str, Any]) -> tuple[int, int]:
+    """To the token that ends the turn."""
+    return start, max(text.rindex(end, start) + len(end) for end in (*SPECIAL, "<|im_end|>") if end in text[start:])
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("objective", "span"), [("selection", name_span), ("arguments", arguments_span), ("joint", call_span)]
+)
+def test_the_loss_is_that_of_the_reference(
+    model: str, objective: str, span: Span, settings: Any, tmp_path: Path
+) -> None:
+    tool = "read" if objective == "arguments" else None
+    folder, source = base_of(model, tmp_path)
+    template = tmp_path / "template.jinja"
+    template.write_text(source, encoding="utf-8")
+    run = settings(
+        base=folder, objective=objective, tool=tool, template=template, batch_size=9, max_steps=1, threads=1, rank=2
+    )
+    lines = [json.loads(line)["messages"] for line in run.data.read_text(encoding="utf-8").splitlines()]
+    tools = [
+        {"type": "function", "function": {"name": entry["name"], "description": entry["description"]}
+         | {"parameters": entry["inputSchema"]}}
+        for entry in json.loads(run.tools.read_text(encoding="utf-8"))["tools"]
+    ]  # fmt: skip
+    turns = [
+        (messages[:index], turn) for messages in lines for index, turn in enumerate(messages) if answers(turn, tool)
+    ]
+    wanted = reference(folder, source, tools if tool else [*tools, PSEUDO], turns, span, named=objective == "selection")
+    report = finetune(run)
+    assert report.samples == len(turns)
+    assert report.losses[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def base_of(model: str, tmp_path: Path) -> tuple[Path, str]:
+    """A seeded base whose tokenizer has the family's control tokens."""
+    model_type, source = MODELS[model]
+    folder = tmp_path / "base"
+    write_checkpoint(
+        folder,
+        replace(SHAPES["tiny"], context=8192, model_type=model_type, settings=FIELDS.get(model, {})),
+        seed=3,
+        dtype=torch.float32,
+    )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder, source
+
+
+def answers(turn: dict[str, Any], tool: str | None) -> bool:
+    if turn["role"] != "assistant":
+        return False
+    return tool is None or (bool(turn.get("tool_calls")) and turn["tool_calls"][0]["function"]["name"] == tool)
+
+
+def reference(folder: Path, source: str, tools: list[Any], turns: list[Any], span: Span, *, named: bool) -> float:
+    """The mean loss of the tokens in the spans, in nats, by transformers alone; `named`: calls are their names."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>")  # noqa: S106
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    loss, learnt = 0.0, 0
+    for context, turn in turns:
+        function = function_of(turn, named=named)
+        answer = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+        render = {"tools": tools, "chat_template": source, "tokenize": False}
+        before = [plain(message) for message in context]
+        prompt = tokenizer.apply_chat_template(before, add_generation_prompt=True, **render)
+        text = tokenizer.apply_chat_template([*before, answer], **render)
+        assert text.startswith(prompt)
+        start, end = span(text, len(prompt), function)
+        encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+        tokens = torch.tensor([encoded["input_ids"]])
+        mask = torch.tensor([start <= first < end for first, _ in encoded["offset_mapping"]])
+        with torch.no_grad():
+            logits = model(input_ids=tokens).logits[0, :-1]
+        losses = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")
+        loss, learnt = loss + float(losses[mask[1:]].sum()), learnt + int(mask.sum())
+    return loss / learnt
+
+
+def function_of(turn: dict[str, Any], *, named: bool) -> dict[str, Any]:
+    if not turn.get("tool_calls"):
+        return {"name": "summarize", "arguments": {}}
+    function = turn["tool_calls"][0]["function"]
+    return {"name": function["name"], "arguments": {} if named else json.loads(function["arguments"])}
+
+
+def plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with its arguments as an object, as templates read them."""
+    if not message.get("tool_calls"):
+        return message
+    return {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "function": function_of(message, named=False)}
+    ]}  # fmt: skip
