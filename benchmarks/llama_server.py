@@ -74,14 +74,14 @@ class LlamaServer:
         start, decoded = time.perf_counter(), 0
         for script, adapter in zip(scripts, adapters, strict=True):
             number = -1 if adapter is None else self._adapters.index(adapter)
-            written = _without_end(script.answer, tokenizer)
+            written = without_end(script.answer, tokenizer)
             text = tokenizer.decode(written, skip_special_tokens=False)
             request = {
                 "prompt": list(script.prompt),
                 "n_predict": len(written),
                 "temperature": 0,
                 "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in written),
-                "lora": self._lora(number),
+                "lora": scales(self._adapters, number),
                 "id_slot": (number + 1) % self._slots,
                 "cache_prompt": True,
             }
@@ -102,16 +102,10 @@ class LlamaServer:
             "n_predict": steps,
             "ignore_eos": True,
             "temperature": 0,
-            "lora": self._lora(-1),
+            "lora": scales(self._adapters, -1),
         }
         timings = self._ask("/completion", request)["timings"]
         return float(timings["predicted_per_second"]), float(timings["prompt_per_second"])
-
-    def _lora(self, number: int) -> list[dict[str, Any]]:
-        """The adapter of a request, -1 for none. An empty list would put all in force."""
-        if not self._adapters:
-            return []
-        return [{"id": max(0, number), "scale": 1.0 if number >= 0 else 0.0}]
 
     def _ask(self, path: str, value: dict[str, Any] | None) -> Any:
         data = None if value is None else json.dumps(value).encode()
@@ -121,8 +115,13 @@ class LlamaServer:
             return json.loads(answer.read())
 
 
-def _without_end(answer: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+def without_end(answer: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """The answer's tokens up to a special one, which would end the server's text."""
     added = tokenizer.get_added_tokens_decoder()
     special = (at for at, token in enumerate(answer) if token in added and added[token].special)
     return list(answer[: next(special, len(answer))])
+
+
+def scales(adapters: Sequence[str], number: int) -> list[dict[str, Any]]:
+    """The adapter of a request, -1 for none. An empty list would put all in force."""
+    return [{"id": max(0, number), "scale": 1.0 if number >= 0 else 0.0}] if adapters else []

@@ -1,16 +1,19 @@
 """The scripts of benchmarks/, as far as they need neither llama.cpp nor a big model."""
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from dualtune_edge import cli
 from dualtune_edge.runtime.bench import machine
-from dualtune_edge.runtime.bench.requests import made_requests
+from dualtune_edge.runtime.bench.requests import made_requests, read_tasks
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bundle.folder import open_bundle
 
@@ -60,6 +63,29 @@ def test_every_row_of_the_table_is_filled_from_a_report(
     assert all("llama.cpp" in what for what in peers_only)
     assert [row.found for row in rows if row.what.startswith("decode, external")] == ["0.95", "0.75"]
     assert any("GB/s" in line for line in table.conditions(report, {}, speeds))
+
+
+def test_a_task_is_decoded_turn_by_turn(exported: Path, tmp_path: Path, script: Callable[[str], ModuleType]) -> None:
+    turn = {"role": "assistant", "tool_calls": [{"function": {"name": "sort", "arguments": {"by": "name"}}}]}
+    messages = [{"role": "user", "content": "sort it"}, turn, {"role": "tool", "content": "done"}, turn]
+    task = tmp_path / "task.jsonl"
+    task.write_text(json.dumps({"toolset": "files", "messages": messages}), encoding="utf-8")
+    bundle = open_bundle(exported)
+    (requests,) = read_tasks(task, bundle.manifest, 1)
+    answers = script("task_peers").plain_genai(exported, task, 1)
+    scripts = [ScriptWriter(bundle).scripts(request) for request in requests]
+    assert [answer.decoded for answer in answers] == [sum(len(stage.answer) for stage in turn) for turn in scripts]
+
+
+def test_llama_is_asked_for_the_calls_own_tokens(script: Callable[[str], ModuleType]) -> None:
+    server = script("llama_server")
+    tokenizer = Tokenizer(BPE({"a": 0, "b": 1}, []))
+    tokenizer.add_special_tokens(["</s>"])
+    assert server.without_end((0, 1, 2, 0), tokenizer) == [0, 1]
+    assert server.without_end((0, 1), tokenizer) == [0, 1]
+    assert server.scales(["x", "y"], 1) == [{"id": 1, "scale": 1.0}]
+    assert server.scales(["x", "y"], -1) == [{"id": 0, "scale": 0.0}]  # an empty list would put both in force
+    assert server.scales([], -1) == []
 
 
 def test_decoding_is_timed_for_every_adapter(
