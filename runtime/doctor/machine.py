@@ -29,7 +29,7 @@ def examine_machine(findings: Findings, machine: Machine) -> None:
     left = f", {free / 2**30:.1f} free" if free is not None else ""
     found = (
         f"{machine.system} on {machine.architecture}: {cpu.name or 'a CPU without a name'}; "
-        f"{cpu.physical_cores} cores, {total}{left}"
+        f"{cpu.physical_cores} core{'' if cpu.physical_cores == 1 else 's'}, {total}{left}"
     )
     if cpu.unread:
         findings.note("machine", f"{found}; {cpu.unread}", fix="Name a profile: the best one is not known.")
