@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
@@ -18,6 +20,8 @@ from dualtune_edge.toolkit.files import unwritable
 _WIDTH: Final = 160  # characters of a line where there is no terminal
 _FOLDED: Final = 12  # characters: a column is not made narrower
 _GAP: Final = "  "
+_STYLE: Final = re.compile(r"(\x1b\[(?:[0134]|3[0-7])(?:;3[0-7])?m)")  # bold and colours, and nothing that hides
+_BLANK: Final = "Zs"  # blanks of all kinds, which `isprintable` is against
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -29,7 +33,10 @@ def result(value: BaseModel, text: str, *, as_json: bool) -> None:
 
     """
     try:
-        echo(value.model_dump_json() if as_json else text)
+        if as_json:
+            typer.echo(value.model_dump_json())
+        else:
+            echo(text)
     except BrokenPipeError:  # its reader went away
         raise
     except OSError as error:
@@ -43,9 +50,14 @@ def warn(text: str) -> None:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Write a text; its bold and colours only on a terminal, unless NO_COLOR or TERM forbids them."""
+    """Write a text; its bold and colours only on a terminal, unless NO_COLOR or TERM forbids them.
+
+    All else that controls a terminal is written as an escape: bundles, messages and file names are other people's.
+    """
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    typer.echo(text, err=err, color=False if plain else None)
+    parts = _STYLE.split(text)
+    shown = "".join(part if _STYLE.fullmatch(part) else printable(part, keep="\n\t") for part in parts)
+    typer.echo(shown, err=err, color=False if plain else None)
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str]) -> list[str]:
@@ -95,6 +107,8 @@ def _records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 def printable(text: str, keep: str = "") -> str:
     """The text with control and formatting characters as escapes: it cannot move a cursor or turn a line around."""
     return "".join(
-        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        character
+        if character.isprintable() or character in keep or unicodedata.category(character) == _BLANK
+        else character.encode("unicode_escape").decode()
         for character in text
     )

@@ -14,6 +14,7 @@ from license_expression import ExpressionError, get_spdx_licensing
 
 from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.licences import EXPRESSION
 from dualtune_edge.toolkit.errors import EdgeError
 
 CARD: Final = "README.md"
@@ -112,9 +113,10 @@ def spdx(name: str) -> str | None:
         known = all(str(key).startswith(_REFERENCE) for key in _SPDX.unknown_license_keys(parsed))
     except ExpressionError:
         known = False
-    if known:
-        return str(parsed.render())
-    return _REFERENCE + (re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") or hashlib.sha256(name.encode()).hexdigest())
+    if known and re.fullmatch(EXPRESSION, expression := str(parsed.render())):
+        return expression
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")[: limits.NAME_CHARS]
+    return _REFERENCE + (plain or hashlib.sha256(name.encode()).hexdigest())
 
 
 def _named(card: dict[str, Any]) -> str | None:

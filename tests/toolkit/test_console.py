@@ -1,5 +1,6 @@
 import errno
 import io
+import json
 import os
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from dualtune_edge.toolkit.console import result, table_lines, warn
 from dualtune_edge.toolkit.errors import RoomError
+from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 
@@ -70,3 +72,35 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, *, as_json: bool) 
     with pytest.raises(RoomError, match=r"stdout: found .*No space left"):
         result(Tool(name="read"), "text", as_json=as_json)
     assert sys.stdout is sys.stderr
+
+
+class Value(Frozen):
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\x1b[2J\x1b[H", r"\x1b[2J\x1b[H"),
+        ("\x1b[8mhidden", r"\x1b[8mhidden"),
+        ("\x1b[1;8mhidden", r"\x1b[1;8mhidden"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\rb\x08c", r"a\rb\x08c"),
+        ("ab\u202etxt.exe", r"ab\u202etxt.exe"),
+        ("\u2066\u2069\u200b\ufeff", r"\u2066\u2069\u200b\ufeff"),
+        ("\u2028", r"\u2028"),
+        ("日本\u3000größe\u00a0é\n\tx", "日本\u3000größe\u00a0é\n\tx"),
+    ],
+)
+def test_no_text_controls_the_terminal(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result(Value(text=text), text, as_json=False)
+    warn(text)
+    printed = capsys.readouterr()
+    assert printed.out == f"{shown}\n"
+    assert printed.err == f"warning: {shown}\n"
+
+
+def test_json_is_the_text_to_the_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    result(Value(text="\x1b\u202e"), "", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"text": "\x1b\u202e"}

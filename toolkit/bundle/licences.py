@@ -6,12 +6,14 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.frozen import Frozen
 
 LICENCES: Final = "licences.json"
 LICENCES_DIR: Final = "licences"  # the texts, each once
 BASE_PART: Final = "base"
 UNKNOWN: Final = "LicenseRef-unknown"  # in expressions, where a part's licence is not known
+EXPRESSION: Final = r"^[A-Za-z0-9.+:() -]+$"  # the characters of SPDX expressions
 SaidBy: TypeAlias = Literal["card", "text", "export"]
 
 
@@ -25,7 +27,7 @@ class PartLicence(Frozen):
 
     kind: Literal["base", "adapter"]
     name: str  # of the adapter; "base" for the base
-    licence: str | None
+    licence: Annotated[str, Field(pattern=EXPRESSION, max_length=limits.NAME_CHARS * 8)] | None
     said_by: SaidBy | None
     link: str | None = None
     texts: tuple[str, ...] = ()

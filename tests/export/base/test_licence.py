@@ -9,6 +9,7 @@ import pytest
 
 from dualtune_edge.export.base.licence import read_licence, spdx
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.licences import PartLicence
 from dualtune_edge.toolkit.errors import AdapterError
 
 
@@ -43,9 +44,11 @@ def test_names_are_spelled_as_spdx_does(name: str, expression: str | None) -> No
     assert spdx(name) == expression
 
 
-@pytest.mark.parametrize("name", ["許諾", "((", "AND"])
+@pytest.mark.parametrize("name", ["許諾", "((", "AND", "LicenseRef-\x1b[8m", "LicenseRef-許諾", "x" * 10_000])
 def test_any_name_is_one_of_spdx_form(name: str) -> None:
-    assert (spdx(name) or "").startswith("LicenseRef-")
+    found = spdx(name) or ""
+    assert found.startswith("LicenseRef-")
+    PartLicence(kind="base", name="base", licence=found, said_by="card")
 
 
 @pytest.mark.parametrize(
