@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ TOOLS = [
 SPEC = """\
 base: base
 toolsets: [{name: files, tools: files.json, selection: one, arguments: {read: two}}]
+answer: one
 profile: [cpu-x64, soc.toml]
 """
 PROFILE = """\
@@ -118,7 +120,9 @@ def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:
     assert entry.graph == StaticGraph(chunks=(1, 128), kv_length=2048)
     assert {adapter.mode for adapter in entry.adapters} == {"merged"}
     assert {adapter.mode for adapter in bundle.manifest.adapters} == {"external"}
-    assert [context.adapter for context in entry.contexts] == [None, "selection.files", "arguments.files.read"]
+    contexts = {context.adapter: context.path for context in entry.contexts}
+    assert list(contexts) == [None, "selection.files", "answer", "arguments.files.read"]
+    assert contexts["answer"] == contexts["selection.files"]  # of equal weights
     assert {(context.soc_model, context.htp_arch, context.compiler) for context in entry.contexts} == {
         (60, 73, "a stand-in")
     }
@@ -134,6 +138,18 @@ def test_the_cpu_provider_runs_it_and_reads_no_prefix(bundle: Bundle) -> None:
     assert answer.notes == ()
     prefix = seen.plan(seen.manifest.toolsets[0].selection).prefix
     assert answer.tokens.reused >= len(prefix) > computed.tokens.reused
+
+
+def test_it_writes_answers_under_their_adapter(bundle: Bundle) -> None:
+    seen = bundle.on("soc")
+    with Agent(seen, open_engine(seen.model, CPU)) as agent, Agent(seen, open_engine(seen.model, CPU), NONE) as plain:
+        agent.call("read a")
+        written = "".join(agent.answer("read a", max_tokens=4))
+        assert written == "".join(plain.answer("read a", max_tokens=4))
+    with open_engine(seen.model, CPU) as base:
+        unadapted = seen.manifest.model_copy(update={"answer": None})
+        with Agent(replace(seen, manifest=unadapted), base) as agent:
+            assert "".join(agent.answer("read a", max_tokens=4)) != written
 
 
 def test_states_are_what_the_engine_computes(bundle: Bundle) -> None:
@@ -153,7 +169,7 @@ def test_states_that_would_take_too_much_are_left_out_with_a_warning(bundle: Bun
     with_none = spec(desk).model_copy(update={"prefix_states_mb": 0})
     report = run.run(with_none, desk / "none", reuse=bundle.root)
     assert (
-        len([warning for warning in report.warnings if "prefix states: 2 stages have none" in warning]) == 2
+        len([warning for warning in report.warnings if "prefix states: 3 stages have none" in warning]) == 2
     )  # of both models
     assert not any(file.path.endswith(".kv") for file in open_bundle(desk / "none").manifest.files)
 
