@@ -30,7 +30,7 @@ class Request:
 def read_requests(path: Path, manifest: Manifest, count: int) -> list[Request]:
     """`count` requests (fewer if there are fewer) of a file of conversations, evenly spread over it.
 
-    Every turn of an assistant is a request: the messages before it, and what it calls.
+    Every turn of an assistant is a request: the messages before it, and what it calls. One of weight 0 is context only.
 
     Raises:
         DataError: the file cannot be read, holds no such turn, or names a toolset or tool that the bundle lacks.
@@ -117,7 +117,7 @@ def _tasks(path: Path, manifest: Manifest) -> Iterator[list[Request]]:
 
 def _turns(trajectory: Trajectory, toolset: str, tools: set[str]) -> Iterator[Request]:
     for index, message in enumerate(trajectory.messages):
-        if message.role != "assistant":
+        if message.role != "assistant" or message.weight == 0:  # context: a call that failed, or of another toolset
             continue
         where = f"{trajectory.where}, message {index + 1}"
         called = message.tool_calls[0].function if message.tool_calls else None

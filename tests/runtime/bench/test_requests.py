@@ -47,6 +47,13 @@ def test_every_turn_that_answers_somebody_is_a_request(manifest: Manifest, tmp_p
     assert requests[0].where.endswith("r.jsonl:1, message 2")
 
 
+def test_a_turn_of_weight_0_is_context_and_no_request(manifest: Manifest, tmp_path: Path) -> None:
+    failed = {"role": "assistant", "tool_calls": [{"function": {"name": "unknown", "arguments": {}}}], "weight": 0}
+    messages = [TURNS[0], failed, {"role": "tool", "content": "error"}, *TURNS[1:4]]
+    requests = read_requests(write(tmp_path / "r.jsonl", {"toolset": "git", "messages": messages}), manifest, 10)
+    assert [len(request.messages) for request in requests] == [3, 5]
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [
