@@ -208,10 +208,15 @@ class Bundle:
         """Under which licences its parts may be given on; None: it was exported before this was recorded.
 
         Raises:
-            BundleError: the file says no such thing.
+            BundleError: the file says no such thing, or names a text that is not there.
 
         """
-        return self._report(LICENCES, Licences)
+        found = self._report(LICENCES, Licences)
+        listed = {file.path for file in self.manifest.files}
+        for text in (text for part in (found.parts if found else ()) for text in part.texts):
+            if text not in listed:
+                raise damaged(self.root / LICENCES, found=f"no {text!r} among the files", expected="the licence's text")
+        return found
 
     @cached_property
     def parity(self) -> ParityReport | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from export_desk import Desk, Exported
+from tiny_bundle import reseal
 
 from dualtune_edge.export.options import Overrides
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.licences import PlannedLicences, plan_licences
 from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.runtime.bundle.folder import open_signed
-from dualtune_edge.toolkit.errors import CheckpointError, SpecError
+from dualtune_edge.toolkit.errors import BundleError, CheckpointError, SpecError
 
 MIT = "SPDX-License-Identifier: MIT\nPermission is hereby granted …\n"
 
@@ -99,3 +102,28 @@ def test_the_bundle_carries_them_under_its_hashes(mixed: Exported) -> None:
     assert {path, "licences.json"} <= {file.path for file in bundle.manifest.files}
     assert json.loads((mixed.bundle / "licences.json").read_bytes())["parts"][0]["licence"] == "Apache-2.0"
     assert any("no licence is known" in warning for warning in mixed.report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"texts": ["licences/gone"]}, "licences/gone"),
+        ({"texts": ["../../etc/passwd"]}, "passwd"),
+        ({"licence": "\x1b[8m"}, "licence"),
+        ({"licence": ""}, "licence"),
+        ({"licence": "MIT " * 10_000}, "licence"),
+        ({"kind": "tool"}, "kind"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_what_says_no_such_thing_is_a_damaged_bundle(
+    mixed: Exported, tmp_path: Path, change: dict[str, Any], found: str
+) -> None:
+    bundle = shutil.copytree(mixed.bundle, tmp_path / "bundle")
+    value = json.loads((bundle / "licences.json").read_bytes())
+    value["parts"][1] |= change
+    (bundle / "licences.json").write_text(json.dumps(value), encoding="utf-8")
+    reseal(bundle)
+    opened = open_signed(bundle, None)
+    with pytest.raises(BundleError, match=found):
+        _ = opened.licences
