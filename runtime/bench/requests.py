@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
@@ -15,6 +15,7 @@ from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge.toolkit.validation import listing, nearest
 
 Item = TypeVar("Item")
+MADE_UP: Final = "made-up request"  # begins the name of each that no file holds
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _made(toolset: str, tool: Tool, *, number: int) -> Request:
     said = ", ".join(f"{name} {value}" for name, value in arguments.items())
     text = f"{tool.description.split('. ')[0].strip() or tool.name} (number {number})"
     gold = FunctionCall(name=tool.name, arguments=arguments)
-    return Request(f"made-up request {number + 1}", (user(f"{text}: {said}" if said else text),), toolset, gold)
+    return Request(f"{MADE_UP} {number + 1}", (user(f"{text}: {said}" if said else text),), toolset, gold)
 
 
 def _value(name: str, schema: object, number: int) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dualtune_edge.runtime.bench.machine import Memory
 from dualtune_edge.runtime.bench.report import BenchReport, Pass, Spread, StageSummary, Steps, TaskReport
+from dualtune_edge.runtime.bench.requests import MADE_UP
 from dualtune_edge.toolkit.console import table_lines
 
 _COUNTS = ("prompt", "reused", "forced", "drafted", "decided", "forwards")
@@ -66,6 +67,11 @@ def _machine(report: BenchReport) -> Iterator[str]:
         f"open            {times.verified:.0f} ms; without hashing every file {times.verified - times.hash:.0f} ms"
         f" (engine {times.engine:.0f}); then the first call {times.first_call:.0f} ms"
     )
+    if any(call.request.startswith(MADE_UP) for replayed in report.passes for call in replayed.calls):
+        yield (
+            "requests        made up from the tools' descriptions, so how many are right says nothing of the adapters;"
+            " --requests FILE measures with real ones"
+        )
     yield f"memory          {_memory(report.memory_opened)} once open, {_memory(report.memory_used)} after the calls"
     if report.swap_ms:
         swap, restore = report.swap_ms.swap, report.swap_ms.restore
