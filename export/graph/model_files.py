@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +12,14 @@ from numpy.typing import NDArray
 
 MODEL: Final = "model.onnx"
 DATA: Final = "model.onnx.data"
-_PROBE: Final = 1 << 16  # bytes
+
+
+class _Writable(Protocol):
+    """A tensor or an array."""
+
+    def tofile(self, file: Any, /) -> None: ...
+
+    def tobytes(self) -> bytes: ...
 
 
 class DataFile:
@@ -33,29 +38,32 @@ class DataFile:
     def append(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """Write a tensor's bytes; a tensor that refers to them."""
         start = self._file.tell()
-        with self._with_reason():
-            tensor.tofile(self._file)
+        self._write(tensor)
         return self._reference(tensor.name or "", tensor.dtype, tensor.shape, start)
 
     def append_rows(self, value: ir.Value, rows: Iterable[NDArray[np.generic]]) -> ir.ExternalTensor:
         """Write a value's tensor, which comes some rows at a time; a tensor that refers to it."""
         start = self._file.tell()
         for piece in rows:
-            with self._with_reason():
-                piece.tofile(self._file)
+            self._write(piece)
         return self._reference(value.name or "", value.dtype, value.shape, start)
 
-    @contextlib.contextmanager
-    def _with_reason(self) -> Iterator[None]:
-        """Give numpy's error the system's reason, which it lacks: one more write fails for the same."""
+    def _write(self, values: _Writable) -> None:
+        """Write the bytes of some values.
+
+        numpy leaves out why the system refuses a write. So they are written once more, by Python: that says it, or the
+        values are written, if the disk has room again.
+        """
+        start = self._file.tell()
         try:
-            yield
+            values.tofile(self._file)
         except OSError as error:
-            if error.errno is None:
-                self._file.write(bytes(_PROBE))
-                self._file.flush()
-                raise OSError(errno.EIO, str(error), str(self._path)) from None
-            raise
+            if error.errno is not None:
+                raise
+            self._file.seek(start)
+            self._file.truncate()
+            self._file.write(values.tobytes())
+            self._file.flush()
 
     def _reference(self, name: str, dtype: ir.DataType, shape: ir.Shape, start: int) -> ir.ExternalTensor:
         length = self._file.tell() - start
