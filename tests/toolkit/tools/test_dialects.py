@@ -127,3 +127,10 @@ def test_an_enum_beside_a_list_of_bfcl_means_the_items() -> None:
 def test_what_no_draft_has_is_refused(schema: Any, complaint: str) -> None:
     with pytest.raises(ToolsError, match=complaint):
         read_schema(schema, "test")
+
+
+def test_of_bfcls_types_the_one_that_its_mapping_lacks_is_named() -> None:
+    properties = {"a": {"type": "short"}, "b": {"type": "HashMap"}, "c": {"type": "HashSet"}}
+    with pytest.raises(ToolsError, match="'HashSet'.*properties/c/type") as refusal:
+        read_schema({"type": "dict", "properties": properties}, "tools.json")
+    assert "short" not in str(refusal.value)
