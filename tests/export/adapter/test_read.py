@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -424,6 +425,18 @@ def test_an_invocation_that_no_prompt_can_hold_is_refused(tokens: Any, tiny: Che
     for mode in ("external", "merged"):
         with pytest.raises(AdapterError, match=r"adapter_config\.json, alora_invocation_tokens"):
             read_adapter(adapter, tiny, mode)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), SafetensorError("incomplete")])
+def test_a_file_that_ends_while_it_is_read_is_named(
+    error: Exception, tiny: Checkpoint, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dualtune_edge.export.adapter.read.digest", broken)
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors: found .*(Input|incomplete)"):
+        read_adapter(adapter, tiny, "external")
 
 
 def test_an_untrained_activated_adapter_is_refused(tiny: Checkpoint, adapter: Path) -> None:

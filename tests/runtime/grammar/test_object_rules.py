@@ -283,6 +283,7 @@ FREE: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "a list's further items": ({"x": {"type": "array", "prefixItems": [TEXT]}}, lambda value: {"x": ["a", value]}),
     "deep in anything": ({"x": {}}, lambda value: {"x": [{"a": [value]}]}),
     "all of one": ({"x": {"allOf": [NUMBER, {"title": "a"}]}}, lambda value: {"x": value}),
+    "all of one and anything": ({"x": {"allOf": [True, NUMBER]}}, lambda value: {"x": value}),
     "of several types": ({"x": {"type": ["number", "array"]}}, lambda value: {"x": [value]}),
 }
 

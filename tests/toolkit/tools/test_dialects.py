@@ -131,6 +131,6 @@ def test_what_no_draft_has_is_refused(schema: Any, complaint: str) -> None:
 
 def test_of_bfcls_types_the_one_that_its_mapping_lacks_is_named() -> None:
     properties = {"a": {"type": "short"}, "b": {"type": "HashMap"}, "c": {"type": "HashSet"}}
-    with pytest.raises(ToolsError, match="'HashSet'.*properties/c/type") as refusal:
+    with pytest.raises(ToolsError, match=r"'HashSet'.*properties/c/type") as refusal:
         read_schema({"type": "dict", "properties": properties}, "tools.json")
     assert "short" not in str(refusal.value)
