@@ -102,6 +102,13 @@ def finetune(
     if spec:
         _train_spec(spec, values, as_json=as_json)
         return
+    if objective == "toolset":
+        raise SpecError(
+            "--objective toolset",
+            found="no spec",
+            expected="a dualtune.yaml, whose toolsets are chosen among, with `toolset`, the adapter's folder",
+            fix="Give it: dualtune-edge finetune dualtune.yaml --objective toolset",
+        )
     settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
     _quiet()
     from dualtune_edge.export.finetune import train

@@ -148,6 +148,13 @@ def test_the_adapter_of_the_toolset_choice_learns_from_all_toolsets(
     assert json.loads(capsys.readouterr().out)["adapters"][0]["outcome"] == "already trained"
 
 
+def test_it_is_trained_of_a_spec_only(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["finetune", "--objective", "toolset", "--base", "x", "--data", "y", "-o", str(desk / "z")])
+    assert stopped.value.code == 3
+    assert "finetune dualtune.yaml --objective toolset" in capsys.readouterr().err
+
+
 def test_a_spec_with_it_is_one_to_export(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_choice(desk)
     assert finetune(desk, "--json") == 0
