@@ -95,7 +95,7 @@ def _parity(report: ParityReport | None) -> Iterator[str]:
         yield f"Not compared: {report.skipped if report and report.skipped else 'no report'}."
         return
     yield f"{report.line()[0].upper()}{report.line()[1:]}."
-    header = ("stage", "positions", "same first token", "mean KL (nats)", "choices", "arguments")
+    header = ("stage", "positions", "same most probable token", "mean KL (nats)", "choices", "arguments")
     yield _table(header, map(_stage, report.stages))
 
 

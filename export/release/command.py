@@ -31,12 +31,15 @@ class PackReport(Frozen):
 
 
 class DocumentsReport(Frozen):
-    """What `describe --json` prints. `unknown_licences`: names of the parts whose licence nobody said."""
+    """What `describe --json` prints. `unknown_licences`: names of the parts whose licence nobody said.
+
+    It is null for a bundle from before licences were recorded.
+    """
 
     folder: str
     files: tuple[str, ...]
     manifest_sha256: str
-    unknown_licences: tuple[str, ...]
+    unknown_licences: tuple[str, ...] | None
 
 
 class SignatureReport(Frozen):
@@ -175,7 +178,7 @@ def describe(
         folder=str(output),
         files=tuple(TYPES),
         manifest_sha256=described.hashes[MANIFEST],
-        unknown_licences=licences.unknown if licences else (),
+        unknown_licences=licences.unknown if licences else None,
     )
     if licences is None or licences.unknown:
         console.warn(f"licences: {licences.line() if licences else 'not recorded in this bundle'}")

@@ -21,6 +21,7 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from releases import release
 from signatures import TestKey, policy, sign
+from tiny_bundle import change_manifest, reseal
 
 from dualtune_edge import cli
 from dualtune_edge.export.release.documents import CARD, PROVENANCE, SBOM, describe_bundle
@@ -184,8 +185,6 @@ def test_a_single_licence_of_spdx_is_named_as_the_hub_does(mixed: Exported, tmp_
     for part in licences["parts"]:
         part["licence"] = "Apache-2.0"
     (bundle / "licences.json").write_text(json.dumps(licences), encoding="utf-8")
-    from tiny_bundle import reseal
-
     reseal(bundle)
     head = describe(bundle, tmp_path / "documents")[CARD].decode().split("---")[1]
     assert yaml.safe_load(head)["license"] == "apache-2.0"
@@ -279,3 +278,15 @@ def test_the_command_says_what_it_wrote(mixed: Exported, tmp_path: Path, capsys:
     assert report["unknown_licences"] == ["arguments.files.read", "arguments.files.write"]
     assert report["manifest_sha256"] == manifest_sha256(mixed.bundle)
     assert "unknown" in printed.err
+    bundle = shutil.copytree(mixed.bundle, tmp_path / "older")
+    (bundle / "licences.json").unlink()
+    change_manifest(bundle, lambda value: value.update(files=[*filter(_no_licences, value["files"])]))
+    with pytest.raises(SystemExit):
+        cli.main(["describe", str(bundle), "-o", str(tmp_path / "older documents"), "--json"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["unknown_licences"] is None
+    assert "not recorded" in printed.err
+
+
+def _no_licences(entry: dict[str, Any]) -> bool:
+    return bool(entry["path"] != "licences.json")
