@@ -4,7 +4,7 @@
 # make test   every check: make check, types for Windows, all tests
 # make ci     what CI runs: make test with Optimum's exporter and the NPU's compiler, the guide, a device, Debian packages, aarch64
 # make device   a device's installation in a fresh environment
-# make debian   the Debian packages, built, installed into a fresh root and tried
+# make debian   the Debian packages, built, installed and tried; make frozen   dist/dualtune-edge, which needs no Python
 # make aarch64   the device on aarch64, under emulation; make guide   every line of docs/guide.md
 # make hostile   the hostile suites at their full counts (docs/security.md), an hour or more
 # make servers   install the two real MCP servers, which the tasks of tests/tasks/ need (npm and PyPI)
@@ -47,7 +47,7 @@ test: check
 ci:
 	.ci/run
 
-.PHONY: aarch64 debian device guide hostile
+.PHONY: aarch64 debian device frozen guide hostile
 hostile: .venv/installed
 	DUALTUNE_EDGE_HOSTILE=full OMP_NUM_THREADS=1 $(BIN)/pytest tests/hostile tests/runtime/store/test_power_cut.py
 
@@ -56,6 +56,10 @@ device: .venv/installed
 
 debian: .venv/installed
 	.ci/debian
+
+frozen: .venv/installed
+	@mkdir -p dist
+	packaging/frozen/build dist
 
 aarch64: .venv/installed
 	.ci/aarch64

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -47,9 +47,13 @@ class ToolList:
 
 
 class TemplateProcess:
-    """A process that renders; requests of several threads wait for each other."""
+    """A process that renders; requests of several threads wait for each other.
+
+    `command`: runs `template_worker.main`, in a frozen program that has such a command; None: this interpreter does.
+    """
 
     def __init__(self) -> None:
+        self.command: Sequence[str] | None = None
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
@@ -145,7 +149,7 @@ class TemplateProcess:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = _started()
+            self._process = _started(self.command or _interpreter())
         return self._process
 
     def _end(self) -> int | None:
@@ -163,12 +167,16 @@ class TemplateProcess:
         self._lock, self._process = threading.Lock(), None
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _interpreter() -> Sequence[str]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise TemplateFault("no Python interpreter to render it: this program is not run by one")
+    return [sys.executable, "-c", _MAIN, json.dumps(sys.path)]
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - this interpreter
-            [sys.executable, "-c", _MAIN, json.dumps(sys.path)],
+        return subprocess.Popen(  # noqa: S603 - this interpreter, or this program
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -217,3 +217,13 @@ def test_a_value_that_is_no_json_is_told(process: TemplateProcess, value: object
 def test_half_of_a_surrogate_pair_is_no_text(process: TemplateProcess) -> None:
     with pytest.raises(TemplateFault, match="UnicodeEncodeError"):
         text(process, r"{{ '\ud800' }}")
+
+
+def test_a_frozen_program_renders_by_a_command_of_its_own(
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(TemplateFault, match="no Python interpreter"):
+        text(process, "{{ 1 + 1 }}")
+    process.command = (sys.executable, "-c", "from dualtune_edge.toolkit.prompts.template_worker import main; main()")
+    assert text(process, "{{ 1 + 1 }}") == "2"
