@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -48,7 +49,9 @@ class LlamaServer:
         command += ["--threads", str(threads), "--parallel", str(slots), "--ctx-size", str(context * slots)]
         if adapters:
             command += ["--lora", ",".join(str(folder / f"{adapter}.gguf") for adapter in adapters)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        spinning = {**os.environ, "OMP_WAIT_POLICY": "active"}  # as onnxruntime's threads wait
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            self._process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, env=spinning)  # noqa: S603
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + _STARTING
