@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -90,19 +91,20 @@ def test_a_wrong_product_is_noticed(tiny: Checkpoint, make_adapter: MakeAdapter)
     assert not (folder / "merged").exists()
 
 
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.self_attn.k_proj.bias"])
 def test_another_weight_that_changed_is_noticed(
-    tiny: Checkpoint, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny: Checkpoint, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_adapter(tiny, target_modules=["q_proj"])
     fold = merging._fold
 
     def spoil(*args: Any) -> Any:
         merged, touched, plain = fold(*args)
-        merged.model.norm.weight.data[0] += 1e-3
+        merged.get_parameter(name).data[0] += 1e-3
         return merged, touched, plain
 
     monkeypatch.setattr(merging, "_fold", spoil)
-    with pytest.raises(AdapterError, match=r"model.norm.weight.*does not touch"):
+    with pytest.raises(AdapterError, match=rf"{re.escape(name)}.*does not touch"):
         merge(tiny, read_adapter(folder, tiny, "merged"), folder / "merged")
 
 
