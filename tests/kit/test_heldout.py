@@ -10,6 +10,7 @@ from random import Random
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import pretraining, toolsets, trajectories, values, words
 from dualtune_edge_kit.training.toolsets import Wording
+from dualtune_edge_kit.training.typed import conversations, requests
 
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 
@@ -37,9 +38,9 @@ def test_no_heldout_sentence_is_a_training_sentence() -> None:
         sentences = toolsets.load(name).sentences
         train = {
             f"{start} {text}".strip()
-            for (_, split), wordings in sentences.items()
+            for (tool, split), wordings in sentences.items()
             if split == "train"
-            for wording in wordings
+            for wording in (*wordings, *requests.typed_wordings(name)[tool])
             for text in _spellings(wording)
             for start in polite
         }
@@ -56,6 +57,8 @@ def test_no_heldout_word_appears_in_training_texts() -> None:
     for _, messages in trajectories.generate(3, "train", 300):
         for message in messages:
             said |= set(re.findall("[a-z]+", message.content.lower()))
+    for messages in conversations.conversations(3, "train", 300):
+        said |= {word for message in messages for word in re.findall("[a-z]+", message.content.lower())}
     assert not said & heldout
 
 

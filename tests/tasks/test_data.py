@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets
+from dualtune_edge_kit.training.typed import conversations, requests
 from pydantic import ValidationError
 
 from checkable.task import Check, Step, Task, Tasks, World, read_tasks
@@ -75,6 +77,7 @@ def pattern(sentence: str, kinds: dict[str, str]) -> re.Pattern[str]:
     return re.compile(f"(?:(?:{polite}) )?{body}", re.IGNORECASE)
 
 
+@cache
 def known_wordings() -> list[re.Pattern[str]]:
     """Every wording of training and of the held-out set."""
     found = [pattern(text, {}) for split in ("train", "heldout") for text in toolsets.chat(split)]
@@ -82,7 +85,10 @@ def known_wordings() -> list[re.Pattern[str]]:
         read = toolsets.load(name)
         for (tool, _), wordings in read.sentences.items():
             found += [pattern(wording.text, read.kinds[tool]) for wording in wordings]
-    return found
+        for tool, wordings in requests.typed_wordings(name).items():
+            found += [pattern(wording.text, read.kinds[tool]) for wording in wordings]
+    found += [pattern(text, {}) for part in ("train", "development") for text in requests.chat(part)]
+    return found + [pattern(text, task.kinds) for task in conversations.tasks() for text in task.said]
 
 
 def test_no_request_and_no_part_of_one_is_a_wording_of_the_kits_data() -> None:

@@ -80,7 +80,6 @@ def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> Finetun
         batch_size=batch,
         warm_up_steps=5,
         weight_decay=0.0,
-        autocast=True,
         seed=seed,
         threads=1,
     )

@@ -7,7 +7,8 @@ it are not made again. Training data is not kept: it follows from the seeds.
 A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained by two
 processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and its
 data had fewer random values (`values.one`) than the adapters' data. The adapters were trained in batches of samples of
-like length, where `finetune` draws batches at random now.
+like length, where `finetune` draws batches at random now. Only the one that chooses toolsets was not; in its data a few
+paths at a message's start had lost their capital letter.
 """
 
 import argparse
@@ -26,7 +27,17 @@ from transformers import Qwen2ForCausalLM
 from dualtune_edge.export.run import run
 from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge_kit.training import adapters, base, evaluate, pretraining, seeding, specs, toolsets, trajectories
+from dualtune_edge_kit.training import (
+    adapters,
+    base,
+    evaluate,
+    pretraining,
+    routing,
+    seeding,
+    specs,
+    toolsets,
+    trajectories,
+)
 from dualtune_edge_kit.training import tokenizer as bpe
 
 SEED: Final = 0
@@ -61,6 +72,7 @@ def make_adapters(work: Path) -> None:
         adapters.make(
             work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), seed=SEED, say=_say
         )
+        routing.make(work / "base", Path(scratch) / "routes.jsonl", work / "adapters" / "toolset", _say)
 
 
 def make_heldout(work: Path) -> None:

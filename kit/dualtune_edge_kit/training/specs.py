@@ -14,8 +14,12 @@ METHODS: Final[tuple[Method, ...]] = ("base", "joint", "decoupled")
 
 def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
     """One export of both toolsets."""
+    routing = kit / "adapters" / "toolset"
     return ExportSpec(
-        base=kit / "base", toolsets=tuple(_toolset(name, method, kit) for name in toolsets.NAMES), mode=mode
+        base=kit / "base",
+        toolset=AdapterSpec(path=routing) if method == "decoupled" and routing.is_dir() else None,
+        toolsets=tuple(_toolset(name, method, kit) for name in toolsets.NAMES),
+        mode=mode,
     )
 
 

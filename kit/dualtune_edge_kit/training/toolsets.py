@@ -88,21 +88,21 @@ def load(name: str) -> Wordings:
     sentences: dict[tuple[str, Split], tuple[Wording, ...]] = {}
     for tool in tools:
         said = words["tools"][tool.name]
-        sentences[tool.name, "train"] = _wordings(said["train"])
-        sentences[tool.name, "heldout"] = _wordings(said["heldout"])
+        sentences[tool.name, "train"] = wordings(said["train"])
+        sentences[tool.name, "heldout"] = wordings(said["heldout"])
     kinds = {tool.name: {**words["kinds"], **words["tools"][tool.name].get("kinds", {})} for tool in tools}
     return Wordings(Toolset(name=name, description=words["description"], tools=tools), kinds, sentences)
 
 
 def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, str] | None = None) -> Request:
     """A sentence of ``split`` that asks for ``tool``, with new values, or those of ``same``, by slot."""
-    wordings = load(name)
+    known = load(name)
     pool = values.TRAIN if split == "train" else values.HELDOUT
-    wording = rng.choice(wordings.sentences[tool, split])
+    wording = rng.choice(known.sentences[tool, split])
     filled: dict[str, Any] = dict(wording.fixed)
     text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), wording.text)
     for slot in wording.slots:
-        kind = wordings.kinds[tool][slot]
+        kind = known.kinds[tool][slot]
         given = (same or {}).get(slot)
         filled[slot], said = (given, given) if given is not None else _value(rng, pool, kind)
         text = text.replace(f"{{{slot}}}", str(said))
@@ -113,7 +113,7 @@ def request(rng: Random, name: str, tool: str, split: Split, *, same: dict[str, 
         text += "."
     if rng.random() < 0.15 and text[:2].istitle():
         text = text[0].lower() + text[1:]
-    return Request(text, FunctionCall(name=tool, arguments=_arguments(wordings, tool, filled)))
+    return Request(text, FunctionCall(name=tool, arguments=arguments(name, tool, filled)))
 
 
 def routing(rng: Random) -> tuple[str, str, tuple[Tool, ...]]:
@@ -152,7 +152,8 @@ def _others() -> dict[str, tuple[str, tuple[str, ...]]]:
     return {name: (toolset["description"], tuple(toolset["train"])) for name, toolset in read.items()}
 
 
-def _wordings(lines: list[str]) -> tuple[Wording, ...]:
+def wordings(lines: list[str]) -> tuple[Wording, ...]:
+    """The sentences of lines such as `text => {"argument": value}`."""
     cut = (line.partition(" => ") for line in lines)
     return tuple(Wording(text, tuple(json.loads(fixed or "{}").items())) for text, _, fixed in cut)
 
@@ -169,9 +170,9 @@ def _value(rng: Random, pool: Pool, kind: str) -> tuple[Any, str]:
     return value, madeup.written(rng, value, quoted=kind in _QUOTED)
 
 
-def _arguments(wordings: Wordings, tool: str, filled: dict[str, Any]) -> dict[str, Any]:
+def arguments(name: str, tool: str, filled: dict[str, Any]) -> dict[str, Any]:
     """The call's arguments in the schema's order; an edit's two texts become its list of edits."""
     if "old" in filled:
         filled["edits"] = [{"oldText": filled.pop("old"), "newText": filled.pop("new")}]
-    schema = next(known.parameters for known in wordings.toolset.tools if known.name == tool)
+    schema = next(known.parameters for known in load(name).toolset.tools if known.name == tool)
     return {name: filled[name] for name in schema["properties"] if name in filled}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
 from dualtune_edge_kit.training import toolsets, values
@@ -28,10 +28,15 @@ _ORDINALS: Final = ("first", "second", "third")
 def write(path: Path, trajectories: Sequence[tuple[str, Sequence[Message]]]) -> None:
     """One conversation a line: `{"toolset": name, "messages": [OpenAI-style …]}`."""
     lines = (
-        json.dumps({"toolset": name, "messages": [message.for_template() for message in messages]}, ensure_ascii=False)
+        json.dumps({"toolset": name, "messages": [_written(message) for message in messages]}, ensure_ascii=False)
         for name, messages in trajectories
     )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _written(message: Message) -> dict[str, Any]:
+    """The message with the weight 0 of a turn that is not learnt."""
+    return message.for_template() | ({} if message.weight is None else {"weight": message.weight})
 
 
 def generate(seed: int, split: Split, count: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
@@ -51,7 +56,7 @@ def conversation(rng: Random, name: str, tool: str, split: Split) -> tuple[Messa
     if style < 0.77:
         return _in_one_breath(rng, name, tool, split)
     if style < 0.92:
-        return _follow_up(rng, name, split)
+        return follow_up(rng, name, split)
     return _chat(rng, name, tool, split)
 
 
@@ -70,7 +75,7 @@ def _in_one_breath(rng: Random, name: str, tool: str, split: Split) -> tuple[Mes
     return (user(text), *_made(rng, first, split), *_made(rng, second, split), _said(rng, split))
 
 
-def _follow_up(rng: Random, name: str, split: Split) -> tuple[Message, ...]:
+def follow_up(rng: Random, name: str, split: Split) -> tuple[Message, ...]:
     """A call, then a request about something in its result."""
     opener = rng.choice(_OPENERS[name])
     first = toolsets.request(rng, name, opener, split)

@@ -1,0 +1,1 @@
+"""Requests as people type them: their wordings, values and conversations."""
