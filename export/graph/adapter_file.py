@@ -49,11 +49,7 @@ def write_adapter(weights: AdapterWeights, slots: SlotMap, path: Path) -> None:
     file.set_model_version(_VERSION)
     file.set_parameters(parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        file.export_adapter(str(path))
-    except RuntimeError as error:  # without the system's reason: writing as many bytes again gives an OSError with it
-        path.write_bytes(bytes(sum(value.tensor_size_in_bytes() for value in parameters.values())))
-        raise OSError(errno.EIO, str(error), str(path)) from None
+    _export(file, path, sum(value.tensor_size_in_bytes() for value in parameters.values()))
     check_adapter(path, slots)
 
 
@@ -66,6 +62,24 @@ def pack(weights: AdapterWeights, slot: Slot) -> tuple[NDArray[np.float32], NDAr
     a, b = _pack_bias(parts, slot) if slot.operand == "one" else _pack_pairs(parts, slot)
     stored = (a if slot.a_shape[0] == slot.rank else a.T, b.T if slot.b_shape[0] == slot.rank else b)
     return np.ascontiguousarray(stored[0]), np.ascontiguousarray(stored[1])
+
+
+def _export(file: onnxruntime.AdapterFormat, path: Path, size: int) -> None:
+    """Write a file whose tensors have `size` bytes.
+
+    onnxruntime leaves out why the system refuses a write. So as many bytes are written by Python: that says it, or the
+    file is written again, if the disk has room again.
+    """
+    try:
+        file.export_adapter(str(path))
+    except RuntimeError:
+        path.write_bytes(bytes(size))
+    else:
+        return
+    try:
+        file.export_adapter(str(path))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def _pack_pairs(parts: list[tuple[Part, LoraPair]], slot: Slot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

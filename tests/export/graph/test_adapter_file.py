@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnxruntime
 import onnxruntime_genai
 import pytest
 from numpy.typing import NDArray
@@ -126,6 +129,37 @@ def test_a_file_that_the_system_does_not_take_is_its_error(
             write_adapter(weights, float_graph.slots, tmp_path / "a")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_write_that_failed_for_a_moment_is_made_good(
+    failures: int,
+    *,
+    tiny: Checkpoint,
+    float_graph: Any,
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = read_adapter(make_adapter(tiny), tiny, "external")
+    write_adapter(weights, float_graph.slots, tmp_path / "first")
+    export, calls = onnxruntime.AdapterFormat.export_adapter, iter(range(failures))
+
+    def refused(file: onnxruntime.AdapterFormat, path: str) -> None:
+        """Half of the file, and an error without a reason, as onnxruntime ends where the disk is full."""
+        export(file, path)
+        if next(calls, None) is not None:
+            os.truncate(path, Path(path).stat().st_size // 2)
+            raise RuntimeError("Failed to write adapter to file")
+
+    monkeypatch.setattr(onnxruntime.AdapterFormat, "export_adapter", refused)
+    if failures == 1:
+        write_adapter(weights, float_graph.slots, tmp_path / "second")
+        assert (tmp_path / "second").read_bytes() == (tmp_path / "first").read_bytes()
+        return
+    with pytest.raises(OSError, match="Failed to write") as caught:
+        write_adapter(weights, float_graph.slots, tmp_path / "second")
+    assert caught.value.errno == errno.EIO
 
 
 def test_a_pair_without_a_slot_is_refused(
