@@ -34,7 +34,8 @@ from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.runtime.decode.activation import base_part
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
+from dualtune_edge.toolkit.bundle.adapters import Mode
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import AdapterError
 
 PAGE: Final = Path(__file__).with_name("adapter-matrix.md")

@@ -10,7 +10,7 @@ import typer
 from dualtune_edge.export import options
 from dualtune_edge.export.compare.table import table
 from dualtune_edge.toolkit import console
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
 from dualtune_edge.toolkit.bundle.parity import ParityReport
 from dualtune_edge.toolkit.bundle.sharing import variant_lines
 

@@ -25,8 +25,10 @@ from dualtune_edge.export.states.write import write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, ModelEntry, Quantization
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
+from dualtune_edge.toolkit.bundle.manifest import ModelEntry
 from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 OnComparison = Callable[[str, ParityReport], None]  # called with the name of a model and its comparison
 

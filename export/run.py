@@ -37,15 +37,15 @@ from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.export.work.threads import fixed_threads
 from dualtune_edge.profiles.schema import QNN_PROVIDER
-from dualtune_edge.toolkit.bundle.manifest import (
+from dualtune_edge.toolkit.bundle.layout import (
     ADAPTERS_DIR,
     MERGED_DIR,
     MODEL_DIR,
     PROMPTS_DIR,
     STATES_DIR,
     VARIANTS_DIR,
-    Manifest,
 )
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.bundle.sharing import variant_sizes
 from dualtune_edge.toolkit.files import refuse_existing
 

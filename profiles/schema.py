@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
-from dualtune_edge.toolkit.bundle.manifest import Mode, QdqQuantization, Quantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization, Quantization
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.validation import nearest
 

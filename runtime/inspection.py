@@ -13,20 +13,13 @@ from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.variants import standings
 from dualtune_edge.toolkit import console
+from dualtune_edge.toolkit.bundle.adapters import AdapterIdentity
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape, CacheType
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.licences import Licences
-from dualtune_edge.toolkit.bundle.manifest import (
-    MANIFEST,
-    AdapterIdentity,
-    BaseInfo,
-    CacheShape,
-    CacheType,
-    CopiedProperty,
-    FileEntry,
-    Quantization,
-    Release,
-    TokenizerInfo,
-)
+from dualtune_edge.toolkit.bundle.manifest import BaseInfo, CopiedProperty, FileEntry, Release, TokenizerInfo
 from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.bundle.sharing import VariantSize, variant_lines, variant_sizes
 from dualtune_edge.toolkit.bundle.verification import Verification
 from dualtune_edge.toolkit.frozen import Frozen

@@ -16,7 +16,8 @@ from dualtune_edge.profiles.schema import CPU_PROVIDER, HardwareProfile, Machine
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
 from dualtune_edge.runtime.result import VariantChoice
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, Variant
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
+from dualtune_edge.toolkit.bundle.manifest import Variant
 from dualtune_edge.toolkit.bundle.sharing import weight_bytes
 from dualtune_edge.toolkit.errors import EngineError, ProfileError
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, TaskType
 
 from dualtune_edge.export.base.content import require_content
 from dualtune_edge.toolkit import strict_json
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 from dualtune_edge.toolkit.expressions import ExpressionError, refuse_backtracking
 

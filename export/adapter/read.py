@@ -27,7 +27,7 @@ from dualtune_edge.export.base.content import require_content
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, StoredTensor, digest
 from dualtune_edge.export.base.weights import pad, read_rows
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 
 BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`

@@ -19,7 +19,7 @@ from dualtune_edge.export.base.safetensors_file import FLOATS, SafetensorError, 
 from dualtune_edge.export.base.tokenizer import end_of_turn, read_json, read_tokenizer, special_token
 from dualtune_edge.export.base.weight_files import incomplete, spelling_warnings, stored_weights, weights_of_text
 from dualtune_edge.export.base.weights import TABLES, StoredWeights, same_values
-from dualtune_edge.toolkit.bundle.manifest import CacheShape
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
 from dualtune_edge.toolkit.errors import CheckpointError
 from dualtune_edge.toolkit.files import sha256_file
 

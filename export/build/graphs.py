@@ -34,7 +34,9 @@ from dualtune_edge.export.work.journal import Step
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.toolkit.bundle.manifest import CacheShape, Mode, Quantization
+from dualtune_edge.toolkit.bundle.adapters import Mode
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.files import safe_name
 
 _GRAPH_FILES: Final = frozenset({"model.onnx", "model.onnx.data", "genai_config.json"})

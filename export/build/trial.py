@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dualtune_edge.toolkit.bundle.manifest import CacheShape
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
 from dualtune_edge.toolkit.errors import GraphError
 
 Logits: TypeAlias = NDArray[np.float32]  # (vocabulary,)

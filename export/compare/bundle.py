@@ -21,8 +21,8 @@ from dualtune_edge.export.reference.streamed import LARGE, float32_bytes
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.journal import Step
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.bundle.parity import Depth, ParityReport, StageParity
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 _LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even the bundle's graphs are compared whole
 

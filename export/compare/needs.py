@@ -19,8 +19,8 @@ from dualtune_edge.export.sizes.need import (
     TORCH_SPEED,
     Need,
 )
-from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.bundle.parity import Depth
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 _WHOLE: Final = Quantization(bits=32)
 _CHOICES: Final = 8  # forwards of a choice, and those in which the reference goes another way

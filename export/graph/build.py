@@ -19,7 +19,7 @@ from dualtune_edge.export.graph.logits import add_logits_rows
 from dualtune_edge.export.graph.model_files import MODEL, replace_model
 from dualtune_edge.export.graph.streaming import WeightSource
 from dualtune_edge.export.optimum.description import Decoder
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 _BUILDERS_NORM: Final = "SimplifiedLayerNormalization"  # onnxruntime's operator, in ONNX's domain
 _NORM: Final = "RMSNormalization"  # runs the same kernel

@@ -23,7 +23,7 @@ from dualtune_edge.export.graph.streaming import GraphWriter, WeightSource
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.lower import lower
 from dualtune_edge.export.work.quiet import captured
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 _PRECISIONS: Final = {4: "int4", 8: "int8", 32: "fp32"}

@@ -21,7 +21,7 @@ from dualtune_edge.export.graph.builder import builders_algorithm
 from dualtune_edge.export.graph.genai_config import GENAI_CONFIG
 from dualtune_edge.export.graph.model_files import DATA, MODEL
 from dualtune_edge.export.graph.slot_map import Slot, SlotMap
-from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
+from dualtune_edge.toolkit.bundle.quantization import Quantization, sensitive_layers
 from dualtune_edge.toolkit.errors import GraphError
 
 LINEAR: Final = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of each layer, as the builder names them

@@ -25,8 +25,12 @@ from dualtune_edge.export.plan.toolsets import (
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
 from dualtune_edge.runtime.bundle.model_source import ModelSource
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, BaseInfo, CacheShape, Mode, ModelEntry, Quantization, Release
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
+from dualtune_edge.toolkit.bundle.manifest import BaseInfo, ModelEntry, Release
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import SpecError
 
 

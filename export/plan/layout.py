@@ -6,14 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 
 from dualtune_edge.export.plan.toolsets import AdapterInput
-from dualtune_edge.toolkit.bundle.manifest import (
-    ADAPTERS_DIR,
-    MERGED_DIR,
-    MODEL_DIR,
-    STATES_DIR,
-    AdapterEntry,
-    Mode,
-)
+from dualtune_edge.toolkit.bundle.adapters import AdapterEntry, Mode
+from dualtune_edge.toolkit.bundle.layout import ADAPTERS_DIR, MERGED_DIR, MODEL_DIR, STATES_DIR
 from dualtune_edge.toolkit.bundle.parity import PARITY
 from dualtune_edge.toolkit.files import safe_name
 

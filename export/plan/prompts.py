@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.templates import Templates
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
-from dualtune_edge.toolkit.bundle.manifest import PROMPTS_DIR, CopiedProperty
+from dualtune_edge.toolkit.bundle.layout import PROMPTS_DIR
+from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate

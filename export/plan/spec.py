@@ -16,8 +16,10 @@ from pydantic_core import PydanticCustomError
 from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.export.plan.yaml_file import Location, dotted, read_yaml, require_path
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import Border, Mode, Quantization, Release
+from dualtune_edge.toolkit.bundle.adapters import Mode
+from dualtune_edge.toolkit.bundle.manifest import Border, Release
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL

@@ -12,7 +12,7 @@ from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
-from dualtune_edge.toolkit.bundle.manifest import AdapterIdentity, Kind, Mode
+from dualtune_edge.toolkit.bundle.adapters import AdapterIdentity, Kind, Mode
 from dualtune_edge.toolkit.errors import AdapterError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.tools.tool_files import read_tools

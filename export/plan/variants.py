@@ -19,7 +19,8 @@ from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import HardwareProfile
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, PROFILES_DIR, VARIANTS_DIR, ModelEntry, Variant
+from dualtune_edge.toolkit.bundle.layout import PRIMARY, PROFILES_DIR, VARIANTS_DIR
+from dualtune_edge.toolkit.bundle.manifest import ModelEntry, Variant
 from dualtune_edge.toolkit.errors import ProfileError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 

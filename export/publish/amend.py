@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, FileEntry
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL
+from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.errors import OutputError
 from dualtune_edge.toolkit.files import aside, sync, unwritable
 

@@ -10,21 +10,19 @@ from dualtune_edge.export.plan.inputs import Inputs, base_info
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans, prompt_path
 from dualtune_edge.export.plan.steps import PACKAGES
 from dualtune_edge.export.work.journal import file_entry
+from dualtune_edge.toolkit.bundle.kv_states import StateEntry
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, PROMPTS_DIR, SEAL
 from dualtune_edge.toolkit.bundle.manifest import (
-    MANIFEST,
-    PROMPTS_DIR,
-    SEAL,
     FileEntry,
     Manifest,
     ModelEntry,
-    Quantization,
     Stage,
-    StateEntry,
     TokenizerInfo,
     ToolsetEntry,
     Variant,
 )
 from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 
 

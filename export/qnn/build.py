@@ -21,7 +21,7 @@ from dualtune_edge.export.qnn.range import Range
 from dualtune_edge.export.qnn.shape import decoder_shape
 from dualtune_edge.export.qnn.tables import lookup_tables
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization
 
 WEIGHTS: Final = "weights.data"
 _INLINE: Final = 1024  # bytes: smaller constants stay in the graphs

@@ -23,7 +23,8 @@ from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import HardwareProfile, QnnOptions
 from dualtune_edge.runtime.engines.qnn import Htp, compiler, find_htp
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import ContextBinary, ModelEntry, QdqQuantization
+from dualtune_edge.toolkit.bundle.manifest import ContextBinary, ModelEntry
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization
 from dualtune_edge.toolkit.errors import AdapterError, CheckpointError, RequestError
 
 CONTEXTS: Final = "htp"  # folder beside the graphs

@@ -15,7 +15,7 @@ from dualtune_edge.export.base.weights import Weights
 from dualtune_edge.export.qnn.shape import DecoderShape
 from dualtune_edge.export.quantize.gptq import Moments, round_by
 from dualtune_edge.export.quantize.integers import IntegerWeight, quantize_weight
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization
 
 
 class ModelParameters:

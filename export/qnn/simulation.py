@@ -27,7 +27,7 @@ from dualtune_edge.runtime.engines.engine import open_engine
 from dualtune_edge.runtime.engines.qnn import by_simulation, compiler, find_htp
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.toolkit import console
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, VARIANTS_DIR
+from dualtune_edge.toolkit.bundle.layout import PRIMARY, VARIANTS_DIR
 from dualtune_edge.toolkit.bundle.verification import SIMULATED, Verification
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories

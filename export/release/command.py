@@ -13,7 +13,7 @@ from dualtune_edge.runtime.bundle.folder import open_signed
 from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.trust.policy import TRUST_VARIABLE, read_trust
 from dualtune_edge.toolkit import console
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SIGNATURE
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SIGNATURE
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.frozen import Frozen
 

@@ -8,7 +8,7 @@ from typing import Literal
 from dualtune_edge.runtime.bundle.current import is_store, lease_current
 from dualtune_edge.runtime.bundle.folder import open_signed
 from dualtune_edge.runtime.store.pack import open_pack
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SIGNATURE
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SIGNATURE
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
 

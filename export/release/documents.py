@@ -13,7 +13,7 @@ from dualtune_edge.export.release.sbom import bill_of_materials
 from dualtune_edge.export.release.subject import subject_of
 from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import published_folder
 from dualtune_edge.toolkit.strict_json import Json

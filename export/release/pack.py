@@ -14,7 +14,7 @@ from dualtune_edge.export.release.documents import TAGS, TYPES, Document, read_d
 from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
 from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.toolkit.bundle import oci, tar
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL, SIGNATURE
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import aside, publish, published_folder, refuse_existing, sha256_file, unwritable
 

@@ -11,8 +11,10 @@ from typing import Final
 
 from dualtune_edge.export.release.subject import Subject
 from dualtune_edge.runtime.evaluate.text import rows
+from dualtune_edge.toolkit.bundle.adapters import AdapterEntry
+from dualtune_edge.toolkit.bundle.layout import MODEL_DIR
 from dualtune_edge.toolkit.bundle.licences import BASE_PART, PartLicence
-from dualtune_edge.toolkit.bundle.manifest import MODEL_DIR, AdapterEntry, FileEntry
+from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.strict_json import Json
 
 _ROOT: Final = "bundle"

@@ -11,7 +11,7 @@ from model_signing import hashing, signing
 
 from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
 from dualtune_edge.runtime.trust.signature import unverified
-from dualtune_edge.toolkit.bundle.manifest import SIGNATURE
+from dualtune_edge.toolkit.bundle.layout import SIGNATURE
 from dualtune_edge.toolkit.errors import BundleError, EdgeError, SpecError
 from dualtune_edge.toolkit.files import replace_file, unwritable
 

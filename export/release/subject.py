@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.toolkit import limits, strict_json
+from dualtune_edge.toolkit.bundle.adapters import AdapterEntry
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.licences import Licences, PartLicence
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, AdapterEntry, FileEntry
+from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.errors import SpecError
 
 EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"  # reproducible-builds.org

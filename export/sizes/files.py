@@ -16,7 +16,7 @@ from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.architectures import rope_parameters
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.tokenizer import small_files
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 _FLOAT: Final = 4  # bytes of a float32
 _NODES: Final = 24_000  # bytes of model.onnx for a layer's nodes, slots included; measured: 8,000 to 16,000

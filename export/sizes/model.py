@@ -19,7 +19,8 @@ from dualtune_edge.export.sizes.need import LIBRARIES
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.runtime.engines import ort_engine
-from dualtune_edge.toolkit.bundle.manifest import Mode, Quantization
+from dualtune_edge.toolkit.bundle.adapters import Mode
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 # onnxruntime packs quantized weights for its kernels, one by one, and gives back what the file holds of each. Bytes for
 # one of the file: int4 with a scale for 32 1.43, for 64 1.22, for 128 1.06; int8 1.23; computed in float32 less.

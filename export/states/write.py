@@ -29,7 +29,7 @@ from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key, state_shape
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
-from dualtune_edge.toolkit.bundle.manifest import CacheType, StateEntry
+from dualtune_edge.toolkit.bundle.kv_states import CacheType, StateEntry
 from dualtune_edge.toolkit.bundle.parity import StateParity
 from dualtune_edge.toolkit.files import safe_name, sha256_file
 from dualtune_edge.toolkit.frozen import Frozen

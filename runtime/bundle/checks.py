@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from dualtune_edge.runtime.bundle.variant_checks import variant_faults
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, MODEL_DIR, SEAL, SIGNATURE, Manifest
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, MODEL_DIR, SEAL, SIGNATURE
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import BundleError
 
 # Names that every system takes literally: no drive, no stream, no `..`, no separator of Windows, no control character.

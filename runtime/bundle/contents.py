@@ -13,7 +13,8 @@ from dualtune_edge.runtime.bundle.checks import damaged
 from dualtune_edge.runtime.bundle.plain_files import read_plain
 from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.toolkit import limits, strict_json
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL, SIGNATURE
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.validation import validate
 

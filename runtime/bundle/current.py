@@ -11,7 +11,7 @@ from typing import Final
 
 from dualtune_edge.runtime.bundle.plain_files import read_plain
 from dualtune_edge.toolkit import limits, strict_json
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.store import STATE, VERSIONS_DIR, StoreState
 from dualtune_edge.toolkit.errors import StoreError
 from dualtune_edge.toolkit.lock import shared

@@ -29,19 +29,9 @@ from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.cache.verified_files import hash_changed
 from dualtune_edge.runtime.trust.policy import Trust, TrustPolicy, read_trust
 from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, MODEL_DIR, PRIMARY, SEAL, VARIANTS_DIR
 from dualtune_edge.toolkit.bundle.licences import LICENCES, Licences
-from dualtune_edge.toolkit.bundle.manifest import (
-    MANIFEST,
-    MODEL_DIR,
-    PRIMARY,
-    SEAL,
-    VARIANTS_DIR,
-    FileEntry,
-    Manifest,
-    ModelEntry,
-    Stage,
-    ToolsetEntry,
-)
+from dualtune_edge.toolkit.bundle.manifest import FileEntry, Manifest, ModelEntry, Stage, ToolsetEntry
 from dualtune_edge.toolkit.bundle.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.bundle.verification import SIMULATED, Verification
 from dualtune_edge.toolkit.errors import BundleError

@@ -6,17 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dualtune_edge.toolkit.bundle.adapters import AdapterEntry, AdapterIdentity
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, GraphForm
-from dualtune_edge.toolkit.bundle.manifest import (
-    AdapterEntry,
-    AdapterIdentity,
-    BaseInfo,
-    CacheShape,
-    ContextBinary,
-    FileEntry,
-    ModelEntry,
-    Quantization,
-)
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
+from dualtune_edge.toolkit.bundle.manifest import BaseInfo, ContextBinary, FileEntry, ModelEntry
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import EngineError
 
 

@@ -11,7 +11,8 @@ from dualtune_edge.runtime.bundle.plain_files import read_plain
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.runtime.trust.statement import SignedFiles
 from dualtune_edge.toolkit import extras, limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest, Release
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL, SIGNATURE
+from dualtune_edge.toolkit.bundle.manifest import Manifest, Release
 from dualtune_edge.toolkit.errors import TrustError
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dualtune_edge.toolkit.bundle.adapters import AdapterEntry
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, AdapterEntry, Manifest, ModelEntry
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
+from dualtune_edge.toolkit.bundle.manifest import Manifest, ModelEntry
 
 
 def variant_faults(manifest: Manifest) -> Iterator[str]:

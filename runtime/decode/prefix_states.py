@@ -20,7 +20,9 @@ from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.toolkit.bundle.graph_form import GraphForm, StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import MODEL_DIR, CacheShape, Stage, StateEntry, StateKey
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape, StateEntry, StateKey
+from dualtune_edge.toolkit.bundle.layout import MODEL_DIR
+from dualtune_edge.toolkit.bundle.manifest import Stage
 
 _GRAPH_FILES: Final = ("model.onnx", "model.onnx.data")
 _BESIDE_STATIC: Final = ("weights.data", "hidden.npy", "cos.npy", "sin.npy")

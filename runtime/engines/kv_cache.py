@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.engines.widen import widen
-from dualtune_edge.toolkit.bundle.manifest import CacheShape
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
 from dualtune_edge.toolkit.errors import EngineError
 
 _STEP: Final = 256  # tokens: a capacity is a multiple of this

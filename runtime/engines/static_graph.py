@@ -21,7 +21,7 @@ from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.ort_graph import failed
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import CacheShape
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
 from dualtune_edge.toolkit.errors import EngineError
 
 Array: TypeAlias = NDArray[Any]

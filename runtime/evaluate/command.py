@@ -24,7 +24,8 @@ from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, sid
 from dualtune_edge.runtime.evaluate.text import describe
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, Manifest
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 
 _ALL: Final = 1_000_000  # turns
 _ADDRESS: Final = re.compile(r"https?://", re.IGNORECASE)

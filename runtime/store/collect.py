@@ -13,7 +13,8 @@ from typing import Final
 from dualtune_edge.runtime.bundle.contents import read_manifest
 from dualtune_edge.runtime.bundle.current import read_state
 from dualtune_edge.runtime.store.install import changing
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, Release
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
+from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.bundle.store import BLOBS_DIR, VERSIONS_DIR, Change, StoreState
 from dualtune_edge.toolkit.errors import BundleError
 from dualtune_edge.toolkit.files import aside, remove_abandoned

@@ -27,7 +27,8 @@ from dualtune_edge.runtime.bundle.plain_files import sha256_plain
 from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.store.pack import Pack, open_pack
 from dualtune_edge.runtime.trust.policy import TrustPolicy
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, SIGNATURE, Manifest
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL, SIGNATURE
+from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.bundle.store import BLOBS_DIR, LOCK, STATE, VERSIONS_DIR, Change, Installed, StoreState
 from dualtune_edge.toolkit.errors import BundleError, EdgeError, StoreError, TrustError
 from dualtune_edge.toolkit.files import aside, publish, replace_file, sync, unwritable

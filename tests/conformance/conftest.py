@@ -15,7 +15,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization, Quantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization, Quantization
 
 if TYPE_CHECKING:
     from dualtune_edge.export.base.checkpoint import Checkpoint

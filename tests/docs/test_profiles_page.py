@@ -17,7 +17,7 @@ from dualtune_edge.profiles.schema import (
     SessionWishes,
 )
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization, Quantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization, Quantization
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
 CPU = Cpu("Contoso C1", ("asimddp", "i8mm"), physical_cores=8, logical_cores=8, performance_cores=4, memory=None)

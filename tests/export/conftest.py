@@ -26,8 +26,8 @@ from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)  # a prompt: any ids will do
 

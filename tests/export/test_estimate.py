@@ -28,7 +28,7 @@ from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.sizes.files import adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.phases import PhaseName
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import RoomError
 
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}

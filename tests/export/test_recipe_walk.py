@@ -23,8 +23,8 @@ from dualtune_edge.export.work.journal import Step
 from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge.toolkit.bundle.manifest import Quantization
 from dualtune_edge.toolkit.bundle.parity import ParityReport
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import ParityError, SpecError
 
 TOOLS = [

@@ -19,7 +19,7 @@ from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.export.work.folder import Work, kept_bytes, partial
 from dualtune_edge.export.work.journal import JOURNAL, Step
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import OutputError, ParityError, SpecError
 
 TOOLS = [

@@ -14,7 +14,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.runtime.levers import NAIVE
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)
 TOKENS = tuple(range(40, 72))

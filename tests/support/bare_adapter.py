@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualtune_edge.runtime.bundle.model_source import AdapterSource
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 
 
 def bare_adapter(

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from dualtune_edge.toolkit import limits
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, PROMPTS_DIR, SIGNATURE
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, PROMPTS_DIR, SIGNATURE
 
 LAYOUT: Final = "oci-layout"  # the file by which a layout is known
 INDEX: Final = "index.json"

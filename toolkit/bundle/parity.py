@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.frozen import Frozen
 
 PARITY: Final = "parity.json"

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from dualtune_edge.toolkit.bundle.graph_form import GraphForm
-from dualtune_edge.toolkit.bundle.manifest import CacheType, Manifest, ModelEntry, QdqQuantization, Quantization
+from dualtune_edge.toolkit.bundle.kv_states import CacheType
+from dualtune_edge.toolkit.bundle.manifest import Manifest, ModelEntry
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization, Quantization
 from dualtune_edge.toolkit.frozen import Frozen
 
 _TEXTS: Final = (".jinja", ".json", ".model", ".txt")  # tokenizer and configs, in a graph's folder

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ToolsetSpec, read_spec
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets
 

@@ -24,7 +24,7 @@ from dualtune_edge.export.adapter.read import LoraPair, read_adapter
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.base.weights import read_rows
 from dualtune_edge.export.graph.build import build_graph
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import AdapterError
 
 MakeAdapter: TypeAlias = Callable[..., Path]

@@ -20,7 +20,7 @@ from tokenizers.models import BPE
 from dualtune_edge.export.adapter.read import BASE_FINGERPRINT, read_adapter
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import AdapterError, EdgeError
 
 MakeAdapter: TypeAlias = Callable[..., Path]

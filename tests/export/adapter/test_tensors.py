@@ -17,7 +17,7 @@ from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.adapter.tensors import peft_name
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 
 ROOT = "base_model.model."

@@ -22,7 +22,7 @@ from dualtune_edge.export.adapter.vocabulary import with_added_tokens
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.models import load_model
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.toolkit.bundle.manifest import Mode
+from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import AdapterError
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)

@@ -29,7 +29,7 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.engines.engine import open_engine
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import CheckpointError
 
 MakeAdapter: TypeAlias = Callable[..., Path]

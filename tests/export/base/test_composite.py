@@ -21,7 +21,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.base.models import load_model
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import AdapterError, CheckpointError
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)

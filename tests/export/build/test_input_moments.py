@@ -21,7 +21,7 @@ from dualtune_edge.export.plan.prompts import Plans, plan_prompts
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.quantize.input_moments import InputMoments, write_moments
 from dualtune_edge.runtime import open_bundle
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 TOOLS = [
     {"name": name, "description": name, "inputSchema": {"properties": {"path": {"enum": ["a", "b"]}}}}

@@ -25,7 +25,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
 from dualtune_edge.runtime.levers import Levers
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
 from dualtune_edge.toolkit.errors import ParityError, SpecError
 
 TOOLS = [

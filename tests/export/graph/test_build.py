@@ -17,7 +17,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.genai_config import write_genai_config
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 ALGORITHMS = [name for name in get_args(Quantization.model_fields["algorithm"].annotation) if name != "gptq"]

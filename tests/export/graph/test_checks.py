@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from dualtune_edge.export.graph.checks import check_adapter, check_build, check_slots
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 QKV = "/model/layers.1/attn/qkv_proj/MatMul_Q4"

@@ -17,7 +17,7 @@ from dualtune_edge.export.base.modules import Extra
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import AdapterError
 
 MakeAdapter: TypeAlias = Callable[..., Path]

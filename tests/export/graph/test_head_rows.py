@@ -16,7 +16,7 @@ from dualtune_edge.export.base.weights import UntiedWeights
 from dualtune_edge.export.graph.adapter_file import write_adapter
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 MakeAdapter: TypeAlias = Callable[..., Path]
 PeftLogits: TypeAlias = Callable[[Path, Path | None], NDArray[np.float32]]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.quantize import k_quant
-from dualtune_edge.toolkit.bundle.manifest import Quantization, sensitive_layers
+from dualtune_edge.toolkit.bundle.quantization import Quantization, sensitive_layers
 
 RECIPES = (
     Quantization(block_size=128, accuracy_level=0),

@@ -18,7 +18,7 @@ from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.checks import check_onnx
 from dualtune_edge.export.graph.kv_type import store_kv_in_int8
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 TOKENS = (257, 72, 105, 40, 11, 99, 3, 258, 17)

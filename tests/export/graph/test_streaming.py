@@ -21,7 +21,7 @@ from dualtune_edge.export.graph.builder import options, run_builder
 from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.graph.streaming import WeightSource
 from dualtune_edge.export.work.quiet import captured
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 
 RECIPES = (
     Quantization(),

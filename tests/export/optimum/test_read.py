@@ -19,7 +19,7 @@ from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.optimum.read import read_folder
-from dualtune_edge.toolkit.bundle.manifest import Quantization
+from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import GraphError
 
 TOKENS = tuple(int(token) for token in np.random.default_rng(1).integers(0, 256, 40))  # windows of 16 slide

@@ -16,7 +16,7 @@ from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
 from dualtune_edge.toolkit.bundle.sharing import variant_sizes, weight_bytes
 from dualtune_edge.toolkit.errors import ProfileError, SpecError
 

@@ -11,7 +11,8 @@ import pytest
 
 from dualtune_edge.export.publish import amend
 from dualtune_edge.runtime import Bundle
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, SEAL, FileEntry
+from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL
+from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.errors import RoomError
 
 

@@ -20,7 +20,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization
 from dualtune_edge.toolkit.errors import CheckpointError
 
 FORM = StaticGraph(chunks=(1, 16), kv_length=64)

@@ -16,7 +16,7 @@ from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.qnn import by_simulation, find_htp
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import QdqQuantization
+from dualtune_edge.toolkit.bundle.quantization import QdqQuantization
 
 pytestmark = pytest.mark.skipif(
     "CPU" not in {device.kind for device in plugins.state(QNN_PROVIDER).devices},

@@ -30,7 +30,8 @@ from dualtune_edge.runtime.bundle.folder import open_signed
 from dualtune_edge.runtime.evaluate.report import Evaluation, Scores, Side
 from dualtune_edge.runtime.evaluate.statistics import Share
 from dualtune_edge.runtime.store.install import install
-from dualtune_edge.toolkit.bundle.manifest import MANIFEST, Release
+from dualtune_edge.toolkit.bundle.layout import MANIFEST
+from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.errors import BundleError, SpecError
 from dualtune_edge.toolkit.files import sha256_file
 

@@ -27,7 +27,7 @@ from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
-from dualtune_edge.toolkit.bundle.manifest import StateEntry
+from dualtune_edge.toolkit.bundle.kv_states import StateEntry
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
 from dualtune_edge.toolkit.errors import ParityError, SpecError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.engines.kv_cache import KvBuffers, SnapshotStore
-from dualtune_edge.toolkit.bundle.manifest import CacheShape
+from dualtune_edge.toolkit.bundle.kv_states import CacheShape
 from dualtune_edge.toolkit.errors import EngineError
 
 SHAPE = CacheShape(layers=2, heads=3, head_dim=4)

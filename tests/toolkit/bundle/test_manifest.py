@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from dualtune_edge.toolkit.bundle.graph_form import DynamicGraph, StaticGraph
-from dualtune_edge.toolkit.bundle.manifest import PRIMARY, CopiedProperty, Manifest, Stage
+from dualtune_edge.toolkit.bundle.layout import PRIMARY
+from dualtune_edge.toolkit.bundle.manifest import CopiedProperty, Manifest, Stage
 
 GOLDEN = Path(__file__).parent / "golden"
 
