@@ -27,7 +27,8 @@ from serve_process import ServeProcess
 
 from dualtune_edge.runtime.bench.requests import Request, read_requests
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 
 _CLIENTS: Final = (1, 8)
 _ARGUMENTS: Final = 60  # tokens: the kit's arguments do not always end

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from serve_process import ServeProcess
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 
 

@@ -13,7 +13,8 @@ from llama_server import LlamaServer
 from dualtune_edge.runtime.bench.replay import in_other_words
 from dualtune_edge.runtime.bench.requests import Request, read_tasks
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 
 _Call = Callable[[Sequence[Script]], Answered]
 _ROOM: Final = 512  # tokens of a slot besides its longest prompt

@@ -14,8 +14,9 @@ from dualtune_edge.toolkit import telemetry
 telemetry.disable()  # before anything below imports an engine
 
 if TYPE_CHECKING:
-    from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+    from dualtune_edge.runtime.bundle.folder import Bundle
     from dualtune_edge.runtime.bundle.model_source import ModelSource
+    from dualtune_edge.runtime.bundle.opening import open_bundle
     from dualtune_edge.runtime.decode.overflow import Overflow, shorten_results
     from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
     from dualtune_edge.runtime.pipeline import Agent
@@ -59,7 +60,7 @@ _MODULES: Final = {
     "Timings": "dualtune_edge.runtime.result",
     "Tokens": "dualtune_edge.runtime.result",
     "open_best": "dualtune_edge.runtime.variants",
-    "open_bundle": "dualtune_edge.runtime.bundle.folder",
+    "open_bundle": "dualtune_edge.runtime.bundle.opening",
     "open_engine": "dualtune_edge.runtime.engines.engine",
     "shorten_results": "dualtune_edge.runtime.decode.overflow",
     "ways": "dualtune_edge.runtime.variants",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.cache.verified_files import forget
 from dualtune_edge.runtime.decode.overflow import shorten_results
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead

@@ -15,7 +15,8 @@ from typing import Any, Final, Self, TypeAlias, cast
 from tokenizers import Tokenizer
 
 from dualtune_edge.profiles.schema import SessionSettings
-from dualtune_edge.runtime.bundle.folder import Bundle, Verify, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import Verify, open_bundle
 from dualtune_edge.runtime.call import Question, decide
 from dualtune_edge.runtime.decode.conversation import notes, read_messages, read_offered, refuse_bounds
 from dualtune_edge.runtime.decode.overflow import ROOM, OnOverflow, Overflow, shortened_by

@@ -22,7 +22,8 @@ from dualtune_edge.export.qnn.verify import (
 )
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import QnnOptions, SessionSettings
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import open_engine
 from dualtune_edge.runtime.engines.qnn import by_simulation, compiler, find_htp
 from dualtune_edge.runtime.engines.static_engine import StaticEngine

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from dualtune_edge.export.qnn.command import simulate
-from dualtune_edge.runtime.bundle.folder import open_signed
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.command import BundleFolder, TrustFile
 from dualtune_edge.runtime.trust.policy import TRUST_VARIABLE, read_trust
 from dualtune_edge.toolkit import console

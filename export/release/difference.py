@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from dualtune_edge.runtime.bundle.current import is_store, lease_current
-from dualtune_edge.runtime.bundle.folder import open_signed
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.store.pack import open_pack
 from dualtune_edge.toolkit.bundle.layout import MANIFEST, SIGNATURE
 from dualtune_edge.toolkit.files import sha256_file

@@ -11,7 +11,8 @@ from dualtune_edge.export.release.card import model_card
 from dualtune_edge.export.release.provenance import provenance
 from dualtune_edge.export.release.sbom import bill_of_materials
 from dualtune_edge.export.release.subject import subject_of
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.errors import SpecError

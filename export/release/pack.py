@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from dualtune_edge.export.release.documents import TAGS, TYPES, Document, read_documents
-from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.bundle.plain_files import open_plain
 from dualtune_edge.toolkit.bundle import oci, tar
 from dualtune_edge.toolkit.bundle.layout import MANIFEST, SEAL, SIGNATURE

@@ -9,7 +9,8 @@ from typing import Final
 
 from model_signing import hashing, signing
 
-from dualtune_edge.runtime.bundle.folder import Bundle, open_signed
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.trust.signature import unverified
 from dualtune_edge.toolkit.bundle.layout import SIGNATURE
 from dualtune_edge.toolkit.errors import BundleError, EdgeError, SpecError

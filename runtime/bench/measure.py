@@ -28,7 +28,8 @@ from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import Watched, watch
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.runtime.levers import Levers

@@ -16,7 +16,8 @@ from dualtune_edge.runtime.bench.report import TaskReport, TaskRun, TaskTurn
 from dualtune_edge.runtime.bench.requests import Request, read_tasks
 from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.bench.watched import watch
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.runtime.trust.policy import Trust
 from dualtune_edge.runtime.variants import Ways

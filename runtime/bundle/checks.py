@@ -10,7 +10,7 @@ from typing import Any, Final
 from dualtune_edge.runtime.bundle.variant_checks import variant_faults
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.layout import MANIFEST, MODEL_DIR, SEAL, SIGNATURE
-from dualtune_edge.toolkit.bundle.manifest import Manifest
+from dualtune_edge.toolkit.bundle.manifest import FileEntry, Manifest
 from dualtune_edge.toolkit.errors import BundleError
 
 # Names that every system takes literally: no drive, no stream, no `..`, no separator of Windows, no control character.
@@ -43,6 +43,12 @@ _GENAI_CONFIG: Final[Mapping[str, Any]] = {
 def damaged(path: Path, *, found: str, expected: str) -> BundleError:
     """The error of a bundle that is not as it was exported."""
     return BundleError(str(path), found=found, expected=expected, fix="Copy the bundle again, or export it again.")
+
+
+def compare_hash(path: Path, digest: str, entry: FileEntry) -> None:
+    """Refuse a file whose SHA-256 is not the listed one."""
+    if digest != entry.sha256:
+        raise damaged(path, found=f"SHA-256 {digest}", expected=entry.sha256)
 
 
 def is_plain(path: str) -> bool:

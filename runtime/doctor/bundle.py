@@ -13,7 +13,8 @@ from typing import Final
 from dualtune_edge.profiles.detect import free_memory
 from dualtune_edge.profiles.schema import Machine
 from dualtune_edge.runtime.bundle.current import is_store
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.cache.filesystems import name_of
 from dualtune_edge.runtime.doctor.finding import Findings
 from dualtune_edge.runtime.doctor.installation import older

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dualtune_edge.runtime.bench.requests import read_requests, spread
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl

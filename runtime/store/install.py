@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 from dualtune_edge.runtime.bundle.contents import read_manifest
 from dualtune_edge.runtime.bundle.current import is_store, read_state
-from dualtune_edge.runtime.bundle.folder import open_signed
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.bundle.plain_files import sha256_plain
 from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.store.pack import Pack, open_pack

@@ -20,7 +20,7 @@ from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.journal import Step
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.bundle.parity import ParityReport

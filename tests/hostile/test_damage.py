@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import tiny_bundle
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.errors import BundleError
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import tiny_bundle
 
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.variants import ways
 from dualtune_edge.toolkit.errors import EdgeError
 

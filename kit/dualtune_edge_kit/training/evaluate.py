@@ -7,7 +7,7 @@ from typing import Final
 
 from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import RequestError

@@ -26,7 +26,7 @@ from tiny_bundle import change_manifest, reseal
 from dualtune_edge import cli
 from dualtune_edge.export.release.documents import CARD, PROVENANCE, SBOM, describe_bundle
 from dualtune_edge.export.release.pack import pack_bundle
-from dualtune_edge.runtime.bundle.folder import open_signed
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.evaluate.report import Evaluation, Scores, Side
 from dualtune_edge.runtime.evaluate.statistics import Share
 from dualtune_edge.runtime.store.install import install

@@ -14,7 +14,7 @@ from signatures import TestKey, policy
 from dualtune_edge.export.release.difference import difference
 from dualtune_edge.export.release.documents import describe_bundle
 from dualtune_edge.export.release.pack import pack_bundle
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.store.install import install
 from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.errors import BundleError

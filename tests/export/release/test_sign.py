@@ -16,7 +16,7 @@ from signatures import TestKey, pem, policy, write_policy
 from dualtune_edge import cli
 from dualtune_edge.export.release import sign as signing
 from dualtune_edge.export.release.sign import SigningKey, sign_bundle
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.errors import BundleError, OutputError, SpecError, TrustError
 
 LIBRARY = Path("/usr/lib/softhsm/libsofthsm2.so")

@@ -24,7 +24,7 @@ from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states.write import States, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
 from dualtune_edge.toolkit.bundle.kv_states import StateEntry

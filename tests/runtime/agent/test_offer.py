@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dualtune_edge.runtime.agent.offer import LiveTool, Offer, offer
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 
 

@@ -16,7 +16,7 @@ from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.bench.requests import Request
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
 from dualtune_edge.runtime.bench.watched import Watched, watch
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import open_engine
 from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.runtime.pipeline import Agent

@@ -8,7 +8,7 @@ from dualtune_edge.runtime.agent.events import ArgumentsEvent, DoneEvent, Event,
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.messages import user
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories

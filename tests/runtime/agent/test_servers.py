@@ -12,7 +12,7 @@ import pytest
 from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.servers import Servers, Timeouts
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Manifest, ToolsetEntry
 from dualtune_edge.toolkit.tools.tool_files import parse_tools
 

@@ -13,7 +13,8 @@ from dualtune_edge.runtime.bench.requests import Request, made_requests
 from dualtune_edge.runtime.bench.roofline import Roofline
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, branchings
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched, watch
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind, RowsEngine, StateEngine, open_engine
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.errors import DataError

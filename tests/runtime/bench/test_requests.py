@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.runtime.bench.requests import fitting, made_requests, read_requests, spread
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.tools.toolset import Tool

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualtune_edge.runtime.bench.roofline import Product, Roofline, _model, measure_roofline, peak, products
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 
 COUNTS = st.integers(1, 10_000)
 

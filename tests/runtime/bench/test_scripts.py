@@ -15,7 +15,7 @@ from dualtune_edge import cli
 from dualtune_edge.runtime.bench import machine
 from dualtune_edge.runtime.bench.requests import made_requests, read_tasks
 from dualtune_edge.runtime.bench.scripts import ScriptWriter
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 
 SCRIPTS = Path(__file__).parents[3] / "benchmarks"
 

@@ -14,7 +14,8 @@ from dualtune_edge.runtime.bench.requests import Request, made_task, read_tasks
 from dualtune_edge.runtime.bench.roofline import Roofline
 from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import watch
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 
 SETTINGS = SessionSettings(intra_op_threads=1, spinning=False)

@@ -16,7 +16,7 @@ from dualtune_edge.runtime.bench.requests import read_tasks
 from dualtune_edge.runtime.bench.roofline import Roofline
 from dualtune_edge.runtime.bench.task import replay_task
 from dualtune_edge.runtime.bench.watched import watch
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import open_engine
 from dualtune_edge.toolkit.errors import DataError
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
 from dualtune_edge.runtime.bundle.graph_checks import graph_faults
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.errors import BundleError
 
 FLOAT = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])

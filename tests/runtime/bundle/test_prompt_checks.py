@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import BundleError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.cache import verified_files
 from dualtune_edge.runtime.cache.folder import CACHE_VARIABLE
 from dualtune_edge.runtime.cache.verified_files import forget, hash_changed

@@ -10,7 +10,7 @@ import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import pipeline
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.decode import tokenizers_ahead
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, open_engine

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scripted_answers import Scripted, result
 
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.evaluate.answers import answers
 from dualtune_edge.runtime.evaluate.bfcl import accepts, first_values, is_bfcl, read_bfcl
 from dualtune_edge.toolkit.bundle.manifest import Manifest, ToolsetEntry

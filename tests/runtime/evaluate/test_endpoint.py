@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, _function_names, http_post
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.toolkit.bundle.manifest import Manifest

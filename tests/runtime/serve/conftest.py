@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.agent.approval import Policy
 from dualtune_edge.runtime.agent.toolbox import Toolbox
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.result import Alternative, AnswerTokens, CallResult, Timings, Tokens
 from dualtune_edge.runtime.serve.agent_route import AgentRoute
 from dualtune_edge.runtime.serve.app import Service

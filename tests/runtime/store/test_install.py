@@ -17,7 +17,7 @@ from signatures import TestKey, hashes_of, policy, sign, write_policy
 from dualtune_edge import cli
 from dualtune_edge.export.release.pack import pack_bundle
 from dualtune_edge.runtime.bundle.current import read_state
-from dualtune_edge.runtime.bundle.folder import open_bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.store import install as installing
 from dualtune_edge.runtime.store.collect import collect, contents

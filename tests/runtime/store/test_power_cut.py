@@ -14,7 +14,7 @@ from releases import pack_release
 from signatures import hashes_of
 
 from dualtune_edge.runtime.bundle.current import read_state
-from dualtune_edge.runtime.bundle.folder import open_signed
+from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.runtime.store import install as installing
 from dualtune_edge.runtime.store.collect import collect
 from dualtune_edge.runtime.store.install import install, roll_back

@@ -14,7 +14,8 @@ import pytest
 from signatures import DAY, NOW, TestKey, envelope, hashes_of, policy, sign, statement
 
 from dualtune_edge.runtime.bundle import contents
-from dualtune_edge.runtime.bundle.folder import Bundle, open_bundle
+from dualtune_edge.runtime.bundle.folder import Bundle
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.trust.policy import TrustPolicy
 from dualtune_edge.toolkit.errors import BundleError, EdgeError, TrustError
