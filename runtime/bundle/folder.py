@@ -135,7 +135,7 @@ class Bundle:
         template = written.get("chat_template") if isinstance(written, dict) else None
         return template if isinstance(template, str) else None
 
-    @property
+    @cached_property
     def model(self) -> ModelSource:
         """What an engine opens."""
         return ModelSource.of(self.manifest.base, self.root, self.entry, self.manifest.files)
