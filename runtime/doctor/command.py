@@ -97,7 +97,7 @@ def doctor(
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     width = max(console.width(), 2 * _INDENT)
     for finding in findings:
-        state = typer.style(f"{finding.state:<5}", fg=_COLOURS[finding.state], bold=finding.state == "wrong")
+        state = typer.style(f"{finding.state:<5}", fg=_COLOURS[finding.state], bold=finding.state == "wrong" or None)
         expected = f"; expected {finding.expected}" if finding.expected else ""
         said = textwrap.wrap(f"{finding.found}{expected}", width - _INDENT) or [""]
         yield f"{state} {finding.about:<14}{said[0]}"

@@ -34,6 +34,7 @@ def test_a_machine_on_which_nothing_is_wrong(diagnose: Diagnose, capsys: pytest.
     with pytest.raises(SystemExit):
         cli.main(["doctor"])
     text = capsys.readouterr().out
+    assert text.startswith("ok    dualtune-edge "), "no styles off a terminal, nor escapes of them"
     assert text.splitlines()[-1].startswith("nothing is wrong")
     assert len(text.splitlines()) < 40
 
