@@ -248,8 +248,8 @@ def test_hostile_texts_give_valid_calls_of_declared_tools(real: Agent) -> None:
         ([{"role": "user", "content": 7}], "messages.0.content"),
         ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "role 'assistant'"),
         ([{"role": "system", "content": "x"}], "role 'system'"),
-        ("half \ud83d of a pair", "surrogates"),
-        ([user("x"), call("log", {"count": "\udc00"}), Message(role="tool", content="y")], r"messages\.1.*surrogates"),
+        ("half \ud83d of a pair", "surrogate"),
+        ([user("x"), call("log", {"count": "\udc00"}), Message(role="tool", content="y")], r"messages\.1.*surrogate"),
         ([user("x")] * 5_000, "5,000 messages"),
     ],
 )

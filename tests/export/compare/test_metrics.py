@@ -76,7 +76,8 @@ def test_logits_that_are_no_numbers_are_refused_wherever_they_stand(odd: int, *,
         summary("selection.git", "selection.git", comparisons)
 
 
-def test_texts_count_apart_from_arguments() -> None:
+def test_texts_count_apart_from_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # a table, and not a line for each cell
     near = Distance(max_error=1.0, mean_error=0.5, same_top=True, kl=0.1)
     text = Comparison((near,), before=None, same=True, sure=None, finished=False, text=True)
     answer = summary("answer", "answer", [text, replace(text, same=False)])

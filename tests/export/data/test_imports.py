@@ -109,7 +109,7 @@ def test_a_row_of_bfcl_of_another_category_is_refused_and_not_cut(question: Any,
         ([FORMS["Hermes"], {"conversations": [{"from": "martian", "value": "x"}]}], "row 2", "KeyError: 'martian'"),
         ([{"conversations": [{"from": "gpt", "value": "<tool_call>{'a': 1}</tool_call>"}]}], "row 1", "row of Hermes"),
         ([{"query": "x", "answers": "[{]", "tools": "[]"}], "row 1", "row of xLAM"),
-        ([{"messages": [USER]}], "row 1", "messages"),
+        ([{"messages": [USER]}], "row 1, messages", "expected at least 2 of them"),
         ([FORMS["Hermes"], 3], "row 2", "row of Hermes"),
     ],
 )

@@ -30,7 +30,7 @@ def test_with_a_number_every_so_many_steps_are_saved(tmp_path: Path) -> None:
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state", None)
-    state = RunState("origin", [0.5, 0.25], 7, 3, {"a": torch.ones(2)}, {"step": 2}, torch.get_rng_state())
+    state = RunState("origin", [0.5, 0.25], 7, 3, {"a": torch.ones(2)}, {"step": 2}, random=torch.get_rng_state())
     file.save(state)
     loaded = file.load("origin", resume=True)
     assert (loaded.losses, loaded.tokens, loaded.learnt, loaded.optimizer) == ([0.5, 0.25], 7, 3, {"step": 2})
