@@ -206,6 +206,10 @@ class ObjectRules:
         bounded = view.low > required or view.high is not None
         if len(pairs) > BITS or (extra is not False and bounded):
             raise NoRulesError
+        if view.high == 0:
+            if required or view.low:
+                raise NoRulesError  # no object is so
+            return self._rule('"{}"')
         name = f"o{len(self._lines)}"
         first, rest = f"{name}f", f"{name}r"
         options = [(f"{pair} {rest}::set_bit({bit})", f"bit_clear({bit})") for bit, pair in enumerate(pairs)]
@@ -215,9 +219,8 @@ class ObjectRules:
         end += [f"bit_count_ge(_, {view.low})"] if view.low > required else []
         more = [f"bit_count_lt(_, {view.high})"] if view.high is not None else []
         separator = json.dumps(self.frame.item_separator)
-        starts = [body for body, _ in options if view.high != 0]
         nexts = [f"{separator} {body}{_if([condition, *more])}" for body, condition in options]
-        self._add(f"{first}::_", "\n  | ".join([*starts, *([] if end else ['"}"'])]))
+        self._add(f"{first}::_", "\n  | ".join([*(body for body, _ in options), *([] if end else ['"}"'])]))
         self._add(f"{rest}::_", "\n  | ".join([*nexts, f'"}}"{_if(end)}']))
         return self._rule(f'"{{" {first}::0')
 

@@ -29,6 +29,7 @@ NODE = {
 }
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 CLOSED = {"additionalProperties": False}
+PAIR = {"type": "object", "properties": {"x": TEXT, "y": TEXT}, **CLOSED}
 # A schema, and values that it allows.
 SCHEMAS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "optional before required": (
@@ -106,6 +107,14 @@ SCHEMAS: dict[str, tuple[dict[str, Any], list[Any]]] = {
         {"properties": {'a"\\': TEXT, "größe": TEXT, "": TEXT, "/": TEXT, "{}": TEXT}, **CLOSED},
         [{'a"\\': "", "größe": "", "": "", "/": "", "{}": ""}],
     ),
+    "all of one": (
+        {"properties": {"p": {"allOf": [True, {}, TEXT]}, "t": TEXT}, **CLOSED},
+        [{"t": "", "p": ""}],
+    ),
+    "no property at all": (
+        {"properties": {"p": {**PAIR, "maxProperties": 0}, "t": TEXT}, **CLOSED},
+        [{"t": "", "p": {}}],
+    ),
     "an object or nothing": (
         {"properties": {"a": {"type": ["object", "null"], "properties": {"x": TEXT, "y": TEXT}, **CLOSED}}, **CLOSED},
         [{"a": None}, {"a": {"x": "", "y": ""}}],
@@ -143,6 +152,14 @@ def test_every_order_is_reachable(name: str, frame: Any) -> None:
     schema, values = SCHEMAS[name]
     of = compiled(schema, frame)
     assert [order for value in values for order in orders(value) if not reaches(of, order)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("all of one", {"p": 5}), ("no property at all", {"p": {"x": ""}}), ("an object or nothing", {"a": 1})],
+)
+def test_inside_a_property_nothing_else_is_reachable(name: str, value: Any) -> None:
+    assert not reaches(compiled(SCHEMAS[name][0]), value)
 
 
 leaves = st.sampled_from(["", 1, 1.5, None, "a", "b", "Rome", 7])
