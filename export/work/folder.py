@@ -80,6 +80,7 @@ class Work:
         self._published = False
 
     def __enter__(self) -> Self:
+        self._remove_finished()
         refuse_existing(self._output)
         self._stack = contextlib.ExitStack()
         try:
@@ -112,6 +113,13 @@ class Work:
             self._on_kept(self._root, sum(part.size for part in self._parts.values()))
         if failure := _failure(error, self._output):
             raise failure from error
+
+    def _remove_finished(self) -> None:
+        """Remove what an export leaves that is killed once it has published: its lock, or an empty folder."""
+        with contextlib.suppress(OSError):
+            if self._root.exists() and not self.folder.exists():
+                with held_folder(self._root):
+                    pass
 
     @property
     def scratch(self) -> Path:

@@ -311,6 +311,30 @@ def test_where_nothing_can_be_kept_it_is_told(name: str, tmp_path: Path) -> None
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(OutputError, match="a place to write"):
         kept_bytes(tmp_path / name)
+    with pytest.raises(OutputError), Work(tmp_path / name):
+        pass
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_what_a_kill_behind_the_last_step_leaves_is_removed(tmp_path: Path, *, locked: bool) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    partial(output).mkdir()
+    if locked:
+        (partial(output) / "lock").touch()
+    with pytest.raises(OutputError, match="already there"), Work(output):
+        pass
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_parts_that_are_kept_stay_where_the_output_is_taken(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    kept = Work(output).folder
+    kept.mkdir(parents=True)
+    with pytest.raises(OutputError, match="already there"), Work(output):
+        pass
+    assert kept.is_dir()
 
 
 def test_another_place_is_free(tmp_path: Path) -> None:
