@@ -32,7 +32,7 @@ from dualtune_edge.export.plan.variants import (
 from dualtune_edge.export.publish.manifest import write_manifest, write_prompts
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.qnn.exporter import QnnExporter
-from dualtune_edge.export.work.folder import Work
+from dualtune_edge.export.work.folder import Work, refuse_taken
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.export.work.threads import fixed_threads
@@ -81,7 +81,7 @@ def run(
 
     """
     start = time.perf_counter()
-    refuse_existing(output)
+    refuse_taken(output)
     with fixed_threads(), Progress(console) as progress:
         read = _read(spec, progress)
         inputs, plans = read.inputs, read.plans

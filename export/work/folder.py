@@ -36,6 +36,19 @@ def partial(output: Path) -> Path:
     return output.parent / f".{output.name}.partial"
 
 
+def refuse_taken(output: Path) -> None:
+    """Raise `OutputError` if something is at the output already.
+
+    What an export leaves that is killed once it has published, its lock or an empty folder, is removed.
+    """
+    root = partial(output)
+    with contextlib.suppress(OSError):
+        if root.exists() and not (root / _BUNDLE).exists():
+            with held_folder(root):
+                pass
+    refuse_existing(output)
+
+
 def kept_bytes(output: Path) -> int:
     """Bytes of the finished parts of an export to `output`.
 
@@ -80,8 +93,7 @@ class Work:
         self._published = False
 
     def __enter__(self) -> Self:
-        self._remove_finished()
-        refuse_existing(self._output)
+        refuse_taken(self._output)
         self._stack = contextlib.ExitStack()
         try:
             self._stack.enter_context(held_folder(self._root))
@@ -113,13 +125,6 @@ class Work:
             self._on_kept(self._root, sum(part.size for part in self._parts.values()))
         if failure := _failure(error, self._output):
             raise failure from error
-
-    def _remove_finished(self) -> None:
-        """Remove what an export leaves that is killed once it has published: its lock, or an empty folder."""
-        with contextlib.suppress(OSError):
-            if self._root.exists() and not self.folder.exists():
-                with held_folder(self._root):
-                    pass
 
     @property
     def scratch(self) -> Path:
