@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +16,9 @@ from dualtune_edge.runtime.engines.engine import EngineKind
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
+
+if TYPE_CHECKING:
+    from dualtune_edge.runtime.serve.guard import Guard
 
 KEY: Final = "DUALTUNE_EDGE_API_KEY"
 _HOST: Final = "127.0.0.1"
@@ -84,26 +88,13 @@ def serve(
     from dualtune_edge.runtime.serve.agent_route import AgentRoute
     from dualtune_edge.runtime.serve.app import Service
     from dualtune_edge.runtime.serve.current_agent import CurrentAgent
-    from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
     from dualtune_edge.runtime.serve.log import CallLog
     from dualtune_edge.runtime.serve.server import Server
     from dualtune_edge.runtime.serve.sidecar import listening, when_stdin_closes
     from dualtune_edge.runtime.serve.spans import export_spans
 
-    if socket is not None and (host is not None or port is not None):
-        raise SpecError(
-            "--socket", found="--host or --port too", expected="one place to listen on", fix="Leave one of them out."
-        )
-    host, port = host or _HOST, _PORT if port is None else port
-    key = os.environ.get(KEY) or None
-    if host not in LOOPBACK and key is None:
-        raise SpecError(
-            "--host",
-            found=f"{host} without an API key",
-            expected=f"a loopback address, or the environment variable {KEY}",
-            fix=f"Set {KEY}.",
-        )
-    guard = Guard(hosts={*LOOPBACK, host, *(name or ())}, origins=tuple(allow_origin or ()), key=key)
+    host, port = _address(host, port, socket)
+    guard = _guard(host, name or (), allow_origin or ())
     rules = read_policy(policy) if policy else Policy()
     log = CallLog(contents=log_contents)
     if spans:
@@ -137,3 +128,27 @@ def serve(
             timeout_graceful_shutdown=grace,
         )
         Server(config, service, opening, until).run(sockets)
+
+
+def _address(host: str | None, port: int | None, socket: Path | None) -> tuple[str, int]:
+    """Where to listen, if it is not on a Unix socket."""
+    if socket is not None and (host is not None or port is not None):
+        raise SpecError(
+            "--socket", found="--host or --port too", expected="one place to listen on", fix="Leave one of them out."
+        )
+    return host or _HOST, _PORT if port is None else port
+
+
+def _guard(host: str, names: Sequence[str], origins: Sequence[str]) -> Guard:
+    """Who may use it; beyond loopback nobody without a key."""
+    from dualtune_edge.runtime.serve.guard import LOOPBACK, Guard
+
+    key = os.environ.get(KEY) or None
+    if host not in LOOPBACK and key is None:
+        raise SpecError(
+            "--host",
+            found=f"{host} without an API key",
+            expected=f"a loopback address, or the environment variable {KEY}",
+            fix=f"Set {KEY}.",
+        )
+    return Guard(hosts={*LOOPBACK, host, *names}, origins=tuple(origins), key=key)

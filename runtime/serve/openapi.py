@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from typing import Any, Final, TypeAlias
 
@@ -59,9 +59,11 @@ def _paths() -> Schema:
     one_model = _operation("The model of that name", _json({"$ref": f"{_COMPONENT}Model"}), 404)
     return {
         "/v1/chat/completions": {"post": chat},
-        "/v1/models": {"get": _operation("The one model", _json(_object(object=_TEXT, data={"type": "array"})))},
+        "/v1/models": {
+            "get": _operation("The one model", _json(_object({"object": _TEXT, "data": {"type": "array"}})))
+        },
         "/v1/models/{model}": {"get": one_model, "parameters": [_path_parameter("model")]},
-        "/v1/toolsets": {"get": _operation("The bundle's tools", _json(_object(model=_TEXT, toolsets={})))},
+        "/v1/toolsets": {"get": _operation("The bundle's tools", _json(_object({"model": _TEXT, "toolsets": {}})))},
         "/health": {"get": _operation("Whether it answers", _json(_health()))},
         "/metrics": {"get": _operation("For Prometheus", {"text/plain": {"schema": _TEXT}})},
         "/openapi.json": {"get": _operation("This document", _json({"type": "object"}))},
@@ -71,13 +73,13 @@ def _paths() -> Schema:
 def _health() -> Schema:
     """`release` and `superseded` are null where there is no release, and no store that has a newer one."""
     release: Schema = {"type": ["string", "null"]}
-    return _object(status=_TEXT, model=_TEXT, version=_TEXT, release=release, superseded=release)
+    return _object({"status": _TEXT, "model": _TEXT, "version": _TEXT, "release": release, "superseded": release})
 
 
 def _task_paths() -> Schema:
     begin = _operation("A whole task", {"text/event-stream": {"schema": {}}}, 400, 413, 429, body="AgentRequest")
     approve = _operation(
-        "What a run waits for", _json(_object(reply=_TEXT)), 400, 404, 409, 413, body="ApprovalRequest"
+        "What a run waits for", _json(_object({"reply": _TEXT})), 400, 404, 409, 413, body="ApprovalRequest"
     )
     stop = _operation("Stop a run", None, 404)
     return {
@@ -123,17 +125,19 @@ def _schemas(model: str, tools: Collection[str]) -> Schema:
 def _message() -> Schema:
     """A message as clients send it."""
     nothing = {"type": "null"}
-    parts = {"type": "array", "items": _object(type={"const": "text"}, text=_TEXT), "minItems": 1}
+    parts = {"type": "array", "items": _object({"type": {"const": "text"}, "text": _TEXT}), "minItems": 1}
     said = {"anyOf": [_TEXT, parts]}
-    call = _object(id=_TEXT, type={"const": "function"}, function=_object(name=_TEXT, arguments=_TEXT))
+    call = _object(
+        {"id": _TEXT, "type": {"const": "function"}, "function": _object({"name": _TEXT, "arguments": _TEXT})}
+    )
     name = {"anyOf": [_TEXT, nothing]}
-    asked = _object(role={"enum": ["system", "developer", "user"]}, content=said)
-    answered = _object(role={"const": "assistant"})
+    asked = _object({"role": {"enum": ["system", "developer", "user"]}, "content": said})
+    answered = _object({"role": {"const": "assistant"}})
     answered["properties"] |= {
         "content": {"anyOf": [_TEXT, parts, nothing]},
         "tool_calls": {"anyOf": [{"type": "array", "items": call}, nothing]},
     }
-    result = _object(role={"const": "tool"}, content=said, tool_call_id=_TEXT)
+    result = _object({"role": {"const": "tool"}, "content": said, "tool_call_id": _TEXT})
     for message in (asked, answered, result):
         message["properties"]["name"] = name
         message["additionalProperties"] = False
@@ -141,28 +145,32 @@ def _message() -> Schema:
 
 
 def _answers() -> Schema:
-    error = _object(message=_TEXT, type=_TEXT, param={"type": ["string", "null"]}, code={"type": ["string", "null"]})
-    usage = _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT)
-    message = _object(role={"const": "assistant"}, content={"type": ["string", "null"]})
+    error = _object(
+        {"message": _TEXT, "type": _TEXT, "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}
+    )
+    usage = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
+    message = _object({"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}})
     reasons = {"enum": ["stop", "length", "tool_calls"]}
-    choice = _object(index={"const": 0}, message=message, finish_reason=reasons)
+    choice = _object({"index": {"const": 0}, "message": message, "finish_reason": reasons})
     return {
-        "Error": _object(error=error),
-        "Model": _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT),
+        "Error": _object({"error": error}),
+        "Model": _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT}),
         "ChatCompletion": _object(
-            id=_TEXT,
-            object={"const": "chat.completion"},
-            created=_COUNT,
-            model=_TEXT,
-            choices={"type": "array", "items": choice},
-            usage=usage,
+            {
+                "id": _TEXT,
+                "object": {"const": "chat.completion"},
+                "created": _COUNT,
+                "model": _TEXT,
+                "choices": {"type": "array", "items": choice},
+                "usage": usage,
+            }
         ),
     }
 
 
-def _object(**properties: Schema) -> Schema:
+def _object(properties: Mapping[str, Schema]) -> Schema:
     """An object that has all of these, and maybe more."""
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
 
 
 def _json(schema: Schema) -> Schema:
