@@ -17,7 +17,6 @@ import onnxruntime
 from dualtune_edge.runtime.bench.machine import bandwidth
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.protobuf import LENGTH, fields, number, varint
-from dualtune_edge.runtime.engines.mapped_weights import GRAPH
 
 _KIND: Final = b"MatMulNBits"
 _ROWS: Final = 128
@@ -64,7 +63,7 @@ class Roofline:
 
 def measure_roofline(bundle: Bundle, threads: int) -> Roofline:
     """Of a bundle's base graph on this machine. A graph without quantized products is bound by its weights alone."""
-    found = list(products((bundle.model.folder / GRAPH).read_bytes()))
+    found = list(products((bundle.model.folder / bundle.entry.graph.files[0]).read_bytes()))
     head = sum(product.operations for product in found if product.outputs == bundle.manifest.base.vocab_size)
     layers = [product for product in found if product.outputs != bundle.manifest.base.vocab_size]
     return Roofline(

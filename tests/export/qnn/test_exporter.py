@@ -19,6 +19,7 @@ from dualtune_edge.export.qnn.compile import Compiled
 from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
+from dualtune_edge.runtime.bench.roofline import measure_roofline
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
@@ -109,6 +110,12 @@ def bundle(desk: Path) -> Bundle:
 
 def spec(desk: Path) -> ExportSpec:
     return read_spec(desk / "dualtune.yaml").model_copy(update={"parity": None})
+
+
+def test_a_bench_of_static_graphs_reckons_with_their_weights_alone(bundle: Bundle) -> None:
+    roofline = measure_roofline(bundle.on("soc"), 1)
+    assert (roofline.layers, roofline.head) == (0, 0)
+    assert roofline.seconds(10**9, tokens=128, rows=1) == 10**9 / roofline.bandwidth
 
 
 def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:
