@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from dualtune_edge.runtime.decode.sources import texts_in
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import unwritable
 
@@ -81,7 +82,7 @@ class Sandbox:
 
     def outside(self, arguments: Mapping[str, Any]) -> str | None:
         """The first text of the arguments that is a path out of the sandbox: absolute, `~`, or up by `..`."""
-        return next((text for text in _texts(arguments) if self._leaves(text)), None)
+        return next((text for _, text in texts_in(dict(arguments)) if self._leaves(text)), None)
 
     def _leaves(self, text: str) -> bool:
         text = text.removeprefix("file://").replace("\\", "/")
@@ -94,14 +95,3 @@ class Sandbox:
                 return True
             return not resolved.is_relative_to(self.path.resolve())
         return False
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)

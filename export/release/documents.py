@@ -88,9 +88,13 @@ def read_documents(folder: Path, bundle: Bundle) -> tuple[Document, ...]:
         path, expected = folder / name, "a document that `describe` wrote of this bundle"
         try:
             with path.open("rb") as file:
-                data = file.read(limits.JSON_BYTES)
+                data = file.read(limits.JSON_BYTES + 1)
         except OSError as error:
             raise SpecError(str(path), found=str(error), expected=expected, fix="Check the path.") from None
+        if len(data) > limits.JSON_BYTES:
+            raise SpecError(
+                str(path), found=f"over {limits.JSON_BYTES} bytes", expected=expected, fix="Check the path."
+            )
         if digest.encode() not in data:
             raise SpecError(
                 str(path),

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.toolkit import limits, strict_json
@@ -19,6 +17,7 @@ from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.licences import Licences, PartLicence
 from dualtune_edge.toolkit.bundle.manifest import FileEntry
 from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.validation import validate
 
 EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"  # reproducible-builds.org
 
@@ -94,17 +93,14 @@ def subject_of(bundle: Bundle, evaluation: Path | None) -> Subject:
 
 
 def _evaluation(path: Path) -> Evaluation:
-    expected = "what `evaluate --json` prints"
     try:
         with path.open("rb") as file:
             value = strict_json.loads(file.read(limits.JSON_BYTES + 1))
-        return Evaluation.model_validate(value)
     except (OSError, strict_json.JsonError) as error:
-        raise SpecError(str(path), found=str(error), expected=expected, fix="Check the path.") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        found = f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
-        raise SpecError(str(path), found=found, expected=expected, fix="Evaluate the bundle again.") from None
+        raise SpecError(
+            str(path), found=str(error), expected="what `evaluate --json` prints", fix="Check the path."
+        ) from None
+    return validate(Evaluation, value, where=f"{path}, read as what `evaluate --json` prints", error=SpecError)
 
 
 def _epoch() -> datetime | None:

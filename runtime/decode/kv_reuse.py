@@ -132,17 +132,17 @@ class KvReuse:
             engine.switch(None)
         elif engine.adapter != adapter:
             engine.use(adapter)
-        held = _shared(engine.tokens, wanted)
+        held = shared_length(engine.tokens, wanted)
         key = (engine.identity, prefix)
         first, latest = self._prefix(stage, prefix), self._kept(key, self._latest.get(key))
         if latest and latest.start and not first:
             latest = None  # what it stands behind was dropped
-        best = latest if latest and _shared(latest.tokens, wanted) > len(prefix) else first
-        if best and _shared(best.tokens, wanted) > held:
+        best = latest if latest and shared_length(latest.tokens, wanted) > len(prefix) else first
+        if best and shared_length(best.tokens, wanted) > held:
             if first and best.start > held:
                 engine.restore(first)
             engine.restore(best)
-            held = _shared(best.tokens, wanted)
+            held = shared_length(best.tokens, wanted)
         engine.rewind(held)
         return held
 
@@ -158,8 +158,3 @@ class KvReuse:
     def _kept(self, key: tuple[str, tuple[int, ...]], tokens: tuple[int, ...] | None) -> Snapshot | None:
         """What is kept of the latest prompt of this identity and prefix, if it is these tokens."""
         return self._store.get(key[0], tokens) if tokens is not None and self._latest.get(key) == tokens else None
-
-
-def _shared(held: tuple[int, ...], wanted: tuple[int, ...]) -> int:
-    """Tokens in common at the beginning."""
-    return shared_length(held, wanted)
