@@ -141,11 +141,10 @@ def _compute(findings: Findings, found: Ways) -> None:
         finally:
             opened.engine.close()
         times = f"opened in {(ready - start) * 1e3:,.0f} ms, a first token in {(done - ready) * 1e3:,.0f} ms"
-        found_so = f"{placement.provider} on the {placement.device}: {times}"
         for reason, fix in (
             (placement.instead, "Install what it lacks, or name another profile."),
             (placement.not_mapped and f"weights are packed in memory: {placement.not_mapped}", "See the line cache."),
         ):
             if reason:
                 findings.note("engine", reason, fix=fix)
-        findings.ok("engine", found_so)
+        findings.ok("engine", f"{placement.provider} on the {placement.device}: {times}")

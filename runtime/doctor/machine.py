@@ -34,7 +34,9 @@ def examine_machine(findings: Findings, machine: Machine) -> None:
     if cpu.unread:
         findings.note("machine", f"{found}; {cpu.unread}", fix="Name a profile: the best one is not known.")
     elif free is not None and free < _SMALL:
-        findings.note("machine", found, expected="1 GiB free for a base of half a billion weights", fix="End others.")
+        findings.note(
+            "machine", found, expected="1 GiB free for a base of half a billion weights", fix="End other programs."
+        )
     else:
         findings.ok("machine", found)
 
@@ -75,26 +77,24 @@ def examine_cache(findings: Findings) -> None:
             findings.ok("cache", found)
 
 
-def examine_trust(findings: Findings, trust: Path | None) -> TrustPolicy | None:
-    """The trust policy: whose signatures count, and until when. None: there is none, or it cannot be read."""
-    policy = None
+def examine_trust(findings: Findings, trust: Path | None) -> None:
+    """The trust policy: whose signatures count, and until when."""
     with findings.errors_of("trust"):
         policy = read_trust(trust)
         if policy is None:
             fix = f"Give --trust FILE, or set {TRUST_VARIABLE}: docs/signing.md."
             findings.note("trust", "no policy: a bundle of anybody is opened", expected="a trust policy", fix=fix)
-            return None
-        _examine_signatories(findings, policy)
-    return policy
+        else:
+            _examine_signatories(findings, policy)
 
 
 def _examine_signatories(findings: Findings, policy: TrustPolicy) -> None:
     signatories, now = (*policy.keys, *policy.roots), datetime.now(UTC)
-    early = [one.name for one in signatories if one.not_before and now < one.not_before]
-    late = [one.name for one in signatories if one.expires and now > one.expires]
+    early = [signatory.name for signatory in signatories if signatory.not_before and now < signatory.not_before]
+    late = [signatory.name for signatory in signatories if signatory.expires and now > signatory.expires]
     idle = [*(f"{name} is not valid yet" for name in early), *(f"{name} has expired" for name in late)]
     signatures = "required" if policy.required else "verified where there are any"
-    names = ", ".join(one.name for one in signatories) or "nobody"
+    names = ", ".join(signatory.name for signatory in signatories) or "nobody"
     found = "; ".join((f"signatures are {signatures}, by {names}", *idle))
     clock = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC. Correct it, or install a newer policy."
     try:
