@@ -14,10 +14,14 @@ from bare_adapter import bare_adapter
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, open_engine
+from dualtune_edge.runtime.levers import NAIVE, Levers
+from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
 from dualtune_edge.toolkit.bundle.quantization import QdqQuantization, Quantization
 
 if TYPE_CHECKING:
+    from export_desk import Exported
+
     from dualtune_edge.export.base.checkpoint import Checkpoint
 
 Driver = Literal["ort", "genai", "static", "ort int8 cache", "genai int8 cache"]
@@ -198,3 +202,13 @@ def int4_engine(driver: Driver, kind: EngineKind, request: pytest.FixtureRequest
     source = request.getfixturevalue(f"{_PREFIXES.get(driver, '')}int4{_SUFFIXES.get(driver, '')}")
     with open_engine(source, SETTINGS, kind) as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def agents(exported: Exported) -> Iterator[dict[str, Agent]]:
+    """By what is kept from one call to the next; `naive` begins every prompt at its first token."""
+    levers = {"kept": Levers(), "computed": Levers(states=False), "naive": NAIVE}
+    opened = {name: Agent.open(exported.bundle, settings=SETTINGS, levers=lever) for name, lever in levers.items()}
+    yield opened
+    for agent in opened.values():
+        agent.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from dualtune_edge.runtime.bench.task import replay_task
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.engines.engine import open_engine
-from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError
 
@@ -65,16 +63,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.fixture(scope="module")
 def exported(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return desk.export("external", tmp_path_factory.mktemp("activated") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def agents(exported: Exported) -> Iterator[dict[str, Agent]]:
-    """By what is kept from one call to the next; `naive` begins every prompt at its first token."""
-    levers = {"kept": Levers(), "computed": Levers(states=False), "naive": NAIVE}
-    opened = {name: Agent.open(exported.bundle, settings=SETTINGS, levers=lever) for name, lever in levers.items()}
-    yield opened
-    for agent in opened.values():
-        agent.close()
 
 
 def test_the_manifest_names_each_invocation_and_parity_holds(exported: Exported) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,6 @@ from dualtune_edge.runtime import Agent, open_bundle
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
-from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.toolkit.bundle.manifest import Manifest, Stage
 from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError, SpecError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
@@ -72,16 +70,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 def exported(request: pytest.FixtureRequest, desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     bundle = tmp_path_factory.mktemp(request.param) / "bundle"
     return Exported(desk, bundle, run(read_spec(desk.folder / f"{request.param}.yaml"), bundle))
-
-
-@pytest.fixture(scope="module")
-def agents(exported: Exported) -> Iterator[dict[str, Agent]]:
-    """By what is kept from one call to the next; `naive` begins every prompt at its first token."""
-    levers = {"kept": Levers(), "computed": Levers(states=False), "naive": NAIVE}
-    opened = {name: Agent.open(exported.bundle, settings=SETTINGS, levers=lever) for name, lever in levers.items()}
-    yield opened
-    for agent in opened.values():
-        agent.close()
 
 
 def stage_of(manifest: Manifest, kind: str) -> Stage:

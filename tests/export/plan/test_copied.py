@@ -4,26 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byte_tokenizer import CONSTRAINT
 from export_desk import Desk
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.export import run
 from dualtune_edge.export.plan.copied import CopiedPlans, Example, plan_copied, read_examples
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
 from dualtune_edge.export.plan.spec import Copying, ExportSpec, ToolsetSpec
 from dualtune_edge.runtime.bundle.opening import open_bundle
-from dualtune_edge.runtime.grammar.grammar import open_tokenizer
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import DataError, SpecError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, user
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
-TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
-TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-TOKENIZER.decoder = decoders.ByteLevel()
-TOKENIZER.add_special_tokens(["<|im_end|>"])
-CONSTRAINT = open_tokenizer(TOKENIZER.to_str(), vocab_size=300, end_of_turn=[256])
 FRAME = Frame(tokens=(), pending="", tail="", item_separator=", ", key_separator=": ", ascii_only=False)
 TEXT = {"type": "string"}
 EDIT = Tool(

@@ -2,24 +2,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from byte_tokenizer import CONSTRAINT, VOCABULARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dualtune_edge.runtime.grammar.copies import Copies, NotHeldError, compile_copies
-from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.grammar.pieces import LONGEST, borders
 from dualtune_edge.toolkit.bundle.manifest import Border, CopiedProperty
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
-VOCABULARY, END = 300, 256
-TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
-TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-TOKENIZER.decoder = decoders.ByteLevel()
-TOKENIZER.add_special_tokens(["<|im_end|>"])
-CONSTRAINT = open_tokenizer(TOKENIZER.to_str(), vocab_size=VOCABULARY, end_of_turn=[END])
 SPACED = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)
 DENSE = Frame(tokens=(), pending="", tail="", item_separator=",", key_separator=":", ascii_only=True)
 FRAMES = pytest.mark.parametrize("frame", [SPACED, DENSE], ids=["unicode", "ascii"])

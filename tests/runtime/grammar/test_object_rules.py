@@ -4,21 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from byte_tokenizer import CONSTRAINT, TOKENIZER
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, impossible_properties, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar, impossible_properties
 from dualtune_edge.runtime.grammar.object_rules import BITS, ObjectRules
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
-TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
-TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-TOKENIZER.decoder = decoders.ByteLevel()
-TOKENIZER.add_special_tokens(["<|im_end|>"])
-CONSTRAINT = open_tokenizer(TOKENIZER.to_str(), vocab_size=300, end_of_turn=[256])
 SPACED = Frame(tokens=(), pending='": ', tail="}", item_separator=", ", key_separator=": ", ascii_only=False)
 DENSE = Frame(tokens=(), pending="", tail="", item_separator=",", key_separator=":", ascii_only=True)
 NODE = {

@@ -3,19 +3,14 @@
 from typing import Any
 
 import pytest
+from byte_tokenizer import CONSTRAINT, TOKENIZER
 from llguidance import LLMatcher
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
+from dualtune_edge.runtime.grammar.grammar import compile_grammar
 from dualtune_edge.runtime.grammar.shared_texts import with_shared_texts
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.tools.toolset import Tool
 
-TOKENIZER = Tokenizer(models.BPE(vocab={c: at for at, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]))
-TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-TOKENIZER.decoder = decoders.ByteLevel()
-TOKENIZER.add_special_tokens(["<|im_end|>"])
-CONSTRAINT = open_tokenizer(TOKENIZER.to_str(), vocab_size=300, end_of_turn=[256])
 FRAME = Frame(tokens=(), pending="", tail="", item_separator=", ", key_separator=": ", ascii_only=False)
 DAY = {"type": "string", "format": "date"}
 COLOUR = {"type": ["string", "null"], "pattern": "^(red|blue)$"}
