@@ -24,12 +24,13 @@ from signatures import TestKey, policy, sign
 from tiny_bundle import change_manifest, reseal
 
 from dualtune_edge import cli
-from dualtune_edge.export.release.documents import CARD, PROVENANCE, SBOM, describe_bundle
+from dualtune_edge.export.release.documents import CARD, PROVENANCE, SBOM, TYPES, describe_bundle, read_documents
 from dualtune_edge.export.release.pack import pack_bundle
-from dualtune_edge.runtime.bundle.opening import open_signed
+from dualtune_edge.runtime.bundle.opening import open_bundle, open_signed
 from dualtune_edge.runtime.evaluate.report import Evaluation, Scores, Side
 from dualtune_edge.runtime.evaluate.statistics import Share
 from dualtune_edge.runtime.store.install import install
+from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.manifest import Release
 from dualtune_edge.toolkit.errors import BundleError, SpecError
@@ -223,6 +224,19 @@ def test_what_is_no_evaluation_is_refused(mixed: Exported, tmp_path: Path, text:
     (tmp_path / "e.json").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError, match=r"evaluate --json"):
         describe(mixed.bundle, tmp_path / "documents", evaluation=tmp_path / "e.json")
+
+
+def test_a_document_that_is_too_long_is_refused_and_not_cut(
+    mixed: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe(mixed.bundle, tmp_path / "documents")
+    bundle = open_bundle(mixed.bundle)
+    sizes = sorted((tmp_path / "documents" / name).stat().st_size for name in TYPES)
+    monkeypatch.setattr(limits, "JSON_BYTES", sizes[-1])
+    assert len(read_documents(tmp_path / "documents", bundle)) == len(TYPES)
+    monkeypatch.setattr(limits, "JSON_BYTES", sizes[-1] - 1)
+    with pytest.raises(SpecError, match=f"over {sizes[-1] - 1} bytes"):
+        read_documents(tmp_path / "documents", bundle)
 
 
 def test_a_damaged_bundle_is_not_described(mixed: Exported, tmp_path: Path) -> None:
