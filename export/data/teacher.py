@@ -94,7 +94,7 @@ class EndpointTeacher:
 
         Raises:
             RequestError: the endpoint refuses this request.
-            EngineError: it cannot be reached, fails, or answers otherwise than OpenAI's does.
+            EngineError: it cannot be reached, fails, or answers in another form than OpenAI's.
 
         """
         body: dict[str, Any] = {"model": self._model, "messages": list(messages)}

@@ -1,6 +1,6 @@
 """llguidance's view of a tokenizer that is open already: the bytes of its tokens, and nothing read a second time.
 
-llguidance reads tokenizer.json into a tokenizer of its own, and names every row that the vocabulary leaves free. For
+llguidance reads tokenizer.json into its own tokenizer, and names every row that the vocabulary leaves free. For
 150,000 tokens that is 80 MB, and 62 MB where nearly all rows are free. A byte-level vocabulary needs neither.
 """
 

@@ -1,6 +1,6 @@
 """Tokens of prompts that grow: what a text shares with one before is not tokenized again.
 
-A text is cut only before an added token that the tokenizer takes out of the raw text: there it begins anew, so that no
+A text is cut only before an added token that the tokenizer takes out of the raw text: there it begins again, so that no
 piece on either side depends on the other. Normalizers, pre-tokenizers and the model see such pieces one by one
 (tokenizers, src/tokenizer/added_vocabulary.rs and pre_tokenizer.rs). Without such a token the whole text is tokenized.
 """
