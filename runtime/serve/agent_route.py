@@ -24,9 +24,9 @@ from dualtune_edge.runtime.serve.engine_queue import ClientGoneError, pieces_in_
 from dualtune_edge.runtime.serve.errors import ApiError
 from dualtune_edge.runtime.serve.event_stream import EventStream, server_sent
 from dualtune_edge.runtime.serve.guard import read_body
-from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.runtime.serve.monitoring.log import CallLog
+from dualtune_edge.runtime.serve.monitoring.spans import TaskSpans
 from dualtune_edge.runtime.serve.requests import read_model, read_object
-from dualtune_edge.runtime.serve.spans import TaskSpans
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.frozen import Frozen
 

@@ -26,12 +26,12 @@ from dualtune_edge.runtime.serve.engine_queue import ClientGoneError, EngineQueu
 from dualtune_edge.runtime.serve.errors import ApiError
 from dualtune_edge.runtime.serve.event_stream import EventStream, server_sent
 from dualtune_edge.runtime.serve.guard import Guard, read_body
-from dualtune_edge.runtime.serve.log import CallLog
-from dualtune_edge.runtime.serve.metrics import Metrics
+from dualtune_edge.runtime.serve.monitoring.log import CallLog
+from dualtune_edge.runtime.serve.monitoring.metrics import Metrics
+from dualtune_edge.runtime.serve.monitoring.spans import chat_span
 from dualtune_edge.runtime.serve.openapi import description
 from dualtune_edge.runtime.serve.page_files import FILES, page_file
 from dualtune_edge.runtime.serve.requests import read_request
-from dualtune_edge.runtime.serve.spans import chat_span
 from dualtune_edge.toolkit.errors import EdgeError, StoreError
 
 _GONE: Final = 499  # nginx's status for a client that went away; nobody reads it

@@ -88,10 +88,10 @@ def serve(
     from dualtune_edge.runtime.serve.agent_route import AgentRoute
     from dualtune_edge.runtime.serve.app import Service
     from dualtune_edge.runtime.serve.current_agent import CurrentAgent
-    from dualtune_edge.runtime.serve.log import CallLog
+    from dualtune_edge.runtime.serve.monitoring.log import CallLog
+    from dualtune_edge.runtime.serve.monitoring.spans import export_spans
     from dualtune_edge.runtime.serve.server import Server
     from dualtune_edge.runtime.serve.sidecar import listening, when_stdin_closes
-    from dualtune_edge.runtime.serve.spans import export_spans
 
     host, port = _address(host, port, socket)
     guard = _guard(host, name or (), allow_origin or ())

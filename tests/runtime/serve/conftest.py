@@ -24,7 +24,7 @@ from dualtune_edge.runtime.serve.agent_route import AgentRoute
 from dualtune_edge.runtime.serve.app import Service
 from dualtune_edge.runtime.serve.current_agent import CurrentAgent
 from dualtune_edge.runtime.serve.guard import Guard
-from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.runtime.serve.monitoring.log import CallLog
 from dualtune_edge.toolkit.errors import RequestError, StoppedError
 
 TOKENS = Tokens(prompt=40, reused=30, forced=3, decided=2, drafted=0, accepted=0, forwards=4)

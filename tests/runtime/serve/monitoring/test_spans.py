@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from dualtune_edge.runtime.agent.approval import Policy
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
-from dualtune_edge.runtime.serve import spans
+from dualtune_edge.runtime.serve.monitoring import spans
 
 PRIVATE = "my word"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -12,7 +12,7 @@ import requests
 from dualtune_edge.runtime.agent.approval import Policy
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
-from dualtune_edge.runtime.serve.log import CallLog
+from dualtune_edge.runtime.serve.monitoring.log import CallLog
 
 PRIVATE = "my word"
 

@@ -1,0 +1,1 @@
+"""What the service says of itself: a log of calls, metrics and spans."""
