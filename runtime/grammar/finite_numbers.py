@@ -1,4 +1,4 @@
-"""Numbers that a float holds, in the parts of a schema that llguidance writes by its own rules.
+"""Numbers that a float holds: their expression, and those in parts of a schema that llguidance writes by itself.
 
 It writes a number without bounds as JSON has it, up to `4e5432`, and one with a bound without an exponent. So a number
 without bounds is written here as one of two: at least zero, or below.
@@ -16,6 +16,13 @@ _ANYTHING: Final = {"$ref": f"#/$defs/{_NAME}"}
 _BOUNDS: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _SIGNS: Final = ({"minimum": 0}, {"exclusiveMaximum": 0})
 _CLOSED: Final = {"$ref", "allOf", "const", "enum"}  # schemas that say more than their own types
+
+# JSON's own go on to 1e9999. At most: 300 digits, or 1.79e308 in Python's spelling.
+_LARGE: Final = r"[0-9](\.[0-9]+)?[eE]\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])"
+_LARGEST: Final = r"1(\.([0-6][0-9]*|7([0-8][0-9]*|9([0-6][0-9]*|7693134862315[0-7]?)?)?))?[eE]\+?308"
+_LONG: Final = r"(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE](-[0-9]{1,3}|\+?([0-9]{1,2}|1[0-9]{2})))?"
+NUMBER: Final = rf"-?([1-9][0-9]{{0,299}}(\.[0-9]+)?|{_LONG}|{_LARGE}|{_LARGEST})"
+"""A regular expression of the numbers that a float holds."""
 
 
 def with_finite_numbers(schema: dict[str, Any]) -> dict[str, Any]:

@@ -13,15 +13,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dualtune_edge.runtime.grammar.finite_numbers import with_finite_numbers
+from dualtune_edge.runtime.grammar.finite_numbers import NUMBER, with_finite_numbers
 from dualtune_edge.runtime.grammar.object_views import (
     KEYWORDS,
     NoRulesError,
     View,
+    is_copyable,
+    is_free,
     local,
     merged,
     references,
-    types,
+    said,
     views,
 )
 from dualtune_edge.runtime.grammar.pieces import Piece
@@ -32,15 +34,9 @@ from dualtune_edge.toolkit.tools.defaults import leads_to
 BITS: Final = 64  # of a rule's parameter: properties of one object that may come in any order
 _LINES: Final = 1_024  # rules of one tool
 _CHARACTER: Final = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u[0-9a-fA-F]{4}'  # of a JSON text, as llguidance has it
-# A number that a float holds; JSON's own go on to 1e9999. At most: 300 digits, or 1.79e308 in Python's spelling.
-_LARGE: Final = r"[0-9](\.[0-9]+)?[eE]\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])"
-_LARGEST: Final = r"1(\.([0-6][0-9]*|7([0-8][0-9]*|9([0-6][0-9]*|7693134862315[0-7]?)?)?))?[eE]\+?308"
-_LONG: Final = r"(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE](-[0-9]{1,3}|\+?([0-9]{1,2}|1[0-9]{2})))?"
-_NUMBER: Final = rf"-?([1-9][0-9]{{0,299}}(\.[0-9]+)?|{_LONG}|{_LARGE}|{_LARGEST})"
 _DEFINITIONS: Final = ("$defs", "definitions")
 _ARRAY: Final = {"type", "prefixItems", "items", "minItems", "maxItems"}  # keywords of arrays that have rules
 _ANYTHING: Final = "anything"  # the rule of a free value
-_COPYABLE: Final = frozenset({"type", "minLength", "maxLength"})  # keywords of a text that can be held to pieces
 
 
 @dataclass
@@ -84,7 +80,7 @@ class ObjectRules:
             return self._anything()
         held = self.held
         try:
-            if place is not None and place in self.copied and _is_copyable(schema):
+            if place is not None and place in self.copied and is_copyable(schema):
                 return self._piece(schema, place)
             if isinstance(schema, dict) and (place is not None or self._has_rules(schema)):
                 return self._structure(schema, place)
@@ -96,7 +92,7 @@ class ObjectRules:
         keywords = schema.keys() & KEYWORDS
         if keywords == {"$ref"}:
             return self._reference(schema["$ref"], place)
-        if keywords == {"allOf"} and len(parts := _said(schema["allOf"])) < 2:
+        if keywords == {"allOf"} and len(parts := said(schema["allOf"])) < 2:
             return self._value(parts[0] if parts else True, place)
         for name in ("anyOf", "oneOf"):
             if keywords == {name}:
@@ -111,7 +107,7 @@ class ObjectRules:
         if schema.get("type") == "array" and _ARRAY.issuperset(keywords):
             return self._array(schema, place)
         if schema.get("type") == "number" and set(keywords) == {"type"}:
-            return self._rule(f"/{_NUMBER}/")
+            return self._rule(f"/{NUMBER}/")
         raise NoRulesError
 
     def _piece(self, schema: dict[str, Any], place: str) -> str:
@@ -141,7 +137,7 @@ class ObjectRules:
                 continue
             properties, reference = part.get("properties", {}), part.get("$ref")
             closed = part.get("additionalProperties") is False
-            if len(properties) > closed or "allOf" in part or _is_free(part):
+            if len(properties) > closed or "allOf" in part or is_free(part):
                 return True
             if isinstance(reference, str) and reference not in seen:
                 seen.add(reference)
@@ -186,7 +182,7 @@ class ObjectRules:
             self._add("any_text", text)
             self._add("any_pair", f"any_text {key} {_ANYTHING}")
             options = (
-                '"null" | "true" | "false"', f"/{_NUMBER}/", "any_text", '"[]" | "{}"',
+                '"null" | "true" | "false"', f"/{NUMBER}/", "any_text", '"[]" | "{}"',
                 f'"[" {_ANYTHING} ({item} {_ANYTHING})* "]"', f'"{{" any_pair ({item} any_pair)* "}}"',
             )  # fmt: skip
             self._add(_ANYTHING, "\n  | ".join(options))
@@ -290,29 +286,6 @@ class ObjectRules:
         if len(self._lines) == _LINES:
             raise NoRulesError
         self._lines.append(f"{name}: {body}")
-
-
-def _said(parts: Sequence[Any]) -> list[Any]:
-    """Those of several schemas that say something."""
-    return [part for part in parts if part is not True and (not isinstance(part, dict) or part.keys() & KEYWORDS)]
-
-
-def _is_free(schema: dict[str, Any]) -> bool:
-    """Whether the schema lets in numbers of any size: by itself, or in an array or object that it leaves open."""
-    keywords = schema.keys() & KEYWORDS
-    if not keywords:
-        return True
-    named = types(schema) if "type" in keywords else ()
-    return (
-        ("number" in named and keywords == {"type"})
-        or ("array" in named and "items" not in keywords)
-        or ("object" in named and "additionalProperties" not in keywords)
-    )
-
-
-def _is_copyable(schema: Any) -> bool:
-    """Whether a schema is that of a text of which no more is said than its length."""
-    return isinstance(schema, dict) and schema.get("type") == "string" and schema.keys() & KEYWORDS <= _COPYABLE
 
 
 def _if(conditions: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ KEYWORDS: Final = _OBJECT | {
     "pattern", "patternProperties", "prefixItems",
 }  # fmt: skip
 """Keywords that decide what is written. Others are annotations, or are checked afterwards."""
+_COPYABLE: Final = frozenset({"type", "minLength", "maxLength"})  # keywords of a text that can be held to pieces
 
 
 class NoRulesError(Exception):
@@ -166,3 +167,26 @@ def references(schema: Any) -> Iterator[str]:
             stack += value.values()
         elif isinstance(value, list):
             stack += value
+
+
+def said(parts: Sequence[Any]) -> list[Any]:
+    """Those of several schemas that say something."""
+    return [part for part in parts if part is not True and (not isinstance(part, dict) or part.keys() & KEYWORDS)]
+
+
+def is_free(schema: dict[str, Any]) -> bool:
+    """Whether the schema lets in numbers of any size: by itself, or in an array or object that it leaves open."""
+    keywords = schema.keys() & KEYWORDS
+    if not keywords:
+        return True
+    named = types(schema) if "type" in keywords else ()
+    return (
+        ("number" in named and keywords == {"type"})
+        or ("array" in named and "items" not in keywords)
+        or ("object" in named and "additionalProperties" not in keywords)
+    )
+
+
+def is_copyable(schema: Any) -> bool:
+    """Whether a schema is that of a text of which no more is said than its length."""
+    return isinstance(schema, dict) and schema.get("type") == "string" and schema.keys() & KEYWORDS <= _COPYABLE
