@@ -127,12 +127,14 @@ def _choice_plan(
     stage: Literal["toolset", "selection"], prompter: Prompter, inputs: Inputs, templates: Templates
 ) -> PromptPlan:
     _refuse_control_tokens(prompter)
+    where, context = f"prompt of the {stage} stage", inputs.checkpoint.context_length
+    prefix = prompter.prefix()
+    first = prompter.completion(call(prompter.choices[0]))
+    _refuse_overlong(where, len(prefix), len(first), context)  # now: all completions of 600 tools take minutes
     completions = {name: prompter.completion(call(name)) for name in prompter.choices}
     _refuse_ambiguous(completions, prompter.template)
-    prefix = prompter.prefix()
     templates.look_for_dates(prompter, len(prefix))
-    longest = max(map(len, completions.values()))
-    _refuse_overlong(f"prompt of the {stage} stage", len(prefix), longest, inputs.checkpoint.context_length)
+    _refuse_overlong(where, len(prefix), max(map(len, completions.values())), context)
     return PromptPlan(
         stage=stage, template=prompter.template.source, tools=prompter.tools, prefix=prefix, completions=completions
     )

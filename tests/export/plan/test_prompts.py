@@ -19,6 +19,7 @@ from dualtune_edge.export.plan.toolsets import AdapterInput, BundleAdapters, Too
 from dualtune_edge.toolkit.bundle.adapters import OF_THE_BUNDLE, Kind
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -256,6 +257,16 @@ def test_a_prompt_must_leave_room_for_a_conversation(stage: Kind, tmp_path: Path
     assert f"{prefix} tokens before the conversation and {answer} after it" in caught.value.found
     assert f"a context of {needed - 1}" in caught.value.found
     assert str(ROOM) in caught.value.expected
+
+
+def test_tools_beyond_the_context_are_refused_before_all_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = [Tool(name=f"read_{number}", parameters=CLOSED) for number in range(300)]
+    rendered = []
+    complete = Prompter.completion
+    monkeypatch.setattr(Prompter, "completion", lambda self, answer: rendered.append(1) or complete(self, answer))
+    with pytest.raises(RequestError, match="tokens before the conversation"):
+        plan_prompts(inputs(source(*tools), checkpoint=replace(CHECKPOINT, context_length=2048)))
+    assert len(rendered) == 1
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6, unique=True))
