@@ -22,7 +22,7 @@ from dualtune_edge.runtime.grammar.object_views import (
     is_free,
     local,
     merged,
-    references,
+    needed_definitions,
     said,
     views,
 )
@@ -34,7 +34,6 @@ from dualtune_edge.toolkit.tools.defaults import leads_to
 BITS: Final = 64  # of a rule's parameter: properties of one object that may come in any order
 _LINES: Final = 1_024  # rules of one tool
 _CHARACTER: Final = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u[0-9a-fA-F]{4}'  # of a JSON text, as llguidance has it
-_DEFINITIONS: Final = ("$defs", "definitions")
 _ARRAY: Final = {"type", "prefixItems", "items", "minItems", "maxItems"}  # keywords of arrays that have rules
 _ANYTHING: Final = "anything"  # the rule of a free value
 
@@ -62,7 +61,9 @@ class ObjectRules:
     impossible: list[str] = field(default_factory=list)  # optional properties that no value fits
     held: frozenset[str] = frozenset()
     _lines: list[str] = field(default_factory=list)
-    _names: dict[tuple[str, str | None], str] = field(default_factory=dict)  # reference or own JSON rule → rule
+    _names: dict[tuple[str, str | None], str] = field(default_factory=dict)  # reference → rule
+    _values: dict[str, str] = field(default_factory=dict)  # schema of a value in which nothing is copied → rule
+    _bodies: dict[str, str] = field(default_factory=dict)  # body → rule, each written once
 
     def source(self) -> str | None:
         """The rules, the first of which is `arguments`; None where there are none, or llguidance's own say the same."""
@@ -78,6 +79,14 @@ class ObjectRules:
         """What to write in a rule for a value of this schema. `place`: where something copied stands, or holds some."""
         if schema is True or (isinstance(schema, dict) and not schema.keys() & KEYWORDS):
             return self._anything()
+        if place is not None:
+            return self._built(schema, place)
+        key = json.dumps(schema)
+        if key not in self._values:
+            self._values[key] = self._built(schema, None)
+        return self._values[key]
+
+    def _built(self, schema: Any, place: str | None) -> str:
         held = self.held
         try:
             if place is not None and place in self.copied and is_copyable(schema):
@@ -247,25 +256,18 @@ class ObjectRules:
 
     def _own(self, schema: Any) -> str:
         """The rule of llguidance itself for a part of the schema."""
-        source = self._json(schema)
-        if (source, None) not in self._names:
-            self._names[source, None] = self._rule(source)
-        return self._names[source, None]
+        return self._rule(self._json(schema))
 
     def _json(self, schema: Any) -> str:
-        """`%json`, with the definitions that the part refers to."""
+        """`%json`, with the definitions that the part needs."""
         if not isinstance(schema, dict):
             if not schema:
                 raise NoRulesError
             schema = {}
-        definitions = {name: self.root[name] for name in _DEFINITIONS if name in self.root}
-        if any(references(schema)):
-            whole = {**schema, **definitions}
-            if schema.keys() & definitions.keys() or not all(
-                reference.startswith(("#/$defs/", "#/definitions/")) for reference in references(whole)
-            ):
+        if definitions := needed_definitions(schema, self.root):
+            if schema.keys() & definitions.keys():
                 raise NoRulesError
-            schema = whole
+            schema = {**schema, **definitions}
         if "$schema" in self.root:
             schema = {"$schema": self.root["$schema"], **schema}
         schema = with_shared_texts(with_finite_numbers(schema))
@@ -278,9 +280,11 @@ class ObjectRules:
         return options[0] if len(options) == 1 else self._rule(" | ".join(options))
 
     def _rule(self, body: str) -> str:
-        name = f"r{len(self._lines)}"
-        self._add(name, body)
-        return name
+        if body not in self._bodies:
+            name = f"r{len(self._lines)}"
+            self._add(name, body)
+            self._bodies[body] = name
+        return self._bodies[body]
 
     def _add(self, name: str, body: str) -> None:
         if len(self._lines) == _LINES:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 _VIEWS: Final = 64  # combinations of alternatives of one object
 _PARTS: Final = 256  # schemas that one object is composed of, each counted as often as it is referred to
+_DEFINITIONS: Final = ("$defs", "definitions")
 _COMPOSED: Final = ("allOf", "anyOf", "oneOf")
 _OBJECT: Final = frozenset({
     "$ref", "type", "properties", "required", "additionalProperties", "minProperties", "maxProperties", *_COMPOSED,
@@ -155,7 +156,39 @@ def local(root: dict[str, Any], reference: str) -> Any:
     return found
 
 
-def references(schema: Any) -> Iterator[str]:
+def needed_definitions(schema: Any, root: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The definitions that a schema refers to, by way of others too: `$defs` and `definitions` with these alone.
+
+    Raises:
+        NoRulesError: a reference is of another form, or nothing is there.
+
+    """
+    needed: dict[str, set[str]] = {}
+    stack = [schema]
+    while stack:
+        for reference in _references(stack.pop()):
+            key, name = _definition(reference, root)
+            names = needed.setdefault(key, set())
+            if name not in names:
+                names.add(name)
+                stack.append(root[key][name])
+    return {
+        key: {name: value for name, value in root[key].items() if name in needed[key]}
+        for key in _DEFINITIONS
+        if key in needed
+    }
+
+
+def _definition(reference: str, root: dict[str, Any]) -> tuple[str, str]:
+    """Under which keyword of the root a reference finds its definition, and by what name."""
+    start, key, name = [*urllib.parse.unquote(reference).split("/"), "", ""][:3]
+    name = name.replace("~1", "/").replace("~0", "~")
+    if start != "#" or key not in _DEFINITIONS or name not in root.get(key, {}):
+        raise NoRulesError
+    return key, name
+
+
+def _references(schema: Any) -> Iterator[str]:
     """Every reference in a schema; those in a value that only looks like one too."""
     stack = [schema]
     while stack:

@@ -87,7 +87,10 @@ class _Size:
                 raise self._too_much(found, f"at most {limits.SCHEMA_PROPERTIES}")
             for key, item in value.items():
                 self._write(str(key), counts=counts)
-                yield item, counts and not (key in _ANNOTATIONS and not isinstance(item, dict))
+                if key in _ANNOTATIONS and isinstance(item, str):
+                    self._write(item, counts=False)  # no value: it is not compiled
+                else:
+                    yield item, counts and not (key in _ANNOTATIONS and not isinstance(item, dict))
         elif isinstance(value, list):
             yield from ((item, counts) for item in value)
         elif isinstance(value, str):

@@ -284,6 +284,26 @@ def test_rules_are_not_made_without_end(name: str) -> None:
     assert source is None or source.count("\n") < 2_100
 
 
+def test_each_definition_is_written_only_where_it_is_needed() -> None:
+    """Schemas of real services have a hundred definitions, to which as many properties refer."""
+    names = [f"D{number}" for number in range(40)]
+    either = {name: {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in names}
+    colours = {name: {"enum": [f"colour of {name}."]} for name in names}
+    chained = {"L0": {"enum": ["end"]}, "L1": {"anyOf": [{"$ref": "#/$defs/L0"}, {"enum": ["beginning"]}]}}
+    last = {"last": {"anyOf": [{"$ref": "#/$defs/L1"}, {"type": "null"}]}}
+    of = compiled({"properties": either | last, **CLOSED, "$defs": colours | chained})
+    assert all(of.source.count(f"colour of {name}.") == 1 for name in names)
+    assert reaches(of, {"last": "end", "D7": None, "D3": "colour of D3."})
+
+
+def test_equal_parts_are_one_rule() -> None:
+    """An identity of eight properties stands ten times in a calendar's schema."""
+    who = {"type": "object", "properties": {f"p{number}": TEXT for number in range(8)}, **CLOSED}
+    of = compiled({"properties": {f"by{number}": who for number in range(BITS)}, **CLOSED})
+    assert of.source.count("p3") == 1
+    assert reaches(of, {"by9": {"p7": "", "p0": ""}, "by1": {"p3": "a"}})
+
+
 # A place in the arguments for a value, and how it is written there.
 FREE: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "any value": ({"x": {}}, lambda value: {"x": value}),

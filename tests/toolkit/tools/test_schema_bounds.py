@@ -127,6 +127,7 @@ def test_what_costs_too_much_is_refused_by_name(name: str) -> None:
         assert len(str(refusal.value)) < 400
 
 
+DESCRIBED = {"title": "a", "description": "b", "$comment": "c", "default": "d"}
 FINE = {
     "a tree": {"properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
     "a tree by choice": {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
@@ -139,6 +140,8 @@ FINE = {
     "unrelated multiples": {"properties": {f"p{prime}": {"multipleOf": prime} for prime in (997, 991, 983)}},
     "data that look like schemas": argument({"const": {"pattern": "(", "$ref": "#"}, "default": {"pattern": "["}}),
     "properties named like keywords": {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}}},
+    "more descriptions than values": properties(lambda _: {"type": "array", "items": DESCRIBED, **DESCRIBED}),
+    "an object of 2,500 values": properties(lambda n: properties(lambda _: {"type": "string", "title": f"{n}"}, 15), 78),
     "int64": argument({"minimum": -(2**63), "maximum": 2**63 - 1}),
     "time zones": argument({"enum": [f"Continent/City_of_number_{n}" for n in range(600)]}),
     "a reference that leads nowhere": argument({"$ref": "#/$defs/none"}),
