@@ -25,6 +25,11 @@ FLOATS: Final = tuple(_EXPONENTS)  # the dtypes that weights may have
 _CHUNK: Final = 1 << 20  # bytes read at a time
 
 
+def ends_early(name: str, left: int) -> SafetensorError:
+    """The error for a tensor of which `left` bytes are missing."""
+    return SafetensorError(f"{name} ends {left:,} bytes early: the file was cut off meanwhile")
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """Where a tensor's bytes lie."""
@@ -49,7 +54,7 @@ class StoredTensor:
             while left:
                 chunk = file.read(min(left, _CHUNK))
                 if not chunk:
-                    raise SafetensorError(f"{self.name} ends {left:,} bytes early: the file was cut off meanwhile")
+                    raise ends_early(self.name, left)
                 left -= len(chunk)
                 yield chunk
 

@@ -20,6 +20,7 @@ from dualtune_edge.export.reference.first_layers import enough_layers, first_lay
 from dualtune_edge.export.reference.streamed import LARGE, float32_bytes
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.journal import Step
+from dualtune_edge.export.work.memory import no_holes
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.toolkit.bundle.parity import Depth, ParityReport, StageParity
 from dualtune_edge.toolkit.bundle.quantization import Quantization
@@ -126,16 +127,17 @@ def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: 
 
     bases, source = _Bases(inputs, work.scratch), graphs.source
     count = None if whole or comparison.earlier else depth.before_quantization
-    compare_stages(
-        inputs,
-        missing,
-        bases.graphs(source, graphs, depth.compared, inputs.quantization),
-        bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
-        room=comparison.spec.argument_tokens,
-        calibration=comparison.calibration,
-        cache=cache,
-        keep=keep,
-    )
+    with no_holes():
+        compare_stages(
+            inputs,
+            missing,
+            bases.graphs(source, graphs, depth.compared, inputs.quantization),
+            bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
+            room=comparison.spec.argument_tokens,
+            calibration=comparison.calibration,
+            cache=cache,
+            keep=keep,
+        )
 
 
 def depth_of(inputs: Inputs, spec: ParitySpec) -> Depth:

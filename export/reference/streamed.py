@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.models import unfilled_model
 from dualtune_edge.export.base.modules import EMBEDDING, HEAD
-from dualtune_edge.export.base.weights import Weights
+from dualtune_edge.export.base.weights import StoredWeights
 
 LARGE: Final = 1 << 30  # bytes of weights in float32; more are not held at once
 _LAYERS: Final = "model.layers"
 _PIECE: Final = 1 << 24  # weights of the head in memory at a time
+_ALIGNED: Final = 16  # numbers: a matrix begins where PyTorch would let it begin, which kernels may depend on
 
 
 def float32_bytes(checkpoint: Checkpoint) -> int:
@@ -47,16 +49,39 @@ def streamed_model(checkpoint: Checkpoint, *, whole_tables: bool = False) -> Any
     model.tie_weights()
     if not whole_tables:
         _Rows(tables[0], weights)
-        tables[1].forward = _Head(weights, len(tables[1].weight)).forward
+        tables[1].forward = _Head(weights, len(tables[1].weight), _Room()).forward
+    room = _Room()
     for index, layer in enumerate(model.get_submodule(_LAYERS)):
-        _Streamed(layer, f"{_LAYERS}.{index}", weights)
+        _Streamed(layer, f"{_LAYERS}.{index}", weights, room)
     return model.eval()
+
+
+class _Room:
+    """Memory for the matrices of one layer, which the next layer's take. Copies of a model have it in common.
+
+    Blocks of their own would be new pages every time, and leave holes in glibc's heap: 0.8 GB of a 0.5B model.
+    """
+
+    def __init__(self) -> None:
+        self._values = torch.empty(0)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def matrices(self, shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Uninitialized matrices of these shapes, which end the use of those given before."""
+        sizes = [math.prod(shape) for shape in shapes]
+        starts = [0, *itertools.accumulate(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]
+        if self._values.numel() < starts[-1]:
+            self._values = torch.empty(starts[-1])
+        places = zip(starts, sizes, shapes, strict=False)
+        return [self._values[start : start + size].view(*shape) for start, size, shape in places]
 
 
 class _Rows:
     """The embedding while it runs: the rows of the tokens in its input, under new numbers."""
 
-    def __init__(self, table: torch.nn.Embedding, weights: Weights) -> None:
+    def __init__(self, table: torch.nn.Embedding, weights: StoredWeights) -> None:
         self._weights, self._empty = weights, table.weight.data
         table.padding_idx = None  # a row's number in the whole table; it is for training
         table.register_forward_pre_hook(self._read)
@@ -76,8 +101,9 @@ class _Rows:
 class _Head:
     """The head, some rows of it at a time."""
 
-    weights: Weights
+    weights: StoredWeights
     rows: int
+    room: _Room
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) → (batch, tokens, vocabulary)."""
@@ -86,14 +112,16 @@ class _Head:
     def _pieces(self, width: int) -> Iterator[torch.Tensor]:
         step = max(1, _PIECE // width)
         for start in range(0, self.rows, step):
-            yield self.weights.read(f"{HEAD}.weight", slice(start, start + step))
+            stop = min(start + step, self.rows)
+            (piece,) = self.room.matrices([(stop - start, width)])
+            yield self.weights.read(f"{HEAD}.weight", slice(start, stop), out=piece)
 
 
 class _Streamed:
     """The matrices of one layer; kept alive by the layer's hooks."""
 
-    def __init__(self, layer: torch.nn.Module, prefix: str, weights: Weights) -> None:
-        self._weights = weights
+    def __init__(self, layer: torch.nn.Module, prefix: str, weights: StoredWeights, room: _Room) -> None:
+        self._weights, self._room = weights, room
         # By the names in the checkpoint: PEFT moves the modules later, and leaves their parameters.
         self._matrices = [
             (f"{prefix}.{name}", parameter) for name, parameter in layer.named_parameters() if parameter.dim() > 1
@@ -102,8 +130,9 @@ class _Streamed:
         layer.register_forward_hook(self._drop)
 
     def _read(self, *_: object) -> None:
-        for name, parameter in self._matrices:
-            parameter.data = self._weights.read(name)
+        matrices = self._room.matrices([parameter.shape for _, parameter in self._matrices])
+        for (name, parameter), matrix in zip(self._matrices, matrices, strict=True):
+            parameter.data = self._weights.read(name, out=matrix)
 
     def _drop(self, *_: object) -> None:
         for _name, parameter in self._matrices:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
@@ -18,7 +19,10 @@ def stored_bytes(model: object) -> int:
     """Of the storages behind the matrices: of two layers, and the table that embedding and head share."""
     matrices = [parameter for _, parameter in model.named_parameters() if parameter.dim() > 1]  # type: ignore[attr-defined]
     assert len(matrices) == 15
-    return sum(matrix.untyped_storage().nbytes() for matrix in matrices)
+    storages = {
+        matrix.data_ptr() - matrix.storage_offset() * 4: matrix.untyped_storage().nbytes() for matrix in matrices
+    }
+    return sum(storages.values())
 
 
 @pytest.mark.parametrize("whole_tables", [False, True])
@@ -62,3 +66,20 @@ def test_no_weight_is_held_between_forwards(checkpoint: Checkpoint) -> None:
     TorchEngine(checkpoint, {}, model=model).forward(TOKENS)
     assert before == stored_bytes(model) < 100
     assert 0 < during[0] < 0.6 * float32_bytes(checkpoint)  # of two layers, one
+
+
+def test_every_layer_takes_the_memory_of_the_one_before(checkpoint: Checkpoint, adapters: dict[str, Path]) -> None:
+    """Also on the twin that an adapter is put on."""
+    model = streamed_model(checkpoint)
+    taken: set[int] = set()
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        taken.add(module.get_parameter("down_proj.weight").data_ptr())
+
+    for index in range(2):
+        model.get_submodule(f"model.layers.{index}.mlp").register_forward_hook(note)
+    with TorchEngine(checkpoint, adapters, model=model) as engine:
+        engine.forward(TOKENS)
+        engine.use("a.narrow")
+        engine.forward(TOKENS)
+    assert len(taken) == 1
