@@ -114,20 +114,28 @@ def publish(workspace: Path, target: Path) -> None:
         for path in (*workspace.rglob("*"), workspace):
             sync(path)
         workspace.rename(target)  # fails where another process was quicker: a folder with files is never replaced
-        try:
-            sync(target.parent)
-        except OSError:
-            target.rename(workspace)
-            raise
+        _sync_name(workspace, target)
     except OSError as error:
         raise unwritable(target, error) from None
+
+
+def _sync_name(workspace: Path, target: Path) -> None:
+    """Wait until the name is on the disk; where it cannot be, take it back."""
+    try:
+        sync(target.parent)
+    except OSError as error:
+        try:
+            target.rename(workspace)
+        except OSError:  # the disk refuses that too
+            raise unwritable(target, error, "; it stands there, whole, but a power cut may lose it") from None
+        raise
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file, or make it: at every moment the old one or the new one is there, whole.
 
     Raises:
-        OSError: it cannot be written; the old one stays.
+        OSError: it cannot be written, and the old one stays; or a power cut may bring the old one back.
 
     """
     partial = path.with_name(f"{path.name}.partial")
@@ -179,12 +187,11 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def unwritable(target: Path, error: OSError) -> OutputError | RoomError:
+def unwritable(target: Path, error: OSError, note: str = "") -> OutputError | RoomError:
     """The error of a place where nothing can be written: for want of room, or for another reason."""
+    found = f"{error}{note}"
     if error.errno in NO_ROOM:
         return RoomError(
-            f"the disk of {target}", found=str(error), expected="room for the rest", fix="Make room, then try again."
+            f"the disk of {target}", found=found, expected="room for the rest", fix="Make room, then try again."
         )
-    return OutputError(
-        str(target), found=str(error), expected="a place to write", fix="Check its permissions and its disk."
-    )
+    return OutputError(str(target), found=found, expected="a place to write", fix="Check its permissions and its disk.")

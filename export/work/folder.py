@@ -117,7 +117,7 @@ class Work:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        done = self._published or not self._parts
+        done = self._published or not self._parts or not self.folder.exists()  # it has its name, and an error came then
         if done:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import subprocess
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.toolkit import files
+from dualtune_edge.toolkit.errors import OutputError, RoomError
 from dualtune_edge.toolkit.files import published_folder, safe_name, sha256_file
 
 
@@ -115,3 +117,27 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for target in (tmp_path / "file" / "bundle", tmp_path / ("n" * 300)):
         with pytest.raises(OutputError, match="a place to write"), published_folder(target):
             pytest.fail("the block ran")
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_a_name_that_does_not_reach_the_disk_is_taken_back_or_said(
+    *, undone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = tmp_path / "bundle", Path.rename
+
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.ENOSPC, "no room")
+
+    def rename_once(source: Path, to: Path) -> Path:
+        if source == target and not undone:
+            raise OSError(errno.ENOSPC, "no room")
+        return rename(source, to)
+
+    monkeypatch.setattr(files, "sync", sync)
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with pytest.raises(RoomError) as refusal, published_folder(target) as workspace:
+        (workspace / "file").touch()
+    assert target.exists() is not undone
+    assert ("stands there, whole" in str(refusal.value)) is not undone
+    assert [path.name for path in tmp_path.iterdir()] == ([] if undone else ["bundle"])
