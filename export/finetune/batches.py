@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from dualtune_edge.export.finetune.masks import Sample
+from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
@@ -62,7 +62,7 @@ def micro_batches(batch: Sequence[Sample], prefix: int, most: int | None) -> lis
     for stop in range(1, len(ordered) + 1):
         longest = len(ordered[stop - 1].tokens) - prefix
         starts = range(max(0, stop - (most or stop)), stop)
-        cuts.append(min((cuts[start][0] + _PASS + prefix + (stop - start) * longest, start) for start in starts))
+        cuts.append(min((cuts[start][0] + _cost(prefix, stop - start, longest), start) for start in starts))
     parts: list[list[Sample]] = []
     stop = len(ordered)
     while stop:
@@ -70,6 +70,15 @@ def micro_batches(batch: Sequence[Sample], prefix: int, most: int | None) -> lis
         parts.append(ordered[start:stop])
         stop = start
     return parts[::-1]
+
+
+def part_cost(part: Sequence[Sample], prefix: int) -> int:
+    """Tokens that a part of a batch computes, with those that take as long as its forward pass by itself."""
+    return _cost(prefix, len(part), max(len(sample.tokens) for sample in part) - prefix)
+
+
+def _cost(prefix: int, rows: int, longest: int) -> int:
+    return _PASS + prefix + rows * longest
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warm_up: int) -> float:

@@ -14,9 +14,11 @@ from dualtune_edge.export.finetune.progress import shown
 from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Objective
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.toolkit.files import refuse_existing
 from dualtune_edge.toolkit.validation import validate
 
 if TYPE_CHECKING:
+    from dualtune_edge.export.finetune.estimate import Estimate
     from dualtune_edge.export.finetune.report import FinetuneReport, Score
     from dualtune_edge.export.finetune.whole import AdapterRow, Planned, WholeReport
 
@@ -83,6 +85,9 @@ def finetune(
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; default: the physical cores.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default: a minute.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it will take and how much memory, and train nothing.")
+    ] = False,
     as_json: console.AsJson = False,
 ) -> None:
     """Train adapters by decoupled fine-tuning.
@@ -97,10 +102,11 @@ def finetune(
 
     """
     values = locals() | {"keep": dict(map(_share, keep or ())), "targets": tuple(target or TARGETS)}
-    del values["target"], values["as_json"], values["spec"]  # the other options have the names of the settings
+    for name in ("target", "as_json", "spec", "dry_run"):
+        del values[name]  # the other options have the names of the settings
     values = {name: value for name, value in values.items() if value is not None}
     if spec:
-        _train_spec(spec, values, as_json=as_json)
+        _train_spec(spec, values, dry_run=dry_run, as_json=as_json)
         return
     if objective == "toolset":
         raise SpecError(
@@ -112,13 +118,45 @@ def finetune(
     settings = validate(FinetuneSettings, values, where="finetune", error=SpecError)
     _quiet()
     from dualtune_edge.export.finetune import train
+    from dualtune_edge.export.finetune.estimate import estimate
+    from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 
-    with shown() as on_event:
-        report = train.finetune(settings, on_event)
+    files = TrajectoryFiles()
+    refuse_existing(settings.output)
+    with train.opened(settings) as (loaded, processes):
+        needed = estimate([settings], loaded, processes, files)
+        if dry_run:
+            _print_estimate(needed, as_json=as_json)
+            return
+        _say_estimate(needed)
+        with shown() as on_event:
+            report = train.finetune(settings, on_event, base=loaded, files=files)
     _result(report, _summary(report), as_json=as_json)
 
 
-def _result(report: FinetuneReport | WholeReport, text: str, *, as_json: bool) -> None:
+def _say_estimate(needed: Estimate) -> None:
+    """Say it on stderr, in one of several processes alone."""
+    from dualtune_edge.export.finetune.estimate_text import shortage, summary
+    from dualtune_edge.export.finetune.processes import speaks
+
+    if speaks():
+        if warning := shortage(needed):
+            console.warn(warning)
+        console.echo(summary(needed), err=True)
+
+
+def _print_estimate(needed: Estimate, *, as_json: bool) -> None:
+    from dualtune_edge.export.finetune.estimate_text import shortage, table
+
+    for warning in dict.fromkeys(
+        (*(text for adapter in needed.adapters for text in adapter.warnings), shortage(needed))
+    ):
+        if warning:
+            console.warn(warning)
+    _result(needed, table(needed), as_json=as_json)
+
+
+def _result(report: FinetuneReport | WholeReport | Estimate, text: str, *, as_json: bool) -> None:
     """Print the report, in one of several processes alone."""
     from dualtune_edge.export.finetune.processes import speaks
 
@@ -133,16 +171,16 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Train all adapters of a spec; `options` are those of every run, by the names of the settings."""
+def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    """Train all adapters of a spec, or estimate that; `options`: of every run, by the names of the settings."""
     for name in ("base", "tools", "output", "tool", "toolset"):
         if name in options:
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
     from dualtune_edge.export.finetune.processes import speaks
-    from dualtune_edge.export.finetune.turns import TrajectoryFiles
-    from dualtune_edge.export.finetune.whole import planned, train_all
+    from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
+    from dualtune_edge.export.finetune.whole import estimate_all, planned, train_all
     from dualtune_edge.export.plan.spec import read_spec
 
     spec = read_spec(path, trained=False)
@@ -173,8 +211,11 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, as_json: bool) -> Non
     files = TrajectoryFiles()
     adapters = planned(spec, options.get("data"), files, options.get("objective"))
     _quiet()
+    if dry_run:
+        _print_estimate(estimate_all(adapters, settings_of, files), as_json=as_json)
+        return
     with shown() as on_event:
-        report = train_all(adapters, settings_of, say, on_event, files)
+        report = train_all(adapters, settings_of, files, on_estimate=_say_estimate, on_adapter=say, on_event=on_event)
     _result(report, _table(report), as_json=as_json)
 
 

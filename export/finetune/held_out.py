@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from dualtune_edge.export.finetune.batches import micro_batches, right_and_loss, shared_prefix
-from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import Score
+from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 
 
@@ -36,25 +36,31 @@ class HeldOut:
     ) -> None:
         self._settings, self._processes, self._invocation = settings, processes, invocation
         self._samples, self._every = samples, settings.measure_every or epoch
-        self._prefix = shared_prefix(samples, invocation) if samples else ()
+        self.prefix = shared_prefix(samples, invocation) if samples else ()
 
     def due(self, step: int, steps: int) -> bool:
         """Whether the samples are measured after this step, counted from 1: the last one always."""
         return bool(self._samples) and step > 0 and (step % self._every == 0 or step == steps)
 
+    def parts(self) -> list[list[Sample]]:
+        """The samples that this process measures, in parts that are computed together."""
+        size = self._settings.micro_batch or self._settings.batch_size
+        share = sorted(self._processes.share(self._samples), key=lambda sample: len(sample.tokens))
+        batches = (share[start : start + size] for start in range(0, len(share), size))
+        most = self._settings.micro_batch
+        return [part for batch in batches for part in micro_batches(batch, len(self.prefix), most)]
+
     def score(self, model: Any, step: int) -> Score:
         """Measure all samples; the model is left in evaluation mode."""
         model.eval()
-        right, loss, size = 0, 0.0, self._settings.micro_batch or self._settings.batch_size
-        share = sorted(self._processes.share(self._samples), key=lambda sample: len(sample.tokens))
-        for start in range(0, len(share), size):
-            for part in micro_batches(share[start : start + size], len(self._prefix), self._settings.micro_batch):
-                with (
-                    torch.no_grad(),
-                    torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast),
-                ):
-                    more_right, more_loss = right_and_loss(model, self._prefix, part, self._invocation)
-                right, loss = right + more_right, loss + more_loss
+        right, loss = 0, 0.0
+        for part in self.parts():
+            with (
+                torch.no_grad(),
+                torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast),
+            ):
+                more_right, more_loss = right_and_loss(model, self.prefix, part, self._invocation)
+            right, loss = right + more_right, loss + more_loss
         loss, right = self._processes.sums(loss, right)
         learnt = sum(sample.learnt for sample in self._samples)
         return Score(step=step, right=right, samples=len(self._samples), loss=loss / learnt)

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -20,14 +21,23 @@ from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.held_out import best
-from dualtune_edge.export.finetune.invocation import invocation_of
 from dualtune_edge.export.finetune.processes import Processes, speaks
-from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Start, fingerprint, origin
-from dualtune_edge.export.finetune.run_state import StateFile, state_path
-from dualtune_edge.export.finetune.samples import listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.report import (
+    RECORD,
+    FinetuneReport,
+    OnEvent,
+    Origin,
+    Record,
+    Start,
+    fingerprint,
+    origin,
+)
+from dualtune_edge.export.finetune.run_state import RunState, StateFile, state_path
+from dualtune_edge.export.finetune.samples.invocation import invocation_of
+from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.trainer import Trainer
-from dualtune_edge.export.finetune.turns import TrajectoryFiles
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import published_folder, refuse_existing
@@ -63,59 +73,54 @@ def finetune(
 
     """
     refuse_existing(settings.output)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(threads(settings.threads))
+    with opened(settings, base) as (loaded, processes):
+        return _run(settings, loaded, on_event if on_event and speaks() else _unheard, processes, files)
+
+
+@contextlib.contextmanager
+def opened(settings: FinetuneSettings, base: Base | None = None) -> Iterator[tuple[Base, Processes]]:
+    """The settings' base on the device of this process, or the one that is loaded already; and all processes."""
+    with threads(settings.threads):
         processes = Processes()
-        base = base or stack.enter_context(open_base(settings, processes))
-        return _run(settings, base, on_event if on_event and speaks() else _unheard, processes, files)
-
-
-def open_base(settings: FinetuneSettings, processes: Processes) -> AbstractContextManager[Base]:
-    """The settings' base, on the device of this process."""
-    return Base.open(settings.base, processes.device, getattr(torch, settings.base_dtype))
+        if base:
+            yield base, processes
+            return
+        with Base.open(settings.base, processes.device, getattr(torch, settings.base_dtype)) as loaded:
+            yield loaded, processes
 
 
 def _run(
     settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes, files: TrajectoryFiles | None
 ) -> FinetuneReport:
-    template = template_of(settings, base)
-    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
-    invocation = invocation_of(prompter) if settings.activated else None
-    samples = make_samples(settings, prompter, _max_length(settings, base), files)
-    source = origin(settings, base.checkpoint, template)
-    file = StateFile(state_path(settings.output), settings.checkpoint_every)
-    state = file.load(fingerprint(source), resume=settings.resume)
-    counts = {
-        "samples": len(samples.samples),
-        "dropped_long": samples.dropped_long,
-        "dropped_kept": samples.dropped_kept,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        with base.adapted(settings, invocation) as adapted, _output(settings.output) as folder:
-            trainer = Trainer(settings, adapted, samples, state, processes=processes, invocation=invocation)
-            processes.reseed(settings.seed)
-            on_event(
-                Start(
-                    samples=len(samples.samples),
-                    held_out=len(samples.held),
-                    done=len(state.losses),
-                    steps=trainer.steps,
-                    threads=torch.get_num_threads(),
-                    device=str(base.model.device),
-                    warnings=samples.warnings,
-                )
+    with prepared(settings, base, processes, files) as run, _output(settings.output) as folder:
+        samples, state, trainer = run.samples, run.state, run.trainer
+        counts = {
+            "samples": len(samples.samples),
+            "dropped_long": samples.dropped_long,
+            "dropped_kept": samples.dropped_kept,
+        }
+        processes.reseed(settings.seed)
+        on_event(
+            Start(
+                samples=len(samples.samples),
+                held_out=len(samples.held),
+                done=len(state.losses),
+                steps=trainer.steps,
+                threads=torch.get_num_threads(),
+                device=str(base.model.device),
+                warnings=samples.warnings,
             )
-            started = time.perf_counter()
-            trainer.run(file, on_event)
-            seconds = time.perf_counter() - started
-            outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
-            kept = best(trainer.scores).step if trainer.scores else len(state.losses)
-            record = Record(**source.model_dump(), **counts, **outcome, scores=trainer.scores, kept=kept)
-            if folder:
-                _write_adapter_folder(folder, adapted, getattr(torch, settings.dtype), template, record)
+        )
+        started = time.perf_counter()
+        trainer.run(run.file, on_event)
+        seconds = time.perf_counter() - started
+        outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
+        kept = best(trainer.scores).step if trainer.scores else len(state.losses)
+        record = Record(**run.origin.model_dump(), **counts, **outcome, scores=trainer.scores, kept=kept)
+        if folder:
+            _write_adapter_folder(folder, run.adapted, getattr(torch, settings.dtype), run.template, record)
     if speaks():
-        file.remove()
+        run.file.remove()
     return FinetuneReport(
         output=str(settings.output),
         objective=settings.objective,
@@ -128,6 +133,43 @@ def _run(
         **counts,
         **outcome,
     )
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run before its next step. `adapted`: the base with the adapter."""
+
+    template: ChatTemplate
+    samples: Samples
+    origin: Origin
+    file: StateFile
+    state: RunState
+    adapted: PeftModel
+    trainer: Trainer
+
+
+@contextlib.contextmanager
+def prepared(
+    settings: FinetuneSettings, base: Base, processes: Processes, files: TrajectoryFiles | None
+) -> Iterator[PreparedRun]:
+    """Read the data and add the adapter, at its initial values or those of the checkpoint; it is removed at the end.
+
+    Raises:
+        EdgeError: as for `finetune`.
+
+    """
+    template = template_of(settings, base)
+    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
+    invocation = invocation_of(prompter) if settings.activated else None
+    samples = make_samples(settings, prompter, _max_length(settings, base), files)
+    source = origin(settings, base.checkpoint, template)
+    file = StateFile(state_path(settings.output), settings.checkpoint_every)
+    state = file.load(fingerprint(source), resume=settings.resume)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        with base.adapted(settings, invocation) as adapted:
+            trainer = Trainer(settings, adapted, samples, state, processes=processes, invocation=invocation)
+            yield PreparedRun(template, samples, source, file, state, adapted, trainer)
 
 
 def _output(target: Path) -> AbstractContextManager[Path | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -12,11 +12,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
 from dualtune_edge.export.finetune.held_out import HeldOut, best
-from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import Interruption, Measurement, OnEvent, Score, Step
 from dualtune_edge.export.finetune.run_state import RunState, StateFile
-from dualtune_edge.export.finetune.samples import Samples
+from dualtune_edge.export.finetune.samples.make import Samples
+from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.work.signals import Signals
 from dualtune_edge.toolkit.errors import SpecError
@@ -45,17 +45,17 @@ class Trainer:
         processes: Processes,
         invocation: tuple[int, ...] | None = None,
     ) -> None:
-        self._settings, self._state, self._invocation = settings, state, invocation
+        self._settings, self._state, self.invocation = settings, state, invocation
         self._samples, self._processes = samples.samples, processes
         # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
-        self._model = adapted if invocation else adapted.get_base_model()
+        self.model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
         # Gradient checkpointing computes a forward twice, and a KV cache would have grown by then.
-        self._prefix = () if settings.gradient_checkpointing else shared_prefix(self._samples, invocation)
+        self.prefix = () if settings.gradient_checkpointing else shared_prefix(self._samples, invocation)
         epoch = math.ceil(len(self._samples) / settings.batch_size)
         self.steps = min(settings.epochs * epoch, settings.max_steps or settings.epochs * epoch)
-        self._held_out = HeldOut(settings, samples.held, epoch, processes, invocation)
+        self.held_out = HeldOut(settings, samples.held, epoch, processes, invocation)
         self._restore()
 
     def run(self, file: StateFile, on_event: OnEvent) -> None:
@@ -69,13 +69,12 @@ class Trainer:
             KeyboardInterrupt, SystemExit: a signal came.
 
         """
-        settings, state = self._settings, self._state
-        order = batches(self._samples, settings.batch_size, settings.seed)
-        self._model.train()
+        state = self._state
+        self.model.train()
         with Signals() as signals:
             try:
                 self._measure(on_event)  # of a run that was stopped in it
-                for batch in islice(order, len(state.losses), self.steps):
+                for batch in self._remaining():
                     loss, tokens = self._accumulate(batch)
                     if not math.isfinite(loss):
                         file.remove()  # a run that goes on from there diverges too
@@ -95,7 +94,7 @@ class Trainer:
                         self._save(file)
                     on_event(Interruption(len(state.losses), self.steps))
                 raise
-        self._model.eval()
+        self.model.eval()
         self._load(state.best)
 
     @property
@@ -106,13 +105,35 @@ class Trainer:
             for step, right, samples, loss in self._state.scores
         )
 
+    @property
+    def done(self) -> int:
+        """The number of steps that are made."""
+        return len(self._state.losses)
+
+    @property
+    def weights(self) -> int:
+        """The number of weights that are trained."""
+        return sum(weight.numel() for weight in self._trained.values())
+
+    def schedule(self, count: int) -> list[list[list[Sample]]]:
+        """The parts that this process computes in each of the next steps, so many at most."""
+        return [self._parts(batch) for batch in islice(self._remaining(), count)]
+
+    def _remaining(self) -> Iterator[list[Sample]]:
+        """The batches of the steps that are not made yet."""
+        order = batches(self._samples, self._settings.batch_size, self._settings.seed)
+        return islice(order, self.done, self.steps)
+
+    def _parts(self, batch: Sequence[Sample]) -> list[list[Sample]]:
+        return micro_batches(self._processes.share(batch), len(self.prefix), self._settings.micro_batch)
+
     def _measure(self, on_event: OnEvent) -> None:
         """Measure what is held out if it is due after the last step, and keep the weights of the best one."""
         state, step = self._state, len(self._state.losses)
-        if not self._held_out.due(step, self.steps) or (state.scores and state.scores[-1][0] == step):
+        if not self.held_out.due(step, self.steps) or (state.scores and state.scores[-1][0] == step):
             return
-        score = self._held_out.score(self._model, step)
-        self._model.train()
+        score = self.held_out.score(self.model, step)
+        self.model.train()
         state.scores.append((score.step, score.right, score.samples, score.loss))
         if best(self.scores) == score:
             state.best = {name: weight.detach().cpu().clone() for name, weight in self._trained.items()}
@@ -122,12 +143,12 @@ class Trainer:
         """Add up the batch's gradient, of all processes; its loss in nats a learnt token, and the tokens fed."""
         learnt, loss, tokens = sum(sample.learnt for sample in batch), 0.0, 0
         self._optimizer.zero_grad()
-        for part in micro_batches(self._processes.share(batch), len(self._prefix), self._settings.micro_batch):
-            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._settings.autocast):
-                mean = summed_loss(self._model, self._prefix, part, self._invocation) / learnt
+        for part in self._parts(batch):
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._settings.autocast):
+                mean = summed_loss(self.model, self.prefix, part, self.invocation) / learnt
             torch.autograd.backward(mean)
             loss += mean.item()
-            tokens += len(self._prefix) + sum(len(sample.tokens) - len(self._prefix) for sample in part)
+            tokens += len(self.prefix) + sum(len(sample.tokens) - len(self.prefix) for sample in part)
         self._processes.sum_gradients(self._trained.values())
         return self._processes.sums(loss, tokens)
 

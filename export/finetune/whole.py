@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.processes import Processes
+from dualtune_edge.export.finetune.estimate import Estimate, estimate
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Score, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, is_answer, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
-from dualtune_edge.export.finetune.train import finetune, open_base, template_of, threads
-from dualtune_edge.export.finetune.turns import TrajectoryFiles, is_answer, read_turns
+from dualtune_edge.export.finetune.train import finetune, opened, template_of
 from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import safe_name
@@ -97,18 +96,21 @@ def planned(
 def train_all(
     adapters: Sequence[Planned],
     settings_of: Callable[[Planned], FinetuneSettings],
+    files: TrajectoryFiles,
+    *,
+    on_estimate: Callable[[Estimate], None],
     on_adapter: Callable[[Planned], None],
     on_event: OnEvent,
-    files: TrajectoryFiles,
 ) -> WholeReport:
     """Train the adapters that are not there yet; an interrupted one goes on from its checkpoint.
 
     Args:
         adapters: of `planned`.
         settings_of: the run of an adapter.
+        files: those that `planned` has read.
+        on_estimate: gets what the runs will take, before the first one.
         on_adapter: called before each run.
         on_event: gets the events of every run.
-        files: those that `planned` has read.
 
     Raises:
         OutputError: a folder holds something else than the adapter that the run would make.
@@ -116,22 +118,49 @@ def train_all(
 
     """
     rows: list[AdapterRow] = []
-    with contextlib.ExitStack() as stack:
-        runs = [settings_of(adapter) for adapter in adapters]
-        stack.enter_context(threads(runs[0].threads))
-        base = stack.enter_context(open_base(runs[0], Processes()))
-        done = [run.output.exists() and _is_made_by(run, base) for run in runs]
-        for adapter, run, there in zip(adapters, runs, done, strict=True):
-            if there:
-                rows.append(_row(adapter, "already trained"))
-            elif not adapter.samples or (run.held_out_share and not read_turns(run, files)[0].turns):
-                rows.append(_row(adapter, "no sample"))
+    runs = [settings_of(adapter) for adapter in adapters]
+    with opened(runs[0]) as (base, processes):
+        todo = _todo(adapters, runs, base, files)
+        if left := [run for run in todo if isinstance(run, FinetuneSettings)]:
+            on_estimate(estimate(left, base, processes, files))
+        for adapter, run in zip(adapters, todo, strict=True):
+            if isinstance(run, str):
+                rows.append(_row(adapter, run))
             else:
                 on_adapter(adapter)
-                resumed = run.model_copy(update={"resume": state_path(run.output).exists()})
                 run.output.parent.mkdir(parents=True, exist_ok=True)
-                rows.append(_row(adapter, "trained", finetune(resumed, on_event, base=base, files=files)))
+                rows.append(_row(adapter, "trained", finetune(run, on_event, base=base, files=files)))
     return WholeReport(adapters=tuple(rows))
+
+
+def estimate_all(
+    adapters: Sequence[Planned], settings_of: Callable[[Planned], FinetuneSettings], files: TrajectoryFiles
+) -> Estimate:
+    """What `train_all` would take.
+
+    Raises:
+        EdgeError: as for it.
+
+    """
+    runs = [settings_of(adapter) for adapter in adapters]
+    with opened(runs[0]) as (base, processes):
+        left = [run for run in _todo(adapters, runs, base, files) if isinstance(run, FinetuneSettings)]
+        return estimate(left, base, processes, files)
+
+
+def _todo(
+    adapters: Sequence[Planned], runs: Sequence[FinetuneSettings], base: Base, files: TrajectoryFiles
+) -> list[FinetuneSettings | Outcome]:
+    """The run of each adapter that is still to be trained; of the others, why there is none."""
+    todo: list[FinetuneSettings | Outcome] = []
+    for adapter, run in zip(adapters, runs, strict=True):
+        if run.output.exists() and _is_made_by(run, base):
+            todo.append("already trained")
+        elif not adapter.samples or (run.held_out_share and not read_turns(run, files)[0].turns):
+            todo.append("no sample")
+        else:
+            todo.append(run.model_copy(update={"resume": state_path(run.output).exists()}))
+    return todo
 
 
 @dataclass(frozen=True)

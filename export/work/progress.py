@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from dualtune_edge.export.work.memory import give_back
+from dualtune_edge.export.work.memory import PeakMemory, give_back
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.toolkit.frozen import Frozen
-
-_INTERVAL: Final = 0.05  # seconds between two samples of the memory
 
 
 class PhaseReport(Frozen):
@@ -50,7 +46,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr)  # keeps the stream while a phase redirects sys.stderr
-        self._memory = _PeakMemory()
+        self._memory = PeakMemory()
         self._bars = Bars(
             TextColumn("{task.description:<28}"),
             BarColumn(),
@@ -101,36 +97,6 @@ class Progress:
             yield Phase(self._bars, task)
         seconds = time.perf_counter() - start
         self._bars.update(task, completed=steps)
-        self._reports.append(PhaseReport(name=labelled, seconds=round(seconds, 3), peak_mb=self._memory.peak_mb()))
-
-
-class _PeakMemory:
-    """The largest resident memory of the process since the last reset, sampled every few ms."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._peak = 0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak memory", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def reset(self) -> None:
-        self._peak = 0
-        self._sample()
-
-    def peak_mb(self) -> float:
-        self._sample()
-        return round(self._peak / 1e6, 1)
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(_INTERVAL):
-            self._sample()
-
-    def _sample(self) -> None:
-        self._peak = max(self._peak, self._process.memory_info().rss)
+        self._reports.append(
+            PhaseReport(name=labelled, seconds=round(seconds, 3), peak_mb=round(self._memory.peak() / 1e6, 1))
+        )

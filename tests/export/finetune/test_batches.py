@@ -17,7 +17,7 @@ from dualtune_edge.export.finetune.batches import (
     start_of,
     summed_loss,
 )
-from dualtune_edge.export.finetune.masks import Sample
+from dualtune_edge.export.finetune.samples.masks import Sample
 
 SAMPLES = [Sample((1, 2, 3, 4, *range(9, 9 + extra), 40 + extra, 50), learnt=2) for extra in range(1, 6)]
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.held_out import HeldOut, best
-from dualtune_edge.export.finetune.masks import Sample
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import Event, Measurement, Score, Start
-from dualtune_edge.export.finetune.samples import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.samples.masks import Sample
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import finetune, template_of
-from dualtune_edge.export.finetune.turns import TrajectoryFiles, read_turns
 
 
 def samples_of(run: FinetuneSettings, base: Base) -> Samples:

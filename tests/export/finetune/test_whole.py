@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.export.finetune import trainer, turns
+from dualtune_edge.export.finetune import trainer
 from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.samples import turns
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.spec import read_spec
 from tests.export.finetune.conftest import CONVERSATIONS, TOOLS, request, turn

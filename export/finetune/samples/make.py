@@ -8,7 +8,7 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.finetune.data_warnings import (
+from dualtune_edge.export.finetune.samples.data_warnings import (
     answer_warnings,
     arguments_warnings,
     held_out_warnings,
@@ -16,9 +16,9 @@ from dualtune_edge.export.finetune.data_warnings import (
     selection_warnings,
     toolset_warnings,
 )
-from dualtune_edge.export.finetune.masks import MASKS, Mask, Sample
+from dualtune_edge.export.finetune.samples.masks import MASKS, Mask, Sample
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, Turn, read_turns, unusable
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.turns import TrajectoryFiles, Turn, read_turns, unusable
 from dualtune_edge.toolkit.errors import SpecError, ToolsError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from dualtune_edge.export.finetune.base import Base
-from dualtune_edge.export.finetune.samples import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.export.finetune.train import template_of
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError

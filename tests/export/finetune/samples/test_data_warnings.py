@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.export.finetune.data_warnings import (
+from dualtune_edge.export.finetune.samples.data_warnings import (
     answer_warnings,
     arguments_warnings,
     selection_warnings,

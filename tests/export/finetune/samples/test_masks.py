@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from dualtune_edge.export.finetune.masks import MASKS, Sample
+from dualtune_edge.export.finetune.samples.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
@@ -18,7 +18,7 @@ from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
 
-TEMPLATES = Path(__file__).parents[3] / "toolkit" / "templates"
+TEMPLATES = Path(__file__).parents[4] / "toolkit" / "templates"
 PATHS = {"type": "object", "properties": {"path": {"type": "string"}, "head": {"type": "integer"}}}
 TOOLS = (Tool(name="read", parameters=PATHS), Tool(name="read_file", parameters=PATHS), no_tool_entry())
 CONTEXT = (user("list"), call("read", {"path": "b"}), Message(role="tool", content="ok"), user("and ä?"))

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from dualtune_edge.export.data.lines import Line
+from dualtune_edge.export.finetune.samples.turns import Turn
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.turns import Turn
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory
 

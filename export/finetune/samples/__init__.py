@@ -1,0 +1,1 @@
+"""What a run learns: trajectories → turns → samples, each with its mask."""
