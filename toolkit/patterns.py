@@ -2,7 +2,7 @@
 
 Python's `re` tries one way after the other, and `^(a+)+b$` has more ways than anybody can wait for. llguidance derives
 an automaton and reads each character once. It is what holds a `pattern` while arguments are written, so a value that
-was written is checked by the same rules. It has neither look-around nor back-references.
+was written is checked by the same rules. It has no back-references, and look-around only as `ecma` splits it off.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.ecma import conditions
 from dualtune_edge.toolkit.expressions import least_length
 from dualtune_edge.toolkit.native import PanicError, catch_panics
 
@@ -34,7 +35,8 @@ class Pattern:
     """A pattern that is searched for in texts."""
 
     source: str
-    _matcher: LLMatcher  # before the first character
+    _present: tuple[LLMatcher, ...]  # before the first character
+    _absent: tuple[LLMatcher, ...]
 
     def search(self, text: str) -> bool:
         """Whether the pattern occurs in the text.
@@ -43,7 +45,13 @@ class Pattern:
             PatternError: the automaton grows too large on this text.
 
         """
-        matcher, data = self._matcher.deep_copy(), _json(text)
+        data = _json(text)
+        return all(self._reads(matcher, data) for matcher in self._present) and not any(
+            self._reads(matcher, data) for matcher in self._absent
+        )
+
+    def _reads(self, before: LLMatcher, data: bytes) -> bool:
+        matcher = before.deep_copy()
         try:
             with catch_panics():
                 read = matcher.try_consume_tokens(list(data))
@@ -59,22 +67,31 @@ def compile_pattern(source: str) -> Pattern:
     """A pattern, ready to search.
 
     Raises:
-        PatternError: it is no regular expression, has look-around or a back-reference, or is too large.
+        PatternError: it is no regular expression, has a back-reference or look-around in its midst, or is too large.
 
     """
     if len(source) > limits.PATTERN_CHARS:
         raise PatternError(f"a pattern of {len(source)} characters, over the {limits.PATTERN_CHARS} allowed")
     if (least := least_length(source)) > limits.SCHEMA_LITERAL_CHARS:
         raise PatternError(f"a pattern of texts of {least} characters, over the {limits.SCHEMA_LITERAL_CHARS} allowed")
+    parts = conditions(source)
+    return Pattern(
+        source,
+        tuple(_compiled(source, part) for part in (parts.core, *parts.present)),
+        tuple(_compiled(source, part) for part in parts.absent),
+    )
+
+
+def _compiled(source: str, part: str) -> LLMatcher:
     try:
         with catch_panics():
-            grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": source})
+            grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": part})
             matcher = LLMatcher(_tokenizer(), grammar, log_level=0, limits=_limits())
     except (PanicError, ValueError) as error:
         raise _refusal(source, str(error)) from None
     if matcher.is_error():
         raise _refusal(source, matcher.get_error())
-    return Pattern(source, matcher)
+    return matcher
 
 
 def _json(text: str) -> bytes:

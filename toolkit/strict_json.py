@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from dualtune_edge.toolkit import limits
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+LFS_POINTER: Final = "version https://git-lfs.github.com/spec/"  # what a file begins with that stands for another one
 
 
 class JsonError(ValueError):
@@ -37,6 +39,8 @@ def loads(text: str | bytes) -> Json:
     except JsonError:
         raise
     except json.JSONDecodeError as error:
+        if text[: len(LFS_POINTER)] in (LFS_POINTER, LFS_POINTER.encode()):
+            raise JsonError("a pointer of Git LFS, which `git lfs pull` replaces by the file") from None
         raise JsonError(f"no JSON from line {error.lineno}, column {error.colno} on") from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise JsonError(str(error)) from None

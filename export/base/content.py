@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from dualtune_edge.toolkit.errors import EdgeError
-
-_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+from dualtune_edge.toolkit.strict_json import LFS_POINTER
 
 
 def require_content(path: Path, error: type[EdgeError]) -> None:
@@ -35,8 +33,8 @@ def require_content(path: Path, error: type[EdgeError]) -> None:
             str(path), found="a folder or a device", expected="a file", fix="Copy or download the folder again."
         )
     with path.open("rb") as file:
-        start = file.read(len(_POINTER))
-    if start == _POINTER:
+        start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER.encode():
         raise error(
             str(path),
             found="a pointer of Git LFS, which stands for the file",

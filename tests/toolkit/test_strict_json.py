@@ -32,6 +32,8 @@ def test_reads_whole_surrogate_pairs() -> None:
         (r'{"\ud83d": "\ude00"}', r"U\+D83D"),
         ("[1,]", "no JSON from line 1, column"),
         (b'"\xff"', "not UTF-8"),
+        (f"{strict_json.LFS_POINTER}v1\noid sha256:{'0' * 64}\nsize 5\n", "a pointer of Git LFS"),
+        (f"{strict_json.LFS_POINTER}v1\n".encode(), "a pointer of Git LFS"),
         ("[" * (limits.JSON_DEPTH + 1) + "]" * (limits.JSON_DEPTH + 1), "nested deeper"),
         ("[" * 200_000 + "]" * 200_000, "nested deeper"),
         ("1" * 5_000, "digits"),

@@ -13,6 +13,7 @@ from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.template_process import TEMPLATES, TemplateFault, ToolList
+from dualtune_edge.toolkit.strict_json import LFS_POINTER
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"  # the name that Hugging Face folders use
@@ -128,6 +129,10 @@ def read_source(path: Path) -> str:
 
     """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(str(path), found=str(error), expected="a UTF-8 text file", fix="Check the path.") from None
+    if text.startswith(LFS_POINTER):  # it would be a template that writes this text
+        found, fix = "a pointer of Git LFS, which stands for the file", "Fetch it: `git lfs pull`."
+        raise TemplateError(str(path), found=found, expected="the template itself", fix=fix)
+    return text

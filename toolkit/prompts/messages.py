@@ -22,6 +22,11 @@ class FunctionCall(Frozen):
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_is_sent(cls, value: object) -> object:
+        return _said(value, cls) if isinstance(value, Mapping) else value
+
     @field_validator("arguments", mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
@@ -30,9 +35,10 @@ class FunctionCall(Frozen):
         if not isinstance(value, str):
             return value
         try:
-            return strict_json.loads(value)
+            arguments = strict_json.loads(value)
         except strict_json.JsonError as error:
             raise PydanticCustomError("arguments", "a JSON object: {reason}", {"reason": str(error)}) from None
+        return {} if arguments is None else arguments
 
 
 class ToolCall(Frozen):
@@ -48,7 +54,7 @@ class ToolCall(Frozen):
         """Without what is null, and without the number by which a stream joins its pieces."""
         if not isinstance(value, Mapping):
             return value
-        return {key: item for key, item in value.items() if item is not None and key != "index"}
+        return {key: item for key, item in _said(value, cls).items() if key != "index"}
 
 
 class Message(Frozen):
@@ -73,7 +79,7 @@ class Message(Frozen):
         """With OpenAI's role `developer` as `system`, and without what is null or not read."""
         if not isinstance(value, Mapping):
             return value
-        words = {key: item for key, item in value.items() if item is not None and key not in _UNREAD}
+        words = {key: item for key, item in _said(value, cls).items() if key not in _UNREAD}
         if words.get("role") == "developer":
             words["role"] = "system"
         refusal = words.pop("refusal", None)
@@ -116,6 +122,19 @@ def unread(message: object) -> Iterator[str]:
     """The keys of a message, as it was sent, that say something and are not read."""
     if isinstance(message, Mapping):
         yield from (key for key in _UNREAD if message.get(key))
+
+
+def _said(value: Mapping[str, Any], model: type[Frozen]) -> dict[str, Any]:
+    """The keys of an object, as it was sent, that are not null, and those unknown here that hold anything."""
+    known = model.model_fields
+    return {key: item for key, item in value.items() if item is not None and (key in known or _holds(item))}
+
+
+def _holds(value: object) -> bool:
+    """Whether a value is more than empty lists, empty objects and nulls, which SDKs write for what is absent."""
+    if isinstance(value, Mapping):
+        return any(map(_holds, value.values()))
+    return value is not None and value != []
 
 
 def _text(part: object) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dualtune_edge.toolkit.ecma import conditions
+
 FORMATS: Final = {
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 }  # fmt: skip
@@ -43,7 +45,12 @@ def held(words: dict[str, Any], place: str) -> Held:
     for key in _unheld(kept):
         del kept[key]
         left.append(key)
-    return Held(kept, tuple(f"`{key}` of {quoted(place)}" for key in left), tuple(ignored))
+    unheld = [f"`{key}` of {quoted(place)}" for key in left]
+    if "pattern" in kept:
+        pattern = conditions(kept["pattern"])
+        kept["pattern"] = pattern.core
+        unheld += [f"look-around in the `pattern` of {quoted(place)}"] if pattern.looks_around else []
+    return Held(kept, tuple(unheld), tuple(ignored))
 
 
 def quoted(place: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.ecma import conditions
 from dualtune_edge.toolkit.tools.alternatives import alternative, may_overlap
 from dualtune_edge.toolkit.tools.assertions import Held, held, quoted
 from dualtune_edge.toolkit.tools.parts import BRANCHES, Part, SchemaReadError, in_place, root_part
@@ -139,7 +140,10 @@ class _Writer:
         written: dict[str, Any] = {}
         for key, value in found.words.items():
             if key in _NAMED:
-                written[key] = {name: self.whole(child) for name, child in part.below(key)}
+                spelled = self.closing and key == "patternProperties"
+                written[key] = {
+                    conditions(name).core if spelled else name: self.whole(child) for name, child in part.below(key)
+                }
             elif key == "prefixItems":
                 written[key] = [self.whole(child) for _, child in part.below(key)]
             elif key in _BELOW:

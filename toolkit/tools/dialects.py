@@ -32,6 +32,9 @@ _BFCL_TYPES: Final = {
     "dict": "object", "HashMap": "object", "Hashtable": "object",
 }  # fmt: skip
 _DRAFT_7: Final = 7
+_COUNTS: Final = frozenset({
+    "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties",
+})  # fmt: skip
 _NULLABLE: Final = {"const", "default"}  # keywords whose value may be null
 
 
@@ -53,7 +56,7 @@ class Dialect:
 
     def read(self, schema: dict[str, Any]) -> dict[str, Any]:
         """One object of a schema in the keywords of 2020-12; the schemas in it stay as they are."""
-        words = {key: value for key, value in schema.items() if value is not None or key in _NULLABLE}
+        words = {key: _whole(key, value) for key, value in schema.items() if value is not None or key in _NULLABLE}
         if 0 < self.draft <= _DRAFT_7 and "$ref" in words:
             return {"$ref": words["$ref"]}  # what stands beside it is ignored
         for key in ("$dynamicRef", "$recursiveRef"):
@@ -78,9 +81,16 @@ class Dialect:
         if self.draft:
             words.pop("prefixItems", None)  # unknown to these drafts
         if isinstance(words.get("items"), list):
-            words["prefixItems"] = words.pop("items")
+            if first := words.pop("items"):
+                words["prefixItems"] = first
             if further is not None:
                 words["items"] = further
+
+
+def _whole(key: str, value: Any) -> Any:
+    """A count without its fraction: to JSON Schema 10.0 is a whole number."""
+    is_whole = key in _COUNTS and isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
 
 
 def _read_dependencies(words: dict[str, Any]) -> None:

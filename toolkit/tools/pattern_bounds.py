@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dualtune_edge.toolkit import limits
+from dualtune_edge.toolkit.ecma import conditions
 from dualtune_edge.toolkit.errors import ToolsError
 from dualtune_edge.toolkit.patterns import PatternError, compile_pattern
 from dualtune_edge.toolkit.tools.assertions import FORMATS
@@ -43,6 +44,9 @@ class PatternBudget:
 
         """
         names = list(schema["patternProperties"]) if isinstance(schema.get("patternProperties"), dict) else []
+        if around := next((name for name in names if conditions(name).looks_around), None):
+            found = f"look-around in {around!r}, a pattern of property names"
+            raise self._refusal(found, "a pattern without it", "Simplify the pattern.")
         self._names += len(names)
         if self._names > limits.PATTERN_PROPERTIES:
             found = f"over {limits.PATTERN_PROPERTIES} patterns of property names"
@@ -60,14 +64,14 @@ class PatternBudget:
         """Compile what was counted: each takes as long as all the counting.
 
         Raises:
-            ToolsError: one is no regular expression, or has look-around.
+            ToolsError: one is no regular expression, or looks around elsewhere than at its ends.
 
         """
         for pattern in self._patterns:
             try:
                 compile_pattern(pattern)
             except PatternError as error:
-                expected = "a regular expression without look-around"
+                expected = "a regular expression without back-references, and look-around at its ends only"
                 raise self._refusal(str(error), expected, "Simplify the pattern.") from None
 
     def _count(self, characters: int) -> None:

@@ -76,9 +76,10 @@ def _refuse_types(words: dict[str, Any]) -> None:
 
 
 def _refuse_drafts(schema: dict[str, Any]) -> None:
-    if not isinstance(schema.get("$schema", ""), str):
-        raise SchemaReadError(f"$schema {schema['$schema']!r}")
-    if "json-schema.org/draft-03/" in schema.get("$schema", ""):
+    name = schema.get("$schema")
+    if name is not None and not isinstance(name, str):
+        raise SchemaReadError(f"$schema {name!r}")
+    if name and "json-schema.org/draft-03/" in name:
         raise SchemaReadError("a schema of draft 3, which is read no more")
 
 

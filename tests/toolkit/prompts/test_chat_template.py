@@ -12,6 +12,7 @@ from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, ToolCall, call, user
+from dualtune_edge.toolkit.strict_json import LFS_POINTER
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 TEMPLATES = Path(__file__).parents[3] / "toolkit" / "templates"
@@ -164,6 +165,9 @@ def test_a_source_that_is_too_long_or_no_template_is_refused(tmp_path: Path) -> 
     path = tmp_path / "t.jinja"
     path.write_bytes(b"\xff")
     with pytest.raises(TemplateError, match="UTF-8"):
+        ChatTemplate.read(path)
+    path.write_text(f"{LFS_POINTER}v1\noid sha256:0\nsize 5\n", encoding="utf-8")
+    with pytest.raises(TemplateError, match="Git LFS"):
         ChatTemplate.read(path)
     with pytest.raises(TemplateError, match="Check the path"):
         ChatTemplate.read(tmp_path / "none")

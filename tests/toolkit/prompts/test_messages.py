@@ -77,6 +77,21 @@ SENT = {
         {"role": "assistant", "tool_calls": [{**CALLED, "function": {"name": "water", "arguments": None}}]},
         Message(role="assistant", tool_calls=(WATER,)),
     ),
+    "no arguments as null in a text": (
+        {"role": "assistant", "tool_calls": [{**CALLED, "function": {"name": "water", "arguments": " null "}}]},
+        Message(role="assistant", tool_calls=(WATER,)),
+    ),
+    "a call as OpenAI's SDK parses it": (
+        {
+            "role": "assistant", "parsed": None,
+            "tool_calls": [{**CALLED, "function": {**CALLED["function"], "parsed_arguments": None}}],
+        },
+        Message(role="assistant", tool_calls=(WATER,)),
+    ),
+    "a gateway's fields that hold nothing": (
+        {"role": "user", "content": "a", "provider_specific_fields": {"refusal": None, "more": {}}, "details": []},
+        user("a"),
+    ),
     "a call of no type": (
         {"role": "assistant", "tool_calls": [{"id": "c", "type": None, "function": {"name": "water"}}]},
         Message(role="assistant", tool_calls=(WATER,)),
@@ -129,10 +144,13 @@ def test_content_that_is_not_text_is_refused(content: object, complaint: str) ->
         {"role": "assistant", "content": None, "audio": {"id": "a"}},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
         {"role": "robot", "content": ""},
+        {"role": "user", "content": "a", "provider_specific_fields": {"refusal": [None]}},
+        {"role": "user", "content": "a", "contents": ""},
         {"role": "user", "content": "hi", "tool_calls": [{"function": {"name": "f"}}]},
         {"role": "user", "content": "hi", "weight": 1},
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1, "a": 2}'}}]},
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]},
         {"role": "assistant", "tool_calls": [{"type": "code", "function": {"name": "f"}}]},
     ],
 )

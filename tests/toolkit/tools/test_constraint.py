@@ -198,6 +198,18 @@ def test_a_format_that_nobody_checks_is_named() -> None:
     assert constrain(argument({"type": "string", "format": "uuid"})).ignored == ()
 
 
+def test_a_pattern_is_written_as_the_grammar_reads_it_and_look_around_is_left_to_the_check() -> None:
+    given = {"type": "object", "patternProperties": {"^[[]": {"type": "string", "pattern": "^(?!a)[a-z[]+$"}}}
+    constraint = constrain(argument(given))
+    assert constraint.schema["properties"]["x"]["patternProperties"] == {
+        r"^[\[]": {"type": "string", "pattern": r"^[a-z\[]+$"}
+    }
+    assert constraint.left == ("look-around in the `pattern` of 'x.^[[]'",)
+    reading = read_schema(argument(given), "test")
+    assert reading.fault({"x": {"[": "b["}}) is None
+    assert reading.fault({"x": {"[": "a["}})
+
+
 def test_the_given_schema_is_left_as_it_was() -> None:
     schema = argument({"$ref": "#/$defs/One"}, **{"$defs": {"One": {**ONE, "description": None}}})
     before = repr(schema)

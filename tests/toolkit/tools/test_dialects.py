@@ -71,6 +71,22 @@ def test_a_keyword_that_holds_null_is_absent(words: Any) -> None:
     assert takes(reading({"enum": [None, 1], "default": None}), None)
 
 
+def test_an_empty_list_under_items_says_nothing() -> None:
+    for dialect in ({}, {"$schema": DRAFT_7}, {"$schema": None}):
+        assert takes(reading({"type": "array", "items": []}, **dialect), [1, "a"])
+    closed = reading({"type": "array", "items": [], "additionalItems": False})
+    assert takes(closed, [])
+    assert not takes(closed, [1])
+
+
+@pytest.mark.parametrize("dialect", [{}, {"$schema": DRAFT_7}])
+def test_a_count_may_be_written_with_a_fraction_of_zero(dialect: Any) -> None:
+    text = reading({"type": "string", "minLength": 1.0, "maxLength": 2.0}, **dialect)
+    assert [takes(text, value) for value in ("", "a", "abc")] == [False, True, False]
+    assert text.constraint.schema["properties"]["x"]["maxLength"] == 2
+    assert type(text.constraint.schema["properties"]["x"]["maxLength"]) is int
+
+
 @pytest.mark.parametrize("types", [["object"], ["object", "null"], None])
 def test_the_arguments_are_an_object_however_that_is_said(types: Any) -> None:
     found = read_schema({"type": types, "properties": {"x": {}}}, "test")
