@@ -83,7 +83,7 @@ def test_a_bad_schema(own_desk: Desk) -> None:
 
 
 def test_a_schema_that_cannot_be_a_constraint(own_desk: Desk) -> None:
-    schema = {"properties": {"path": {"type": "string", "pattern": "^(?=a)b"}}}
+    schema = {"properties": {"path": {"type": "string", "pattern": "^a(?=b)b"}}}
     own_desk.rewrite("files.json", lambda value: value["tools"][1].update(inputSchema=schema))
     own_desk.refused(ToolsError, "tool 2 (write)")
 
