@@ -20,7 +20,8 @@ from typing import Annotated, Any, Final
 
 import typer
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.random_checkpoint import CHATML, MODULES, SHAPES, write_adapter, write_checkpoint
+from dualtune_edge_kit.random_checkpoint import CHATML, MODULES, Shape, write_adapter, write_checkpoint
+from dualtune_edge_kit.random_checkpoint import SHAPES as PUBLISHED
 from dualtune_edge_kit.training import toolsets
 from peft import LoraConfig
 from tokenizers import Tokenizer
@@ -32,12 +33,14 @@ from tokenizers.trainers import BpeTrainer
 from dualtune_edge.export import run
 from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
 
+SHAPES: Final = PUBLISHED | {"small": Shape(64, 128, 1, 4, 2, 4096, 32_768)}  # to count tokens: they are the same
 _SERVICES: Final = ("local", "drive", "vault", "archive", "mirror")  # each with the tools of both servers
 _TEMPLATES: Final = FOLDER / "templates"
 _ARGUMENTS: Final = _TEMPLATES / "arguments.jinja"  # shows the chosen tool alone
 _ABOUT: Final = (
     "The {} of {} in the service {}, written as that service itself lists it. What is not absolute begins at its root."
 )
+_ROLES: Final = ("system", "user", "assistant")
 _LISTS: Final = {
     "tools14": TemplatesSpec(),
     "tools117": TemplatesSpec(selection=Path(__file__).parent / "first_sentences.jinja", arguments=_ARGUMENTS),
@@ -110,7 +113,8 @@ def checkpoint(folder: Path, shape: str, listed: list[dict[str, Any]]) -> None:
     trainer = BpeTrainer(
         vocab_size=size, special_tokens=list(CHATML), initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator((json.dumps(tool) for tool in listed), trainer)
+    texts = (*(json.dumps(tool) for tool in listed), *_ROLES * 100)  # one token each, as in published tokenizers
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     end = {"bos_token_id": tokenizer.token_to_id(CHATML[0]), "eos_token_id": tokenizer.token_to_id(CHATML[2])}
     for path in (folder / "config.json", folder / "generation_config.json"):

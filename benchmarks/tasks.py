@@ -1,11 +1,12 @@
 """Prints what a whole task takes with plain and with activated adapters, and by peers, in one run.
 
-    python benchmarks/tasks.py OUT [--shape qwen2.5-0.5b] [--genai] [--llama-server PATH]
+    python benchmarks/tasks.py OUT [--toolsets 2] [--result 2000] [--shape qwen2.5-0.5b] [--genai] [--llama-server PATH]
 
-OUT gets the checkpoint, adapters of rank 32 and four bundles: the filesystem server's 14 tools alone, and beside the
-git server's as a second toolset. A task is six turns of the former with seeded words; every tool result has about as
-many tokens as its row says. The kinds take turns, and their medians are compared. Peers have one toolset: the plain
-bundle's prompts, and llama.cpp the activated one's too. Nothing else should run.
+OUT gets the checkpoint, adapters of rank 32 and the bundles that are measured: of the filesystem server's 14 tools
+alone, and beside the git server's as a second toolset. A task is six turns of the former with seeded words; every tool
+result has about as many tokens as its row says. The kinds take turns, and their medians are compared. Peers have one
+toolset: the plain bundle's prompts, and llama.cpp the activated one's too. Nothing else should run, but where counts
+are wanted alone: those are the same with `--shape small --runs 1`, on any machine.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from dualtune_edge.toolkit.tools.tool_files import read_tools
 
 _HEADER: Final = "<|im_start|>assistant\n"
 _SERVERS: Final = {"one": ("tools14",), "several": ("tools14", "git")}
+_NAMES: Final = dict(enumerate(_SERVERS, start=1))  # by the number of toolsets
 _KINDS: Final = ("plain", "activated")
 _LLAMA: Final = (  # kind, slots, name
     ("plain", 3, "llama.cpp, plain, a warm slot for each adapter"),
@@ -53,10 +55,14 @@ def main(
     *,
     shape: Annotated[str, typer.Option(help="Of the base.")] = "qwen2.5-0.5b",
     turns: Annotated[int, typer.Option(min=2, help="Of a task.")] = 6,
-    results: Annotated[list[int] | None, typer.Option(help="Tokens of a result; default: 50, 500 and 2,000.")] = None,
+    results: Annotated[
+        list[int] | None, typer.Option("--result", help="Tokens of a result; default: 50, 500 and 2,000.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Of each task and kind; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the physical cores.")] = None,
-    one: Annotated[bool, typer.Option("--one", help="The bundles of one toolset alone.")] = False,
+    toolsets: Annotated[
+        list[int] | None, typer.Option(min=1, max=2, help="How many toolsets a bundle has; default: 1, and 2.")
+    ] = None,
     genai: Annotated[bool, typer.Option("--genai", help="onnxruntime-genai, driven plainly; one run.")] = False,
     llama_server: Annotated[
         Path | None, typer.Option(help="llama.cpp's server, built; without it, no such row.")
@@ -67,8 +73,10 @@ def main(
         prepare(out, shape)
     if llama_server and not (out / "llama").exists():
         write_llama(out)
+    names = [_NAMES[number] for number in toolsets or _NAMES]
+    write_bundles(out, names)
     count = threads or detect().cpu.physical_cores
-    roofline = measure_roofline(open_bundle(out / "plain-one", verify="never"), count)
+    roofline = measure_roofline(open_bundle(out / f"plain-{names[0]}", verify="never"), count)
     print(
         f"{count} threads; {roofline.bandwidth / 1e9:.1f} GB/s, {roofline.rate / 1e9:.0f} billion integer operations/s"
     )
@@ -77,18 +85,18 @@ def main(
     for size in results or (50, 500, 2000):
         task = out / f"task-{size}.jsonl"
         task.write_text(json.dumps({"toolset": "tools14", "messages": messages(out, turns, size)}), encoding="utf-8")
-        for toolsets in ("one",) if one else _SERVERS:
+        for name in names:
             found: dict[str, list[TaskRun]] = {kind: [] for kind in _KINDS}
             for _ in range(runs):
                 for kind in _KINDS:
-                    found[kind].append(replayed(out / f"{kind}-{toolsets}", task, count, roofline))
+                    found[kind].append(replayed(out / f"{kind}-{name}", task, count, roofline))
             for kind, taken in found.items():
-                line = cells(out / f"{kind}-{toolsets}", taken, found["plain"])
+                line = cells(out / f"{kind}-{name}", taken, found["plain"])
                 print(f"| {size} | {line} |", flush=True)
-            if toolsets == "one":
+            if name == "one":
                 plain = seconds(found["plain"])
-                for name, took in peers(out, task, count, runs, llama_server, genai=genai):
-                    print(f"| {size} | {name} | – | {took / turns:.2f} | {took / plain:.2f} | – | – |", flush=True)
+                for peer, took in peers(out, task, count, runs, llama_server, genai=genai):
+                    print(f"| {size} | {peer} | – | {took / turns:.2f} | {took / plain:.2f} | – | – |", flush=True)
 
 
 def peers(
@@ -119,7 +127,7 @@ def write_llama(out: Path) -> None:
 
 
 def prepare(out: Path, shape: str) -> None:
-    """Write the base, both kinds of adapter, and four bundles."""
+    """Write the base, and both kinds of adapter."""
     out.mkdir(parents=True, exist_ok=True)
     for name in ("tools14", "git"):
         (out / f"{name}.json").write_text(json.dumps({"tools": tools(name)}), encoding="utf-8")
@@ -137,8 +145,14 @@ def prepare(out: Path, shape: str) -> None:
                 alora_invocation_tokens=invocation if kind == "activated" else None,
             )
             write_adapter(out / kind / name, out / "base", config, seed=seed)
-        for toolsets, servers in _SERVERS.items():
-            export(out, f"{kind}-{toolsets}", tuple(toolset(out, kind, server) for server in servers))
+
+
+def write_bundles(out: Path, names: Sequence[str]) -> None:
+    """Those that are missing, of both kinds of adapter."""
+    for name in names:
+        for kind in _KINDS:
+            if not (out / f"{kind}-{name}").exists():
+                export(out, f"{kind}-{name}", tuple(toolset(out, kind, server) for server in _SERVERS[name]))
 
 
 def toolset(out: Path, kind: str, server: str) -> ToolsetSpec:

@@ -121,7 +121,7 @@ class Renderer:
         """The questions of a stage; those of the user's own conversations with their walker."""
         plan, checkpoint = subject.stage.plan, self._checkpoint
         template = ChatTemplate(plan.template, where=subject.stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
-        prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
+        prompter = Prompter.of(plan, template, checkpoint.tokenizer, subject.stage.all_toolsets)
         tool = next((tool for tool in plan.tools if tool.name == plan.tool), None)
         grammar = compile_grammar(tool, plan.frame, self._tokenizer) if tool and plan.frame else None
         end = checkpoint.end_of_turn if plan.stage == "answer" else None

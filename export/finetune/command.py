@@ -184,6 +184,9 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     from dualtune_edge.export.plan.spec import read_spec
 
     spec = read_spec(path, trained=False)
+    toolsets = [
+        {"name": source.name, "description": source.description, "tools": source.tools} for source in spec.toolsets
+    ]
 
     def settings_of(adapter: Planned) -> FinetuneSettings:
         keep = options["keep"] if adapter.objective in ("toolset", "selection") else {}
@@ -198,6 +201,8 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
             "base": spec.base,
             "output": adapter.output,
             "tool": adapter.tool,
+            "all_toolsets": toolsets,
+            "own_toolset": adapter.toolset,
             "template": options.get("template", adapter.template),
             "no_tool": spec.no_tool,
             "keep": keep,

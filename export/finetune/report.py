@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
@@ -29,6 +31,8 @@ _OF_THIS_MACHINE: Final = {
     "checkpoint_every",
     "resume",
     "toolsets",
+    "all_toolsets",
+    "own_toolset",
 }
 
 
@@ -87,10 +91,20 @@ class ToolsetOrigin(Frozen):
     named: bool
 
 
+class ListedOrigin(Frozen):
+    """A toolset that the prompts show."""
+
+    name: str
+    description: str
+    tools: Source
+
+
 class Origin(Frozen):
     """The inputs and settings of a run: equal on every machine.
 
     An adapter of one toolset has `data` and `tools`; that of the toolset choice, and of a spec's answer, `toolsets`.
+    Of a template that shows all toolsets it has `all_toolsets` and `own_toolset`, whose calls are learnt; else both are
+    left out.
     """
 
     format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
@@ -100,9 +114,16 @@ class Origin(Frozen):
     held_out: Source | None = None  # a file; not a share of the data
     tools: Source | None
     toolsets: tuple[ToolsetOrigin, ...] = ()
+    all_toolsets: tuple[ListedOrigin, ...] = ()
+    own_toolset: str | None = None
     template_sha256: str
     settings: dict[str, Any]  # those that influence the result
     versions: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _without_toolsets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        alone = () if self.all_toolsets else ("all_toolsets", "own_toolset")
+        return {name: value for name, value in dump(self).items() if name not in alone}
 
 
 class Record(Origin):
@@ -125,6 +146,7 @@ class Record(Origin):
 
 def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
     """The origin of a run. Runs with equal origins give equal adapters."""
+    listed = settings.all_toolsets if template.shows_toolsets else ()
     unused = set() if settings.held_out or settings.held_out_share else {"held_out_share", "measure_every"}
     return Origin(
         base=base.name,
@@ -142,6 +164,11 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
             )
             for toolset in settings.toolsets
         ),
+        all_toolsets=tuple(
+            ListedOrigin(name=toolset.name, description=toolset.description, tools=_source(toolset.tools))
+            for toolset in listed
+        ),
+        own_toolset=settings.own_toolset if listed else None,
         template_sha256=template.sha256,
         settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE | unused),
         versions={package: version(package) for package in ("peft", "torch", "transformers")},

@@ -24,6 +24,14 @@ class ToolsetSource(Frozen):
     named: bool = True  # False: all lines are its own
 
 
+class ListedToolset(Frozen):
+    """A toolset of a spec, as a template may show it to every stage."""
+
+    name: str
+    description: str = ""
+    tools: Path
+
+
 class FinetuneSettings(Frozen):
     """One run: a base, trajectories and the tools in them → one adapter. The defaults suit a small base.
 
@@ -41,6 +49,8 @@ class FinetuneSettings(Frozen):
     output: Path  # folder of the adapter
     tool: str | None = None  # whose arguments are learnt
     toolset: str | None = None  # only the trajectories that name this toolset
+    all_toolsets: tuple[ListedToolset, ...] = ()  # all toolsets of a spec, for a template that shows them
+    own_toolset: str | None = None  # the one of them whose calls are learnt; None: of all
     template: Path | None = None  # chat template; None: the built-in one of the objective, or that of `activated`
     activated: bool = False  # in force from the generation prompt on: the base reads the conversation
     no_tool: str = NO_TOOL  # what a turn without a call is learnt as
@@ -106,12 +116,20 @@ class FinetuneSettings(Frozen):
         if self.keep and self.objective in ("arguments", "answer"):
             raise ValueError("`keep` for the objectives 'toolset', 'selection' and 'joint' only")
         lists_none = self.objective not in ("toolset", "answer")
-        if lists_none and self.activated and self.template is None and self.no_tool != NO_TOOL:
+        builtin = self.activated and self.template is None and not self.shares_toolsets
+        if lists_none and builtin and self.no_tool != NO_TOOL:
             raise ValueError(f"`no_tool: {NO_TOOL}` with the built-in template for activated adapters, which lists it")
+        if lists_none and self.all_toolsets and self.own_toolset not in {toolset.name for toolset in self.all_toolsets}:
+            raise ValueError("`own_toolset`, one of `all_toolsets`, where its calls are learnt")
         for tool, share in self.keep.items():
             if not 0 < share <= 1:
                 raise ValueError(f"a share of {tool!r} above 0 and up to 1")
         return self
+
+    @property
+    def shares_toolsets(self) -> bool:
+        """Whether the built-in template is the one that shows all toolsets to every stage."""
+        return self.activated and self.template is None and len(self.all_toolsets) > 1
 
     @property
     def sources(self) -> tuple[ToolsetSource, ...]:

@@ -204,11 +204,14 @@ def template_of(settings: FinetuneSettings, base: Base) -> ChatTemplate:
     checkpoint = base.checkpoint
     if settings.template:
         return ChatTemplate.read(settings.template, bos=checkpoint.bos, eos=checkpoint.eos)
-    if settings.objective == "answer" and checkpoint.chat_template is not None:
+    if settings.objective == "answer" and checkpoint.chat_template is not None and not settings.shares_toolsets:
         where = f"chat template of {checkpoint.name}"
         return ChatTemplate(checkpoint.chat_template, where=where, bos=checkpoint.bos, eos=checkpoint.eos)
-    shared = settings.activated and settings.objective not in ("toolset", "answer")  # whose prompts begin differently
-    name = "activated" if shared else _TEMPLATES[settings.objective]
+    name = _TEMPLATES[settings.objective]
+    if settings.shares_toolsets:
+        name = "toolsets"
+    elif settings.activated and settings.objective not in ("toolset", "answer"):  # whose prompts begin differently
+        name = "activated"
     file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
     where = f"built-in template for {name}"
     return ChatTemplate(file.read_text(encoding="utf-8"), where=where, bos=checkpoint.bos, eos=checkpoint.eos)

@@ -65,7 +65,7 @@ def calibration_prompts(
     for stage in stages:
         plan = stage.plan
         template = ChatTemplate(plan.template, where=stage.name, bos=checkpoint.bos, eos=checkpoint.eos)
-        prompter = Prompter(template, checkpoint.tokenizer, plan.tools, plan.tool)
+        prompter = Prompter.of(plan, template, checkpoint.tokenizer, stage.all_toolsets)
         answers = list(plan.completions.values()) or [plan.frame.tokens if plan.frame else ()]
         for messages, answer in zip(made[stage.name], cycle(answers), strict=False):
             prompts.append((*prompter.tokens(messages), *answer))

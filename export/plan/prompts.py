@@ -14,9 +14,10 @@ from dualtune_edge.toolkit.bundle.layout import PROMPTS_DIR
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, ToolCall, call, user
-from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, selection_prompter
+from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, no_tool_entry, selection_prompter
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
@@ -28,13 +29,14 @@ ROOM: Final = 64  # tokens that the static prompt must leave for the conversatio
 class PlannedStage:
     """A stage's name, its prompt, and the adapter that answers (None: the base).
 
-    `copied`: of the tool whose arguments it writes.
+    `copied`: of the tool whose arguments it writes. `all_toolsets`: all toolsets, where the prompt shows them.
     """
 
     name: str
     plan: PromptPlan
     adapter: AdapterInput | None = None
     copied: tuple[CopiedProperty, ...] = ()
+    all_toolsets: AllToolsets | None = None
 
     @property
     def adapter_name(self) -> str | None:
@@ -87,7 +89,7 @@ def plan_prompts(inputs: Inputs) -> Plans:
         ToolsError: a tool's text holds a control token of the base.
 
     """
-    templates = Templates(inputs.checkpoint, inputs.template)
+    templates = Templates.of(inputs)
     choice = _toolset_choice(inputs, templates) if len(inputs.toolsets) > 1 else None
     toolsets = tuple(_toolset(source, inputs, templates) for source in inputs.toolsets)
     answer = _answer(inputs, templates) if inputs.others.answer or inputs.answer_template else None
@@ -103,22 +105,40 @@ def _toolset_choice(inputs: Inputs, templates: Templates) -> PlannedStage:
     template = templates.choose("toolset", adapter=inputs.others.toolset, named=inputs.toolset_template)
     entries = tuple(source.toolset.entry for source in inputs.toolsets)
     with templates.advice():
-        prompter = Prompter(template, inputs.checkpoint.tokenizer, entries)
+        prompter = Prompter(
+            template, inputs.checkpoint.tokenizer, entries, all_toolsets=_all_toolsets(template, inputs)
+        )
         plan = _choice_plan("toolset", prompter, inputs, templates)
         templates.look_for_invocation(inputs.others.toolset, prompter)
-    return PlannedStage("toolset", plan, inputs.others.toolset)
+    return PlannedStage("toolset", plan, inputs.others.toolset, all_toolsets=prompter.all_toolsets)
+
+
+def _all_toolsets(template: ChatTemplate, inputs: Inputs) -> AllToolsets | None:
+    """All toolsets, for a template that shows them."""
+    if not template.shows_toolsets:
+        return None
+    return AllToolsets(tuple(source.toolset for source in inputs.toolsets), no_tool_entry(inputs.no_tool))
 
 
 def _toolset(source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedToolset:
     tools = source.toolset.tools
     template = templates.choose("selection", adapter=source.selection, named=source.templates.selection)
     with templates.advice():
-        prompter = selection_prompter(template, inputs.checkpoint.tokenizer, tools, inputs.no_tool)
+        prompter = selection_prompter(
+            template,
+            inputs.checkpoint.tokenizer,
+            tools,
+            inputs.no_tool,
+            all_toolsets=_all_toolsets(template, inputs),
+            toolset=source.toolset.name,
+        )
         plan = _choice_plan("selection", prompter, inputs, templates)
         templates.look_for_invocation(source.selection, prompter)
     return PlannedToolset(
         toolset=source.toolset,
-        selection=PlannedStage(f"selection.{source.toolset.name}", plan, source.selection),
+        selection=PlannedStage(
+            f"selection.{source.toolset.name}", plan, source.selection, all_toolsets=prompter.all_toolsets
+        ),
         arguments={tool.name: _arguments(tool, source, inputs, templates) for tool in tools if tool.takes_arguments},
     )
 
@@ -136,14 +156,24 @@ def _choice_plan(
     templates.look_for_dates(prompter, len(prefix))
     _refuse_overlong(where, len(prefix), max(map(len, completions.values())), context)
     return PromptPlan(
-        stage=stage, template=prompter.template.source, tools=prompter.tools, prefix=prefix, completions=completions
+        stage=stage,
+        template=prompter.template.source,
+        tools=prompter.tools,
+        prefix=prefix,
+        completions=completions,
+        shows_toolsets=prompter.all_toolsets is not None,
+        toolset=prompter.toolset,
     )
 
 
 def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Templates) -> PlannedStage:
     adapter = source.arguments.get(tool.name)
     template = templates.choose("arguments", adapter=adapter, named=source.templates.arguments)
-    prompter = Prompter(template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name)
+    everything, name = _all_toolsets(template, inputs), source.toolset.name
+    own = name if everything else None
+    prompter = Prompter(
+        template, inputs.checkpoint.tokenizer, source.toolset.tools, tool.name, all_toolsets=everything, toolset=own
+    )
     _refuse_control_tokens(prompter)
     with templates.advice():
         prefix, frame = prompter.prefix(), prompter.frame()
@@ -152,15 +182,23 @@ def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Temp
     where = f"prompt for the arguments of {tool.name!r}"
     _refuse_overlong(where, len(prefix), len(frame.tokens), inputs.checkpoint.context_length)
     plan = PromptPlan(
-        stage="arguments", template=template.source, tools=prompter.tools, tool=tool.name, prefix=prefix, frame=frame
+        stage="arguments",
+        template=template.source,
+        tools=prompter.tools,
+        tool=tool.name,
+        prefix=prefix,
+        frame=frame,
+        shows_toolsets=everything is not None,
+        toolset=own,
     )
-    return PlannedStage(f"arguments.{source.toolset.name}.{tool.name}", plan, adapter)
+    return PlannedStage(f"arguments.{name}.{tool.name}", plan, adapter, all_toolsets=everything)
 
 
 def _answer(inputs: Inputs, templates: Templates) -> PlannedStage:
     adapter, checkpoint = inputs.others.answer, inputs.checkpoint
     template = templates.choose("answer", adapter=adapter, named=inputs.answer_template)
-    prompter = Prompter(template, checkpoint.tokenizer, ())
+    prompter = Prompter(template, checkpoint.tokenizer, (), all_toolsets=_all_toolsets(template, inputs))
+    _refuse_control_tokens(prompter)
     with templates.advice():
         prefix = prompter.prefix()
         prompter.tokens(answered_call("a"))  # the template can render a result, or the error says so
@@ -168,9 +206,14 @@ def _answer(inputs: Inputs, templates: Templates) -> PlannedStage:
     templates.look_for_invocation(adapter, prompter)
     templates.look_for_end(prompter)
     _refuse_overlong("prompt of the answer", len(prefix), 0, checkpoint.context_length)
-    return PlannedStage(
-        "answer", PromptPlan(stage="answer", template=template.source, tools=(), prefix=prefix), adapter
+    plan = PromptPlan(
+        stage="answer",
+        template=template.source,
+        tools=(),
+        prefix=prefix,
+        shows_toolsets=prompter.all_toolsets is not None,
     )
+    return PlannedStage("answer", plan, adapter, all_toolsets=prompter.all_toolsets)
 
 
 def answered_call(request: str, arguments: dict[str, Any] | None = None, tool: str = "a") -> tuple[Message, ...]:
@@ -184,7 +227,8 @@ def answered_call(request: str, arguments: dict[str, Any] | None = None, tool: s
 
 
 def _refuse_control_tokens(prompter: Prompter) -> None:
-    for tool in prompter.tools:
+    others = prompter.all_toolsets.entries if prompter.all_toolsets else ()
+    for tool in (*prompter.tools, *others):
         if token := prompter.control_token_in(tool.for_template()):
             raise ToolsError(
                 f"tool {tool.name!r}",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
+from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.recipes import TemplateChoice
 from dualtune_edge.export.plan.toolsets import AdapterInput
 from dualtune_edge.runtime.decode.activation import base_part
@@ -21,14 +22,39 @@ from dualtune_edge.toolkit.prompts.prompter import Prompter
 
 @dataclass(frozen=True)
 class Templates:
-    """The templates of one export. `chosen`: what is taken in place of the base's own."""
+    """The templates of one export. `chosen`: what is taken in place of the base's own.
+
+    `several`: whether a toolset is chosen. `shared`: a template of activated adapters that shows all toolsets. The
+    stages of the base take it too, so that the conversation is read once.
+    """
 
     checkpoint: Checkpoint
     chosen: TemplateChoice | None
+    several: bool = False
+    shared: ChatTemplate | None = None
     warnings: dict[tuple[str, str], str] = field(default_factory=dict)  # by template, and what it is about
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Templates:
+        """Those of these inputs.
+
+        Raises:
+            TemplateError: one of an activated adapter cannot be read, or is not a template.
+
+        """
+        templates = cls(inputs.checkpoint, inputs.template, several=len(inputs.toolsets) > 1)
+        of_activated = (
+            templates.choose(adapter.kind, adapter=adapter, named=named)
+            for adapter, named in _named(inputs)
+            if adapter and adapter.invocation
+        )
+        shared = next((template for template in of_activated if template.shows_toolsets), None)
+        return replace(templates, shared=shared)
 
     def choose(self, kind: Kind, *, adapter: AdapterInput | None, named: Path | None) -> ChatTemplate:
         """The adapter's own template, else the spec's, else the base's unless another is chosen, else the built-in one.
+
+        A choice or arguments that the base answers take the shared one before the base's.
 
         Raises:
             TemplateError: it cannot be read, or is not a template.
@@ -39,11 +65,13 @@ class Templates:
             return ChatTemplate(adapter.template.source, where=adapter.template.where, bos=bos, eos=eos)
         if named:
             return ChatTemplate.read(named, bos=bos, eos=eos)
+        if self.shared and adapter is None and kind != "answer":
+            return self.shared
         if self.checkpoint.chat_template is not None and self.chosen != "builtin":
             return ChatTemplate(self.checkpoint.chat_template, where=self._base, bos=bos, eos=eos)
-        # Selection and arguments share what activated adapters leave to the base; other prompts begin differently.
-        shared = adapter and adapter.invocation and kind not in OF_THE_BUNDLE
-        name = "activated" if shared else "selection" if kind == "toolset" else kind
+        name: str = "selection" if kind == "toolset" else kind
+        if adapter and adapter.invocation:  # its prompts share what the base reads
+            name = "toolsets" if self.several else name if kind in OF_THE_BUNDLE else "activated"
         file = resources.files("dualtune_edge.toolkit") / "templates" / f"{name}.jinja"
         return ChatTemplate(file.read_text(encoding="utf-8"), where=f"built-in template for {name}", bos=bos, eos=eos)
 
@@ -94,3 +122,12 @@ class Templates:
     @property
     def _base(self) -> str:
         return f"chat template of {self.checkpoint.name}"
+
+
+def _named(inputs: Inputs) -> Iterator[tuple[AdapterInput | None, Path | None]]:
+    """Every adapter, with the template that the spec names for its stage."""
+    yield inputs.others.toolset, inputs.toolset_template
+    for source in inputs.toolsets:
+        yield source.selection, source.templates.selection
+        yield from ((adapter, source.templates.arguments) for adapter in source.arguments.values())
+    yield inputs.others.answer, inputs.answer_template

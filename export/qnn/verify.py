@@ -184,7 +184,7 @@ class Verifier:
     def _question(self, case: Case) -> Question:
         plan, tokenizer = self._bundle.plan(case.stage), self._bundle.manifest.tokenizer
         template = ChatTemplate(plan.template, where=case.stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-        prompter = Prompter(template, self._bundle.tokenizer, plan.tools, plan.tool)
+        prompter = Prompter.of(plan, template, self._bundle.tokenizer, self._bundle.all_toolsets)
         tool = next((tool for tool in plan.tools if tool.name == plan.tool), None)
         grammar = compile_grammar(tool, plan.frame, self._tokenizer) if tool and plan.frame else None
         return Question(prompter.tokens(case.messages), plan.completions, grammar, _ROOM)

@@ -106,7 +106,7 @@ class ScriptWriter:
         if stage.prompt not in self._prompts:
             plan, tokenizer = self._bundle.plan(stage), self._bundle.manifest.tokenizer
             template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-            prompter = Prompter(template, self._bundle.tokenizer, plan.tools, plan.tool)
+            prompter = Prompter.of(plan, template, self._bundle.tokenizer, self._bundle.all_toolsets)
             self._prompts[stage.prompt] = _Prompt(plan, prompter, stage.adapter)
         return self._prompts[stage.prompt]
 

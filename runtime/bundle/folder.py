@@ -24,6 +24,8 @@ from dualtune_edge.toolkit.bundle.manifest import Manifest, ModelEntry, Stage, T
 from dualtune_edge.toolkit.bundle.parity import PARITY, ParityReport
 from dualtune_edge.toolkit.bundle.verification import SIMULATED, Verification
 from dualtune_edge.toolkit.errors import BundleError
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
+from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.prompts.tokenizer_file import (
     LoadedTokenizer,
@@ -226,6 +228,12 @@ class Bundle:
         for fault in prompt_faults(plan, stage, self.manifest):
             raise damaged(path, found=fault, expected="the prompt of the manifest's tools")
         return plan
+
+    @cached_property
+    def all_toolsets(self) -> AllToolsets:
+        """All toolsets, as prompts show them that show all."""
+        manifest = self.manifest
+        return AllToolsets(tuple(entry.toolset for entry in manifest.toolsets), no_tool_entry(manifest.no_tool))
 
     def _report(self, path: str, form: type[_Report]) -> _Report | None:
         """What a file holds; None: there is none."""

@@ -42,6 +42,9 @@ def prompt_faults(plan: PromptPlan, stage: Stage, manifest: Manifest) -> Iterato
         if plan.frame is None or plan.completions:
             yield "no frame of arguments, or completions beside it"
         yield from _listed_faults(plan.tools, role.entry.toolset.tools)
+    own = role.entry.toolset.name if role.entry and plan.shows_toolsets else None
+    if plan.toolset != own:
+        yield f"a prompt for the toolset {plan.toolset!r}, where {own!r} stands"
     yield from _token_faults(plan, manifest)
 
 

@@ -209,7 +209,7 @@ class Stages:
         if stage.prompt not in self._prompts:
             plan, tokenizer = self._bundle.plan(stage), self._bundle.manifest.tokenizer
             template = ChatTemplate(plan.template, where=stage.prompt, bos=tokenizer.bos, eos=tokenizer.eos)
-            prompter = Prompter(template, self._tokenizers.base, plan.tools, plan.tool, texts=self._texts)
+            prompter = Prompter.of(plan, template, self._tokenizers.base, self._bundle.all_toolsets, self._texts)
             self._prompts[stage.prompt] = StagePrompt(stage, plan, prompter)
         return self._prompts[stage.prompt]
 

@@ -111,7 +111,7 @@ def test_an_answer_is_what_peft_writes(exported: Exported, agents: dict[str, Age
     plan = bundle.plan(stage_of(bundle.manifest, "answer"))
     path = folder / ("activated" if bundle.model.invocation("answer") else "speaker")
     messages = (user("list it"), call("log"), Message(role="tool", content="ten files"))
-    prompter = Prompter(ChatTemplate(plan.template, where="answer"), bundle.tokenizer, ())
+    prompter = Prompter.of(plan, ChatTemplate(plan.template, where="answer"), bundle.tokenizer, bundle.all_toolsets)
     with TorchEngine(read_checkpoint(folder / "base"), {"answer": path}) as reference:
         reference.use("answer")
         prompt = prompter.tokens(messages)

@@ -6,18 +6,24 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import TemplateError
-from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
+from dualtune_edge.toolkit.prompts.messages import Message, user
 from dualtune_edge.toolkit.prompts.template_process import TEMPLATES, TemplateFault, ToolList
 from dualtune_edge.toolkit.strict_json import LFS_POINTER
-from dualtune_edge.toolkit.tools.toolset import Tool
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"  # the name that Hugging Face folders use
 _DATE_STRING: Final = "%d %b %Y"
+# Names that no template writes by itself.
+_PROBES: Final = tuple(
+    AllToolsets((Toolset(name=name, tools=(Tool(name=name),)),), Tool(name=name)) for name in ("qzalpha", "qzomega")
+)
 
 
 class ChatTemplate:
@@ -43,7 +49,9 @@ class ChatTemplate:
                 fix="Shorten it; tools and messages are passed in, not written out.",
             )
         self.source, self.where, self.bos, self.eos = source, where, bos, eos
-        self._tools: tuple[Sequence[Tool], ToolList] = ((), ToolList("null"))  # of the latest render
+        # Of the latest render.
+        self._tools: tuple[Sequence[Tool], ToolList] = ((), ToolList("null"))
+        self._all_toolsets: tuple[AllToolsets | None, ToolList | None] = (None, None)
         try:
             # The texts that the template itself writes or compares with, parted by null characters.
             self.literals: Final = TEMPLATES.literals(source)
@@ -70,6 +78,15 @@ class ChatTemplate:
         """Of the source text in UTF-8."""
         return hashlib.sha256(self.source.encode()).hexdigest()
 
+    @cached_property
+    def shows_toolsets(self) -> bool:
+        """Whether its prompts show all toolsets where they are given to it."""
+        try:
+            texts = [self.render([user("a")], (), tool=None, generate=True, all_toolsets=probe) for probe in _PROBES]
+        except TemplateError:  # a stage that takes it says why
+            return False
+        return texts[0] != texts[1]
+
     def render(
         self,
         messages: Sequence[Message],
@@ -79,6 +96,8 @@ class ChatTemplate:
         generate: bool,
         now: datetime | None = None,
         date: datetime | None = None,
+        all_toolsets: AllToolsets | None = None,
+        toolset: str | None = None,
     ) -> str:
         """The prompt's text.
 
@@ -89,6 +108,9 @@ class ChatTemplate:
             generate: whether it ends where the assistant's next words begin.
             now: what `strftime_now` writes; by default the time at which it is called.
             date: the date of the request, if it gives one: the same, and the text of `date_string` as Llama writes it.
+            all_toolsets: for a template that shows them; None: it is given none.
+            toolset: whose tool the last message calls, where it is the answer (without `generate`); None: it calls a
+                toolset. A prompt never depends on it.
 
         Raises:
             TemplateError: the template raised, or went over the limits.
@@ -103,9 +125,11 @@ class ChatTemplate:
             "bos_token": self.bos,
             "eos_token": self.eos,
             **({"date_string": date.strftime(_DATE_STRING)} if date else {}),
+            **({"toolset": toolset} if all_toolsets and not generate else {}),
         }
+        lists = self._listed(tools), self._all_listed(all_toolsets)
         try:
-            return TEMPLATES.render(self.source, variables, self._listed(tools), where=self.where, now=now)
+            return TEMPLATES.render(self.source, variables, *lists, where=self.where, now=now)
         except TemplateFault as fault:
             raise TemplateError(
                 self.where,
@@ -119,6 +143,13 @@ class ChatTemplate:
         if self._tools[0] is not tools:
             self._tools = tools, ToolList(json.dumps([tool.for_template() for tool in tools] or None))
         return self._tools[1]
+
+    def _all_listed(self, all_toolsets: AllToolsets | None) -> ToolList | None:
+        """All toolsets as JSON, written once while they stay the same."""
+        if self._all_toolsets[0] is not all_toolsets:
+            listed = ToolList(json.dumps(all_toolsets.for_template())) if all_toolsets else None
+            self._all_toolsets = all_toolsets, listed
+        return self._all_toolsets[1]
 
 
 def read_source(path: Path) -> str:

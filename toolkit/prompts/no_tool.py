@@ -10,6 +10,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import user
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -21,13 +22,46 @@ _PROBES: Final = (Tool(name="qzone_alpha", description="x"), Tool(name="qztwo_om
 
 
 def no_tool_entry(name: str = NO_TOOL) -> Tool:
-    """The pseudo-tool that a selection offers beside the toolset's own tools."""
+    """The pseudo-tool that a selection offers beside the toolset's own tools.
+
+    Where a bundle's prompt shows all toolsets, the device makes it: its words are a part of the format.
+    """
     closed = {"type": "object", "properties": {}, "additionalProperties": False}
     return Tool(name=name, description="Answer the user without calling a tool", parameters=closed)
 
 
-def selection_prompter(template: ChatTemplate, tokenizer: Tokenizer, tools: tuple[Tool, ...], name: str) -> Prompter:
-    """A prompter for a choice among tools and none; the template is given an entry for none unless it lists one."""
+def selection_prompter(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    tools: tuple[Tool, ...],
+    name: str,
+    *,
+    all_toolsets: AllToolsets | None = None,
+    toolset: str | None = None,
+) -> Prompter:
+    """A prompter for a choice among tools and none; the template is given an entry for none unless it lists one.
+
+    Args:
+        template: of the stage.
+        tokenizer: of the base.
+        tools: to choose among.
+        name: of the entry for none.
+        all_toolsets: all toolsets, of a template that shows them: it lists the entry that is given with them.
+        toolset: whose tools these are.
+
+    Raises:
+        TemplateError: it shows all toolsets, and no entry for none.
+
+    """
+    if all_toolsets:
+        if name not in template.render([user("x")], tools, tool=None, generate=True, all_toolsets=all_toolsets):
+            raise TemplateError(
+                template.where,
+                found=f"all toolsets, and no entry for {name!r}",
+                expected="the entry that stands for calling no tool among them",
+                fix="Write `no_tool.function | tojson` beside the toolsets.",
+            )
+        return Prompter(template, tokenizer, tools, unlisted=(name,), all_toolsets=all_toolsets, toolset=toolset)
     if lists_entry(template, name):
         return Prompter(template, tokenizer, tools, unlisted=(name,))
     return Prompter(template, tokenizer, (*tools, no_tool_entry(name)))

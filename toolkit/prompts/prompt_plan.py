@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from dualtune_edge.toolkit.frozen import Frozen
 from dualtune_edge.toolkit.tools.toolset import Tool
@@ -55,7 +55,9 @@ class PromptPlan(Frozen):
 
     `stage` says what it is for: `completions` (tool → tokens after the prompt, to the end of the turn) is filled for
     a selection (of a tool, or of a toolset), `frame` for arguments; an answer in words has neither, and no tools.
-    `tool` is the tool whose arguments are written.
+    `tool` is the tool whose arguments are written. `shows_toolsets`: the template is given all toolsets of the bundle,
+    and `toolset` is the one whose tools are called, None for the toolset's choice and the answer. Both are left out of
+    JSON where it is given `tools` alone.
     """
 
     stage: Literal["toolset", "selection", "arguments", "answer"]
@@ -65,3 +67,10 @@ class PromptPlan(Frozen):
     prefix: tuple[int, ...] = ()
     completions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     frame: Frame | None = None
+    shows_toolsets: bool = False
+    toolset: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_toolsets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        alone = () if self.shows_toolsets else ("shows_toolsets", "toolset")
+        return {name: value for name, value in dump(self).items() if name not in alone}

@@ -15,11 +15,12 @@ from typing import Any, Final, TypeVar
 from tokenizers import Encoding, Tokenizer
 
 from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
 from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts, shared_length
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
-from dualtune_edge.toolkit.prompts.prompt_plan import STYLES, Frame, JsonStyle
+from dualtune_edge.toolkit.prompts.prompt_plan import STYLES, Frame, JsonStyle, PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Item = TypeVar("Item")
@@ -59,7 +60,8 @@ class Prompter:
     """One template with its tokenizer, tools and (for arguments) the chosen tool.
 
     `unlisted` are names to choose besides those of the tools: entries that the template lists by itself. `texts`
-    tokenizes what prompts share with earlier ones once; by default each is tokenized whole.
+    tokenizes what prompts share with earlier ones once; by default each is tokenized whole. A template that shows
+    `all_toolsets` is given them, and in an answer `toolset`, whose tool is called; None: a toolset is chosen.
     """
 
     template: ChatTemplate
@@ -68,6 +70,21 @@ class Prompter:
     tool: str | None = None
     unlisted: tuple[str, ...] = ()
     texts: GrowingTexts | None = None
+    all_toolsets: AllToolsets | None = None
+    toolset: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        plan: PromptPlan,
+        template: ChatTemplate,
+        tokenizer: Tokenizer,
+        all_toolsets: AllToolsets | None,
+        texts: GrowingTexts | None = None,
+    ) -> Prompter:
+        """The prompter of a plan, with its template compiled; it is given `all_toolsets` where the plan shows them."""
+        given = all_toolsets if plan.shows_toolsets else None
+        return cls(template, tokenizer, plan.tools, plan.tool, texts=texts, all_toolsets=given, toolset=plan.toolset)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -83,7 +100,16 @@ class Prompter:
         date: datetime | None = None,
     ) -> str:
         """Render; with `generate`, up to where the assistant's next words begin. `now`, `date`: see `ChatTemplate`."""
-        return self.template.render(messages, self.tools, tool=self.tool, generate=generate, now=now, date=date)
+        return self.template.render(
+            messages,
+            self.tools,
+            tool=self.tool,
+            generate=generate,
+            now=now,
+            date=date,
+            all_toolsets=self.all_toolsets,
+            toolset=self.toolset,
+        )
 
     def encode(self, text: str) -> Encoding:
         """Tokens of a rendered text. The template has written the special tokens, so none are added."""

@@ -84,6 +84,7 @@ class TemplateProcess:
         source: str,
         variables: Mapping[str, Any],
         tools: ToolList,
+        all_toolsets: ToolList | None = None,
         *,
         where: str,
         now: datetime | None = None,
@@ -94,6 +95,7 @@ class TemplateProcess:
             source: the template.
             variables: names that it may use.
             tools: one more of these.
+            all_toolsets: a JSON object of more of these: all toolsets.
             where: the name that it gives itself where it raises.
             now: what `strftime_now` writes; by default the time of the render.
 
@@ -102,11 +104,14 @@ class TemplateProcess:
 
         """
         request: dict[str, Any] = {"source": source, "where": where, "variables": variables, "tools": tools.key}
+        if all_toolsets:
+            request["all_toolsets"] = all_toolsets.key
         if now is not None:
             request["now"] = now.isoformat()
         answer = self._ask(request)
         if answer is None:  # it does not know the tools by their key
-            answer = self._ask({**request, "tools_text": tools.text})
+            lists = (tools, all_toolsets) if all_toolsets else (tools,)
+            answer = self._ask({**request, "texts": {tool_list.key: tool_list.text for tool_list in lists}})
         return (answer or b"").decode()
 
     def _ask(self, request: Mapping[str, Any]) -> bytes | None:

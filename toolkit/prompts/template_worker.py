@@ -45,9 +45,9 @@ def _read(stream: BinaryIO) -> bytes | None:
 
 def _answer(data: bytes) -> bytes:
     request: dict[str, Any] = json.loads(data)
-    if "tools_text" in request:
-        _keep(request["tools"], json.loads(request["tools_text"]))
-    if "tools" in request and request["tools"] not in _TOOLS:
+    for key, text in request.get("texts", {}).items():
+        _keep(key, json.loads(text))
+    if any(request[name] not in _TOOLS for name in ("tools", "all_toolsets") if name in request):
         return b"U"
     try:
         with _bounded_time(request["seconds"]):
@@ -62,7 +62,8 @@ def _text(request: dict[str, Any]) -> str:
     template = _template(request["source"])
     if "variables" not in request:
         return template.literals
-    variables = {**request["variables"], "tools": _TOOLS[request["tools"]]}
+    all_toolsets = _TOOLS[request["all_toolsets"]] if "all_toolsets" in request else {}
+    variables = {**request["variables"], "tools": _TOOLS[request["tools"]], **all_toolsets}
     if "now" in request:
         variables["strftime_now"] = datetime.fromisoformat(request["now"]).strftime
     return template.render(variables, where=request["where"], characters=request["characters"])

@@ -20,12 +20,13 @@ from dualtune_edge.export.finetune.samples.masks import MASKS, Mask, Sample
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, Turn, read_turns, unusable
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.errors import SpecError, ToolsError
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
-from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
+from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry, selection_prompter
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.prompts.trajectories import Trajectory, passed_over
 from dualtune_edge.toolkit.tools.tool_files import read_tools
-from dualtune_edge.toolkit.tools.toolset import Tool, toolset_entry
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset, toolset_entry
 from dualtune_edge.toolkit.validation import listing, nearest
 
 
@@ -59,12 +60,15 @@ def make_prompter(
 
     Raises:
         ToolsError: a tool has the name of the no-tool entry; the arguments' tool is unknown or takes none.
+        SpecError: the template shows all toolsets, and there is no spec that has them.
 
     """
     names = [tool.name for tool in tools]
     _check_keep(settings)
+    everything = _all_toolsets(settings, template)
+    own = settings.own_toolset if everything else None
     if settings.objective in ("toolset", "answer"):
-        return Prompter(template, tokenizer, tools)
+        return Prompter(template, tokenizer, tools, all_toolsets=everything)
     if settings.objective != "arguments":
         if settings.no_tool in names:
             raise ToolsError(
@@ -73,7 +77,7 @@ def make_prompter(
                 expected="that name for turns without a call",
                 fix="Rename the tool, or set another no_tool name.",
             )
-        return selection_prompter(template, tokenizer, tools, settings.no_tool)
+        return selection_prompter(template, tokenizer, tools, settings.no_tool, all_toolsets=everything, toolset=own)
     tool = next((tool for tool in tools if tool.name == settings.tool), None)
     if tool is None or not tool.takes_arguments:
         raise ToolsError(
@@ -82,7 +86,25 @@ def make_prompter(
             expected=listing(tool.name for tool in tools if tool.takes_arguments),
             fix="Name a tool that takes arguments.",
         )
-    return Prompter(template, tokenizer, tools, settings.tool)
+    return Prompter(template, tokenizer, tools, settings.tool, all_toolsets=everything, toolset=own)
+
+
+def _all_toolsets(settings: FinetuneSettings, template: ChatTemplate) -> AllToolsets | None:
+    """All toolsets of the spec, for a template that shows them."""
+    if not template.shows_toolsets:
+        return None
+    if not settings.all_toolsets:
+        raise SpecError(
+            "template",
+            found=f"{template.where}, which shows all toolsets, and no spec",
+            expected="a dualtune.yaml, whose toolsets it shows",
+            fix="Give it: dualtune-edge finetune dualtune.yaml",
+        )
+    toolsets = tuple(
+        Toolset(name=toolset.name, description=toolset.description, tools=read_tools(toolset.tools))
+        for toolset in settings.all_toolsets
+    )
+    return AllToolsets(toolsets, no_tool_entry(settings.no_tool))
 
 
 def _check_keep(settings: FinetuneSettings) -> None:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.export.finetune import trainer
+from dualtune_edge.export.finetune import train, trainer
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples import turns
+from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.plan.inputs import read_inputs
+from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.messages import Message, call, user
+from dualtune_edge.toolkit.prompts.prompter import Prompter
 from tests.export.finetune.conftest import CONVERSATIONS, TOOLS, request, turn
 
 OTHER = [{"name": "add", "description": "", "inputSchema": {"properties": {"n": {"type": "integer"}}}}]
@@ -180,6 +186,72 @@ def test_the_adapter_of_the_answers_learns_the_texts_of_all_toolsets(
     (desk / "sums.json").write_text(json.dumps([*OTHER, *OTHER[:0]]), encoding="utf-8")  # its tools say nothing of it
     assert finetune(desk, "--json", "--objective", "answer") == 0
     assert json.loads(capsys.readouterr().out)["adapters"][0]["outcome"] == "already trained"
+
+
+def shared_prompts(desk: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """What an export of the spec ships: the prompt of a conversation in every stage, and warnings of templates."""
+    inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
+    plans, tokenizer = plan_prompts(inputs), inputs.checkpoint.tokenizer
+    messages = [user("read it"), call("add", {"n": 1}), Message(role="tool", content="4"), user("and b")]
+    prompts = {
+        stage.name: Prompter.of(
+            stage.plan, ChatTemplate(stage.plan.template, where=""), tokenizer, stage.all_toolsets
+        ).tokens(messages)
+        for stage in plans.stages
+    }
+    return prompts, plans.warnings
+
+
+def test_activated_adapters_of_several_toolsets_learn_the_prompts_that_the_export_ships(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a user writes is `--activated`: every stage, the base's too, has one prompt."""
+    text = (desk / "dualtune.yaml").read_text("utf-8")
+    (desk / "dualtune.yaml").write_text(f"{text}toolset: adapters/toolset\nanswer: adapters/answer\n", encoding="utf-8")
+    learnt: list[Samples] = []
+    real = train.make_samples
+    monkeypatch.setattr(train, "make_samples", lambda *args: (learnt.append(real(*args)), learnt[-1])[1])
+    assert finetune(desk, "--activated", "--json") == 0
+    assert {row["outcome"] for row in json.loads(capsys.readouterr().out)["adapters"]} == {"trained"}
+    prompts, warnings = shared_prompts(desk)
+    assert len(prompts) == 7
+    assert len(set(prompts.values())) == 1
+    assert warnings == ()
+    plans = plan_prompts(read_inputs(read_spec(desk / "dualtune.yaml")))
+    prefix = next(plans.stages).plan.prefix
+    samples = [sample for made in learnt for sample in made.samples]
+    assert all(sample.tokens[: len(prefix)] == prefix for sample in samples)
+    added = next(stage for stage in plans.stages if stage.name == "arguments.sums.add").plan.frame
+    (sample,) = learnt[4].samples  # toolset, selection, read, read_file, add
+    assert added is not None
+    assert sample.tokens[: -sample.learnt][-len(added.tokens) :] == added.tokens
+
+
+def test_an_adapter_that_was_shown_other_toolsets_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its training.json names every list that its prompts show; a plain one names its toolset's own."""
+    flags = ("--activated", "--objective", "arguments")
+    assert finetune(desk, *flags) == 0
+    record = json.loads((desk / "adapters" / "add" / "training.json").read_text("utf-8"))
+    assert ([entry["name"] for entry in record["all_toolsets"]], record["own_toolset"]) == (["files", "sums"], "sums")
+    assert finetune(desk, *flags) == 0
+    (desk / "files.json").write_text(json.dumps({"tools": TOOLS, "more": 1}), encoding="utf-8")
+    capsys.readouterr()
+    assert finetune(desk, *flags) != 0
+    assert "an adapter of other settings, data, base or versions" in capsys.readouterr().err
+    (desk / "adapters").rename(desk / "before")
+    assert finetune(desk, "--objective", "arguments") == 0
+    assert "all_toolsets" not in json.loads((desk / "adapters" / "add" / "training.json").read_text("utf-8"))
+
+
+def test_a_template_that_shows_all_toolsets_needs_a_spec(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = resources.files("dualtune_edge.toolkit") / "templates" / "toolsets.jinja"
+    base = read_spec(desk / "dualtune.yaml", trained=False).base
+    with pytest.raises(SystemExit):
+        cli.main(
+            f"finetune --objective selection --base {base} --tools {desk}/files.json --data {desk}/data.jsonl "
+            f"--toolset files -o {desk}/one --template {template}".split()
+        )
+    assert "shows all toolsets, and no spec" in capsys.readouterr().err
 
 
 def test_an_objective_that_no_adapter_of_the_spec_has(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, ToolCall, call, user
 from dualtune_edge.toolkit.strict_json import LFS_POINTER
-from dualtune_edge.toolkit.tools.toolset import Tool
+from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 
 TEMPLATES = Path(__file__).parents[3] / "toolkit" / "templates"
 TOOLS = (
@@ -102,6 +103,27 @@ def test_renders_as_transformers_does(conversation: str, source: str, tools: tup
     )
     ours = ChatTemplate(text, where="test", bos="<s>", eos="</s>")
     assert ours.render(messages, tools, tool="read", generate=generate) == theirs
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("generate", [False, True])
+@pytest.mark.parametrize("toolset", [None, "git"])
+def test_all_toolsets_are_variables_as_any_other(conversation: str, generate: bool, toolset: str | None) -> None:  # noqa: FBT001
+    """A prompt does not depend on the stage's toolset; an answer does."""
+    messages, text = CONVERSATIONS[conversation], (TEMPLATES / "toolsets.jinja").read_text(encoding="utf-8")
+    listed = (Toolset(name="git", description="History", tools=TOOLS), Toolset(name="files", tools=TOOLS[:1]))
+    everything = AllToolsets(listed, Tool(name="none"))
+    (theirs,), _ = render_jinja_template(
+        [[message.for_template() for message in messages]],
+        chat_template=text,
+        add_generation_prompt=generate,
+        **everything.for_template(),
+        **({} if generate else {"toolset": toolset}),
+    )
+    ours = ChatTemplate(text, where="test")
+    assert ours.shows_toolsets
+    found = ours.render(messages, TOOLS, tool="read", generate=generate, all_toolsets=everything, toolset=toolset)
+    assert found == theirs
 
 
 @pytest.mark.parametrize("kind", ["selection", "arguments"])

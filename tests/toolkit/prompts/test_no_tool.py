@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import user
-from dualtune_edge.toolkit.prompts.no_tool import lists_entry, selection_prompter
+from dualtune_edge.toolkit.prompts.no_tool import lists_entry, no_tool_entry, selection_prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 BUILT_IN = Path(__file__).parents[3] / "toolkit" / "templates"
@@ -81,3 +81,11 @@ def test_a_template_that_only_speaks_of_it_is_given_the_entry(name: str) -> None
 def test_an_entry_of_another_name_is_another_tool() -> None:
     assert lists_entry(template(JSON + ENTRY), "summarize")
     assert not lists_entry(template(JSON + ENTRY), "nothing")
+
+
+def test_the_entry_is_that_of_every_bundle_there_is() -> None:
+    """Prompts that show all toolsets hold it, and adapters have learnt it."""
+    assert no_tool_entry("none").model_dump_json() == (
+        '{"name":"none","description":"Answer the user without calling a tool",'
+        '"parameters":{"type":"object","properties":{},"additionalProperties":false}}'
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -137,6 +138,14 @@ def test_tool_lists_are_kept_by_their_content(process: TemplateProcess) -> None:
     lists = [ToolList(f'["{number}"]') for number in range(20)]
     for tools in (*lists, *reversed(lists), ToolList('["0"]')):
         assert process.render("{{ tools | tojson }}", {}, tools, where="test") == tools.text
+
+
+def test_all_toolsets_are_kept_as_well_beside_the_tools(process: TemplateProcess) -> None:
+    lists = [(ToolList(f'["{number}"]'), ToolList(f'{{"toolsets": [{number % 7}]}}')) for number in range(20)]
+    for tools, shown in (*lists, *reversed(lists), lists[0]):
+        written = process.render("{{ tools | tojson }} {{ toolsets | tojson }}", {}, tools, shown, where="test")
+        assert written == f"{tools.text} {json.loads(shown.text)['toolsets']}"
+    assert process.render("{{ toolsets is defined }}", {}, lists[0][0], where="test") == "False"
 
 
 def test_a_process_that_ended_is_started_again(process: TemplateProcess) -> None:
