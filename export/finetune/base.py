@@ -6,15 +6,20 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
-from dualtune_edge.export.base.models import load_model
+from dualtune_edge.export.base.models import load_model, meta_model
+from dualtune_edge.export.estimate import gigabytes
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.toolkit.errors import SpecError
+from dualtune_edge.export.work import room
+from dualtune_edge.toolkit.errors import RoomError, SpecError
+
+_READ: Final = 4  # bytes of a weight
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class Base:
 
         Raises:
             CheckpointError: as for `read_checkpoint`.
+            RoomError: its weights do not fit the memory.
 
         """
         checkpoint = read_checkpoint(folder)
+        _refuse_without_room(checkpoint)
         yield cls(checkpoint, load_model(checkpoint).to(device=device, dtype=dtype))
 
     @contextlib.contextmanager
@@ -82,3 +89,14 @@ class Base:
                     expected=f"linear modules of {self.checkpoint.name}: {', '.join(known)}",
                     fix="Name modules that the base has.",
                 )
+
+
+def _refuse_without_room(checkpoint: Checkpoint) -> None:
+    needed = _READ * sum(weight.numel() for weight in meta_model(checkpoint).parameters())
+    if needed > (free := room.free_memory()):
+        raise RoomError(
+            "memory",
+            found=f"{gigabytes(free)} free",
+            expected=f"{gigabytes(needed)} for the weights of {checkpoint.name} in float32, as they are read",
+            fix="Close other programs, or take a smaller base or a larger machine.",
+        )

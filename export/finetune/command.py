@@ -123,6 +123,7 @@ def finetune(
 
     files = TrajectoryFiles()
     refuse_existing(settings.output)
+    _say_trial()
     with train.opened(settings) as (loaded, processes):
         needed = estimate([settings], loaded, processes, files)
         if dry_run:
@@ -132,6 +133,13 @@ def finetune(
         with shown() as on_event:
             report = train.finetune(settings, on_event, base=loaded, files=files)
     _result(report, _summary(report), as_json=as_json)
+
+
+def _say_trial() -> None:
+    from dualtune_edge.export.finetune.processes import speaks
+
+    if speaks():
+        console.echo("reading the data and trying a step, to say what all will take", err=True)
 
 
 def _say_estimate(needed: Estimate) -> None:
@@ -216,6 +224,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     files = TrajectoryFiles()
     adapters = planned(spec, options.get("data"), files, options.get("objective"))
     _quiet()
+    _say_trial()
     if dry_run:
         _print_estimate(estimate_all(adapters, settings_of, files), as_json=as_json)
         return

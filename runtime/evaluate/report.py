@@ -18,11 +18,13 @@ _CURVE: Final = 60  # points of a curve at most
 class Scores(Frozen):
     """Shares of right answers.
 
-    `tools`: the tool, or none, within the expected toolset. `calls`: tool and arguments within it, of the turns that
-    call. `routed_calls`: toolset, tool and arguments, of the same turns. `abstentions`: no tool, of the turns that need
-    none. `needed`: some tool, of the turns that need one. `toolsets` is null for a bundle of one toolset.
+    `answers`: toolset, tool and arguments, or no tool where none is needed, of all turns. `tools`: the tool, or none,
+    within the expected toolset. `calls`: tool and arguments within it, of the turns that call. `routed_calls`: toolset,
+    tool and arguments, of the same turns. `abstentions`: no tool, of the turns that need none. `needed`: some tool, of
+    the turns that need one. `toolsets` is null for a bundle of one toolset.
     """
 
+    answers: Share
     toolsets: Share | None
     tools: Share
     calls: Share
@@ -142,6 +144,7 @@ def _scores(answers: Sequence[Answer], toolsets: int) -> Scores:
     calling = [answer for answer in answers if answer.expected.tool is not None]
     quiet = [answer for answer in answers if answer.expected.tool is None]
     return Scores(
+        answers=Share.count([answer.right for answer in answers]),
         toolsets=Share.count([answer.routed for answer in answers]) if toolsets > 1 else None,
         tools=Share.count([answer.named for answer in answers]),
         calls=Share.count([answer.whole for answer in calling]),

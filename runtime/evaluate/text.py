@@ -36,6 +36,7 @@ def rows(report: Evaluation) -> list[tuple[str, Share, Share | None]]:
     """(what, ours, the other side's) of every score."""
     ours, other = report.ours.scores, report.against.other.scores if report.against else None
     names = {
+        "whole answer": "answers",
         "toolset": "toolsets",
         "tool": "tools",
         "whole call": "calls",

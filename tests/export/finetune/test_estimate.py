@@ -17,7 +17,8 @@ from dualtune_edge.export.finetune.estimate_text import duration, shortage, summ
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.train import finetune
-from dualtune_edge.toolkit.errors import OutputError
+from dualtune_edge.export.work import room
+from dualtune_edge.toolkit.errors import OutputError, RoomError
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
@@ -115,6 +116,18 @@ def test_a_dry_run_says_it_and_writes_nothing(settings: Any, capsys: pytest.Capt
     assert code("--max-steps", "1") == 0
     assert "about " in capsys.readouterr().err, "a run says it before its first step"
     assert code("--dry-run") == OutputError.exit_code
+
+
+def test_a_base_that_does_not_fit_the_memory_is_refused_before_it_is_read(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = sum(weight.numel() for weight in base.model.parameters())
+    monkeypatch.setattr(room, "free_memory", lambda: 4 * weights)
+    with Base.open(base.checkpoint.folder):
+        pass
+    monkeypatch.setattr(room, "free_memory", lambda: 4 * weights - 1)
+    with pytest.raises(RoomError, match="float32"), Base.open(base.checkpoint.folder):
+        pass
 
 
 ONE = RunEstimate(

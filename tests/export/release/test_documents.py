@@ -47,7 +47,13 @@ def describe(bundle: Path, target: Path, **given: Any) -> dict[str, bytes]:
 def evaluation(path: Path, manifest_sha256: str | None) -> Path:
     share = Share.count([True, True, False])
     scores = Scores(
-        toolsets=share, tools=share, calls=share, routed_calls=share, abstentions=Share.count([]), needed=share
+        answers=share,
+        toolsets=share,
+        tools=share,
+        calls=share,
+        routed_calls=share,
+        abstentions=Share.count([]),
+        needed=share,
     )
     ours = Side(
         name="bundle",

@@ -66,6 +66,7 @@ def test_every_score_has_its_own_turns(ours: Side) -> None:
         (1, 2),
         (4, 4),
     ]
+    assert (scores.answers.right, scores.answers.of) == (2, 6), "a call and an abstention"
 
 
 def test_with_one_toolset_there_is_no_routing_to_count(found: list[Answer]) -> None:
@@ -135,7 +136,7 @@ def test_the_page_is_whole_and_loads_nothing(report: Evaluation) -> None:
         assert words not in text.partition("<body>")[2].replace("http://www.w3.org", "")
     assert "&lt;b&gt;\\x1b[31m &amp; more" in text
     pictures = ["<svg" + part.partition("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
-    assert len(pictures) == 6 + 2  # a bar a score, reliability, thresholds
+    assert len(pictures) == 7 + 2  # a bar a score, reliability, thresholds
     for picture in pictures:
         ET.fromstring(picture)  # noqa: S314 - our own text
 
