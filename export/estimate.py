@@ -146,13 +146,15 @@ def _primary_model(spec: ExportSpec, inputs: Inputs, plans: Plans) -> Iterator[P
 def _model(sizes: ModelSizes) -> Iterator[PhaseNeed]:
     """The phases of one model, in order."""
     speed, texts = room.hash_speed() / _HASHED, _TEXT * sizes.shape.texts
+    states = NEEDS[PhaseName.STATES](sizes)
     for name in PhaseName:
         need = NEEDS[name](sizes) if name in NEEDS else None
         if need:
             yield PhaseNeed(
                 name=name,
                 disk=need.disk,
-                scratch=need.scratch,
+                # The comparison computes the states.
+                scratch=need.scratch + (states.disk if states and name == PhaseName.COMPARISON else 0),
                 memory=need.memory + texts,
                 seconds=round(need.seconds / speed, 1),
             )

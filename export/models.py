@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.build.try_out import try_out
-from dualtune_edge.export.compare.bundle import BundleComparison, compare_bundle
+from dualtune_edge.export.compare.bundle import BundleComparison, PrefixKey, compare_bundle
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
 from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, quantizations_for
@@ -21,7 +21,7 @@ from dualtune_edge.export.plan.subjects import subjects
 from dualtune_edge.export.plan.variants import Exporters, ModelPlan, is_static
 from dualtune_edge.export.publish.manifest import with_states, write_parity
 from dualtune_edge.export.recipe_walk import Attempt, first_within
-from dualtune_edge.export.states.write import write_states
+from dualtune_edge.export.states.write import state_files, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
@@ -85,7 +85,10 @@ class ModelBuilder:
     def _dynamic(self, model: ModelPlan, written: int) -> BuiltModel:
         """Build a model with a dynamic graph; `written`: bytes of prefix states of earlier models."""
         recipes = quantizations_for(self.spec, model.inputs.profile)
-        attempt = first_within(recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier), self.work)
+        left = self._left(written)
+        attempt = first_within(
+            recipes, lambda recipe, earlier: self._attempt(model.inputs, recipe, earlier, left), self.work
+        )
         inputs, graphs, parity = attempt.inputs, attempt.graphs, attempt.parity
         self.on_comparison(model.name, parity)
         refuse_beyond(parity.stages, parity.limits, tried=len(parity.refused))
@@ -96,7 +99,7 @@ class ModelBuilder:
             graphs=graphs,
             spec=self.spec,
             calibration=self.calibration,
-            budget=self._left(written),
+            budget=left,
             progress=self.progress,
         )
         parity = parity.model_copy(update={"states": states.parity})
@@ -108,8 +111,18 @@ class ModelBuilder:
         budget = self.spec.prefix_states_mb
         return None if budget is None else max(0, budget - -(-written // 1_000_000))
 
-    def _attempt(self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None) -> Attempt:
-        """Build the model by one recipe. `earlier`: comparisons by other recipes; None: there is one recipe."""
+    def _attempt(
+        self, inputs: Inputs, recipe: Quantization, earlier: Sequence[ParityReport] | None, states_mb: int | None
+    ) -> Attempt:
+        """Build the model by one recipe.
+
+        Args:
+            inputs: the inputs of the model.
+            recipe: how weights are stored.
+            earlier: comparisons by other recipes; None: there is one recipe.
+            states_mb: MB of prefix states that will be written; None: any.
+
+        """
         inputs = replace(inputs, quantization=recipe)
         graphs = BundleGraphs(inputs, self.work, self.progress, measured_prompts(inputs, self.plans))
         with contextlib.nullcontext() if earlier is None else self.progress.labelled(name_of(recipe)):
@@ -117,36 +130,62 @@ class ModelBuilder:
             if parity is None:
                 graphs.build()
                 try_out(inputs, graphs, self.plans, self.work, self.progress)
-                parity = self._compare(inputs, graphs, earlier)
+                parity = self._compare(inputs, graphs, earlier, self._state_files(inputs, graphs, earlier, states_mb))
             return Attempt(inputs, graphs, parity)
 
     def _refusal(
         self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
     ) -> ParityReport | None:
         """The comparison by an interrupted export, if the recipe is beyond the limits: it is not built again."""
-        comparison = self._comparison(inputs, graphs, earlier)
+        comparison = self._comparison(inputs, graphs, earlier, {})
         if comparison is None or earlier is None or comparison.missing():
             return None
         parity = self._compare(inputs, graphs, earlier)
         return parity if first_breach(parity.stages, parity.limits) else None
 
-    def _compare(self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None) -> ParityReport:
+    def _state_files(
+        self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None, states_mb: int | None
+    ) -> dict[PrefixKey, Path]:
+        """Files that take from the comparison the values of prefix states; none where another recipe may follow."""
+        if earlier is not None:
+            return {}
+        return state_files(
+            inputs,
+            self.plans,
+            self.work,
+            graphs=graphs,
+            spec=self.spec,
+            calibration=self.calibration,
+            budget=states_mb,
+        )
+
+    def _compare(
+        self,
+        inputs: Inputs,
+        graphs: BundleGraphs,
+        earlier: Sequence[ParityReport] | None,
+        state_files: Mapping[PrefixKey, Path] | None = None,
+    ) -> ParityReport:
         """Compare every stage with PEFT in float32, unless the comparison is switched off."""
-        comparison = self._comparison(inputs, graphs, earlier)
+        comparison = self._comparison(inputs, graphs, earlier, state_files or {})
         if comparison is None:
             return ParityReport(skipped="it was switched off")
         with self.progress.phase(PhaseName.COMPARISON, len(comparison.subjects)) as phase:
             return compare_bundle(comparison, phase.advance)
 
     def _comparison(
-        self, inputs: Inputs, graphs: BundleGraphs, earlier: Sequence[ParityReport] | None
+        self,
+        inputs: Inputs,
+        graphs: BundleGraphs,
+        earlier: Sequence[ParityReport] | None,
+        state_files: Mapping[PrefixKey, Path],
     ) -> BundleComparison | None:
         """None: it is switched off."""
         asked = self.spec.parity
         if asked is None:
             return None
         compared = subjects(self.plans, asked.prompts)
-        return BundleComparison(inputs, compared, asked, self.work, graphs, self.calibration, earlier)
+        return BundleComparison(inputs, compared, asked, self.work, graphs, self.calibration, earlier, state_files)
 
 
 def state_bytes(entry: ModelEntry) -> int:

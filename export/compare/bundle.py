@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.cached_reference import LogitsCache
 from dualtune_edge.export.compare.calibration import Case
-from dualtune_edge.export.compare.sides import Graphs
+from dualtune_edge.export.compare.sides import Beginning, Graphs
 from dualtune_edge.export.compare.stages import compare_stages
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.spec import ParitySpec
@@ -25,6 +26,7 @@ from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.toolkit.bundle.parity import Depth, ParityReport, StageParity
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 
+PrefixKey: TypeAlias = tuple[str | None, tuple[int, ...]]  # an adapter's path in the bundle, and tokens
 _LARGE: Final = 8 << 30  # bytes of weights in float32, from which on not even the bundle's graphs are compared whole
 
 _REFERENCE: Final = "reference"  # folder in the scratch folder
@@ -43,6 +45,8 @@ class BundleComparison:
         calibration: the user's own conversations.
         earlier: comparisons by other recipes in this work folder; None: there is one recipe. They share what the
             reference read, and the first one has the graph before quantization.
+        state_files: an adapter's path in the bundle (None: the base) and a prefix under it → the file that takes the KV
+            state, where the comparison computes it.
 
     """
 
@@ -53,6 +57,7 @@ class BundleComparison:
     graphs: BundleGraphs
     calibration: Sequence[Case]
     earlier: Sequence[ParityReport] | None = None
+    state_files: Mapping[PrefixKey, Path] = field(default_factory=dict)
 
     @cached_property
     def depth(self) -> Depth:
@@ -71,6 +76,28 @@ class BundleComparison:
         if self.calibration:
             settings += [cases, [self.graphs.compared(subject, ()).key for subject in self.subjects]]
         return {subject.stage.name: self.graphs.compared(subject, settings) for subject in self.subjects}
+
+    @cached_property
+    def beginnings(self) -> dict[str, Beginning]:
+        """Stages that several begin alike, and those whose prefix has a state in the bundle, by name.
+
+        An activated adapter's prompts are read by the base up to the invocation, each for itself.
+        """
+        plain = [
+            subject.stage for subject in self.subjects if not subject.stage.is_activated and subject.stage.plan.prefix
+        ]
+        paths = self.graphs.paths
+        keys = {stage.name: (paths.get(stage.adapter_name or ""), stage.plan.prefix) for stage in plain}
+        counts, names = Counter(keys.values()), dict[str | None, str | None]()
+        own = self.depth.compared == self.depth.layers
+        found = {}
+        for stage in plain:
+            key = keys[stage.name]
+            adapter = names.setdefault(key[0], stage.adapter_name)
+            file, shared = self.state_files.get(key) if own else None, counts[key] > 1
+            if file or shared:
+                found[stage.name] = Beginning(adapter, stage.plan.prefix, shared, file)
+        return found
 
     def missing(self) -> Sequence[Subject]:
         """The stages that are not compared yet."""
@@ -135,6 +162,7 @@ def _compare(comparison: BundleComparison, missing: Sequence[Subject], advance: 
             bases.graphs(source, graphs, count, Quantization(bits=32)) if count else None,
             room=comparison.spec.argument_tokens,
             calibration=comparison.calibration,
+            beginnings=comparison.beginnings,
             cache=cache,
             keep=keep,
         )

@@ -74,12 +74,19 @@ class CachedReference(HeldSequence):
         self._read: dict[Path, Logits] = {}
         self._expected: Path = ()
         self._prompt: Path = ()
+        self._prefix: Path = ()
+        self._loaded: str | None = None  # the adapter that the reference has in use
         self._ready = False
 
     @contextmanager
-    def of(self, stage: str, adapter: str | None) -> Iterator[Self]:
-        """Answer for a stage; the logits that were read for it are written at the end."""
+    def of(self, stage: str, adapter: str | None, prefix: Path = ()) -> Iterator[Self]:
+        """Answer for a stage; the logits that were read for it are written at the end.
+
+        `prefix` begins its prompts, and is read by itself: the next stage with the same prefix and adapter goes on
+        behind it.
+        """
         self.use(adapter)
+        self._prefix = prefix
         self._known = self._cache.recall(stage) if self._cache else {}
         self._read = {}
         yield self
@@ -89,7 +96,7 @@ class CachedReference(HeldSequence):
     def use(self, adapter: str | None) -> None:
         """Answer under an adapter (None: the base), and hold nothing."""
         super().use(adapter)
-        self._expected, self._prompt, self._ready = (), (), False
+        self._expected, self._prompt, self._prefix, self._ready = (), (), (), False
         self._known, self._read = {}, {}
 
     def expect(self, tokens: Sequence[int]) -> None:
@@ -120,9 +127,19 @@ class CachedReference(HeldSequence):
         if self._engine is None:
             self._engine = self._open_reference()
         if not self._ready:
-            self._engine.forget_adapters()
-            self._engine.use(self.adapter)
+            self._prepare(self._engine)
             self._ready = True
         self._engine.begin(self._prompt)
         self._engine.expect(self._expected)
         return self._engine
+
+    def _prepare(self, engine: TorchEngine) -> None:
+        """Have the adapter in use, and hold the prefix."""
+        if self._loaded != self.adapter:
+            engine.forget_adapters()
+            engine.use(self.adapter)
+            self._loaded = self.adapter
+        elif not self._prefix:
+            engine.use(self.adapter)
+        if self._prefix:
+            engine.hold(self._prefix)

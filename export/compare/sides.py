@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeAlias
 
+import numpy as np
+
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
@@ -35,6 +37,20 @@ class Graphs:
     packing: bool = True
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The static prefix that a stage begins with, where an engine reads it by itself.
+
+    `adapter` is a name for all adapters of equal content. `shared`: other stages begin alike, and go on behind it.
+    `file` takes the KV state, in numpy's format, for the bundle's prefix states; None: it has none.
+    """
+
+    adapter: str | None
+    tokens: tuple[int, ...]
+    shared: bool
+    file: Path | None
+
+
 class Side:
     """Opens the graphs, one at a time, as a merged one is as large as the base. The base's graph is built once."""
 
@@ -44,51 +60,69 @@ class Side:
         self._settings = SessionSettings(THREADS, spinning=False, packing=graphs.packing)
         self._folders, self._open = contextlib.ExitStack(), contextlib.ExitStack()
         self._folder_of_base: Path | None = None
-        self._base: OrtEngine | None = None
+        self._merged: Path | None = None  # the folder of the merged graph that is open
+        self._engine: OrtEngine | None = None
+        self._begun: Beginning | None = None  # what the engine has read
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_base()
+        self._close()
         self._folders.close()
 
     @contextlib.contextmanager
-    def under(self, adapter: str | None) -> Iterator[Engine]:
-        """An engine with the adapter in use that holds no token."""
+    def under(self, adapter: str | None, beginning: Beginning | None = None) -> Iterator[Engine]:
+        """An engine with the adapter in use that holds no token, or those of the beginning."""
         source = None if adapter is None else self._graphs.source.adapter(adapter)
-        if source and source.mode == "merged":
-            self._close_base()
-            with self._merged(source) as engine:
-                engine.use(adapter)
-                yield engine
-            return
-        base = self._opened_base()
-        base.use(adapter)
-        yield base
-        if adapter:
-            base.release(adapter)
+        engine = self._opened(source if source and source.mode == "merged" else None)
+        begun = self._begun
+        if beginning and begun and (begun.adapter, begun.tokens) == (beginning.adapter, beginning.tokens):
+            engine.rewind(len(beginning.tokens))
+        else:
+            engine.use(adapter)
+            if beginning:
+                engine.forward(beginning.tokens)
+        if beginning and beginning.file and not beginning.file.exists():
+            _write(engine, beginning.file)
+        self._begun = beginning
+        yield engine
+        if source and source.mode == "external":
+            engine.release(adapter)
 
-    def _opened_base(self) -> OrtEngine:
-        if self._folder_of_base is None:
-            self._folder_of_base = self._folders.enter_context(self._folder(self._graphs.source.folder, None))
-        if self._base is None:
-            source = self._graphs.source
-            external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
-            source = replace(source, folder=self._folder_of_base, adapters=external)
-            self._base = self._open.enter_context(OrtEngine(source, self._settings))
-            self._base.use(None)  # keeps the graph open when an adapter is released
-        return self._base
+    def _opened(self, merged: AdapterSource | None) -> OrtEngine:
+        """The engine of the base's graph, or of a merged adapter's."""
+        folder = merged.path if merged else None
+        if self._engine is None or self._merged != folder:
+            self._close()
+            self._engine = self._open.enter_context(self._graph_of(merged) if merged else self._graph_of_base())
+            self._merged = folder
+        return self._engine
 
-    def _close_base(self) -> None:
+    def _close(self) -> None:
         self._open.close()
-        self._base = None
+        self._engine = self._begun = None
 
     @contextlib.contextmanager
-    def _merged(self, adapter: AdapterSource) -> Iterator[Engine]:
-        with self._folder(adapter.path, adapter.name) as folder:
-            source = replace(self._graphs.source, adapters=(adapter.model_copy(update={"path": folder}),))
-            with OrtEngine(source, self._settings) as engine:
+    def _graph_of_base(self) -> Iterator[OrtEngine]:
+        if self._folder_of_base is None:
+            self._folder_of_base = self._folders.enter_context(self._folder(self._graphs.source.folder, None))
+        source = self._graphs.source
+        external = tuple(adapter for adapter in source.adapters if adapter.mode == "external")
+        with OrtEngine(replace(source, folder=self._folder_of_base, adapters=external), self._settings) as engine:
+            engine.use(None)  # keeps the graph open when an adapter is released
+            yield engine
+
+    @contextlib.contextmanager
+    def _graph_of(self, merged: AdapterSource) -> Iterator[OrtEngine]:
+        """The graph of a merged adapter, which serves all adapters of that content."""
+        with self._folder(merged.path, merged.name) as folder:
+            adapters = tuple(
+                adapter.model_copy(update={"path": folder})
+                for adapter in self._graphs.source.adapters
+                if adapter.path == merged.path
+            )
+            with OrtEngine(replace(self._graphs.source, adapters=adapters), self._settings) as engine:
                 yield engine
 
     @contextlib.contextmanager
@@ -100,3 +134,8 @@ class Side:
         with tempfile.TemporaryDirectory(prefix=".compared.", dir=self._graphs.scratch) as folder:
             self._graphs.build(Path(folder) / "model", merged)
             yield Path(folder) / "model"
+
+
+def _write(engine: OrtEngine, file: Path) -> None:
+    with file.open("wb") as out:
+        np.save(out, np.asarray(engine.snapshot().state), allow_pickle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
@@ -12,7 +12,7 @@ from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.metrics import summary
 from dualtune_edge.export.compare.prompt import Outcome, compare, compare_before
 from dualtune_edge.export.compare.record import Activated, Question
-from dualtune_edge.export.compare.sides import Graphs, Side
+from dualtune_edge.export.compare.sides import Beginning, Graphs, Side
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.messages import Conversation
 from dualtune_edge.export.plan.subjects import Subject
@@ -40,6 +40,7 @@ def compare_stages(
     *,
     room: int,
     calibration: Sequence[Case],
+    beginnings: Mapping[str, Beginning],
     cache: LogitsCache | None,
     keep: Callable[[StageParity], None],
 ) -> None:
@@ -54,6 +55,7 @@ def compare_stages(
         before: the graphs before quantization; None: they are not compared.
         room: the most tokens of arguments.
         calibration: the user's own conversations.
+        beginnings: name of a stage → its static prefix, where that is read by itself.
         cache: logits of earlier comparisons of the same stages; None: this is the only comparison.
         keep: called with the outcome of each stage.
 
@@ -70,7 +72,9 @@ def compare_stages(
     with references, Side(bundle) as side:
         for subject in compared:
             stage, own = subject.stage, list[Outcome]()
-            with references.of(stage.name, stage.adapter_name) as reference, side.under(stage.adapter_name) as engine:
+            beginning = beginnings.get(stage.name)
+            read = (beginning.adapter, beginning.tokens) if beginning and beginning.shared else (stage.adapter_name, ())
+            with references.of(stage.name, *read) as reference, side.under(stage.adapter_name, beginning) as engine:
                 for question, walker in renderer.questions(subject, walkers):
                     own.append(compare(question, engine, reference))
                     if walker:

@@ -12,7 +12,7 @@ import numpy as np
 from dualtune_edge.export.plan.inputs import Inputs, model_source
 from dualtune_edge.export.plan.prompts import Plans, prompt_path
 from dualtune_edge.export.plan.steps import Steps
-from dualtune_edge.export.states.write import Prefix, affordable, left_out_warning, prefixes_of
+from dualtune_edge.export.states.prefixes import Prefix, affordable, left_out_warning, prefixes_of
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress

@@ -49,6 +49,7 @@ class TorchEngine(HeldSequence):
         self._logits: dict[int, NDArray[np.float32]] = {}  # after so many of them
         self._prompt: tuple[int, ...] = ()
         self._start = 0  # the first token under the adapter
+        self._begun: tuple[int, ...] = ()  # what `hold` read
 
     def use(self, adapter: str | None) -> None:
         """Activate an adapter (None: the base) and drop the KV state."""
@@ -59,8 +60,21 @@ class TorchEngine(HeldSequence):
                 self._adapted[adapter] = self._with_adapter(adapter)
             self._model = self._adapted[adapter]
         super().use(adapter)
-        self._cache, self._read, self._logits = DynamicCache(), (), {}
-        self._prompt, self._start = (), 0
+        self._cache, self._read, self._logits, self._expected = DynamicCache(), (), {}, ()
+        self._prompt, self._start, self._begun = (), 0, ()
+
+    def hold(self, tokens: Sequence[int]) -> None:
+        """Hold these tokens alone, read in a forward of their own; what `hold` has read is not read again.
+
+        How a sequence is cut into forwards decides how its sums are rounded. So what was held before changes no bit.
+        """
+        wanted = tuple(tokens)
+        if self._begun != wanted:
+            self.use(self.adapter)
+            self._run(wanted)
+        self._crop(len(wanted))
+        self._tokens = self._read = self._begun = wanted
+        self._logits, self._expected = {}, ()
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Read a new prompt. In it PEFT looks for the invocation of an activated adapter, as it does in `generate`.

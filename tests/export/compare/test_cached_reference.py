@@ -66,3 +66,30 @@ def test_stages_are_kept_apart(make: Callable[..., CachedReference], tmp_path: P
     memory = LogitsCache(tmp_path, 1)
     assert (set(memory.recall("one")), set(memory.recall("other"))) == ({ONE}, {OTHER})
     assert memory.recall("third") == {}
+
+
+def test_a_prefix_that_two_stages_share_is_read_once_and_changes_no_bit(
+    make: Callable[..., CachedReference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    append = TorchEngine._append
+    monkeypatch.setattr(
+        TorchEngine, "_append", lambda self, ids, keep: (read.append(ids.shape[1]), append(self, ids, keep))[1]
+    )
+    engine = make(None, [])
+
+    def answered(stage: str, path: tuple[int, ...], prefix: tuple[int, ...]) -> object:
+        with engine.of(stage, "a.wide", prefix):
+            return logits_after(engine, path)
+
+    first = answered("one", LONGER, ONE)
+    other = answered("two", (*ONE, 9), ONE)
+    assert read == [3, 1, 1]
+    with engine.of("three", "a.narrow"):
+        logits_after(engine, OTHER)
+    read.clear()
+    np.testing.assert_array_equal(answered("two", (*ONE, 9), ONE), other)  # as if the export went on here
+    np.testing.assert_array_equal(answered("one", LONGER, ONE), first)
+    assert read == [3, 1, 1]
+    answered("four", LONGER, ())
+    assert read == [3, 1, 1, 4]

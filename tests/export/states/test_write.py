@@ -21,6 +21,7 @@ from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.recipes import StatesType
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.states import rounded as rounded_states
+from dualtune_edge.export.states import writer
 from dualtune_edge.export.states.write import States, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
@@ -117,6 +118,19 @@ def test_the_same_bytes_again(write: Write) -> None:
     assert names == sorted(path.name for path in (other / "states").iterdir())
     for name in names:
         assert (one / "states" / name).read_bytes() == (other / "states" / name).read_bytes(), name
+
+
+def test_a_comparison_leaves_the_states_that_are_computed_without_one(desk: Path, write: Write, tmp_path: Path) -> None:
+    folder, states = write(None)
+    spec = read_spec(desk / "compared.yaml").model_copy(update={"prefix_states_mb": None})
+    computed: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "OrtEngine", lambda *_: computed.append(1))  # none is opened
+        run.run(spec, tmp_path / "compared")
+    assert computed == []
+    for entry in states.entries.values():
+        assert (folder / entry.path).read_bytes() == (tmp_path / "compared" / entry.path).read_bytes(), entry.path
+    assert not (tmp_path / "compared" / "scratch").exists()
 
 
 def test_the_choices_come_first_within_a_budget(write: Write) -> None:
