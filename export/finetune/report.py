@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from dualtune_edge.export.adapter.checks import TRAINING_RECORD
+from dualtune_edge.export.finetune.samples.make import shown_toolsets
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.files import sha256_file
 from dualtune_edge.toolkit.frozen import Frozen
@@ -19,7 +21,7 @@ from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 if TYPE_CHECKING:
     from dualtune_edge.export.base.checkpoint import Checkpoint
 
-RECORD: Final = "training.json"
+RECORD: Final = TRAINING_RECORD
 _OF_THIS_MACHINE: Final = {
     "base",
     "data",
@@ -75,7 +77,7 @@ class FinetuneReport(Frozen):
 
 
 class Source(Frozen):
-    """An input file of a run."""
+    """An input file of a run, or a toolset that its prompts show."""
 
     name: str
     sha256: str
@@ -91,20 +93,12 @@ class ToolsetOrigin(Frozen):
     named: bool
 
 
-class ListedOrigin(Frozen):
-    """A toolset that the prompts show."""
-
-    name: str
-    description: str
-    tools: Source
-
-
 class Origin(Frozen):
     """The inputs and settings of a run: equal on every machine.
 
     An adapter of one toolset has `data` and `tools`; that of the toolset choice, and of a spec's answer, `toolsets`.
-    Of a template that shows all toolsets it has `all_toolsets` and `own_toolset`, whose calls are learnt; else both are
-    left out.
+    Of a template that shows all toolsets it has `all_toolsets`, with hashes of what is shown, and `own_toolset`, whose
+    calls are learnt; else both are left out.
     """
 
     format: int = 2  # 1: "objective" was "stage", and batches were of samples of like length
@@ -114,7 +108,7 @@ class Origin(Frozen):
     held_out: Source | None = None  # a file; not a share of the data
     tools: Source | None
     toolsets: tuple[ToolsetOrigin, ...] = ()
-    all_toolsets: tuple[ListedOrigin, ...] = ()
+    all_toolsets: tuple[Source, ...] = ()
     own_toolset: str | None = None
     template_sha256: str
     settings: dict[str, Any]  # those that influence the result
@@ -146,7 +140,8 @@ class Record(Origin):
 
 def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate) -> Origin:
     """The origin of a run. Runs with equal origins give equal adapters."""
-    listed = settings.all_toolsets if template.shows_toolsets else ()
+    shown = shown_toolsets(settings, template)
+    listed = shown.toolsets if shown else ()
     unused = set() if settings.held_out or settings.held_out_share else {"held_out_share", "measure_every"}
     return Origin(
         base=base.name,
@@ -164,10 +159,7 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
             )
             for toolset in settings.toolsets
         ),
-        all_toolsets=tuple(
-            ListedOrigin(name=toolset.name, description=toolset.description, tools=_source(toolset.tools))
-            for toolset in listed
-        ),
+        all_toolsets=tuple(Source(name=toolset.name, sha256=toolset.sha256) for toolset in listed),
         own_toolset=settings.own_toolset if listed else None,
         template_sha256=template.sha256,
         settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE | unused),

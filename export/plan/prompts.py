@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
 
+from dualtune_edge.export.adapter.checks import learnt_toolsets
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.templates import Templates
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput
@@ -93,7 +94,23 @@ def plan_prompts(inputs: Inputs) -> Plans:
     choice = _toolset_choice(inputs, templates) if len(inputs.toolsets) > 1 else None
     toolsets = tuple(_toolset(source, inputs, templates) for source in inputs.toolsets)
     answer = _answer(inputs, templates) if inputs.others.answer or inputs.answer_template else None
-    return Plans(choice, toolsets, tuple(templates.warnings.values()), answer, inputs.no_tool)
+    plans = Plans(choice, toolsets, tuple(templates.warnings.values()), answer, inputs.no_tool)
+    return replace(plans, warnings=(*plans.warnings, *_other_lists(plans)))
+
+
+def _other_lists(plans: Plans) -> Iterator[str]:
+    """A warning of adapters whose prompts showed other toolsets when they were trained."""
+    names = []
+    for stage in plans.stages:
+        if stage.adapter and stage.all_toolsets:
+            learnt = learnt_toolsets(stage.adapter.folder)
+            shown = [(toolset.name, toolset.sha256) for toolset in stage.all_toolsets.toolsets]
+            names += [] if learnt is None or list(learnt.items()) == shown else [stage.adapter.name]
+    if names:
+        yield (
+            f"{len(names)} adapters learnt from prompts that show other toolsets, or their tools otherwise: "
+            f"{', '.join(names)}; train them again"
+        )
 
 
 def prompt_path(stage: PlannedStage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +63,11 @@ class Toolset(Frozen):
     def entry(self) -> Tool:
         """Its entry in the choice among toolsets."""
         return toolset_entry(self.name, self.description)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that a prompt shows of it, as JSON: not of the file that it was read from."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def toolset_entry(name: str, description: str) -> Tool:

@@ -65,7 +65,7 @@ def make_prompter(
     """
     names = [tool.name for tool in tools]
     _check_keep(settings)
-    everything = _all_toolsets(settings, template)
+    everything = shown_toolsets(settings, template)
     own = settings.own_toolset if everything else None
     if settings.objective in ("toolset", "answer"):
         return Prompter(template, tokenizer, tools, all_toolsets=everything)
@@ -89,8 +89,14 @@ def make_prompter(
     return Prompter(template, tokenizer, tools, settings.tool, all_toolsets=everything, toolset=own)
 
 
-def _all_toolsets(settings: FinetuneSettings, template: ChatTemplate) -> AllToolsets | None:
-    """All toolsets of the spec, for a template that shows them."""
+def shown_toolsets(settings: FinetuneSettings, template: ChatTemplate) -> AllToolsets | None:
+    """All toolsets of the spec, for a template that shows them.
+
+    Raises:
+        SpecError: there is no spec that has them.
+        ToolsError: a tool list cannot be read.
+
+    """
     if not template.shows_toolsets:
         return None
     if not settings.all_toolsets:

@@ -227,14 +227,25 @@ def test_activated_adapters_of_several_toolsets_learn_the_prompts_that_the_expor
     assert sample.tokens[: -sample.learnt][-len(added.tokens) :] == added.tokens
 
 
-def test_an_adapter_that_was_shown_other_toolsets_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_that_was_shown_other_toolsets_is_refused_here_and_warned_of_at_the_export(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its training.json names every list that its prompts show; a plain one names its toolset's own."""
     flags = ("--activated", "--objective", "arguments")
     assert finetune(desk, *flags) == 0
     record = json.loads((desk / "adapters" / "add" / "training.json").read_text("utf-8"))
     assert ([entry["name"] for entry in record["all_toolsets"]], record["own_toolset"]) == (["files", "sums"], "sums")
     assert finetune(desk, *flags) == 0
-    (desk / "files.json").write_text(json.dumps({"tools": TOOLS, "more": 1}), encoding="utf-8")
+    (desk / "sums.json").write_text(json.dumps(OTHER, indent=1), encoding="utf-8")  # says the same
+    (desk / "dualtune.yaml").write_text(
+        (desk / "dualtune.yaml").read_text("utf-8").replace("selection: adapters/files/selection, ", ""), "utf-8"
+    )
+    assert shared_prompts(desk)[1] == ()
+    (desk / "files.json").write_text(json.dumps({"tools": [*TOOLS[:2], {**TOOLS[2], "description": "x"}]}), "utf-8")
+    (warning,) = shared_prompts(desk)[1]
+    names = "arguments.files.read, arguments.files.read_file, arguments.sums.add"
+    assert warning.startswith("3 adapters learnt from prompts that show other toolsets")
+    assert names in warning
     capsys.readouterr()
     assert finetune(desk, *flags) != 0
     assert "an adapter of other settings, data, base or versions" in capsys.readouterr().err
