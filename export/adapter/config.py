@@ -157,9 +157,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         values = strict_json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise AdapterError(
-            str(path), found="no such file", expected="a folder that PEFT saved", fix="Check the path of the adapter."
-        ) from None
+        inner = sorted(folder.name for folder in path.parent.glob("*/") if (folder / path.name).is_file())
+        fix = f"Name the folder of one adapter: {', '.join(inner[:5])}." if inner else "Check the path of the adapter."
+        raise AdapterError(str(path), found="no such file", expected="a folder that PEFT saved", fix=fix) from None
     except (OSError, strict_json.JsonError) as error:
         raise AdapterError(
             str(path), found=str(error), expected="a JSON object", fix="Copy or save the adapter again."
@@ -177,7 +177,7 @@ def _check_kind(path: Path, values: dict[str, Any]) -> None:
             f"{path}, peft_type",
             found=repr(kind),
             expected="'LORA', the one kind of adapter that is exported",
-            fix="Train a LoRA adapter; or merge this one with PEFT (merge_and_unload), and export the merged model.",
+            fix=_fix_of_kind(kind),
         )
     if values.get("task_type") not in _TASKS:
         raise AdapterError(
@@ -186,6 +186,14 @@ def _check_kind(path: Path, values: dict[str, Any]) -> None:
             expected="'CAUSAL_LM'",
             fix="Train an adapter for generation; this one is for another task.",
         )
+
+
+def _fix_of_kind(kind: object) -> str:
+    if kind is None:
+        return "Save the adapter with PEFT, whose configs say peft_type; other trainers' are converted to it first."
+    if "PROMPT" in str(kind) or "TUNING" in str(kind):  # these change prompts, and no weight of the base
+        return "Train a LoRA adapter."
+    return "Train a LoRA adapter; or merge this one with PEFT (merge_and_unload), and export the merged model."
 
 
 def _check(path: Path, field: str, value: Any, mode: Mode) -> None:

@@ -207,7 +207,11 @@ def test_ensure_weight_tying_is_refused_where_it_ties_changes(
         read_adapter(folder, tiny, "merged")
 
 
-KINDS = ("IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "PREFIX_TUNING", "PROMPT_TUNING", None)
+KINDS = {
+    **dict.fromkeys(("IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA"), "merge_and_unload"),
+    **dict.fromkeys(("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"), "Train a LoRA adapter.$"),  # nothing to merge
+    None: "Save the adapter with PEFT",  # of mlx-lm and others
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -215,8 +219,15 @@ def test_another_kind_of_adapter_is_called_by_its_name(kind: str | None, tiny: C
     """Its config has other fields than LoRA's: no other is looked at."""
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps({"peft_type": kind, "base_model_name_or_path": "base", "alpha": 8}), encoding="utf-8")
-    with pytest.raises(AdapterError, match=f"peft_type: found {kind!r}.*merge_and_unload"):
+    with pytest.raises(AdapterError, match=rf"(?s)peft_type: found {kind!r}.*{KINDS[kind]}"):
         read_adapter(adapter, tiny, "merged")
+
+
+def test_the_checkpoints_that_a_trainer_left_are_named(tiny: Checkpoint, adapter: Path, tmp_path: Path) -> None:
+    for step in (500, 1000):
+        shutil.copytree(adapter, tmp_path / "run" / f"checkpoint-{step}")
+    with pytest.raises(AdapterError, match="Name the folder of one adapter: checkpoint-1000, checkpoint-500"):
+        read_adapter(tmp_path / "run", tiny, "external")
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16\n"
