@@ -235,9 +235,9 @@ def _uses_most(profile: HardwareProfile) -> str:
 
 def _threads(profile: HardwareProfile, machine: Machine, asked: int | None) -> tuple[int, str]:
     if asked is not None:
-        if not 1 <= asked <= limits.THREADS:
+        if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= limits.THREADS:
             fix = "Leave it out to use every physical core."
-            raise ProfileError("threads", found=str(asked), expected=f"1 to {limits.THREADS}", fix=fix)
+            raise ProfileError("threads", found=repr(asked), expected=f"1 to {limits.THREADS}", fix=fix)
         return asked, "asked for"
     wish, cpu = profile.session.threads, machine.cpu
     if wish == "physical":

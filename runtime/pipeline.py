@@ -18,7 +18,13 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.opening import Verify, open_bundle
 from dualtune_edge.runtime.call import Question, decide
-from dualtune_edge.runtime.decode.conversation import notes, read_messages, read_offered, refuse_bounds
+from dualtune_edge.runtime.decode.conversation import (
+    notes,
+    read_messages,
+    read_offered,
+    refuse_options,
+    refuse_sampling,
+)
 from dualtune_edge.runtime.decode.overflow import ROOM, OnOverflow, Overflow, shortened_by
 from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages
 from dualtune_edge.runtime.decode.stopping import Stop, stopped
@@ -232,7 +238,9 @@ class Agent:
 
         """
         messages, among = read_messages(request), read_offered(self.bundle.manifest, toolset, offered)
-        refuse_bounds(min_probability=min_probability, max_argument_tokens=max_argument_tokens)
+        refuse_options(
+            min_probability=min_probability, max_argument_tokens=max_argument_tokens, date=date, on_overflow=on_overflow
+        )
         question = Question(messages, among, required, min_probability)
         most, copied = min(max_argument_tokens, limits.ARGUMENT_TOKENS), self._copied if copied is None else copied
         progress = Progress(most=most, date=date, copied=copied)
@@ -275,6 +283,7 @@ class Agent:
 
         """
         messages = read_messages(request)
+        refuse_sampling(temperature=temperature, max_tokens=max_tokens, seed=seed, date=date)
         with self._turn(Stop.after(deadline, cancel, self._closed)):
             pieces = self._stages.text(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, date=date)
             while True:

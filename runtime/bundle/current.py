@@ -36,7 +36,10 @@ class Lease:
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a store, and not a bundle."""
-    return (path / STATE).is_file()
+    try:
+        return (path / STATE).is_file()
+    except OSError:  # a name that is too long, or no right to look: the bundle's own error says so
+        return False
 
 
 def read_state(store: Path) -> StoreState:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from dualtune_edge.runtime.bundle.checks import check_genai_config, check_paths, check_references, compare_hash, damaged
 from dualtune_edge.runtime.bundle.contents import check_contents, read_manifest
@@ -22,9 +22,9 @@ from dualtune_edge.runtime.bundle.plain_files import sha256_plain
 from dualtune_edge.runtime.bundle.signed import Trusted
 from dualtune_edge.runtime.cache.verified_files import hash_changed
 from dualtune_edge.runtime.trust.policy import Trust, TrustPolicy, read_trust
-from dualtune_edge.toolkit.prompts.tokenizer_file import (
-    tokenizer_faults,
-)
+from dualtune_edge.toolkit.errors import BundleError
+from dualtune_edge.toolkit.prompts.tokenizer_file import tokenizer_faults
+from dualtune_edge.toolkit.validation import listing
 
 Verify = Literal["always", "once", "never"]  # which files `open_bundle` hashes
 _GENAI_CONFIG: Final = "genai_config.json"
@@ -49,7 +49,18 @@ def open_bundle(path: Path | str, *, verify: Verify = "always", trust: Trust | N
         MissingExtraError: a signature is to be verified, and the extra `trust` is not installed.
 
     """
-    root, lease = Path(path), None
+    if verify not in get_args(Verify):
+        expected = listing(get_args(Verify))
+        raise BundleError("verify", found=repr(verify), expected=expected, fix="Use one of them.")
+    try:
+        root, lease = Path(path), None
+    except TypeError:
+        raise BundleError(
+            "path",
+            found=f"{type(path).__name__} {path!r:.80}",
+            expected="a folder's path",
+            fix="Pass a text or a Path.",
+        ) from None
     if is_store(root):
         root, lease = lease_current(root)
     return replace(open_signed(root, read_trust(trust), verify=verify), lease=lease)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -95,8 +97,14 @@ def read_offered(
     return offered
 
 
-def refuse_bounds(*, min_probability: float, max_argument_tokens: int) -> None:
-    """Raise `RequestError` for bounds of a call that are none."""
+def refuse_options(
+    *, min_probability: float, max_argument_tokens: int, date: object = None, on_overflow: object = None
+) -> None:
+    """Raise `RequestError` for options of a call that are none."""
+    if date is not None and not isinstance(date, dt.date):
+        raise RequestError("date", found=_short(date), expected="a datetime", fix="Leave it out for today.")
+    if on_overflow is not None and not callable(on_overflow):
+        raise RequestError("on_overflow", found=_short(on_overflow), expected="a function", fix="Leave it out.")
     if not _is_number(min_probability) or not 0 <= min_probability <= 1:
         expected = "a number from 0 to 1"
         raise RequestError(
@@ -106,6 +114,18 @@ def refuse_bounds(*, min_probability: float, max_argument_tokens: int) -> None:
         raise RequestError(
             "max_argument_tokens", found=_short(max_argument_tokens), expected="a number of tokens", fix="Leave it out."
         )
+
+
+def refuse_sampling(*, temperature: float, max_tokens: int, seed: int, date: object = None) -> None:
+    """Raise `RequestError` for options of a text that are none."""
+    refuse_options(min_probability=0.0, max_argument_tokens=1, date=date)
+    if not _is_number(temperature) or not 0 <= temperature < math.inf:
+        expected = "a number from 0 on"
+        raise RequestError("temperature", found=_short(temperature), expected=expected, fix="Leave it out for 0.")
+    for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            expected = f"a whole number from {least} on"
+            raise RequestError(name, found=_short(value), expected=expected, fix="Leave it out.")
 
 
 def _is_number(value: object) -> bool:

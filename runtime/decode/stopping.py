@@ -13,6 +13,7 @@ from dualtune_edge.runtime.decode.arguments import shortened
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.toolkit.errors import Reached, RequestError, StoppedError
 
+_ENDLESS: Final = 1e9  # seconds, some 32 years
 _LOOK: Final = 0.02  # seconds between two looks at the reasons
 
 
@@ -34,13 +35,14 @@ class Stop:
             RequestError: it is no number of seconds, or `cancel` is no event.
 
         """
-        if deadline is not None and not (isinstance(deadline, (int, float)) and deadline >= 0):
+        is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
+        if deadline is not None and not (is_number and deadline >= 0):
             raise RequestError(
                 "deadline", found=repr(deadline), expected="a number of seconds from now", fix="Leave it out for none."
             )
         if cancel is not None and not isinstance(cancel, threading.Event):
             raise RequestError("cancel", found=repr(cancel), expected="a threading.Event", fix="Pass one, or leave it.")
-        return cls(cancel, None if deadline is None else time.monotonic() + deadline, closed)
+        return cls(cancel, None if deadline is None else time.monotonic() + min(deadline, _ENDLESS), closed)
 
     @property
     def reason(self) -> str | None:

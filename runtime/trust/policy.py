@@ -86,7 +86,11 @@ def read_trust(trust: Trust | None) -> TrustPolicy | None:
         return trust
     if trust is None:
         trust = os.environ.get(TRUST_VARIABLE) or None
-    return None if trust is None else _read(Path(trust))
+    try:
+        return None if trust is None else _read(Path(trust))
+    except TypeError:
+        found = f"{type(trust).__name__} {trust!r:.80}"
+        raise TrustError("trust", found=found, expected="a policy, or its file", fix="Pass a text or a Path.") from None
 
 
 def _read(path: Path) -> TrustPolicy:

@@ -17,7 +17,15 @@ from dualtune_edge.runtime import Agent, Bundle, CallResult, EngineKind, Overflo
 from dualtune_edge.runtime.bundle.model_source import ModelSource
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.grammar import copies
-from dualtune_edge.toolkit.errors import BundleError, EngineError, ProfileError, RequestError, TemplateError
+from dualtune_edge.toolkit.errors import (
+    BundleError,
+    EdgeError,
+    EngineError,
+    ProfileError,
+    RequestError,
+    TemplateError,
+    TrustError,
+)
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 
 ONE_THREAD = SessionSettings(intra_op_threads=1)
@@ -273,6 +281,9 @@ def test_what_is_no_request_is_named(agent: Callable[[Mapping[str, str]], Agent]
         ({"deadline": "soon"}, "deadline: found 'soon'"),
         ({"deadline": -1}, "deadline: found -1"),
         ({"deadline": float("nan")}, "deadline: found nan"),
+        ({"deadline": True}, "deadline: found True"),
+        ({"date": "2030-01-31"}, "date: found '2030-01-31'; expected a datetime"),
+        ({"on_overflow": "shorten"}, "on_overflow: found 'shorten'; expected a function"),
         ({"cancel": True}, "cancel: found True"),
         ({"min_probability": 2}, "min_probability: found 2"),
         ({"min_probability": "high"}, "min_probability: found 'high'"),
@@ -285,6 +296,51 @@ def test_options_that_are_none(
 ) -> None:
     with pytest.raises(RequestError, match=complaint):
         agent(LOG).call(QUESTION, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"temperature": float("nan")}, "temperature: found nan"),
+        ({"temperature": -0.5}, "temperature: found -0.5"),
+        ({"max_tokens": 0}, "max_tokens: found 0"),
+        ({"max_tokens": "9"}, "max_tokens: found '9'"),
+        ({"seed": -1}, "seed: found -1"),
+        ({"seed": 1.5}, "seed: found 1.5"),
+        ({"date": 5}, "date: found 5"),
+    ],
+)
+def test_options_of_a_text_that_are_none(
+    agent: Callable[[Mapping[str, str]], Agent], options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        next(agent(LOG).answer(QUESTION, **options))
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), 10**400])
+def test_a_deadline_may_be_as_far_as_one_likes(agent: Callable[[Mapping[str, str]], Agent], deadline: float) -> None:
+    assert agent(LOG).call(QUESTION, deadline=deadline).tool == "log"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        ({"path": None}, BundleError, "path: found NoneType None"),
+        ({"path": b"bundle"}, BundleError, "path: found bytes"),
+        ({"path": "x" * 5_000}, BundleError, "File name too long|no manifest.json"),
+        ({"verify": "allways"}, BundleError, "verify: found 'allways'; expected one of always, once, never"),
+        ({"verify": True}, BundleError, "verify: found True"),
+        ({"trust": 5}, TrustError, "trust: found int 5"),
+        ({"threads": "2"}, ProfileError, "threads: found '2'"),
+        ({"threads": 1.5}, ProfileError, "threads: found 1.5"),
+        ({"threads": True}, ProfileError, "threads: found True"),
+    ],
+)
+def test_what_no_agent_opens_with_is_named(
+    exported: Path, options: dict[str, Any], error: type[EdgeError], complaint: str
+) -> None:
+    with pytest.raises(error, match=complaint):
+        Agent.open(**{"path": exported, **options})
 
 
 def test_an_unknown_toolset_is_answered_with_the_nearest(agent: Callable[[Mapping[str, str]], Agent]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from dualtune_edge.toolkit import strict_json
+from dualtune_edge.toolkit import limits, strict_json
 from dualtune_edge.toolkit.frozen import Frozen
 
 _TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}  # of content parts
@@ -39,6 +40,18 @@ class FunctionCall(Frozen):
         except strict_json.JsonError as error:
             raise PydanticCustomError("arguments", "a JSON object: {reason}", {"reason": str(error)}) from None
         return {} if arguments is None else arguments
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)
+            deep = strict_json.depth(value) > limits.JSON_DEPTH
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PydanticCustomError("arguments", "what JSON can hold: {reason}", {"reason": str(error)}) from None
+        if deep:
+            raise PydanticCustomError("arguments", "nesting of at most {depth}", {"depth": limits.JSON_DEPTH})
+        return value
 
 
 class ToolCall(Frozen):

@@ -1,3 +1,6 @@
+import functools
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -157,3 +160,21 @@ def test_content_that_is_not_text_is_refused(content: object, complaint: str) ->
 def test_refuses(value: object) -> None:
     with pytest.raises(ValidationError):
         Message.model_validate(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (math.nan, "what JSON can hold"),
+        ([-math.inf], "what JSON can hold"),
+        ({"a": object()}, "what JSON can hold"),
+        (10**5_000, "what JSON can hold"),
+        (functools.reduce(lambda inner, _: [inner], range(300), 1), "nesting of at most 64"),
+    ],
+    ids=["nan", "infinity", "an object", "digits", "depth"],
+)
+def test_arguments_hold_what_json_does(value: object, complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Message.model_validate(
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": value}}}]}
+        )
