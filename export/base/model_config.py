@@ -21,6 +21,7 @@ from dualtune_edge.export.base.tokenizer import read_json
 from dualtune_edge.toolkit.errors import CheckpointError
 
 CONFIG: Final = "config.json"
+_ADAPTER: Final = "adapter_config.json"
 _ROPE_THETA: Final = frozenset({"rope_theta"})
 _CONTEXT: Final = "original_max_position_embeddings"
 # A rotary embedding's type → its parameters. The builder ignores any other, which would change the angles.
@@ -75,6 +76,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
     """
     where = str(folder / CONFIG)
+    _refuse_others(folder)
     read = values = read_json(folder / CONFIG)
     _refuse_quantized(where, values)
     _check_sizes(where, values)  # before transformers makes anything of them
@@ -114,6 +116,22 @@ def original_context(config: PretrainedConfig) -> int:
     return int(context or config.max_position_embeddings)
 
 
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder that holds something else, or the model in a folder below, by what it holds."""
+    if not folder.is_dir() or (folder / CONFIG).exists() or (folder / CONFIG).is_symlink():
+        return  # its own error says more
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if inner:
+        found, fix = f"no {CONFIG}, and models in folders below", f"Name one of these: {', '.join(inner[:5])}."
+    elif (folder / _ADAPTER).is_file():
+        found, fix = "an adapter", "Name the base that it was trained on; adapters have keys of their own in the spec."
+    elif gguf := next(folder.glob("*.gguf"), None):
+        found, fix = f"{gguf.name}, which is not read", "Name the model of which it was made, in safetensors."
+    else:
+        return
+    raise CheckpointError(str(folder), found=found, expected="a Hugging Face model folder", fix=fix)
+
+
 def _read_config(folder: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -124,6 +142,7 @@ def _read_config(folder: Path) -> PretrainedConfig:
             expected="a config that transformers reads",
             fix="Download or save the base again.",
         ) from None
+    config._attn_implementation = None  # noqa: SLF001 - the trainer's kernel is not installed here; all give one result
     return config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ _TEXT: Final = re.compile(
     r"(?:model\.language_model|language_model\.model|model\.text_model)\.(?=layers|embed_tokens|norm)"
 )
 _TEXT_HEAD: Final = "language_model.lm_head"
+_ROOT: Final = "model."
+_OF_BODY: Final = ("layers.", "embed_tokens.", "norm.", "rotary_emb.")
 _OF_TEXT: Final = ("model.layers.", "model.embed_tokens.", "model.norm.", "lm_head.")
 
 
@@ -92,8 +94,9 @@ def weights_of_text(tensors: Mapping[str, StoredTensor], *, composite: bool) -> 
 
     """
     renamed: dict[str, StoredTensor] = {}
+    root = "" if composite else _missing_root(tensors)
     for file_name, tensor in tensors.items():
-        name = without_shells(file_name)
+        name = root + without_shells(file_name)
         if composite:
             name = text_name(name)
             if not name.startswith(_OF_TEXT):
@@ -107,6 +110,11 @@ def weights_of_text(tensors: Mapping[str, StoredTensor], *, composite: bool) -> 
             )
         renamed[name] = tensor
     return renamed
+
+
+def _missing_root(names: Iterable[str]) -> str:
+    """What the names lack if the model was saved without its head's class, as transformers finds out, too."""
+    return _ROOT if all(without_shells(name).startswith(_OF_BODY) for name in names) else ""
 
 
 def spelling_warnings(
@@ -124,6 +132,8 @@ def spelling_warnings(
     if composite:
         rest = len(files) - len(stored)
         yield f"{folder}: the text model inside {composite} is exported, without its {rest} weights for images"
+    if not composite and _missing_root(files):
+        yield f"{folder}: the weights have no {_ROOT!r} before their names, as of a model without a head: it is added"
     shelled = [name for name in files if without_shells(name) != name]
     if shelled:
         yield (

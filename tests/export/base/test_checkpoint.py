@@ -234,6 +234,37 @@ def test_names_of_a_compiled_or_distributed_model_are_read_and_said(
     np.testing.assert_array_equal(logits(load_model(checkpoint)), logits(load_model(tiny)))
 
 
+@pytest.mark.parametrize("start", ["", "_orig_mod."])
+def test_names_of_a_model_without_a_head_are_read_and_said(start: str, tiny: Checkpoint, base: Path) -> None:
+    path = base / "model.safetensors"
+    save_file({start + name.removeprefix("model."): tensor for name, tensor in load_file(path).items()}, path)
+    checkpoint = read_checkpoint(base)
+    assert checkpoint.stored.keys() == tiny.stored.keys()
+    assert "no 'model.' before their names" in checkpoint.warnings[0]
+    np.testing.assert_array_equal(logits(load_model(checkpoint)), logits(load_model(tiny)))
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "flash_attention_3", "sage_attention"])
+def test_the_attention_that_a_trainer_used_need_not_be_installed(kernel: str, tiny: Checkpoint, base: Path) -> None:
+    edit(base / "config.json", _attn_implementation=kernel, attn_implementation=kernel)
+    np.testing.assert_array_equal(logits(load_model(read_checkpoint(base))), logits(load_model(tiny)))
+
+
+def test_what_a_folder_holds_instead_of_a_model_is_named(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "run" / "checkpoint-500")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "gguf").mkdir()
+    (tmp_path / "gguf" / "small.gguf").write_bytes(b"GGUF")
+    for folder, complaint in (
+        ("run", "Name one of these: checkpoint-500"),
+        ("lora", "an adapter"),
+        ("gguf", "small.gguf"),
+    ):
+        with pytest.raises(CheckpointError, match=complaint):
+            read_checkpoint(tmp_path / folder)
+
+
 def test_two_weights_of_one_name_are_refused(base: Path) -> None:
     change(base, **{f"_orig_mod.{NORM}": torch.ones(64)})
     with pytest.raises(CheckpointError, match=f"found a second weight for {NORM}"):
