@@ -22,7 +22,18 @@ from dualtune_edge.runtime.bundle.model_source import AdapterSource, ModelSource
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, Snapshot
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.runtime.engines.kv_cache import KvBuffers
-from dualtune_edge.runtime.engines.ort_graph import KV, bind_adapter, bind_no_adapter, failed, open_graph, ortvalue
+from dualtune_edge.runtime.engines.ort_graph import (
+    KV,
+    Slots,
+    Tensors,
+    bind_adapter,
+    bind_no_adapter,
+    failed,
+    fitting_tensors,
+    open_graph,
+    ortvalue,
+    slots_of,
+)
 from dualtune_edge.runtime.engines.providers import Graph
 from dualtune_edge.runtime.result import Placement
 from dualtune_edge.toolkit.errors import EngineError
@@ -42,7 +53,7 @@ class _Binding:
 
 
 class OrtEngine(HeldSequence):
-    """The Engine protocol on onnxruntime. Graphs and adapters are opened at first use and then stay open."""
+    """The Engine protocol on onnxruntime. Graphs are opened, and adapters bound, at first use, and stay so."""
 
     def __init__(self, source: ModelSource, settings: SessionSettings) -> None:
         """Open the base graph if an external adapter needs it, and check each against it.
@@ -55,11 +66,13 @@ class OrtEngine(HeldSequence):
         self._source, self._settings = source, settings
         self._graphs: dict[Path, Graph] = {}
         self._bindings: dict[str, _Binding] = {}  # by what the KV depends on: adapters with one file share it
+        self._tensors: dict[str, Tensors] = {}  # of adapters that fit, and are not bound yet
+        self._slots: dict[Path, Slots] = {}  # of each graph that was opened
         self._kv = KvBuffers(source.cache, limit=source.context_length)
         self._mask = np.ones((1, 0), dtype=np.int64)  # attention to every token; a view of it is bound
         for adapter in source.adapters:
             if adapter.mode == "external":
-                self._binding(adapter.name)
+                self._check(adapter)
 
     @property
     def kv_format(self) -> str:
@@ -91,13 +104,18 @@ class OrtEngine(HeldSequence):
         super().switch(adapter)
 
     def release(self, adapter: str | None) -> None:
-        """Unmap an adapter's file until its next use, and close a graph that no other one is bound to.
+        """Unmap an adapter's file until its next use, and close a graph that no other one is for.
 
         Of many large files the pages read would pile up; a merged adapter's graph is as large as the base's.
         """
-        self._bindings.pop(self._source.identity(adapter), None)
+        identity = self._source.identity(adapter)
+        self._bindings.pop(identity, None)
+        self._tensors.pop(identity, None)
         used = [binding.session for binding in self._bindings.values()]
-        self._graphs = {folder: graph for folder, graph in self._graphs.items() if graph.session in used}
+        waiting = {self._source.folder} if self._tensors else ()
+        self._graphs = {
+            folder: graph for folder, graph in self._graphs.items() if graph.session in used or folder in waiting
+        }
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens and return the logits after the last, shape (vocab_size,)."""
@@ -138,6 +156,7 @@ class OrtEngine(HeldSequence):
     def close(self) -> None:
         """Release sessions and buffers."""
         super().close()
+        self._tensors.clear()
         self._bindings.clear()
         self._graphs.clear()
         self._kv = KvBuffers(self._source.cache, limit=0)
@@ -206,11 +225,27 @@ class OrtEngine(HeldSequence):
         binding = _Binding(session, session.io_binding())
         bind_no_adapter(session, binding.io)
         if adapter and not merged:
-            binding.tensors = bind_adapter(session, binding.io, adapter.path)
+            tensors = self._tensors.pop(self._source.identity(adapter.name), None)
+            binding.tensors = bind_adapter(binding.io, tensors or self._fitting(adapter))
         self._bind_kv(binding.io)
         if not opened and self._settings.provider != CPU_PROVIDER:
             self._try_out(binding)
         return binding
+
+    def _check(self, adapter: AdapterSource) -> None:
+        """Refuse an external adapter that does not fit its graph. To bind all would take longer than a short call."""
+        if self._settings.provider != CPU_PROVIDER:  # whether it runs the graph is seen now
+            self._binding(adapter.name)
+        elif (identity := self._source.identity(adapter.name)) not in self._tensors:
+            self._tensors[identity] = self._fitting(adapter)
+
+    def _fitting(self, adapter: AdapterSource) -> Tensors:
+        """An external adapter's tensors, once they fit the base's graph."""
+        folder = self._source.folder
+        session = self._session(folder)
+        if folder not in self._slots:
+            self._slots[folder] = slots_of(session)
+        return fitting_tensors(self._slots[folder], adapter.path)
 
     def _session(self, folder: Path) -> onnxruntime.InferenceSession:
         """The graph of a folder, opened at first use."""

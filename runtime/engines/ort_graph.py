@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -24,6 +24,8 @@ from dualtune_edge.toolkit.errors import EngineError, ProfileError
 KV: Final = (("key", 0), ("value", 1))  # half of a layer's cache: its name in the graph, its index in the buffer
 _SLOT: Final = re.compile(r"(?P<slot>.+)\.(?P<half>[AB])")
 _Expected = dict[str, tuple[str, tuple[int | None, ...]]]  # name → type and shape; None: any size
+Slots: TypeAlias = Mapping[str, tuple[str, tuple[int | str | None, ...]]]  # name of an input → its type and shape
+Tensors: TypeAlias = Mapping[str, NDArray[np.generic]]
 _ORT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
 
 
@@ -71,30 +73,40 @@ def bind_no_adapter(session: onnxruntime.InferenceSession, io: onnxruntime.IOBin
             io.bind_ortvalue_input(value.name, empty)
 
 
-def bind_adapter(
-    session: onnxruntime.InferenceSession, io: onnxruntime.IOBinding, path: Path
-) -> tuple[onnxruntime.OrtValue, ...]:
-    """Bind the tensors of an .onnx_adapter file to the graph's slots; returns them: they must outlive every run.
+def slots_of(session: onnxruntime.InferenceSession) -> Slots:
+    """The inputs of a graph, by name."""
+    return {value.name: (value.type, tuple(value.shape)) for value in _inputs(session)}
+
+
+def fitting_tensors(slots: Slots, path: Path) -> Tensors:
+    """The tensors of an .onnx_adapter file, which fit the graph's slots.
 
     Raises:
         EngineError: the file cannot be read, or a tensor does not fit the graph.
 
     """
-    where = str(path)
-    slots = {value.name: value for value in _inputs(session)}
-    tensors = {name: ortvalue(array) for name, array in map_adapter(path).items()}
+    where, tensors = str(path), map_adapter(path)
     for name, tensor in tensors.items():
         if name not in slots:
             raise _misfit(where, f"tensor {name}", "a LoRA slot of the graph")
-        slot = slots[name]
-        shape = [size if isinstance(size, int) else None for size in slot.shape]
-        if tensor.data_type() != slot.type or not _fits(tensor.shape(), shape):
-            raise _misfit(where, f"{name} {tensor.data_type()} {tensor.shape()}", f"{slot.type} {slot.shape}")
-        other = tensors.get(_other_half(name))
-        if other is None or _rank(slot, tensor) != _rank(slots[_other_half(name)], other):
-            raise _misfit(where, f"{name} {tensor.shape()} alone", "an A and a B of one rank")
-        io.bind_ortvalue_input(name, tensor)
-    return tuple(tensors.values())
+        (slot_type, slot_shape), shape = slots[name], list(tensor.shape)
+        tensor_type = _ORT_TYPES.get(tensor.dtype.name, f"tensor({tensor.dtype.name})")
+        if tensor_type != slot_type or not _fits(
+            shape, [size if isinstance(size, int) else None for size in slot_shape]
+        ):
+            raise _misfit(where, f"{name} {tensor_type} {shape}", f"{slot_type} {list(slot_shape)}")
+        half = _other_half(name)
+        if half not in tensors or _rank(slot_shape, tensor) != _rank(slots[half][1], tensors[half]):
+            raise _misfit(where, f"{name} {shape} alone", "an A and a B of one rank")
+    return tensors
+
+
+def bind_adapter(io: onnxruntime.IOBinding, tensors: Tensors) -> tuple[onnxruntime.OrtValue, ...]:
+    """Bind an adapter's tensors to their slots; returns what must outlive every run."""
+    values = {name: ortvalue(array) for name, array in tensors.items()}
+    for name, value in values.items():
+        io.bind_ortvalue_input(name, value)
+    return tuple(values.values())
 
 
 def ortvalue(array: NDArray[np.generic]) -> onnxruntime.OrtValue:
@@ -171,7 +183,7 @@ def _other_half(name: str) -> str:
     return f"{match['slot']}.{'B' if match['half'] == 'A' else 'A'}" if match else ""
 
 
-def _rank(slot: onnxruntime.NodeArg, tensor: onnxruntime.OrtValue) -> int:
+def _rank(slot: Sequence[object], tensor: NDArray[np.generic]) -> int:
     """The size where the graph's input, [rank, inputs] or [outputs, rank], has no number."""
-    sizes = zip(tensor.shape(), slot.shape, strict=False)  # another number of dimensions is refused elsewhere
+    sizes = zip(tensor.shape, slot, strict=False)  # another number of dimensions is refused elsewhere
     return next((found for found, size in sizes if not isinstance(size, int)), -1)

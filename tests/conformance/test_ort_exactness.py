@@ -62,8 +62,8 @@ def test_a_snapshot_is_compact(fp32: ModelSource) -> None:
 
 def test_adapters_of_one_content_are_read_once(int4: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    bind = ort_engine.bind_adapter
-    monkeypatch.setattr(ort_engine, "bind_adapter", lambda *of: (read.append(of[2].name), bind(*of))[1])
+    fitting = ort_engine.fitting_tensors
+    monkeypatch.setattr(ort_engine, "fitting_tensors", lambda *of: (read.append(of[1].name), fitting(*of))[1])
     again = tuple(adapter.model_copy(update={"name": f"{adapter.name} again"}) for adapter in int4.adapters)
     with OrtEngine(dataclasses.replace(int4, adapters=int4.adapters + again), SETTINGS) as engine:
         assert sorted(read) == ["int4-narrow.onnx_adapter", "int4-wide.onnx_adapter"]
