@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from dualtune_edge.export.base.architectures import all_layers_slide
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
@@ -103,33 +105,45 @@ def start_of(sample: Sample, invocation: tuple[int, ...]) -> int:
 
 
 def summed_loss(
-    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+    model: Any,
+    prefix: tuple[int, ...],
+    batch: Sequence[Sample],
+    invocation: tuple[int, ...] | None = None,
+    state: Any = None,
 ) -> Tensor:
     """Negative log-likelihood of the batch's learnt tokens, in nats, summed: a scalar with gradient.
 
     Args: as for `learnt_logits`.
 
     """
-    logits, learnt = learnt_logits(model, prefix, batch, invocation)
+    logits, learnt = learnt_logits(model, prefix, batch, invocation, state)
     return cross_entropy(logits.flatten(0, 1), learnt.flatten(), reduction="sum")
 
 
 def right_and_loss(
-    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+    model: Any,
+    prefix: tuple[int, ...],
+    batch: Sequence[Sample],
+    invocation: tuple[int, ...] | None = None,
+    state: Any = None,
 ) -> tuple[int, float]:
     """The number of samples whose learnt tokens are each the most probable one, and `summed_loss`.
 
     Args: as for `learnt_logits`.
 
     """
-    logits, learnt = learnt_logits(model, prefix, batch, invocation)
+    logits, learnt = learnt_logits(model, prefix, batch, invocation, state)
     right = (logits.argmax(dim=-1) == learnt) | (learnt == _UNLEARNT)  # (batch, needed)
     loss = cross_entropy(logits.flatten(0, 1), learnt.flatten(), reduction="sum")
     return int(right.all(dim=1).sum()), float(loss)
 
 
 def learnt_logits(
-    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...] | None = None
+    model: Any,
+    prefix: tuple[int, ...],
+    batch: Sequence[Sample],
+    invocation: tuple[int, ...] | None = None,
+    state: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (batch, needed, vocabulary) where some row learns, and the tokens that are right there (batch, needed).
 
@@ -141,14 +155,13 @@ def learnt_logits(
         prefix: of `shared_prefix`.
         batch: samples that begin with it.
         invocation: of an activated adapter; the model is then PEFT's.
+        state: of `base_state`; None: the prefix is computed here.
 
     """
+    if invocation and _splits(model):
+        return _activated_logits(model, prefix, batch, invocation, state)
     rests = [torch.tensor(sample.tokens[len(prefix) :], device=model.device) for sample in batch]
-    tokens = pad_sequence(rests, batch_first=True)  # (batch, tokens)
-    targets = torch.full_like(tokens, _UNLEARNT)  # of the position before
-    for row, (rest, sample) in enumerate(zip(rests, batch, strict=True)):
-        targets[row, len(rest) - sample.learnt - 1 : len(rest) - 1] = rest[-sample.learnt :]
-    needed = (targets != _UNLEARNT).any(dim=0).nonzero().squeeze(1)  # positions where some row learns
+    tokens, targets, needed = _padded(rests, batch)
     past = None
     if prefix:
         base = {"alora_offsets": [0]} if invocation else {}
@@ -163,3 +176,75 @@ def learnt_logits(
         input_ids=tokens, past_key_values=past, use_cache=past is not None, logits_to_keep=needed, **active
     ).logits
     return logits.float(), targets[:, needed]
+
+
+def base_state(model: Any, prefix: tuple[int, ...], invocation: tuple[int, ...] | None) -> Any:
+    """Keys and values of the prefix of an activated adapter, which the frozen base makes: they stay the same in a run.
+
+    None: there are none that stay, and each batch computes them.
+    """
+    if not (prefix and invocation and _splits(model)):
+        return None
+    first = torch.tensor([prefix], device=model.device)
+    with torch.no_grad():
+        return model(input_ids=first, use_cache=True, logits_to_keep=1, alora_offsets=[0]).past_key_values
+
+
+def _activated_logits(
+    model: Any, prefix: tuple[int, ...], batch: Sequence[Sample], invocation: tuple[int, ...], state: Any
+) -> tuple[Tensor, Tensor]:
+    """`learnt_logits` of an activated adapter: what stands before its invocation has no gradient, so it needs no graph.
+
+    The base's state of each row is padded behind its context. A mask hides the padding, and positions go on without it.
+    """
+    starts = [start_of(sample, invocation) for sample in batch]
+    contexts = [sample.tokens[len(prefix) : start] for sample, start in zip(batch, starts, strict=True)]
+    past = copy.deepcopy(state) if state is not None else base_state(model, prefix, invocation)
+    with torch.no_grad():
+        if past is not None:
+            past.batch_repeat_interleave(len(batch))
+        if any(contexts):
+            rows = [torch.tensor(context, dtype=torch.long, device=model.device) for context in contexts]
+            before = pad_sequence(rows, batch_first=True)  # (batch, context)
+            inactive = {"alora_offsets": [0] * len(batch)}
+            past = model(
+                input_ids=before, past_key_values=past, use_cache=True, logits_to_keep=1, **inactive
+            ).past_key_values
+    rests = [
+        torch.tensor(sample.tokens[start:], device=model.device) for sample, start in zip(batch, starts, strict=True)
+    ]
+    tokens, targets, needed = _padded(rests, batch)  # (batch, tokens)
+    first = torch.tensor(starts, device=model.device)[:, None]
+    positions = first + torch.arange(tokens.shape[1], device=model.device)
+    held = len(prefix) + max(map(len, contexts))
+    seen = torch.arange(held, device=model.device) < first  # (batch, held)
+    logits = model(
+        input_ids=tokens,
+        attention_mask=torch.cat([seen, torch.ones_like(tokens, dtype=torch.bool)], dim=1).long(),
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=past is not None,
+        logits_to_keep=needed,
+        alora_offsets=[tokens.shape[1]] * len(batch),
+    ).logits
+    return logits.float(), targets[:, needed]
+
+
+def _padded(rests: Sequence[Tensor], batch: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows' ends, padded (batch, tokens), the target behind each token, and the positions where some row learns."""
+    tokens = pad_sequence(list(rests), batch_first=True)
+    targets = torch.full_like(tokens, _UNLEARNT)  # of the position before
+    for row, (rest, sample) in enumerate(zip(rests, batch, strict=True)):
+        targets[row, len(rest) - sample.learnt - 1 : len(rest) - 1] = rest[-sample.learnt :]
+    return tokens, targets, (targets != _UNLEARNT).any(dim=0).nonzero().squeeze(1)
+
+
+def _splits(model: Any) -> bool:
+    """Whether a sample can be computed in two passes, with padding in between.
+
+    A sliding window would count the padding as tokens, and gradient checkpointing keeps no state of the first pass.
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ()
+    slides = all_layers_slide(config) or any(kind != "full_attention" for kind in kinds)
+    return not slides and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

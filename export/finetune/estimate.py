@@ -140,16 +140,16 @@ class _Pace:
 def _measure(run: PreparedRun, work: _Work, settings: FinetuneSettings) -> _Pace:
     """Compute the largest part of a step and then the next step, and throw the gradients away."""
     model, prefix = run.trainer.model, run.trainer.prefix
-    invocation = run.trainer.invocation
+    invocation, state = run.trainer.invocation, run.trainer.base_state
 
     def learn(part: Sequence[Sample]) -> None:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.autocast):
-            loss = summed_loss(model, prefix, part, invocation)
+            loss = summed_loss(model, prefix, part, invocation, state)
         torch.autograd.backward(loss)
 
     def look(part: Sequence[Sample]) -> None:
         with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=settings.autocast):
-            right_and_loss(model, prefix, part, invocation)
+            right_and_loss(model, prefix, part, invocation, state)
 
     model.train()
     give_back()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dualtune_edge.export.finetune.batches import micro_batches, right_and_loss, shared_prefix
+from dualtune_edge.export.finetune.batches import base_state, micro_batches, right_and_loss, shared_prefix
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import Score
 from dualtune_edge.export.finetune.samples.masks import Sample
@@ -54,12 +54,14 @@ class HeldOut:
         """Measure all samples; the model is left in evaluation mode."""
         model.eval()
         right, loss = 0, 0.0
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast):
+            state = base_state(model, self.prefix, self._invocation)
         for part in self.parts():
             with (
                 torch.no_grad(),
                 torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast),
             ):
-                more_right, more_loss = right_and_loss(model, self.prefix, part, self._invocation)
+                more_right, more_loss = right_and_loss(model, self.prefix, part, self._invocation, state)
             right, loss = right + more_right, loss + more_loss
         loss, right = self._processes.sums(loss, right)
         learnt = sum(sample.learnt for sample in self._samples)

@@ -10,7 +10,14 @@ import torch
 from peft import PeftModel
 from torch.nn.utils import clip_grad_norm_
 
-from dualtune_edge.export.finetune.batches import batches, learning_rate, micro_batches, shared_prefix, summed_loss
+from dualtune_edge.export.finetune.batches import (
+    base_state,
+    batches,
+    learning_rate,
+    micro_batches,
+    shared_prefix,
+    summed_loss,
+)
 from dualtune_edge.export.finetune.held_out import HeldOut, best
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import Interruption, Measurement, OnEvent, Score, Step
@@ -53,6 +60,8 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
         # Gradient checkpointing computes a forward twice, and a KV cache would have grown by then.
         self.prefix = () if settings.gradient_checkpointing else shared_prefix(self._samples, invocation)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=settings.autocast):
+            self.base_state = base_state(self.model, self.prefix, invocation)
         epoch = math.ceil(len(self._samples) / settings.batch_size)
         self.steps = min(settings.epochs * epoch, settings.max_steps or settings.epochs * epoch)
         self.held_out = HeldOut(settings, samples.held, epoch, processes, invocation)
@@ -145,7 +154,8 @@ class Trainer:
         self._optimizer.zero_grad()
         for part in self._parts(batch):
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._settings.autocast):
-                mean = summed_loss(self.model, self.prefix, part, self.invocation) / learnt
+                summed = summed_loss(self.model, self.prefix, part, self.invocation, self.base_state)
+                mean = summed / learnt
             torch.autograd.backward(mean)
             loss += mean.item()
             tokens += len(self.prefix) + sum(len(sample.tokens) - len(self.prefix) for sample in part)

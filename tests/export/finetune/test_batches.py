@@ -10,6 +10,7 @@ import torch
 
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import (
+    base_state,
     batches,
     learning_rate,
     micro_batches,
@@ -48,7 +49,9 @@ ACTIVATED = [
 ]
 
 
-def test_of_an_activated_adapter_each_sample_is_learnt_from_its_own_invocation_on(base: Base, settings: Any) -> None:
+def test_of_an_activated_adapter_each_sample_is_learnt_from_its_own_invocation_on(
+    base: Base, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradients = []
     with base.adapted(settings(), INVOCATION) as adapted:
         parameters = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
@@ -56,6 +59,13 @@ def test_of_an_activated_adapter_each_sample_is_learnt_from_its_own_invocation_o
             for weight in parameters:
                 weight.fill_(0.01)
         for prefix in ((), (1, 2), shared_prefix(ACTIVATED, INVOCATION)):
+            state = base_state(adapted, prefix, INVOCATION)
+            assert (state is None) == (not prefix)
+            for held in (None, state, state):  # a state serves more than one batch
+                loss = summed_loss(adapted, prefix, ACTIVATED, INVOCATION, held)
+                gradients.append([loss.detach(), *torch.autograd.grad(loss, parameters)])
+        monkeypatch.setattr("dualtune_edge.export.finetune.batches._splits", lambda _model: False)
+        for prefix in ((), (1, 2)):
             loss = summed_loss(adapted, prefix, ACTIVATED, INVOCATION)
             gradients.append([loss.detach(), *torch.autograd.grad(loss, parameters)])
         rows = [
@@ -71,6 +81,19 @@ def test_of_an_activated_adapter_each_sample_is_learnt_from_its_own_invocation_o
     for found in gradients:
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_within_a_sample_stands_in_no_sliding_window_and_in_no_checkpointed_pass(
+    base: Base, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with base.adapted(settings(), INVOCATION) as adapted:
+        assert base_state(adapted, (1, 2), INVOCATION) is not None
+        assert base_state(adapted, (1, 2), None) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(adapted.config, "layer_types", ["full_attention", "sliding_attention"])
+            assert base_state(adapted, (1, 2), INVOCATION) is None
+    with base.adapted(settings(gradient_checkpointing=True), INVOCATION) as adapted:
+        assert base_state(adapted, (1, 2), INVOCATION) is None
 
 
 def test_of_an_activated_adapter_the_prefix_ends_before_the_first_invocation_that_counts() -> None:

@@ -25,9 +25,9 @@ def counting(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[in
     """The costs of the parts that a module computes by this function."""
     costs, real = list[int](), getattr(module, name)
 
-    def count(model: Any, prefix: tuple[int, ...], part: Sequence[Sample], invocation: Any = None) -> Any:
+    def count(model: Any, prefix: tuple[int, ...], part: Sequence[Sample], *others: Any) -> Any:
         costs.append(part_cost(part, len(prefix)))
-        return real(model, prefix, part, invocation)
+        return real(model, prefix, part, *others)
 
     monkeypatch.setattr(module, name, count)
     return costs

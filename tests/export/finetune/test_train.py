@@ -222,6 +222,16 @@ def test_an_activated_adapter_with_the_built_in_template_has_its_name_for_no_too
         settings(template=None, activated=True, no_tool="none")
 
 
+def test_an_activated_adapter_is_trained_and_measured_in_bfloat16_too(
+    base: Base, settings: Any, tmp_path: Path
+) -> None:
+    common = {"activated": True, "max_steps": 2, "held_out_share": 0.4}
+    runs = [settings(output=tmp_path / str(autocast), autocast=autocast, **common) for autocast in (False, True)]
+    reports = [finetune(run, base=base) for run in runs]
+    assert reports[1].losses == pytest.approx(reports[0].losses, rel=0.05)
+    assert reports[1].held_out[-1].loss == pytest.approx(reports[0].held_out[-1].loss, rel=0.05)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"gradient_checkpointing": True}, {"micro_batch": 1}, {"gradient_checkpointing": True, "micro_batch": 1}],
