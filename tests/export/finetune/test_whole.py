@@ -211,7 +211,7 @@ def test_activated_adapters_of_several_toolsets_learn_the_prompts_that_the_expor
     learnt: list[Samples] = []
     real = train.make_samples
     monkeypatch.setattr(train, "make_samples", lambda *args: (learnt.append(real(*args)), learnt[-1])[1])
-    assert finetune(desk, "--activated", "--json") == 0
+    assert finetune(desk, "--activated", "--json", "--max-steps", "1") == 0
     assert {row["outcome"] for row in json.loads(capsys.readouterr().out)["adapters"]} == {"trained"}
     prompts, warnings = shared_prompts(desk)
     assert len(prompts) == 7
@@ -231,7 +231,7 @@ def test_an_adapter_that_was_shown_other_toolsets_is_refused_here_and_warned_of_
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its training.json names every list that its prompts show; a plain one names its toolset's own."""
-    flags = ("--activated", "--objective", "arguments")
+    flags = ("--activated", "--objective", "arguments", "--max-steps", "1")
     assert finetune(desk, *flags) == 0
     record = json.loads((desk / "adapters" / "add" / "training.json").read_text("utf-8"))
     assert ([entry["name"] for entry in record["all_toolsets"]], record["own_toolset"]) == (["files", "sums"], "sums")
