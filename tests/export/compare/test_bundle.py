@@ -45,14 +45,14 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "LARGE", 0)
 
 
-@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("name", ["external", "mixed"])
 def test_a_large_base_is_compared_on_its_first_layers(
     name: str, desk: Desk, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """By graphs that are made for it: the bundle is what it would be."""
+    whole: Exported = request.getfixturevalue(name)  # before any base is large
+    request.getfixturevalue("large")
     part = desk.export(name, tmp_path / "bundle")
-    whole: Exported = request.getfixturevalue(name)
     assert part.report.parity.depth == Depth(layers=3, compared=2, before_quantization=2)
     assert whole.report.parity.depth == Depth(layers=3, compared=3, before_quantization=3)
     assert "(first 2 of 3 layers)" in part.report.parity.line()
