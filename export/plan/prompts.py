@@ -17,6 +17,7 @@ from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, ToolCall, call, user
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, no_tool_entry, selection_prompter
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
@@ -168,7 +169,8 @@ def _choice_plan(
     prefix = prompter.prefix()
     first = prompter.completion(call(prompter.choices[0]))
     _refuse_overlong(where, len(prefix), len(first), context)  # now: all completions of 600 tools take minutes
-    completions = {name: prompter.completion(call(name)) for name in prompter.choices}
+    growing = replace(prompter, texts=GrowingTexts(prompter.tokenizer))  # which tokenizes the tool list once
+    completions = {name: growing.completion(call(name)) for name in prompter.choices}
     _refuse_ambiguous(completions, prompter.template)
     templates.look_for_dates(prompter, len(prefix))
     _refuse_overlong(where, len(prefix), max(map(len, completions.values())), context)

@@ -180,7 +180,11 @@ class Prompter:
             TemplateError: as for `complete`.
 
         """
-        return self.complete(_CONTEXT, answer).tokens
+        prompt, text = self._answered(_CONTEXT, answer)
+        before, whole = self._ids(prompt), self._ids(prompt + text)
+        if whole[: len(before)] != before:
+            raise self._no_border()
+        return whole[len(before) :]
 
     def complete(self, messages: Sequence[Message], answer: Message) -> Completion:
         """The prompt of `messages` with `answer` behind it.
@@ -190,6 +194,14 @@ class Prompter:
                 holds a control token.
 
         """
+        prompt, text = self._answered(messages, answer)
+        before, encoding = _ids(self.tokenizer, prompt), self.encode(prompt + text)
+        if tuple(encoding.ids[: len(before)]) != before:
+            raise self._no_border()
+        return Completion(prompt=prompt, text=text, encoding=encoding, start=len(before))
+
+    def _answered(self, messages: Sequence[Message], answer: Message) -> tuple[str, str]:
+        """`completion_text` of messages that hold no control token."""
         if token := self.control_token_in([message.model_dump() for message in (*messages, answer)]):
             raise TemplateError(
                 self.template.where,
@@ -197,11 +209,10 @@ class Prompter:
                 expected="conversations without it, where an answer is rendered behind them",
                 fix="Remove it from the conversation.",
             )
-        prompt, text = self.completion_text(messages, answer)
-        before, encoding = _ids(self.tokenizer, prompt), self.encode(prompt + text)
-        if tuple(encoding.ids[: len(before)]) != before:
-            raise self._no_border()
-        return Completion(prompt=prompt, text=text, encoding=encoding, start=len(before))
+        return self.completion_text(messages, answer)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return self.texts.tokens(text) if self.texts else _ids(self.tokenizer, text)
 
     def wrapping(self) -> Wrapping:
         """What the template writes around the arguments of `tool`, read off renders with several arguments.

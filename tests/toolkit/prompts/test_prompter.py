@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
 from dualtune_edge.toolkit.prompts.prompter import Prompter, common_prefix
@@ -111,6 +113,18 @@ def test_a_completion_is_the_same_after_every_conversation(
     under_test = prompter(source, kind)
     found = (*under_test.tokens(messages), *under_test.completion(call(tool)))
     assert found == tuple(under_test.encode(under_test.text([*messages, call(tool)], generate=False)).ids)
+
+
+@pytest.mark.parametrize(("source", "kind"), EVERY)
+def test_completions_are_the_same_where_the_tool_list_is_tokenized_once(source: str, kind: str) -> None:
+    under_test = prompter(source, kind)
+    growing = replace(under_test, texts=GrowingTexts(under_test.tokenizer))
+    for answer in (call(tool.name) for tool in TOOLS):
+        assert (
+            growing.completion(answer)
+            == under_test.completion(answer)
+            == under_test.complete([user("a")], answer).tokens
+        )
 
 
 @pytest.mark.slow
