@@ -22,7 +22,7 @@ def main() -> int:
         return 2
     tasks, results = read_tasks(), {}
     with tempfile.TemporaryDirectory() as folder:
-        for method in specs.METHODS:
+        for method in filter(specs.trained, specs.METHODS):
             bundle = Path(folder) / method
             export(specs.spec(method, "external"), bundle)
             results[method] = list(run_tasks(bundle, tasks, tasks.tasks))

@@ -1,6 +1,6 @@
-"""The kit's adapters, made by `finetune`: 2 selections, 25 arguments, 2 joint ones for comparison."""
+"""The kit's adapters, made by `finetune`: 2 selections, 25 arguments, 2 joint ones for comparison; also activated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -8,11 +8,13 @@ from typing import Final
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.train import finetune
+from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets, trajectories
 
 TRAJECTORIES: Final = 40_000  # conversations, over both toolsets
+ACTIVATED: Final = "activated"  # the template of activated adapters, and their folder beside that of the others
 RANK: Final = 6  # of every adapter, joint ones too
 
 
@@ -46,20 +48,36 @@ def runs() -> list[Run]:
     return [*made, *(Run(name, "joint", None) for name in toolsets.NAMES)]
 
 
-def make(base_folder: Path, data: Path, out: Path, wanted: list[Run], *, seed: int, say: Callable[[str], None]) -> None:
+def make(
+    base_folder: Path,
+    data: Path,
+    out: Path,
+    wanted: list[Run],
+    *,
+    seed: int,
+    say: Callable[[str], None],
+    activated: bool = False,
+) -> None:
     """Train the wanted adapters that ``out`` lacks, on the conversations in ``data``, which are made if missing."""
     if not data.exists():
-        trajectories.write(data, list(trajectories.generate(seed, "train", TRAJECTORIES)))
+        trajectories.write(data, list(conversations(seed)))
     with Base.open(base_folder) as base:
         for run in wanted:
             if not (out / run.folder).exists():
-                report = finetune(_settings(base_folder, data, out, run, seed), base=base)
+                report = finetune(settings(base_folder, data, out, run, seed, activated=activated), base=base)
                 first, last = report.losses[0], sum(report.losses[-10:]) / 10
                 say(f"{run.folder}: {report.samples} samples, loss {first:.3f} -> {last:.4f}, {report.seconds:.0f} s")
 
 
-def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> FinetuneSettings:
+def conversations(seed: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """What all adapters learn from, with the toolset of each."""
+    return trajectories.generate(seed, "train", TRAJECTORIES)
+
+
+def settings(base: Path, data: Path, out: Path, run: Run, seed: int, *, activated: bool = False) -> FinetuneSettings:
+    """The run of one adapter. All activated ones take one template, so that their prompts begin alike."""
     steps, batch, template = _STEPS[run.objective]
+    template = ACTIVATED if activated else template
     keep = {} if run.objective == "arguments" else {NO_TOOL: 0.15}  # half of all turns call no tool
     return FinetuneSettings(
         objective=run.objective,
@@ -70,6 +88,7 @@ def _settings(base: Path, data: Path, out: Path, run: Run, seed: int) -> Finetun
         tool=run.tool,
         toolset=run.toolset,
         template=FOLDER / "templates" / f"{template}.jinja",
+        activated=activated,
         rank=RANK,
         alpha=2.0 * RANK,
         dtype="float16",

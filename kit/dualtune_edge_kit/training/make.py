@@ -1,8 +1,9 @@
 """Remake the kit, part by part: `python -m dualtune_edge_kit.training.make PART WORK`, three hours on two cores.
 
-Parts, in this order: tokenizer, base, adapters, heldout, table. `engines` compares the two engines; `levers` compares
-calls with and without the levers that make them fast. WORK is a folder laid out like this package; adapters that are in
-it are not made again. Training data is not kept: it follows from the seeds.
+Parts, in this order: tokenizer, base, adapters, heldout, table. `activated` trains the adapters in the activated form
+too, of which `table` then has a row; `kinds` compares plain and activated ones of a short training. `engines` compares
+the two engines; `levers` compares calls with and without the levers that make them fast. WORK is a folder laid out like
+this package; adapters that are in it are not made again. Training data is not kept: it follows from the seeds.
 
 A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained by two
 processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and its
@@ -31,6 +32,7 @@ from dualtune_edge_kit.training import (
     adapters,
     base,
     evaluate,
+    kinds,
     pretraining,
     routing,
     seeding,
@@ -75,6 +77,20 @@ def make_adapters(work: Path) -> None:
         routing.make(work / "base", Path(scratch) / "routes.jsonl", work / "adapters" / "toolset", _say)
 
 
+def make_activated(work: Path) -> None:
+    """Train the selections and arguments as activated adapters: equal data and steps, beside the plain ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = [run for run in adapters.runs() if run.objective != "joint"]
+        data, out = Path(scratch) / "train.jsonl", work / adapters.ACTIVATED
+        adapters.make(work / "base", data, out, wanted, seed=SEED, say=_say, activated=True)
+
+
+def compare_kinds(work: Path) -> None:
+    """Train plain and activated adapters for fewer steps, below WORK/kinds, and write what they reach beside them."""
+    kinds.make(work, work / "kinds", _say)
+    (work / "kinds.md").write_text(kinds.table(work / "kinds"), encoding="utf-8", newline="\n")
+
+
 def make_heldout(work: Path) -> None:
     """Write the held-out conversations."""
     trajectories.write(work / "heldout.jsonl", list(trajectories.generate(SEED, "heldout", _HELDOUT)))
@@ -95,13 +111,13 @@ def make_table(work: Path) -> None:
                 rows.append(f"| {method} | float32 | PyTorch | {evaluate.measure(agent, turns, _quiet).cells()} |")
             _say(rows[-1])
             for copied, name in ((False, method), (True, f"{method}, values copied")):
-                if copied and method != "decoupled":
+                if copied and method not in ("decoupled", "activated"):
                     continue
                 with Agent.open(external, copied=copied) as agent:
                     cells = evaluate.measure(agent, turns, _quiet).cells()
                 rows.append(f"| {name} | int4, external | onnxruntime | {cells} |")
                 _say(rows[-1])
-            if method != "base":
+            if method not in ("base", "activated"):
                 run(specs.spec(method, "merged", work), merged)
                 with Agent.open(merged, copied=False) as agent:
                     rows.append(
@@ -152,8 +168,10 @@ PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "tokenizer": make_tokenizer,
     "base": make_base,
     "adapters": make_adapters,
+    "activated": make_activated,
     "heldout": make_heldout,
     "table": make_table,
+    "kinds": compare_kinds,
     "engines": compare_engines,
     "levers": compare_levers,
 }

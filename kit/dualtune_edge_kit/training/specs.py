@@ -1,4 +1,4 @@
-"""What the kit exports: its decoupled adapters, and for comparison the joint ones and the bare base."""
+"""What the kit exports: its decoupled adapters, and to compare with them joint ones, activated ones and the base."""
 
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -8,8 +8,8 @@ from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets
 
-Method: TypeAlias = Literal["base", "joint", "decoupled"]
-METHODS: Final[tuple[Method, ...]] = ("base", "joint", "decoupled")
+Method: TypeAlias = Literal["base", "joint", "decoupled", "activated"]
+METHODS: Final[tuple[Method, ...]] = ("base", "joint", "decoupled", "activated")
 
 
 def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
@@ -17,27 +17,27 @@ def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
     routing = kit / "adapters" / "toolset"
     return ExportSpec(
         base=kit / "base",
-        toolset=AdapterSpec(path=routing) if method == "decoupled" and routing.is_dir() else None,
+        toolset=AdapterSpec(path=routing) if method in ("decoupled", "activated") and routing.is_dir() else None,
         toolsets=tuple(_toolset(name, method, kit) for name in toolsets.NAMES),
         mode=mode,
     )
 
 
 def trained(method: Method, kit: Path = FOLDER) -> bool:
-    """Whether the kit has the method's adapters; joint ones are only there to be compared with."""
-    return method != "joint" or all((kit / "adapters" / name / "joint").is_dir() for name in toolsets.NAMES)
+    """Whether the kit has the method's adapters; joint and activated ones are only there to be compared with."""
+    compared = method in ("joint", "activated")
+    made = [spec for name in toolsets.NAMES for spec in _adapters(_toolset(name, method, kit))] if compared else []
+    return all(adapter.path.is_dir() for adapter in made)
 
 
 def _toolset(name: str, method: Method, kit: Path) -> ToolsetSpec:
     toolset = toolsets.load(name).toolset
-    own = kit / "adapters" / name
+    own = kit / ("activated" if method == "activated" else "adapters") / name
     tools = [tool.name for tool in toolset.tools if tool.takes_arguments]
-    selection = {"base": None, "joint": own / "joint", "decoupled": own / "selection"}[method]
-    arguments = {
-        "base": {},
-        "joint": dict.fromkeys(tools, own / "joint"),
-        "decoupled": {tool: own / "arguments" / tool for tool in tools},
-    }[method]
+    selection = None if method == "base" else own / ("joint" if method == "joint" else "selection")
+    arguments = {} if method == "base" else {tool: own / "arguments" / tool for tool in tools}
+    if method == "joint":
+        arguments = dict.fromkeys(tools, own / "joint")
     declared = next(entry.copied for entry in read_spec(FOLDER / "dualtune.yaml").toolsets if entry.name == name)
     return ToolsetSpec(
         name=name,
@@ -47,3 +47,8 @@ def _toolset(name: str, method: Method, kit: Path) -> ToolsetSpec:
         arguments={tool: AdapterSpec(path=path) for tool, path in arguments.items()} or None,
         copied=declared,
     )
+
+
+def _adapters(toolset: ToolsetSpec) -> list[AdapterSpec]:
+    selection = [toolset.selection] if toolset.selection else []
+    return selection + (list(toolset.arguments.values()) if isinstance(toolset.arguments, dict) else [])
