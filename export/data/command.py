@@ -126,6 +126,9 @@ def generate(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Files that a conversation begins with; of several, one is drawn."),
     ] = None,
+    files_of: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of such folders, each as if named by --files.")
+    ] = None,
     sandbox: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where servers work; default: OUTPUT.sandbox. It is emptied.")
     ] = None,
@@ -154,6 +157,7 @@ def generate(
     from dualtune_edge.export.data.generate import generate as run
     from dualtune_edge.export.data.generation import GenerationSettings
     from dualtune_edge.export.data.generation_progress import shown
+    from dualtune_edge.export.data.sandbox import folders_in
     from dualtune_edge.export.data.teacher import EndpointTeacher
     from dualtune_edge.runtime.agent.approval import read_policy
     from dualtune_edge.runtime.agent.config import read_config
@@ -163,7 +167,7 @@ def generate(
         "url": teacher,
         "model": model,
         "sandbox": sandbox or output.with_name(f"{output.name}.sandbox"),
-        "files": tuple(files or ()),
+        "files": (*(files or ()), *(folders_in(files_of) if files_of else ())),
         "policy": read_policy(policy) if policy else None,
         "per_tool": per_tool,
         "most_calls": max_calls,

@@ -95,3 +95,18 @@ class Sandbox:
                 return True
             return not resolved.is_relative_to(self.path.resolve())
         return False
+
+
+def folders_in(folder: Path) -> tuple[Path, ...]:
+    """The folders in a folder, by name.
+
+    Raises:
+        SpecError: there is none.
+
+    """
+    folders = tuple(sorted(path for path in folder.glob("*") if path.is_dir()))
+    if not folders:
+        raise SpecError(
+            str(folder), found="no folder in it", expected="folders of files to begin with", fix="Check --files-of."
+        )
+    return folders

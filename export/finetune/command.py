@@ -139,7 +139,7 @@ def _say_trial() -> None:
     from dualtune_edge.export.finetune.processes import speaks
 
     if speaks():
-        console.echo("reading the data and trying a step, to say what all will take", err=True)
+        console.echo("reading the data and trying some steps, to say what all will take", err=True)
 
 
 def _say_estimate(needed: Estimate) -> None:

@@ -1,4 +1,4 @@
-"""What runs will take, before they start: one or two of their steps are tried, and not made.
+"""What runs will take, before they start: some of their steps are tried, and not made.
 
 Time is that of the tried steps, by the tokens of all steps and measurements. Memory is that of the largest step, with
 what the optimizer and the best step will hold besides.
@@ -26,7 +26,9 @@ from dualtune_edge.export.work.memory import PeakMemory, give_back
 from dualtune_edge.toolkit.frozen import Frozen
 
 _STEPS: Final = 500  # whose batches are looked at; more are taken to be like them
-_LONG: Final = 10.0  # seconds of a pass: a shorter one is made again, with all in its caches
+_LONG: Final = 10.0  # seconds of the largest part: where it takes less, steps are timed, with all in the caches
+_ENOUGH: Final = 2.0  # seconds of these steps
+_TIMED: Final = 5  # steps at most
 _LARGER: Final = 1.5  # times the tokens of the pass that was measured: measured again
 _HELD: Final = 12  # bytes a trained weight: the optimizer's two moments, and the best step
 
@@ -93,13 +95,13 @@ def estimate(
 class _Work:
     """What is left of a run, in the tokens of `part_cost`.
 
-    `learnt`: forward and backward. `measured`: forward alone. `first`: the parts of the next step. `largest`: the part
+    `learnt`: forward and backward. `measured`: forward alone. `steps`: the parts of the next ones. `largest`: the part
     that costs most, and `cost` what it does.
     """
 
     learnt: float
     measured: float
-    first: Sequence[Sequence[Sample]]
+    steps: Sequence[Sequence[Sequence[Sample]]]
     largest: Sequence[Sample]
     cost: int
 
@@ -117,7 +119,7 @@ class _Work:
         return cls(
             learnt=sum(costs) * left / max(len(schedule), 1),
             measured=float(held * times),
-            first=next((step for step in schedule if step), parts),
+            steps=[step for step in schedule[:_TIMED] if step] or [parts],
             largest=parts[largest],
             cost=costs[largest],
         )
@@ -138,7 +140,7 @@ class _Pace:
 
 
 def _measure(run: PreparedRun, work: _Work, settings: FinetuneSettings) -> _Pace:
-    """Compute the largest part of a step and then the next step, and throw the gradients away."""
+    """Compute the largest part of a step and then the next steps, and throw the gradients away."""
     model, prefix = run.trainer.model, run.trainer.prefix
     invocation, state = run.trainer.invocation, run.trainer.base_state
 
@@ -158,11 +160,18 @@ def _measure(run: PreparedRun, work: _Work, settings: FinetuneSettings) -> _Pace
         seconds, cost = _timed(learn, [work.largest], model), work.cost
         taken = max(peak() - held, 0)
     if seconds < _LONG:
-        seconds, cost = _timed(learn, work.first, model), sum(part_cost(part, len(prefix)) for part in work.first)
-    forward = _timed(look, work.first, model) if work.measured else 0.0
+        seconds, cost = 0.0, 0
+        for step in work.steps:
+            seconds, cost = seconds + _timed(learn, step, model), cost + _cost(step, prefix)
+            if seconds > _ENOUGH:
+                break
+    forward = _timed(look, work.steps[0], model) if work.measured else 0.0
     model.zero_grad(set_to_none=True)
-    first = sum(part_cost(part, len(prefix)) for part in work.first)
-    return _Pace(seconds / cost, forward / first, held, taken, work.cost)
+    return _Pace(seconds / cost, forward / _cost(work.steps[0], prefix), held, taken, work.cost)
+
+
+def _cost(parts: Sequence[Sequence[Sample]], prefix: Sequence[int]) -> int:
+    return sum(part_cost(part, len(prefix)) for part in parts)
 
 
 def _timed(compute: Callable[[Sequence[Sample]], None], parts: Sequence[Sequence[Sample]], model: Any) -> float:

@@ -43,6 +43,23 @@ def generate(url: str, folder: Path, output: str, *options: str | Path) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.parametrize(
+    ("tool", "wanted"),
+    [
+        *((tool, ("the tool {} once", (tool,))) for tool in SCRIPT._SAID),
+        *((tool, ("the tool {} and then more calls", (tool, "list_notes"))) for tool in SCRIPT._SAID),
+        ("read_note", ("no tool: {}", ())),
+    ],
+)
+def test_the_teacher_of_the_page_does_what_it_has_written(tool: str, wanted: tuple[str, tuple[str, ...]]) -> None:
+    kind, expected = wanted
+    need = "that need " if expected else "beside such work and need "
+    for seed in range(20):
+        prompt = f"anchor-bridge.txt\nWrite 10 different requests {need}{kind.format(tool)}"
+        for request in SCRIPT.requests(prompt, seed).splitlines():
+            assert tuple(name for name, _ in SCRIPT.calls(request)) == expected, request
+
+
 def test_the_calls_are_run_and_what_is_written_can_be_learnt(
     url: str, tmp_path: Path, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +126,20 @@ def test_a_sandbox_with_files_and_a_server_that_is_none_are_refused(url: str, tm
     (tmp_path / "bad.json").write_text('{"mcpServers": {"notes": {"command": "false"}}}')
     assert generate(url, tmp_path, "data", "--mcp", tmp_path / "bad.json") == ToolsError.exit_code
     assert not list(tmp_path.glob(".data*"))
+
+
+def test_conversations_begin_with_the_files_of_one_of_several_folders(url: str, tmp_path: Path, files: Path) -> None:
+    starts = tmp_path / "starts"
+    (starts / "none").mkdir(parents=True)
+    files.rename(starts / "notes")
+    (starts / "none" / "violet-lantern.txt").write_text("another\n")
+    (starts / "README.txt").write_text("no folder")
+    assert generate(url, tmp_path, "data", "--files-of", starts, "--per-tool", "3") == 0
+    named = (tmp_path / "data" / LINES).read_text()
+    assert "violet-lantern" in named
+    assert "copper-kettle" in named
+    assert "README" not in named
+    assert generate(url, tmp_path, "other", "--files-of", starts / "none") == SpecError.exit_code
 
 
 class _Refusing(BaseHTTPRequestHandler):

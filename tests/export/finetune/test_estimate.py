@@ -40,7 +40,16 @@ def of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_batch": 1}, {"held_out_share": 0.4, "measure_every": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"micro_batch": 1},
+        {"held_out_share": 0.4, "measure_every": 2},
+        {"activated": True},
+        {"gradient_checkpointing": True},
+    ],
+)
 def test_the_time_is_that_of_every_token_that_the_run_computes(
     base: Base, settings: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
@@ -80,7 +89,7 @@ def test_of_several_runs_one_of_each_objective_is_tried(
     runs = [
         settings(output=tmp_path / "a"),
         settings(output=tmp_path / "b", seed=3),
-        settings(output=tmp_path / "c", objective="arguments", tool="read"),
+        settings(output=tmp_path / "c", objective="arguments", tool="read", activated=True, held_out_share=0.4),
     ]
     tried = list[str]()
     real = estimates._measure
