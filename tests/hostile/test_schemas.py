@@ -127,6 +127,8 @@ BOMBS: dict[str, Any] = {
     "255 optional properties": {"properties": {f"p{n}": {"type": "string"} for n in range(255)}},
     "255 required properties": {"properties": {f"p{n}": {"type": "string"} for n in range(255)}, "required": [f"p{n}" for n in range(255)]},
     "10,000 properties": {"properties": {f"p{n}": True for n in range(10_000)}},
+    "50 objects of 15": properties(lambda n: properties(lambda m: {"type": "string", "maxLength": 20 * n + m + 1}, 15), 50),
+    "2,500 numbers": argument({"enum": list(range(0, 25_000, 10))}),
     "500 alternatives": argument({"anyOf": [{"type": "string"}] * 500}),
     "150 objects, one of": argument({"oneOf": OBJECTS}),
     "150 objects, any of": argument({"anyOf": OBJECTS}),
