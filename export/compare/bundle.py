@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,10 @@ class BundleComparison:
         settings += [len(self.earlier)] if self.earlier else []
         if self.calibration:
             settings += [cases, [self.graphs.compared(subject, ()).key for subject in self.subjects]]
-        return {subject.stage.name: self.graphs.compared(subject, settings) for subject in self.subjects}
+        return {
+            subject.stage.name: self.graphs.compared(subject, [*settings, *self._cut(subject.stage.name)])
+            for subject in self.subjects
+        }
 
     @cached_property
     def beginnings(self) -> dict[str, Beginning]:
@@ -98,6 +101,14 @@ class BundleComparison:
             if file or shared:
                 found[stage.name] = Beginning(adapter, stage.plan.prefix, shared, file)
         return found
+
+    def _cut(self, stage: str) -> Iterator[str]:
+        """Which engines read the stage's prefix by itself: sums are rounded as forwards are cut."""
+        beginning = self.beginnings.get(stage)
+        if beginning:
+            yield "prefix alone"
+            if beginning.shared:
+                yield "in both"
 
     def missing(self) -> Sequence[Subject]:
         """The stages that are not compared yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -15,14 +16,16 @@ from peft import LoraConfig
 
 from dualtune_edge.export import run
 from dualtune_edge.export.build.graphs import BundleGraphs
+from dualtune_edge.export.compare.bundle import BundleComparison
 from dualtune_edge.export.compare.verdict import first_breach
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.plan.recipes import StatesType
 from dualtune_edge.export.plan.spec import ExportSpec, read_spec
+from dualtune_edge.export.plan.subjects import subjects
 from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states import writer
-from dualtune_edge.export.states.write import States, write_states
+from dualtune_edge.export.states.write import States, state_files, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.opening import open_bundle
@@ -44,6 +47,7 @@ toolsets:
   - {name: files, description: Files, tools: files.json, selection: adapter, arguments: {read: adapter}}
   - {name: more, description: More, tools: files.json, selection: {path: adapter, mode: merged}}
 """
+SHARED = ("files.write", "more.read", "more.write")  # the base's, with equal tools
 COMPARED = SPEC.replace("parity: off", "parity: {prompts: 2, argument_tokens: 6}")
 
 
@@ -131,6 +135,26 @@ def test_a_comparison_leaves_the_states_that_are_computed_without_one(desk: Path
     for entry in states.entries.values():
         assert (folder / entry.path).read_bytes() == (tmp_path / "compared" / entry.path).read_bytes(), entry.path
     assert not (tmp_path / "compared" / "scratch").exists()
+
+
+@pytest.mark.usefixtures("write")
+def test_a_comparison_that_leaves_states_is_another_part(desk: Path, tmp_path: Path) -> None:
+    """It cuts prompts at their prefix, so its figures differ in rounding. What stages share is cut in any case."""
+    spec = read_spec(desk / "compared.yaml")
+    assert spec.parity
+    inputs = read_inputs(spec)
+    plans = plan_prompts(inputs)
+    with Progress() as shown, Work(tmp_path / "out", reuse=desk / "bundle") as work:
+        graphs = BundleGraphs(inputs, work, shown)
+        graphs.build()
+        files = state_files(inputs, plans, work, graphs=graphs, spec=spec, calibration=(), budget=None)
+        assert state_files(inputs, plans, work, graphs=graphs, spec=spec, calibration=(), budget=0) == {}
+        plain = BundleComparison(inputs, subjects(plans, 1), spec.parity, work, graphs, ())
+        leaving = replace(plain, state_files=files)
+    assert len(leaving.beginnings) == len(plain.steps) == 7
+    shared = {name for name, beginning in leaving.beginnings.items() if beginning.shared}
+    assert shared == plain.beginnings.keys() == {f"arguments.{name}" for name in SHARED}
+    assert {name for name, step in plain.steps.items() if step.key == leaving.steps[name].key} == shared
 
 
 def test_the_choices_come_first_within_a_budget(write: Write) -> None:
