@@ -19,6 +19,7 @@ from dualtune_edge.toolkit.files import published_folder, sha256_file
 
 _SEAL: Final = "sha256"  # one line a file, as `sha256sum -c` reads it
 _OWN: Final = 0o700  # mode of an entry's folder
+_OWN_FILE: Final = 0o600  # of each file in it, whatever the umask
 _Opened = TypeVar("_Opened")
 
 
@@ -97,11 +98,12 @@ def _usable(entry: Path) -> bool:
 
 
 def _seal(folder: Path) -> None:
-    files = sorted(path for path in folder.iterdir())
-    for path in files:
-        path.chmod(0o600)  # OpenVINO writes them read-only, and what is read-only cannot be synced
+    seal = folder / _SEAL
+    files = sorted(path for path in folder.iterdir() if path != seal)
     lines = (f"{sha256_file(path)}  {path.name}\n" for path in files)
-    (folder / _SEAL).write_text("".join(lines), encoding="utf-8")
+    seal.write_text("".join(lines), encoding="utf-8")
+    for path in (*files, seal):
+        path.chmod(_OWN_FILE)  # OpenVINO writes them read-only, and what is read-only cannot be synced
 
 
 def _whole(folder: Path) -> bool:
