@@ -18,7 +18,8 @@ import typer
 from llama_server import LlamaServer
 
 from dualtune_edge.export import run
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import AdapterSpec, ToolsetSpec
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Engine, open_bundle, open_engine

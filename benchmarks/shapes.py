@@ -31,7 +31,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.export import run
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import AdapterSpec, TemplatesSpec, ToolsetSpec
 
 SHAPES: Final = PUBLISHED | {"small": Shape(64, 128, 1, 4, 2, 4096, 32_768)}  # to count tokens: they are the same
 _SERVICES: Final = ("local", "drive", "vault", "archive", "mirror")  # each with the tools of both servers

@@ -26,7 +26,7 @@ from shapes import checkpoint, export, tools
 from task_peers import llama, plain_genai
 from tokenizers import Tokenizer
 
-from dualtune_edge.export.plan.spec import AdapterSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.export.spec.parts import AdapterSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.profiles.resolve import resolve
 from dualtune_edge.runtime.bench.replay import Replay

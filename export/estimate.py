@@ -16,10 +16,10 @@ from dualtune_edge.export.build import needs as build
 from dualtune_edge.export.compare.needs import comparison
 from dualtune_edge.export.plan.inputs import Inputs, quantizations_for
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.publish.needs import manifest
 from dualtune_edge.export.sizes.model import ModelSizes
 from dualtune_edge.export.sizes.need import MB, Need
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.states.needs import prefix_states
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.folder import kept_bytes

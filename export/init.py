@@ -11,8 +11,8 @@ import typer
 import yaml
 
 from dualtune_edge.export.data.lines import named_files
-from dualtune_edge.export.plan.spec import ExportSpec
-from dualtune_edge.export.plan.yaml_file import dotted, require_path
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.yaml_file import dotted, require_path
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing, replace_file, safe_name, unwritable

@@ -15,12 +15,12 @@ from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.verdict import first_breach, refuse_beyond
 from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, quantizations_for
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.plan.recipes import name_of
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.subjects import subjects
 from dualtune_edge.export.plan.variants import Exporters, ModelPlan, is_static
 from dualtune_edge.export.publish.manifest import with_states, write_parity
 from dualtune_edge.export.recipe_walk import Attempt, first_within
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.recipes import name_of
 from dualtune_edge.export.states.write import state_files, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dualtune_edge.export.plan.recipes import Recipe, StatesType, TemplateChoice
+from dualtune_edge.export.spec.recipes import Recipe, StatesType, TemplateChoice
 from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.errors import SpecError
 
 if TYPE_CHECKING:
-    from dualtune_edge.export.plan.spec import ExportSpec
+    from dualtune_edge.export.spec.document import ExportSpec
 
 Spec: TypeAlias = Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="A dualtune.yaml.")]
 Output: TypeAlias = Annotated[
@@ -100,7 +100,7 @@ class ToolsetFlags:
             SpecError: both are given, or neither.
 
         """
-        from dualtune_edge.export.plan.spec import ExportSpec, read_spec  # noqa: PLC0415 - yaml is no device's package
+        from dualtune_edge.export.spec.document import ExportSpec, read_spec  # noqa: PLC0415 - yaml is no device's package
 
         if file and not self.names:
             return read_spec(file)
@@ -166,8 +166,8 @@ class Overrides:
 
     def _licensed(self, spec: ExportSpec, licence: Path) -> ExportSpec:
         """The spec with this licence where it names none."""
-        from dualtune_edge.export.plan.spec import LicencesSpec  # noqa: PLC0415 - as above
-        from dualtune_edge.export.plan.yaml_file import require_path  # noqa: PLC0415 - as above
+        from dualtune_edge.export.spec.parts import LicencesSpec  # noqa: PLC0415 - as above
+        from dualtune_edge.export.spec.yaml_file import require_path  # noqa: PLC0415 - as above
 
         require_path("--licence", licence, folder_wanted=False)
         said = spec.licences

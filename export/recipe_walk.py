@@ -9,7 +9,7 @@ from typing import TypeAlias
 from dualtune_edge.export.build.graphs import BundleGraphs
 from dualtune_edge.export.compare.verdict import Breach, first_breach, inexact
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.recipes import name_of
+from dualtune_edge.export.spec.recipes import name_of
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.toolkit.bundle.parity import ParityReport, RefusedRecipe
 from dualtune_edge.toolkit.bundle.quantization import Quantization

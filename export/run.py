@@ -20,7 +20,6 @@ from dualtune_edge.export.plan.copied import CopiedStanding, Example, Examples, 
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.licences import PlannedLicences, plan_licences
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.variants import (
     Exporters,
     ModelPlan,
@@ -32,6 +31,7 @@ from dualtune_edge.export.plan.variants import (
 from dualtune_edge.export.publish.manifest import write_manifest, write_prompts
 from dualtune_edge.export.publish.report import ExportReport, Sizes
 from dualtune_edge.export.qnn.exporter import QnnExporter
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.work.folder import Work, refuse_taken
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress

@@ -15,10 +15,10 @@ from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.compare.sides import Beginning, Graphs
 from dualtune_edge.export.compare.stages import compare_stages
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.spec import ParitySpec
 from dualtune_edge.export.plan.subjects import Subject
 from dualtune_edge.export.reference.first_layers import enough_layers, first_layers
 from dualtune_edge.export.reference.streamed import LARGE, float32_bytes
+from dualtune_edge.export.spec.parts import ParitySpec
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.journal import Step
 from dualtune_edge.export.work.memory import no_holes

@@ -6,7 +6,6 @@ from typing import Final
 
 from dualtune_edge.export.build.needs import building_memory
 from dualtune_edge.export.compare.bundle import depth_of
-from dualtune_edge.export.plan.spec import ParitySpec
 from dualtune_edge.export.plan.subjects import Subject, subjects
 from dualtune_edge.export.sizes.files import BaseShape, graph_bytes
 from dualtune_edge.export.sizes.model import ModelSizes
@@ -19,6 +18,7 @@ from dualtune_edge.export.sizes.need import (
     TORCH_SPEED,
     Need,
 )
+from dualtune_edge.export.spec.parts import ParitySpec
 from dualtune_edge.toolkit.bundle.parity import Depth
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 

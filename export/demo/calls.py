@@ -8,7 +8,7 @@ from typing import Final
 
 from dualtune_edge.export import run as export_run
 from dualtune_edge.export.demo.task import TaskReport, do_task
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.runtime.evaluate.answers import same
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult

@@ -189,7 +189,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     from dualtune_edge.export.finetune.processes import speaks
     from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
     from dualtune_edge.export.finetune.whole import estimate_all, planned, train_all
-    from dualtune_edge.export.plan.spec import read_spec
+    from dualtune_edge.export.spec.document import read_spec
 
     spec = read_spec(path, trained=False)
     toolsets = [

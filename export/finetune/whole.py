@@ -15,7 +15,8 @@ from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, is_answer, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
 from dualtune_edge.export.finetune.train import finetune, opened, template_of
-from dualtune_edge.export.plan.spec import ExportSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.frozen import Frozen

@@ -14,7 +14,8 @@ from typing import Final
 from llguidance import LLTokenizer
 
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
-from dualtune_edge.export.plan.spec import Copying, ExportSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import Copying, ToolsetSpec
 from dualtune_edge.runtime.decode.sources import texts_in
 from dualtune_edge.runtime.grammar.copies import compile_copies
 from dualtune_edge.runtime.grammar.pieces import conversation, holds

@@ -11,8 +11,6 @@ from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.optimum.description import Decoder
 from dualtune_edge.export.optimum.read import read_folder
 from dualtune_edge.export.plan.layout import BundledAdapter, ModelLayout, bundled_adapters
-from dualtune_edge.export.plan.recipes import AUTO, RECIPES, TemplateChoice, candidates
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.toolsets import (
     AdapterInput,
     BundleAdapters,
@@ -22,6 +20,8 @@ from dualtune_edge.export.plan.toolsets import (
     read_toolsets,
     toolset_warnings,
 )
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.recipes import AUTO, RECIPES, TemplateChoice, candidates
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import HardwareProfile, KvType
 from dualtune_edge.runtime.bundle.model_source import ModelSource

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from dualtune_edge.export.base.licence import LicenceText, read_licence, read_text
 from dualtune_edge.export.plan.inputs import Inputs
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.toolkit.bundle.licences import BASE_PART, LICENCES, LICENCES_DIR, Licences, PartLicence, SaidBy
 from dualtune_edge.toolkit.errors import AdapterError, CheckpointError, EdgeError, SpecError
 from dualtune_edge.toolkit.files import safe_name

@@ -11,7 +11,8 @@ from dualtune_edge.export.adapter.read import AdapterWeights, read_adapter
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import Extra
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, TemplatesSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import AdapterSpec, TemplatesSpec, ToolsetSpec
 from dualtune_edge.toolkit.bundle.adapters import AdapterIdentity, Kind, Mode
 from dualtune_edge.toolkit.errors import AdapterError, SpecError
 from dualtune_edge.toolkit.files import safe_name

@@ -14,8 +14,8 @@ from typing import Protocol, TypeAlias
 from dualtune_edge.export.plan.inputs import Inputs, mode_for, quantization_for, with_modes
 from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.plan.recipes import AUTO
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.recipes import AUTO
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.profiles.schema import HardwareProfile

@@ -10,8 +10,8 @@ from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.base.tokenizer import small_files
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.release.subject import Subject
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import sha256_file

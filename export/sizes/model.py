@@ -10,12 +10,12 @@ from typing import Final
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.layout import BundledAdapter
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.reference import torch_engine
 from dualtune_edge.export.reference.first_layers import on_tables
 from dualtune_edge.export.reference.streamed import LARGE
 from dualtune_edge.export.sizes.files import BaseShape, adapter_bytes, base_shape, graph_bytes
 from dualtune_edge.export.sizes.need import LIBRARIES
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.detect import detect
 from dualtune_edge.runtime.engines import ort_engine

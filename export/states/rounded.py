@@ -14,8 +14,8 @@ from dualtune_edge.export.compare.metrics import Comparison, distance, summary
 from dualtune_edge.export.compare.record import Question, begin, logits_after, record
 from dualtune_edge.export.compare.stages import Renderer, Walker
 from dualtune_edge.export.compare.verdict import first_breach
-from dualtune_edge.export.plan.spec import ParitySpec
 from dualtune_edge.export.plan.subjects import Subject
+from dualtune_edge.export.spec.parts import ParitySpec
 from dualtune_edge.runtime.engines.engine import Engine, Snapshot
 from dualtune_edge.toolkit.bundle.parity import StageParity, StateParity
 from dualtune_edge.toolkit.errors import ParityError

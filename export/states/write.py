@@ -14,9 +14,9 @@ from dualtune_edge.export.compare.bundle import PrefixKey
 from dualtune_edge.export.compare.calibration import Case
 from dualtune_edge.export.plan.inputs import Inputs, dynamic_model, model_source
 from dualtune_edge.export.plan.prompts import Plans
-from dualtune_edge.export.plan.recipes import StatesType
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.subjects import Subject, subjects
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.recipes import StatesType
 from dualtune_edge.export.states.prefixes import Prefix, affordable, left_out_warning, prefixes_of
 from dualtune_edge.export.states.rounded import Rounder
 from dualtune_edge.export.states.writer import KeptState, StateWriter

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dualtune_edge.export.base.checkpoint import read_checkpoint
-from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.reference.torch_engine import TorchEngine
 from dualtune_edge.export.run import preflight, run
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle
 from dualtune_edge.runtime.decode.prefix_states import PrefixStates

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dualtune_edge.export.base.checkpoint import read_checkpoint
-from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.run import run
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent
 from dualtune_edge.runtime.bench.replay import Replay

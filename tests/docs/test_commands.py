@@ -6,7 +6,7 @@ import pytest
 import typer.main
 
 from dualtune_edge import cli
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.toolkit import shell
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ import uvicorn
 from dualtune_edge_kit import FOLDER
 
 from dualtune_edge.export import run
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.runtime import Agent
 from dualtune_edge.runtime.serve.app import Service
 from dualtune_edge.runtime.serve.current_agent import CurrentAgent

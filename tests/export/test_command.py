@@ -7,8 +7,9 @@ import pytest
 from dualtune_edge import cli
 from dualtune_edge.export import run as export_run
 from dualtune_edge.export.plan.copied import CopiedStanding
-from dualtune_edge.export.plan.spec import ExportSpec, ParitySpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport, Sizes
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
+from dualtune_edge.export.spec.parts import ParitySpec
 from dualtune_edge.export.work.progress import PhaseReport
 from dualtune_edge.toolkit.bundle.licences import Licences, PartLicence
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty

@@ -23,9 +23,9 @@ from dualtune_edge.export.graph.slots import add_slots
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.layout import ModelLayout
 from dualtune_edge.export.plan.prompts import plan_prompts
-from dualtune_edge.export.plan.recipes import RECIPES
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.sizes.files import adapter_bytes, base_shape, graph_bytes
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.recipes import RECIPES
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.toolkit.bundle.quantization import Quantization

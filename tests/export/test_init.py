@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dualtune_edge import cli
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
 NOTES = [

@@ -12,12 +12,12 @@ import pytest
 from dualtune_edge import cli
 from dualtune_edge.export import run
 from dualtune_edge.export.build import graphs
-from dualtune_edge.export.plan import recipes
 from dualtune_edge.export.plan.inputs import read_inputs
-from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.export.reference.torch_engine import TorchEngine
+from dualtune_edge.export.spec import recipes
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.journal import Step
 from dualtune_edge.runtime.bundle.opening import open_bundle

@@ -15,8 +15,8 @@ from peft import LoraConfig
 from dualtune_edge.export import models, run
 from dualtune_edge.export.build import graphs
 from dualtune_edge.export.plan import steps
-from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.publish.report import ExportReport
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.export.work.folder import Work, kept_bytes, partial
 from dualtune_edge.export.work.journal import JOURNAL, Step
 from dualtune_edge.toolkit.bundle.quantization import Quantization
@@ -121,7 +121,7 @@ import os, signal, sys
 from pathlib import Path
 from dualtune_edge.export import run
 from dualtune_edge.export.work import folder as work_folder
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 def sync(path):
     if path.name.endswith(".onnx_adapter"):
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -33,7 +33,7 @@ cores = set(range(int(sys.argv[3]))) & os.sched_getaffinity(0) if hasattr(os, "s
 if cores:
     os.sched_setaffinity(0, cores)
 from pathlib import Path
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.export.run import run
 run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
 """

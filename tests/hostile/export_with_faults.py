@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dualtune_edge.export.plan.spec import read_spec
 from dualtune_edge.export.run import run
+from dualtune_edge.export.spec.document import read_spec
 
 KILL = "KILL"
 

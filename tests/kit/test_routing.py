@@ -7,7 +7,7 @@ from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import routing, specs
 
 from dualtune_edge.export.finetune.report import RECORD
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 
 ADAPTER = FOLDER / "adapters" / "toolset"
 

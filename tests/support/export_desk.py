@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import pytest
 
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.publish.report import ExportReport
 from dualtune_edge.export.run import run
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import EdgeError
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan

@@ -57,7 +57,7 @@ def export_bundle(desk: Path) -> Path:
     from peft import LoraConfig
 
     from dualtune_edge.export import run
-    from dualtune_edge.export.plan.spec import read_spec
+    from dualtune_edge.export.spec.document import read_spec
 
     write_checkpoint(desk / "base", Shape(64, 96, 2, 4, 2, 288, 2048))
     config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=list(MODULES), task_type="CAUSAL_LM")

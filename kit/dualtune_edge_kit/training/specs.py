@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ToolsetSpec, read_spec
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
+from dualtune_edge.export.spec.parts import AdapterSpec, ToolsetSpec
 from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets

@@ -18,8 +18,8 @@ from dualtune_edge.export.build.input_moments import REACH, _Sums, measure_input
 from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.quantize.input_moments import InputMoments, write_moments
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.runtime import open_bundle
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 

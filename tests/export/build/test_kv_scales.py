@@ -20,7 +20,7 @@ from dualtune_edge.export.build.kv_scales import KvScales, _partners, _reach, me
 from dualtune_edge.export.build.measured_prompts import measured_prompts
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle, open_engine
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine

@@ -14,7 +14,7 @@ from dualtune_edge.export.finetune.samples import turns
 from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Prompter

@@ -20,9 +20,9 @@ from dualtune_edge.export.base.architectures import ARCHITECTURES
 from dualtune_edge.export.optimum.read import read_folder
 from dualtune_edge.export.optimum.trace import legacy, trace
 from dualtune_edge.export.plan.inputs import read_inputs
-from dualtune_edge.export.plan.spec import ExportSpec
 from dualtune_edge.export.plan.steps import Steps
 from dualtune_edge.export.run import run
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.runtime import Agent
 from dualtune_edge.toolkit.errors import GraphError, MissingExtraError, SpecError

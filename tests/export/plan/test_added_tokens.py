@@ -15,7 +15,7 @@ from dualtune_edge.export.base.checkpoint import read_checkpoint
 from dualtune_edge.export.plan.added_tokens import check_added_tokens
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.toolkit.errors import AdapterError
 
 TOOLS = [

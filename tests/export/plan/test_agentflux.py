@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.prompter import Prompter

@@ -10,7 +10,8 @@ from export_desk import Desk
 from dualtune_edge.export import run
 from dualtune_edge.export.plan.copied import CopiedPlans, Example, plan_copied, read_examples
 from dualtune_edge.export.plan.prompts import PlannedStage, PlannedToolset, Plans
-from dualtune_edge.export.plan.spec import Copying, ExportSpec, ToolsetSpec
+from dualtune_edge.export.spec.document import ExportSpec
+from dualtune_edge.export.spec.parts import Copying, ToolsetSpec
 from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.toolkit.bundle.manifest import CopiedProperty
 from dualtune_edge.toolkit.errors import DataError, SpecError

@@ -7,7 +7,7 @@ import pytest
 from export_desk import Desk
 
 from dualtune_edge.export.plan.inputs import read_inputs
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import CheckpointError, ProfileError, RequestError, SpecError, TemplateError

@@ -15,7 +15,7 @@ from tiny_bundle import reseal
 from dualtune_edge.export.options import Overrides
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.licences import PlannedLicences, plan_licences
-from dualtune_edge.export.plan.spec import read_spec
+from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.runtime.bundle.opening import open_signed
 from dualtune_edge.toolkit.errors import BundleError, CheckpointError, SpecError
 

@@ -14,8 +14,8 @@ from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.plan.inputs import Inputs, read_inputs
 from dualtune_edge.export.plan.prompts import ROOM, plan_prompts
-from dualtune_edge.export.plan.spec import TemplatesSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, BundleAdapters, ToolsetInput
+from dualtune_edge.export.spec.parts import TemplatesSpec
 from dualtune_edge.toolkit.bundle.adapters import OF_THE_BUNDLE, Kind
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError

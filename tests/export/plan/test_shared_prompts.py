@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
-from dualtune_edge.export.plan.spec import TemplatesSpec
 from dualtune_edge.export.plan.toolsets import AdapterInput, BundleAdapters
+from dualtune_edge.export.spec.parts import TemplatesSpec
 from dualtune_edge.toolkit.bundle.adapters import Kind
 from dualtune_edge.toolkit.errors import TemplateError, ToolsError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate

@@ -12,7 +12,7 @@ from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import Plans, plan_prompts
-from dualtune_edge.export.plan.spec import ExportSpec
+from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import user

@@ -10,9 +10,9 @@ from dualtune_edge.export import budget, run
 from dualtune_edge.export.budget import planned_weights, refuse_built_over_budget
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.layout import ModelLayout
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.plan.variants import plan_models
 from dualtune_edge.export.publish.report import ExportReport
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.profiles import catalog
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine

@@ -13,10 +13,10 @@ import pytest
 
 from dualtune_edge.cli import main
 from dualtune_edge.export import run
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.qnn import command, exporter, simulation
 from dualtune_edge.export.qnn.compile import Compiled
 from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
 from dualtune_edge.runtime.bench.roofline import measure_roofline

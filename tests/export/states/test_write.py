@@ -20,9 +20,9 @@ from dualtune_edge.export.compare.bundle import BundleComparison
 from dualtune_edge.export.compare.verdict import first_breach
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
-from dualtune_edge.export.plan.recipes import StatesType
-from dualtune_edge.export.plan.spec import ExportSpec, read_spec
 from dualtune_edge.export.plan.subjects import subjects
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
+from dualtune_edge.export.spec.recipes import StatesType
 from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states import writer
 from dualtune_edge.export.states.write import States, state_files, write_states

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.export.plan.spec import AdapterSpec, ExportSpec, ParitySpec, read_spec
+from dualtune_edge.export.spec.document import ExportSpec, read_spec
+from dualtune_edge.export.spec.parts import AdapterSpec, ParitySpec
 from dualtune_edge.toolkit.bundle.parity import ParityLimits
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import SpecError

@@ -8,9 +8,9 @@ import pytest
 from dualtune_edge_kit.random_checkpoint import Shape, write_checkpoint
 
 from dualtune_edge.export.base.checkpoint import read_checkpoint
-from dualtune_edge.export.plan import recipes
-from dualtune_edge.export.plan.recipes import RECIPES, Recipe, candidates, name_of
 from dualtune_edge.export.sizes.files import base_shape, graph_bytes
+from dualtune_edge.export.spec import recipes
+from dualtune_edge.export.spec.recipes import RECIPES, Recipe, candidates, name_of
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import SpecError
 

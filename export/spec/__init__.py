@@ -1,0 +1,1 @@
+"""What a user writes: `dualtune.yaml`, its types, and where it was written."""
