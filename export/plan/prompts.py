@@ -17,6 +17,7 @@ from dualtune_edge.toolkit.errors import RequestError, TemplateError, ToolsError
 from dualtune_edge.toolkit.files import safe_name
 from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of
 from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, ToolCall, call, user
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, no_tool_entry, selection_prompter
@@ -195,7 +196,7 @@ def _arguments(tool: Tool, source: ToolsetInput, inputs: Inputs, templates: Temp
     )
     _refuse_control_tokens(prompter)
     with templates.advice():
-        prefix, frame = prompter.prefix(), prompter.frame()
+        prefix, frame = prompter.prefix(), frame_of(prompter)
     templates.look_for_invocation(adapter, prompter, frame.tokens)
     templates.look_for_dates(prompter, len(prefix))
     where = f"prompt for the arguments of {tool.name!r}"

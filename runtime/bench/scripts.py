@@ -11,6 +11,7 @@ from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import wrapping_of
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, call
 from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.prompts.prompter import Prompter, common_prefix
@@ -93,7 +94,7 @@ class ScriptWriter:
         """The call in tokens and text, to where the constraint is satisfied: the end of turn is not decoded."""
         frame = prompt.plan.frame
         complete = prompt.prompter.complete(request.messages, call(gold.name, gold.arguments))
-        written = prompt.prompter.wrapping().head + (frame.dumps(gold.arguments) + frame.tail if frame else "")
+        written = wrapping_of(prompt.prompter).head + (frame.dumps(gold.arguments) + frame.tail if frame else "")
         if frame is None or not complete.text.startswith(written):
             raise DataError(
                 request.where, found=f"the call {complete.text!r}", expected=repr(written), fix="Export it again."

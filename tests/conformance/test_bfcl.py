@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from dualtune_edge.runtime.decode.choice import choose
 from dualtune_edge.runtime.grammar.grammar import compile_grammar, open_tokenizer
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of
 from dualtune_edge.toolkit.prompts.messages import call
 from dualtune_edge.toolkit.prompts.prompt_plan import Frame
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -149,7 +150,7 @@ def tokenizer() -> Tokenizer:
 def frame() -> Frame:
     """Behind the name, the built-in template's frame is the same for every tool."""
     tool = Tool(name="any", parameters={"type": "object", "properties": {"a": {}}})
-    return prompter("arguments", (tool,), tool.name).frame()
+    return frame_of(prompter("arguments", (tool,), tool.name))
 
 
 def prompter(template: str, tools: tuple[Tool, ...], tool: str | None = None) -> Prompter:

@@ -5,12 +5,12 @@ The template alone defines the format: every text here is a difference between t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import cycle
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
@@ -19,25 +19,16 @@ from dualtune_edge.toolkit.prompts.all_toolsets import AllToolsets
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.control_tokens import ControlTokens
 from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts, shared_length
-from dualtune_edge.toolkit.prompts.messages import Message, call, user
-from dualtune_edge.toolkit.prompts.prompt_plan import STYLES, Frame, JsonStyle, PromptPlan
+from dualtune_edge.toolkit.prompts.messages import Message, user
+from dualtune_edge.toolkit.prompts.prompt_plan import PromptPlan
 from dualtune_edge.toolkit.tools.toolset import Tool
 
 Item = TypeVar("Item")
 # First messages that begin in ways which merge differently with the text before them.
 _PROBES: Final = ("a", "Zebra", " indented", "\nnew line", "7", "/path", '"quoted"', "ü")
-_CONTEXT: Final = (user(_PROBES[0]),)
+CONTEXT: Final = (user(_PROBES[0]),)  # before an answer whose form is read off
 _ANSWER_ID: Final = "answer000"
 _TIMES: Final = (datetime(2019, 1, 28, 3, 4, 5), datetime(2034, 12, 7, 16, 57, 38))  # noqa: DTZ001 - alike in no part
-
-
-@dataclass(frozen=True)
-class Wrapping:
-    """The text before and behind the arguments in a call, to the end of what the template writes."""
-
-    head: str
-    tail: str
-    style: JsonStyle
 
 
 @dataclass(frozen=True)
@@ -165,13 +156,13 @@ class Prompter:
 
     def writes_date(self) -> bool:
         """Whether its prompts change from day to day."""
-        return len({self.text(_CONTEXT, generate=True, now=now) for now in _TIMES}) > 1
+        return len({self.text(CONTEXT, generate=True, now=now) for now in _TIMES}) > 1
 
     def reads_date_string(self) -> bool:
         """Whether its prompts change where a request gives a date, and the date is today's."""
         now = _TIMES[0]
-        dated = self.text(_CONTEXT, generate=True, date=now)
-        return dated != self.text(_CONTEXT, generate=True, now=now)
+        dated = self.text(CONTEXT, generate=True, date=now)
+        return dated != self.text(CONTEXT, generate=True, now=now)
 
     def completion(self, answer: Message) -> tuple[int, ...]:
         """Token ids of the answer after the prompt, to the end of its turn.
@@ -180,7 +171,7 @@ class Prompter:
             TemplateError: as for `complete`.
 
         """
-        prompt, text = self._answered(_CONTEXT, answer)
+        prompt, text = self._answered(CONTEXT, answer)
         before, whole = self._ids(prompt), self._ids(prompt + text)
         if whole[: len(before)] != before:
             raise self._no_border()
@@ -214,53 +205,6 @@ class Prompter:
     def _ids(self, text: str) -> tuple[int, ...]:
         return self.texts.tokens(text) if self.texts else _ids(self.tokenizer, text)
 
-    def wrapping(self) -> Wrapping:
-        """What the template writes around the arguments of `tool`, read off renders with several arguments.
-
-        Raises:
-            TemplateError: the template does not write the arguments as one JSON object.
-
-        """
-        probes = self._argument_probes()
-        written = [self.completion_text(_CONTEXT, answer)[1] for answer in probes]
-        arguments = [answer.tool_calls[0].function.arguments for answer in probes]
-        for style in STYLES:
-            for head, tail in _cuts(written[0], style.dumps(arguments[0])):
-                if written == [head + style.dumps(probe) + tail for probe in arguments]:
-                    return Wrapping(head, tail, style)
-        raise TemplateError(
-            self.template.where,
-            found=f"arguments of {self.tool!r} rendered as {written[0]!r}",
-            expected="the arguments once, as one JSON object (Jinja's tojson)",
-            fix="Write them with `tool_call.function.arguments | tojson`.",
-        )
-
-    def frame(self) -> Frame:
-        """What surrounds the arguments of `tool`, in tokens as far as these are the same for all arguments.
-
-        Raises:
-            TemplateError: as for `wrapping` and `complete`.
-
-        """
-        wrapping = self.wrapping()
-        completions = [self.complete(_CONTEXT, answer) for answer in self._argument_probes()]
-        stable = common_prefix([completion.tokens for completion in completions])
-        first = completions[0]
-        border, offsets = len(first.prompt) + len(wrapping.head), first.encoding.offsets[first.start :]
-        keep = len(stable)
-        while keep and offsets[keep - 1][1] > border:
-            keep -= 1
-        reached = offsets[keep - 1][1] if keep else len(first.prompt)
-        style = wrapping.style
-        return Frame(
-            tokens=stable[:keep],
-            pending=(first.prompt + wrapping.head)[reached:],
-            tail=self._before_special(wrapping.tail),
-            item_separator=style.item_separator,
-            key_separator=style.key_separator,
-            ascii_only=style.ascii_only,
-        )
-
     @cached_property
     def _controls(self) -> ControlTokens:
         return ControlTokens.of(self.tokenizer, self.template.literals)
@@ -271,16 +215,6 @@ class Prompter:
         added = self.tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
-    def _argument_probes(self) -> list[Message]:
-        """Calls of the tool with arguments that begin in ways which merge differently with the text before them."""
-        if self.tool is None:
-            raise ValueError("a frame needs the tool whose arguments it surrounds")
-        schemas = (tool.parameters for tool in self.tools if tool.name == self.tool)
-        declared = next(schemas, {}).get("properties", {})
-        names = {name[:1]: name for name in (*declared, "a")}
-        probes: list[dict[str, Any]] = [{"é": [1, {"b": "ü"}], "c": 2.5}, {}, *({name: "x"} for name in names.values())]
-        return [call(self.tool, probe) for probe in probes]
-
     def _no_border(self) -> TemplateError:
         return TemplateError(
             self.template.where,
@@ -288,13 +222,6 @@ class Prompter:
             expected="a generation prompt that ends at a token's border",
             fix="End it with a newline or a special token.",
         )
-
-    def _before_special(self, text: str) -> str:
-        """The text up to its first special token: what is left of the turn to be forced."""
-        encoding = self.encode(text)
-        tokens = zip(encoding.ids, encoding.offsets, strict=True)
-        starts = (offsets[0] for token, offsets in tokens if token in self.special_tokens)
-        return text[: next(starts, len(text))]
 
 
 def _identified(answer: Message) -> Message:
@@ -312,11 +239,3 @@ def common_prefix(sequences: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
 @lru_cache(maxsize=2 * len(_PROBES))  # 117 tools in full JSON take 44 ms, and without a tool's own words are the same
 def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _cuts(text: str, arguments: str) -> Iterator[tuple[str, str]]:
-    """(before, behind) the arguments, at each place of the text where they could stand."""
-    at = text.find(arguments)
-    while at >= 0:
-        yield text[:at], text[at + len(arguments) :]
-        at = text.find(arguments, at + 1)

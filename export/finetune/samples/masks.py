@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
+from dualtune_edge.toolkit.prompts.frames import frame_of, wrapping_of
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Completion, Prompter, common_prefix
 
@@ -71,7 +72,7 @@ class ArgumentsMask:
     """Learns the arguments of one tool."""
 
     def __init__(self, prompter: Prompter) -> None:
-        self._prompter, self._frame, self._wrapping = prompter, prompter.frame(), prompter.wrapping()
+        self._prompter, self._frame, self._wrapping = prompter, frame_of(prompter), wrapping_of(prompter)
 
     def sample(self, context: Sequence[Message], answer: Message) -> Sample:
         """Prompt, frame and arguments, of which the arguments are learnt."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from dualtune_edge.runtime.decode.conversation import read_messages
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of
 from dualtune_edge.toolkit.prompts.messages import Message, call
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -150,7 +151,7 @@ CALLED = [
 def test_a_call_is_what_transformers_renders(family: str, conversation: str) -> None:
     messages = CONVERSATIONS[conversation]
     under_test = prompter(family, "show_file")
-    frame = under_test.frame()
+    frame = frame_of(under_test)
     before = under_test.tokens(read_messages(messages))
     written = tokenizer().decode([*before, *frame.tokens], skip_special_tokens=False)
     ours = written + frame.pending + frame.dumps(ARGUMENTS) + frame.tail
@@ -183,7 +184,7 @@ def theirs_of(selection: Prompter, messages: list[dict[str, Any]], family: str) 
 @pytest.mark.parametrize("family", WITHOUT_CALLS)
 def test_a_template_that_writes_no_calls_gives_no_frame(family: str) -> None:
     with pytest.raises(TemplateError, match=rf"{family}\.jinja.*the arguments once"):
-        prompter(family, "show_file").frame()
+        frame_of(prompter(family, "show_file"))
 
 
 @pytest.mark.parametrize("family", [*CALLING, *WITHOUT_CALLS])

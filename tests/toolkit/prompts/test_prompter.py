@@ -23,6 +23,7 @@ from tokenizers.trainers import BpeTrainer
 
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of, wrapping_of
 from dualtune_edge.toolkit.prompts.growing_text import GrowingTexts
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
@@ -135,7 +136,7 @@ def test_the_frame_and_the_arguments_make_the_whole_call(
     source: str, kind: str, messages: list[Message], given_arguments: dict[str, Any]
 ) -> None:
     under_test = prompter(source, kind)
-    frame, wrapping = under_test.frame(), under_test.wrapping()
+    frame, wrapping = frame_of(under_test), wrapping_of(under_test)
     answer = call("read", given_arguments)
     if under_test.control_token_in([message.model_dump() for message in (*messages, answer)]):
         with pytest.raises(TemplateError, match="a token of the template's own, in a message"):
@@ -169,7 +170,7 @@ def test_no_name_of_a_tool_or_property_is_taken_for_a_probe(source: str) -> None
         for properties in ({name: {}}, {key: {} for key in NAMES}):
             named = Tool(name=name, parameters={"type": "object", "properties": properties})
             under_test = Prompter(template, tokenizer("merging"), (named, *TOOLS), name)
-            frame, wrapping = under_test.frame(), under_test.wrapping()
+            frame, wrapping = frame_of(under_test), wrapping_of(under_test)
             spelled = under_test.tokenizer.decode(list(frame.tokens), skip_special_tokens=False)
             assert spelled + frame.pending == wrapping.head
             text = under_test.complete([user("a")], call(name, {"z": 1})).text
@@ -200,7 +201,7 @@ def test_a_template_that_gives_no_frame_is_refused(name: str) -> None:
     source, expected = BAD[name]
     bad = Prompter(ChatTemplate(source, where="bad.jinja"), tokenizer("merging"), TOOLS, "read")
     with pytest.raises(TemplateError, match=r"bad\.jinja") as error:
-        bad.frame()
+        frame_of(bad)
     assert expected in error.value.expected
 
 
@@ -223,7 +224,7 @@ def by_letters(source: str, tool: str | None = "read") -> Prompter:
 @pytest.mark.parametrize("source", ["arguments", "compact"])
 def test_where_tokens_are_letters_the_frame_is_all_tokens_and_ends_at_the_arguments(source: str) -> None:
     under_test = by_letters(SOURCES[source])
-    frame, wrapping = under_test.frame(), under_test.wrapping()
+    frame, wrapping = frame_of(under_test), wrapping_of(under_test)
     assert frame.pending == ""
     assert letters().decode(list(frame.tokens), skip_special_tokens=False) == wrapping.head
     assert frame.tail == wrapping.tail.partition("<|im_end|>")[0] != wrapping.tail
@@ -231,7 +232,7 @@ def test_where_tokens_are_letters_the_frame_is_all_tokens_and_ends_at_the_argume
 
 @pytest.mark.parametrize("after", ["", "}", "}</call>", "}<|im_end|>", "<|im_end|>}<|im_end|>"])
 def test_of_the_turn_all_up_to_a_special_token_is_forced(after: str) -> None:
-    frame = by_letters(each_call("call " + ARGUMENTS + after)).frame()
+    frame = frame_of(by_letters(each_call("call " + ARGUMENTS + after)))
     assert letters().decode(list(frame.tokens)) == "call "
     assert frame.tail == after.partition("<|im_end|>")[0]
 
@@ -240,7 +241,7 @@ def test_of_the_turn_all_up_to_a_special_token_is_forced(after: str) -> None:
 def test_the_frame_has_all_tokens_that_end_before_the_arguments(kind: str) -> None:
     """Up to the first that some arguments change."""
     under_test = prompter("arguments", kind)
-    count, head = len(under_test.frame().tokens), under_test.wrapping().head
+    count, head = len(frame_of(under_test).tokens), wrapping_of(under_test).head
     nexts = set()
     for given_arguments in ({}, {"path": "x"}, {"head": 1}, {"/x": None}, {"äh": [1]}):
         completion = under_test.complete([user("a")], call("read", given_arguments))
@@ -311,7 +312,7 @@ def test_the_choices_are_the_tools_and_what_the_template_lists_itself() -> None:
 
 def test_a_frame_needs_its_tool() -> None:
     with pytest.raises(ValueError, match="needs the tool"):
-        by_letters(COMPACT, None).frame()
+        frame_of(by_letters(COMPACT, None))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples.invocation import invocation_of
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter
 from dualtune_edge.toolkit.prompts.prompter import Prompter
 from dualtune_edge.toolkit.tools.toolset import Tool
@@ -55,6 +56,6 @@ def test_selection_and_arguments_have_one_prompt_up_to_the_answer(base: Base) ->
     assert selection.prefix() == arguments.prefix()
     messages = [user("read a"), call("read", {"path": "a"}), Message(role="tool", content="text"), user("and b")]
     assert selection.tokens(messages) == arguments.tokens(messages)
-    frame = arguments.frame()
+    frame = frame_of(arguments)
     written = base.checkpoint.tokenizer.decode(list(frame.tokens), skip_special_tokens=False) + frame.pending
     assert written == '{"name": "read", "parameters": '

@@ -13,6 +13,7 @@ from dualtune_edge.export.finetune.samples.masks import MASKS, Sample
 from dualtune_edge.export.finetune.settings import Objective
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
+from dualtune_edge.toolkit.prompts.frames import frame_of
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import no_tool_entry
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -114,7 +115,7 @@ def test_training_sees_the_tokens_that_inference_feeds(merging: Tokenizer, objec
     prompt = prompter.tokens(CONTEXT)
     follow = {
         "selection": lambda: prompter.completion(call("read")),
-        "arguments": lambda: prompter.frame().tokens,
+        "arguments": lambda: frame_of(prompter).tokens,
         "joint": lambda: prompter.completion(call("read", {"path": "x"})),
     }[objective]()
     fed = (*prompt, *follow)
