@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "data": Row(
         "dualtune_edge.export.data.command", "data", "Check, split, import and generate conversations to train with."
     ),
-    "init": Row("dualtune_edge.export.init", "init", "Write a dualtune.yaml for new adapters."),
+    "init": Row("dualtune_edge.export.init.command", "init", "Write a dualtune.yaml for new adapters."),
     "finetune": Row(
         "dualtune_edge.export.finetune.command",
         "finetune",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from peft import LoraConfig
 
@@ -12,15 +12,13 @@ from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.structure import AdapterStructure
 from dualtune_edge.export.adapter.tables import is_tied_copy, table_copies
 from dualtune_edge.export.adapter.tensors import WEIGHTS
+from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
 from dualtune_edge.export.adapter.vocabulary import TOKENIZER, read_tokens
 from dualtune_edge.export.base import modules
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.safetensors_file import FLOATS, StoredTensor
-from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import AdapterError
 
-BASE_FINGERPRINT: Final = "base_fingerprint.txt"  # our fine-tuning writes it: one line, `Checkpoint.fingerprint`
-TRAINING_RECORD: Final = "training.json"  # our fine-tuning writes it
 _TABLES: Final = (modules.HEAD, "embed_tokens")
 
 
@@ -37,18 +35,6 @@ def check_base(folder: Path, checkpoint: Checkpoint) -> None:
             expected=f"one of {checkpoint.name}, {checkpoint.fingerprint[:12]}…",
             fix="Export it with the base that it was trained on.",
         )
-
-
-def learnt_toolsets(folder: Path) -> dict[str, str] | None:
-    """The toolsets that the prompts of an adapter showed when it was trained: name → `Toolset.sha256`, in their order.
-
-    None: it is not known, or they showed the tools of one alone.
-    """
-    try:
-        record: Any = strict_json.loads((folder / TRAINING_RECORD).read_bytes())
-        return {str(entry["name"]): str(entry["sha256"]) for entry in record["all_toolsets"]}
-    except (OSError, strict_json.JsonError, KeyError, TypeError):
-        return None
 
 
 def check_tensors(

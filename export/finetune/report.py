@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from dualtune_edge.export.adapter.checks import TRAINING_RECORD
+from dualtune_edge.export.adapter.training_files import TRAINING_RECORD
 from dualtune_edge.export.finetune.samples.make import shown_toolsets
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.toolkit.files import sha256_file

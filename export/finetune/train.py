@@ -16,9 +16,9 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from dualtune_edge.export.adapter.checks import BASE_FINGERPRINT
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
+from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.held_out import best
 from dualtune_edge.export.finetune.processes import Processes, speaks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
 
-from dualtune_edge.export.adapter.checks import learnt_toolsets
+from dualtune_edge.export.adapter.training_files import learnt_toolsets
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.templates import Templates
 from dualtune_edge.export.plan.toolsets import AdapterInput, ToolsetInput

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from dualtune_edge.export.adapter.checks import BASE_FINGERPRINT
 from dualtune_edge.export.adapter.read import read_adapter
+from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
 from dualtune_edge.export.base.chat_template import TemplateText
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.toolkit.bundle.adapters import Mode

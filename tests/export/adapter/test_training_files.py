@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dualtune_edge.export.adapter.checks import TRAINING_RECORD, learnt_toolsets
+from dualtune_edge.export.adapter.training_files import TRAINING_RECORD, learnt_toolsets
 
 UNKNOWN = {
     "no file": None,

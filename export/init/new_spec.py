@@ -1,19 +1,15 @@
-"""`dualtune-edge init`: tool lists and conversations → a `dualtune.yaml` to train and export by."""
+"""Tool lists and conversations → a `dualtune.yaml` to train and export by."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 import yaml
 
-from dualtune_edge.export.data.lines import named_files
 from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.spec.yaml_file import dotted, require_path
-from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing, replace_file, safe_name, unwritable
 from dualtune_edge.toolkit.frozen import Frozen
@@ -24,44 +20,43 @@ _HEAD: Final = "# What finetune trains, and export compiles. All that can stand 
 _TEMPLATES: Final = ("selection", "arguments")  # with .jinja, in the folder of --templates
 
 
-def init(
-    *,
-    base: Annotated[Path, typer.Option(metavar="DIR", help="The base model's folder.")],
-    tools: Annotated[
-        list[str], typer.Option(metavar="[NAME=]FILE", help="A toolset's tool list; several: one option each.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The conversations that the adapters learn from.")
-    ] = None,
-    templates: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Chat templates of your own: selection.jinja, arguments.jinja, or one."),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The spec; nothing may be there yet.")
-    ] = Path("dualtune.yaml"),
-    as_json: console.AsJson = False,
-) -> None:
-    """Write a dualtune.yaml for new adapters.
+class NewSpec(Frozen):
+    """What `init --json` prints. `adapters`: how many are to be trained."""
 
-    It names an adapter for each thing to learn: among several toolsets the choice, of each toolset the choice of the
-    tool, and the arguments of each tool that takes any. They go to `adapters/` beside it.
+    spec: str
+    toolsets: tuple[str, ...]
+    tools: int
+    adapters: int
 
-    Example:
-        dualtune-edge init --base qwen2.5-0.5b --tools notes=data/tools/notes.json --data parts/train.jsonl
+
+def write_spec(
+    output: Path, *, base: Path, tools: dict[str, Path], data: Path | None, templates: Path | None
+) -> NewSpec:
+    """Write a spec for new adapters.
+
+    Args:
+        output: the spec; nothing may be there yet.
+        base: the base model's folder.
+        tools: the toolsets' tool lists, by name.
+        data: the conversations that the adapters learn from.
+        templates: a folder of chat templates.
+
+    Raises:
+        SpecError: a path leads nowhere, or a name cannot be a toolset's.
+        ToolsError: a tool list cannot be read.
+        OutputError: something is at `output`, or it cannot be written.
 
     """
     refuse_existing(output)
-    lists = {name or path.stem: path for name, path in named_files(tools).items()}
     for flag, path, folder_wanted in (
         ("--base", base, True),
-        *(("--tools", path, False) for path in lists.values()),
+        *(("--tools", path, False) for path in tools.values()),
         *([("--data", data, False)] if data else []),
         *([("--templates", templates, True)] if templates else []),
     ):
         require_path(flag, path, folder_wanted=folder_wanted)
     beside = output.parent
-    toolsets = [_toolset(name, path, data, _found(templates), beside) for name, path in lists.items()]
+    toolsets = [_toolset(name, path, data, _found(templates), beside) for name, path in tools.items()]
     value: dict[str, Any] = {"base": _written(base, beside)}
     if len(toolsets) > 1:
         value["toolset"] = "adapters/toolset"
@@ -73,17 +68,7 @@ def init(
         replace_file(output, text.encode())
     except OSError as error:
         raise unwritable(output, error) from None
-    report = _report(spec, output)
-    console.result(report, "\n".join(_lines(report, data)), as_json=as_json)
-
-
-class NewSpec(Frozen):
-    """What `init --json` prints. `adapters`: how many are to be trained."""
-
-    spec: str
-    toolsets: tuple[str, ...]
-    tools: int
-    adapters: int
+    return _report(spec, output)
 
 
 def _toolset(name: str, tools: Path, data: Path | None, templates: dict[str, Path], beside: Path) -> dict[str, Any]:
@@ -134,10 +119,3 @@ def _report(spec: ExportSpec, output: Path) -> NewSpec:
         tools=len(tools),
         adapters=bool(spec.toolset) + len(spec.toolsets) + arguments,
     )
-
-
-def _lines(report: NewSpec, data: Path | None) -> Iterator[str]:
-    yield f"{report.spec}: {', '.join(report.toolsets)}; {report.tools} tools, {report.adapters} adapters to train"
-    if len(report.toolsets) > 1:
-        yield "Say in each `description` what the toolset is for: it is chosen by that."
-    yield f"next: dualtune-edge finetune {report.spec}{'' if data else ' --data FILE'}"

@@ -1,0 +1,1 @@
+"""A spec for adapters that are still to be trained."""
