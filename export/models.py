@@ -21,7 +21,7 @@ from dualtune_edge.export.publish.manifest import with_states, write_parity
 from dualtune_edge.export.recipe_walk import Attempt, first_within
 from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.spec.recipes import name_of
-from dualtune_edge.export.states.write import state_files, write_states
+from dualtune_edge.export.states.write import WantedStates, state_files, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.phases import PhaseName
 from dualtune_edge.export.work.progress import Progress
@@ -92,16 +92,7 @@ class ModelBuilder:
         inputs, graphs, parity = attempt.inputs, attempt.graphs, attempt.parity
         self.on_comparison(model.name, parity)
         refuse_beyond(parity.stages, parity.limits, tried=len(parity.refused))
-        states = write_states(
-            inputs,
-            self.plans,
-            self.work,
-            graphs=graphs,
-            spec=self.spec,
-            calibration=self.calibration,
-            budget=left,
-            progress=self.progress,
-        )
+        states = write_states(self._wanted(inputs, left), self.work, graphs, self.progress)
         parity = parity.model_copy(update={"states": states.parity})
         entry = with_states(dynamic_model(inputs, graphs.cache, model.name), self.plans, states.entries)
         return BuiltModel(entry, inputs.layout.parity, parity, states.warnings)
@@ -149,15 +140,10 @@ class ModelBuilder:
         """Files that take from the comparison the values of prefix states; none where another recipe may follow."""
         if earlier is not None:
             return {}
-        return state_files(
-            inputs,
-            self.plans,
-            self.work,
-            graphs=graphs,
-            spec=self.spec,
-            calibration=self.calibration,
-            budget=states_mb,
-        )
+        return state_files(self._wanted(inputs, states_mb), self.work, graphs)
+
+    def _wanted(self, inputs: Inputs, states_mb: int | None) -> WantedStates:
+        return WantedStates(inputs, self.plans, self.spec, self.calibration, states_mb)
 
     def _compare(
         self,

@@ -38,109 +38,44 @@ class States:
     warnings: tuple[str, ...] = ()
 
 
-def write_states(
-    inputs: Inputs,
-    plans: Plans,
-    work: Work,
-    *,
-    graphs: BundleGraphs,
-    spec: ExportSpec,
-    calibration: Sequence[Case],
-    budget: int | None,
-    progress: Progress,
-) -> States:
-    """Compute and write the states that are not there yet.
+@dataclass(frozen=True)
+class WantedStates:
+    """The states that a model is to have. States of a cache in int8 are never rounded.
 
     Args:
-        inputs: the inputs of the model.
+        inputs: of the model.
         plans: the stages.
-        work: the folder with the graphs and the adapters.
-        graphs: the graphs.
         spec: says the type of the states, and how much is compared.
         calibration: the user's own conversations.
         budget: the most MB to write; None: all. States of choices come first, as every call makes one.
-        progress: shows a bar.
-
-    Raises:
-        EngineError: a graph fails.
-        ParityError: a state cannot be stored as the spec asks.
 
     """
-    model = graphs.source
-    prefixes = prefixes_of(plans, model, inputs.layout.states)
-    rounding = _Rounding(inputs, plans, spec, calibration)
-    kept = list(affordable(prefixes, model, rounding.widest, budget))
-    entries: dict[str, StateEntry] = {}
-    judged: list[StateParity] = []
-    if kept:
-        (work.folder / inputs.layout.states).mkdir(parents=True, exist_ok=True)
-        with progress.phase(PhaseName.STATES, len(kept)) as phase, contextlib.ExitStack() as opened:
-            writer: StateWriter | None = None
-            for prefix in sorted(kept, key=lambda prefix: _is_merged(model, prefix.adapter)):  # one graph is open
-                step = rounding.step(graphs, prefix)
-                if not work.has(step):
-                    writer = writer or opened.enter_context(
-                        StateWriter(model, work.folder, graphs.paths, inputs.layout.model, rounding.rounder())
-                    )
-                    work.clear(work.folder / prefix.path)
-                    written = writer.write(prefix, _computed_file(work, step))
-                    work.keep(step, work.folder / prefix.path, value=written.model_dump_json())
-                found = KeptState.model_validate_json(work.value(step))
-                entries |= dict.fromkeys(prefix.names, found.entry)
-                judged += [found.parity] if found.parity else []
-                phase.advance()
-    left_out = left_out_warning(prefixes[len(kept) :], model, rounding.widest)
-    return States(entries, tuple(judged), (*left_out, *_exact(judged)))
-
-
-def state_files(
-    inputs: Inputs,
-    plans: Plans,
-    work: Work,
-    *,
-    graphs: BundleGraphs,
-    spec: ExportSpec,
-    calibration: Sequence[Case],
-    budget: int | None,
-) -> dict[PrefixKey, Path]:
-    """Files in the scratch folder, for the values of the states that `write_states` will write: it takes them there."""
-    model, rounding = graphs.source, _Rounding(inputs, plans, spec, calibration)
-    prefixes = prefixes_of(plans, model, inputs.layout.states)
-    return {
-        (graphs.paths.get(prefix.adapter or ""), prefix.tokens): _computed_file(work, rounding.step(graphs, prefix))
-        for prefix in affordable(prefixes, model, rounding.widest, budget)
-    }
-
-
-def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
-    """The tokens of each state that will be written, and the most bytes of all states."""
-    model = model_source(inputs, Path(), dynamic_model(inputs, inputs.checkpoint.cache))
-    widest = _Rounding(inputs, plans, spec, ()).widest
-    kept = list(affordable(prefixes_of(plans, model, inputs.layout.states), model, widest, spec.prefix_states_mb))
-    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, widest) for prefix in kept)
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """The type of the states, and what it depends on. States of a cache in int8 are never rounded."""
 
     inputs: Inputs
     plans: Plans
     spec: ExportSpec
     calibration: Sequence[Case]
+    budget: int | None
+
+    def prefixes(self, model: ModelSource) -> tuple[list[Prefix], list[Prefix]]:
+        """Those whose states are within the budget, and those that are left out."""
+        found = prefixes_of(self.plans, model, self.inputs.layout.states)
+        kept = list(affordable(found, model, self.widest, self.budget))
+        return kept, found[len(kept) :]
 
     @property
-    def wanted(self) -> StatesType | Literal["int8"]:
+    def states_type(self) -> StatesType | Literal["int8"]:
+        """What the spec asks, and the cache allows."""
         return "int8" if self.inputs.kv_type == "int8" else self.spec.prefix_states_type
 
     @property
     def widest(self) -> CacheType:
         """Their type, or the widest type that they may have."""
-        return "float32" if self.wanted == "auto" else self.wanted
+        return "float32" if self.states_type == "auto" else self.states_type
 
     def rounder(self) -> Rounder | None:
         """None: the states are not rounded."""
-        match self.wanted:
+        match self.states_type:
             case "float16" | "auto" as wanted:
                 return Rounder(self.inputs.checkpoint, self._subjects, wanted, self.spec.parity, self.calibration)
             case _:
@@ -152,9 +87,9 @@ class _Rounding:
 
     def _settings(self, graphs: BundleGraphs, names: Sequence[str]) -> object:
         """What the state of these stages depends on besides its tokens, as JSON has it."""
-        wanted, parity = self.wanted, self.spec.parity
-        if wanted in {"float32", "int8"} or parity is None:
-            return wanted
+        states_type, parity = self.states_type, self.spec.parity
+        if states_type in {"float32", "int8"} or parity is None:
+            return states_type
         own = [
             ([message.model_dump(mode="json") for message in case.messages], case.toolset, case.tool)
             for case in self.calibration
@@ -164,11 +99,60 @@ class _Rounding:
             for subject in self._subjects
             if subject.stage.name in names
         ]
-        return [wanted, parity.limits.model_dump(), asked, own]
+        return [states_type, parity.limits.model_dump(), asked, own]
 
     @cached_property
     def _subjects(self) -> tuple[Subject, ...]:
         return subjects(self.plans, self.spec.parity.prompts if self.spec.parity else 0)
+
+
+def write_states(wanted: WantedStates, work: Work, graphs: BundleGraphs, progress: Progress) -> States:
+    """Compute and write the states that are not there yet.
+
+    Raises:
+        EngineError: a graph fails.
+        ParityError: a state cannot be stored as the spec asks.
+
+    """
+    model, states = graphs.source, wanted.inputs.layout.states
+    kept, left = wanted.prefixes(model)
+    entries: dict[str, StateEntry] = {}
+    judged: list[StateParity] = []
+    if kept:
+        (work.folder / states).mkdir(parents=True, exist_ok=True)
+        with progress.phase(PhaseName.STATES, len(kept)) as phase, contextlib.ExitStack() as opened:
+            writer: StateWriter | None = None
+            for prefix in sorted(kept, key=lambda prefix: _is_merged(model, prefix.adapter)):  # one graph is open
+                step = wanted.step(graphs, prefix)
+                if not work.has(step):
+                    writer = writer or opened.enter_context(
+                        StateWriter(model, work.folder, graphs.paths, wanted.inputs.layout.model, wanted.rounder())
+                    )
+                    work.clear(work.folder / prefix.path)
+                    written = writer.write(prefix, _computed_file(work, step))
+                    work.keep(step, work.folder / prefix.path, value=written.model_dump_json())
+                found = KeptState.model_validate_json(work.value(step))
+                entries |= dict.fromkeys(prefix.names, found.entry)
+                judged += [found.parity] if found.parity else []
+                phase.advance()
+    left_out = left_out_warning(left, model, wanted.widest)
+    return States(entries, tuple(judged), (*left_out, *_exact(judged)))
+
+
+def state_files(wanted: WantedStates, work: Work, graphs: BundleGraphs) -> dict[PrefixKey, Path]:
+    """Files in the scratch folder, for the values of the states that `write_states` will write: it takes them there."""
+    return {
+        (graphs.paths.get(prefix.adapter or ""), prefix.tokens): _computed_file(work, wanted.step(graphs, prefix))
+        for prefix in wanted.prefixes(graphs.source)[0]
+    }
+
+
+def planned(inputs: Inputs, plans: Plans, spec: ExportSpec) -> tuple[tuple[int, ...], int]:
+    """The tokens of each state that will be written, and the most bytes of all states."""
+    model = model_source(inputs, Path(), dynamic_model(inputs, inputs.checkpoint.cache))
+    wanted = WantedStates(inputs, plans, spec, (), spec.prefix_states_mb)
+    kept, _ = wanted.prefixes(model)
+    return tuple(len(prefix.tokens) for prefix in kept), sum(prefix.size(model, wanted.widest) for prefix in kept)
 
 
 def _computed_file(work: Work, step: Step) -> Path:

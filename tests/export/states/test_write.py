@@ -25,7 +25,7 @@ from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.export.spec.recipes import StatesType
 from dualtune_edge.export.states import rounded as rounded_states
 from dualtune_edge.export.states import writer
-from dualtune_edge.export.states.write import States, state_files, write_states
+from dualtune_edge.export.states.write import States, WantedStates, state_files, write_states
 from dualtune_edge.export.work.folder import Work
 from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.runtime.bundle.opening import open_bundle
@@ -85,8 +85,7 @@ def write(desk: Path, tmp_path: Path) -> Write:
         with Progress() as shown, Work(output, reuse=desk / "bundle") as work:
             graphs = BundleGraphs(inputs, work, shown)
             graphs.build()
-            arguments = {"graphs": graphs, "spec": asked, "calibration": (), "budget": budget, "progress": shown}
-            return work.folder, write_states(inputs, plans, work, **arguments)
+            return work.folder, write_states(WantedStates(inputs, plans, asked, (), budget), work, graphs, shown)
 
     return write
 
@@ -147,8 +146,8 @@ def test_a_comparison_that_leaves_states_is_another_part(desk: Path, tmp_path: P
     with Progress() as shown, Work(tmp_path / "out", reuse=desk / "bundle") as work:
         graphs = BundleGraphs(inputs, work, shown)
         graphs.build()
-        files = state_files(inputs, plans, work, graphs=graphs, spec=spec, calibration=(), budget=None)
-        assert state_files(inputs, plans, work, graphs=graphs, spec=spec, calibration=(), budget=0) == {}
+        files = state_files(WantedStates(inputs, plans, spec, (), None), work, graphs)
+        assert state_files(WantedStates(inputs, plans, spec, (), 0), work, graphs) == {}
         plain = BundleComparison(inputs, subjects(plans, 1), spec.parity, work, graphs, ())
         leaving = replace(plain, state_files=files)
     assert len(leaving.beginnings) == len(plain.steps) == 7
