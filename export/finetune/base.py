@@ -19,7 +19,7 @@ from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.work import room
 from dualtune_edge.toolkit.errors import RoomError, SpecError
 
-_READ: Final = 4  # bytes of a weight
+_WEIGHT_BYTES: Final = 4  # as it is read
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Base:
 
 
 def _refuse_without_room(checkpoint: Checkpoint) -> None:
-    needed = _READ * sum(weight.numel() for weight in meta_model(checkpoint).parameters())
+    needed = _WEIGHT_BYTES * sum(weight.numel() for weight in meta_model(checkpoint).parameters())
     if needed > (free := room.free_memory()):
         raise RoomError(
             "memory",

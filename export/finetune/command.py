@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from dualtune_edge.export.finetune.progress import shown
-from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Objective
+from dualtune_edge.export.finetune.settings import TARGETS, FinetuneSettings, Objective, adapter_name
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.files import refuse_existing
@@ -20,7 +20,7 @@ from dualtune_edge.toolkit.validation import validate
 if TYPE_CHECKING:
     from dualtune_edge.export.finetune.estimate import Estimate
     from dualtune_edge.export.finetune.report import FinetuneReport, Score
-    from dualtune_edge.export.finetune.whole import AdapterRow, Planned, WholeReport
+    from dualtune_edge.export.finetune.whole import Planned, WholeReport
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH: Final = 40  # characters
@@ -219,7 +219,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
 
     def say(adapter: Planned) -> None:
         if speaks():
-            console.echo(_name(adapter), err=True)
+            console.echo(adapter_name(adapter.objective, adapter.tool, adapter.toolset), err=True)
 
     files = TrajectoryFiles()
     adapters = planned(spec, options.get("data"), files, options.get("objective"))
@@ -233,19 +233,15 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     _result(report, _table(report), as_json=as_json)
 
 
-def _name(adapter: Planned | AdapterRow) -> str:
-    toolset = f"{adapter.toolset}, " if adapter.toolset else ""
-    return toolset + adapter.objective + (f" of {adapter.tool}" if adapter.tool else "")
-
-
 def _table(report: WholeReport) -> str:
     """A line an adapter."""
-    width = max(len(_name(row)) for row in report.adapters)
+    names = [adapter_name(row.objective, row.tool, row.toolset) for row in report.adapters]
+    width = max(map(len, names))
     lines = []
-    for row in report.adapters:
+    for name, row in zip(names, report.adapters, strict=True):
         made = f"{row.samples} samples, {row.steps} steps, loss {row.loss:.3f}, {row.seconds:.0f} s" if row.loss else ""
         right = f", {_right(row.held_out)}" if row.held_out else ""
-        lines.append(f"{_name(row):{width}}  {made or row.outcome}{right}")
+        lines.append(f"{name:{width}}  {made or row.outcome}{right}")
     return "\n".join(lines)
 
 

@@ -191,7 +191,7 @@ def _of_run(settings: FinetuneSettings, run: PreparedRun, work: _Work, pace: _Pa
         output=str(settings.output),
         objective=settings.objective,
         tool=settings.tool,
-        toolset=settings.toolset,
+        toolset=settings.own_toolset or settings.toolset,
         samples=len(run.samples.samples),
         held_out=len(run.samples.held),
         steps=run.trainer.steps - run.trainer.done,

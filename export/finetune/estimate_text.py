@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from dualtune_edge.export.estimate import gigabytes
-from dualtune_edge.export.finetune.estimate import Estimate, RunEstimate
+from dualtune_edge.export.finetune.estimate import Estimate
+from dualtune_edge.export.finetune.settings import adapter_name
 from dualtune_edge.toolkit.console import table_lines
 
 _MINUTE = 60
@@ -27,7 +26,7 @@ def table(estimate: Estimate) -> str:
     columns = ("adapter", "samples", "held out", "steps", "time", "memory")
     rows = (
         (
-            name(adapter),
+            adapter_name(adapter.objective, adapter.tool, adapter.toolset),
             *map(str, (adapter.samples, adapter.held_out, adapter.steps)),
             duration(adapter.seconds),
             gigabytes(adapter.memory) if adapter.memory else "",
@@ -54,12 +53,6 @@ def duration(seconds: float) -> str:
     if seconds < _HOUR:
         return f"{seconds / _MINUTE:.0f} min"
     return f"{seconds // _HOUR:.0f} h {seconds % _HOUR / _MINUTE:.0f} min"
-
-
-def name(adapter: RunEstimate) -> str:
-    """What the adapter is for."""
-    words: Iterator[str] = (word for word in (adapter.toolset, adapter.objective) if word)
-    return ", ".join(words) + (f" of {adapter.tool}" if adapter.tool else "")
 
 
 def _memory(estimate: Estimate) -> str:

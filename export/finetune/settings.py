@@ -138,3 +138,8 @@ class FinetuneSettings(Frozen):
             return self.toolsets
         named = self.toolset is not None
         return (ToolsetSource(name=self.toolset or "", tools=self.tools, data=self.data, named=named),)
+
+
+def adapter_name(objective: Objective, tool: str | None, toolset: str | None) -> str:
+    """What an adapter is for: `git, arguments of git_log`."""
+    return (f"{toolset}, " if toolset else "") + objective + (f" of {tool}" if tool else "")
