@@ -101,8 +101,7 @@ def refuse_options(
     *, min_probability: float, max_argument_tokens: int, date: object = None, on_overflow: object = None
 ) -> None:
     """Raise `RequestError` for options of a call that are none."""
-    if date is not None and not isinstance(date, dt.date):
-        raise RequestError("date", found=_short(date), expected="a datetime", fix="Leave it out for today.")
+    _refuse_date(date)
     if on_overflow is not None and not callable(on_overflow):
         raise RequestError("on_overflow", found=_short(on_overflow), expected="a function", fix="Leave it out.")
     if not _is_number(min_probability) or not 0 <= min_probability <= 1:
@@ -118,7 +117,7 @@ def refuse_options(
 
 def refuse_sampling(*, temperature: float, max_tokens: int, seed: int, date: object = None) -> None:
     """Raise `RequestError` for options of a text that are none."""
-    refuse_options(min_probability=0.0, max_argument_tokens=1, date=date)
+    _refuse_date(date)
     if not _is_number(temperature) or not 0 <= temperature < math.inf:
         expected = "a number from 0 on"
         raise RequestError("temperature", found=_short(temperature), expected=expected, fix="Leave it out for 0.")
@@ -126,6 +125,11 @@ def refuse_sampling(*, temperature: float, max_tokens: int, seed: int, date: obj
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             expected = f"a whole number from {least} on"
             raise RequestError(name, found=_short(value), expected=expected, fix="Leave it out.")
+
+
+def _refuse_date(date: object) -> None:
+    if date is not None and not isinstance(date, dt.date):
+        raise RequestError("date", found=_short(date), expected="a datetime", fix="Leave it out for today.")
 
 
 def _is_number(value: object) -> bool:
