@@ -70,8 +70,7 @@ def test_the_manifest_names_each_invocation_and_parity_holds(exported: Exported)
     assert invocations["selection.files"] == invocations["arguments.files.read"] != None  # noqa: E711
     assert invocations["arguments.files.write"] is None
     assert b'"invocation":null' not in (exported.bundle / "manifest.json").read_bytes()
-    report = json.loads((exported.bundle / "parity.json").read_text("utf-8"))
-    errors = {stage["stage"]: stage["before_quantization"] for stage in report["stages"]}
+    errors = exported.errors_before_quantization
     assert errors.keys() >= {
         "selection.files",
         "arguments.files.read",

@@ -61,8 +61,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 def test_parity_holds_in_every_stage(exported: Exported) -> None:
-    report = json.loads((exported.bundle / "parity.json").read_text("utf-8"))
-    errors = {stage["stage"]: stage["before_quantization"] for stage in report["stages"]}
+    errors = exported.errors_before_quantization
     assert errors.keys() == {
         "toolset",
         "selection.files",

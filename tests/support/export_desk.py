@@ -65,6 +65,12 @@ class Exported:
     def manifest(self) -> Manifest:
         return Manifest.model_validate_json((self.bundle / "manifest.json").read_bytes())
 
+    @property
+    def errors_before_quantization(self) -> dict[str, float]:
+        """The largest differences from PEFT's logits, by stage."""
+        stages = json.loads((self.bundle / "parity.json").read_bytes())["stages"]
+        return {stage["stage"]: stage["before_quantization"] for stage in stages}
+
     def plan(self, path: str) -> PromptPlan:
         return PromptPlan.model_validate_json((self.bundle / path).read_bytes())
 
