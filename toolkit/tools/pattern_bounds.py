@@ -47,6 +47,9 @@ class PatternBudget:
         if around := next((name for name in names if conditions(name).looks_around), None):
             found = f"look-around in {around!r}, a pattern of property names"
             raise self._refusal(found, "a pattern without it", "Simplify the pattern.")
+        if len({conditions(name).core for name in names}) < len(names):
+            found = "patterns of property names that are one, spelled differently"
+            raise self._refusal(found, "each once", "Leave one of them.")
         self._names += len(names)
         if self._names > limits.PATTERN_PROPERTIES:
             found = f"over {limits.PATTERN_PROPERTIES} patterns of property names"

@@ -64,6 +64,7 @@ TOO_MUCH = {
     "a repetition": (argument({"pattern": "a{99999999999999}"}), "texts of 99999999999999 characters"),
     "groups": (argument({"pattern": "(" * 5_000 + ")" * 5_000}), "count as over"),
     "groups in not": (argument({"not": {"pattern": "(" * 2_000 + ")" * 2_000}}), "nested"),
+    "a name spelled twice": ({"patternProperties": {r"\<a": {"type": "null"}, "<a": {}}}, "are one"),
     "look-around in a name": ({"patternProperties": {"^(?!a)b": {}}}, "look-around"),
     "look-around in not": (argument({"not": {"pattern": "(?=a)b"}}), "look-around"),
     "a pattern of names": (argument({"propertyNames": {"pattern": "("}}), "unclosed"),
