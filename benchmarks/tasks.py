@@ -77,9 +77,9 @@ def main(
     write_bundles(out, names)
     count = threads or detect().cpu.physical_cores
     roofline = measure_roofline(open_bundle(out / f"plain-{names[0]}", verify="never"), count)
-    print(
-        f"{count} threads; {roofline.bandwidth / 1e9:.1f} GB/s, {roofline.rate / 1e9:.0f} billion integer operations/s"
-    )
+    rates = roofline.rates
+    print(f"{count} threads; {rates.bandwidth / 1e9:.1f} GB/s; billions of operations a second:", end=" ")
+    print(f"{rates.integer / 1e9:.0f} integer, {rates.floats / 1e9:.0f} float32")
     print("\n| result, tokens | system | computed for a new token | s a turn | of plain | roofline | states, MB |")
     print("|---|---|---|---|---|---|---|")
     for size in results or (50, 500, 2000):

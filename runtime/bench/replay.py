@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dualtune_edge.runtime.bench.report import CallRun, Span, StageRun
 from dualtune_edge.runtime.bench.requests import Request
-from dualtune_edge.runtime.bench.roofline import Roofline
+from dualtune_edge.runtime.bench.roofline import Forward, Roofline
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, StageName
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched
 from dualtune_edge.runtime.bundle.folder import Bundle
@@ -210,11 +210,11 @@ class Replay:
 
     def _roofline_ms(self, events: Sequence[Event]) -> float:
         """The least that the forwards among these can take."""
-        return 1e3 * sum(
-            self._roofline.seconds(weight_bytes(self._bundle, event.adapter), event.appended, event.drafted + 1)
-            for event in events
-            if event.kind == "forward"
-        )
+        return 1e3 * sum(self._roofline.seconds(self._asked(event)) for event in events if event.kind == "forward")
+
+    def _asked(self, event: Event) -> Forward:
+        held = len(event.held) - event.appended
+        return Forward(weight_bytes(self._bundle, event.adapter), held, event.appended, event.drafted + 1)
 
 
 def in_other_words(request: Request) -> Request:

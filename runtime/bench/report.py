@@ -179,6 +179,7 @@ class BenchReport(Frozen):
     weights_bytes: int  # of the base graph, read once a forward
     bandwidth: float  # bytes a second
     operations: float  # a second, of integer products
+    float_operations: float  # a second, of products in float32
     open_ms: OpenTimes
     memory_opened: Memory | None
     memory_used: Memory | None  # after the calls

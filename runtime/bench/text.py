@@ -60,8 +60,8 @@ def _machine(report: BenchReport) -> Iterator[str]:
     yield f"runs by         {where.engine}, {where.placement.provider}, profile {where.profile}"
     yield f"versions        {', '.join(f'{name} {version}' for name, version in where.versions.items())}"
     yield (
-        f"roofline        {report.bandwidth / 1e9:.1f} GB/s read from memory and {report.operations / 1e9:,.0f} billion"
-        f" integer operations a second, by {where.threads} threads"
+        f"roofline        {report.bandwidth / 1e9:.1f} GB/s read from memory, {report.operations / 1e9:,.0f} billion"
+        f" operations a second in integers and {report.float_operations / 1e9:,.0f} in float32, {where.threads} threads"
     )
     yield (
         f"open            {times.verified:.0f} ms; without hashing every file {times.verified - times.hash:.0f} ms"

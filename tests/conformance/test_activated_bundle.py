@@ -15,7 +15,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent
 from dualtune_edge.runtime.bench.replay import Replay
 from dualtune_edge.runtime.bench.requests import read_tasks
-from dualtune_edge.runtime.bench.roofline import Roofline
+from dualtune_edge.runtime.bench.roofline import Rates, Roofline
 from dualtune_edge.runtime.bench.task import replay_task
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.opening import open_bundle
@@ -161,7 +161,7 @@ def test_a_task_computes_what_is_new_once(exported: Exported, tmp_path: Path) ->
     bundle = open_bundle(exported.bundle)
     (task,) = read_tasks(tmp_path / "task.jsonl", bundle.manifest, 1)
     with open_engine(bundle.model, SETTINGS) as engine:
-        replay = Replay(bundle, watch(engine), Roofline(bandwidth=1e9, rate=1e12))
+        replay = Replay(bundle, watch(engine), Roofline(Rates(1e9, 1e12, 1e12)))
         run = replay_task(bundle, replay, task)
     header = len(bundle.tokenizer.encode(HEADER, add_special_tokens=False).ids)
     for measured in run.turns[1:]:

@@ -10,7 +10,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bench.replay import _OTHER_WORDS, Replay, attribute, weight_bytes
 from dualtune_edge.runtime.bench.report import CallRun
 from dualtune_edge.runtime.bench.requests import Request, made_requests
-from dualtune_edge.runtime.bench.roofline import Roofline
+from dualtune_edge.runtime.bench.roofline import Rates, Roofline
 from dualtune_edge.runtime.bench.scripts import Script, ScriptWriter, branchings
 from dualtune_edge.runtime.bench.watched import Event, Record, Watched, watch
 from dualtune_edge.runtime.bundle.folder import Bundle
@@ -45,7 +45,7 @@ def requests(bundle: Bundle) -> list[Request]:
 
 @pytest.fixture(scope="module")
 def runs(bundle: Bundle, watched: Watched, requests: list[Request]) -> list[CallRun]:
-    replay = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12))
+    replay = Replay(bundle, watched, Roofline(Rates(1e9, 1e12, 1e12)))
     return [replay.gold(request) for request in requests]
 
 
@@ -83,13 +83,13 @@ def test_the_request_itself_is_never_reused(runs: list[CallRun], bundle: Bundle,
 
 def test_a_gold_call_that_the_schema_refuses_is_refused(bundle: Bundle, watched: Watched) -> None:
     request = made_requests(bundle.manifest, 4)[3]
-    replay = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12))
+    replay = Replay(bundle, watched, Roofline(Rates(1e9, 1e12, 1e12)))
     with pytest.raises(DataError, match="gold call"):
         replay.first(replace(request, call=FunctionCall(name="log", arguments={"count": 12})))
 
 
 def test_a_free_call_is_the_agents_own(bundle: Bundle, watched: Watched, requests: list[Request]) -> None:
-    run = Replay(bundle, watched, Roofline(bandwidth=1e9, rate=1e12)).free(requests[0])
+    run = Replay(bundle, watched, Roofline(Rates(1e9, 1e12, 1e12))).free(requests[0])
     answer = Agent(bundle, watched).call(requests[0].messages)
     assert (run.toolset, run.tool, run.arguments) == (answer.toolset, answer.tool, answer.arguments)
     assert run.same

@@ -11,7 +11,7 @@ import pytest
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bench.replay import Replay
 from dualtune_edge.runtime.bench.requests import Request, made_task, read_tasks
-from dualtune_edge.runtime.bench.roofline import Roofline
+from dualtune_edge.runtime.bench.roofline import Rates, Roofline
 from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.folder import Bundle
@@ -33,7 +33,7 @@ def bundle(exported: Path) -> Bundle:
 def replay(bundle: Bundle, request: pytest.FixtureRequest) -> Iterator[Replay]:
     kind: EngineKind = getattr(request, "param", "ort")
     with open_engine(bundle.model, SETTINGS, kind) as engine:
-        yield Replay(bundle, watch(engine), Roofline(bandwidth=1e9, rate=1e12))
+        yield Replay(bundle, watch(engine), Roofline(Rates(1e9, 1e12, 1e12)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bench.replay import Replay
 from dualtune_edge.runtime.bench.report import TaskReport
 from dualtune_edge.runtime.bench.requests import read_tasks
-from dualtune_edge.runtime.bench.roofline import Roofline
+from dualtune_edge.runtime.bench.roofline import Rates, Roofline
 from dualtune_edge.runtime.bench.task import replay_task
 from dualtune_edge.runtime.bench.watched import watch
 from dualtune_edge.runtime.bundle.opening import open_bundle
@@ -78,7 +78,7 @@ def test_what_is_read_is_counted_by_the_stage(exported: Path, file: Path) -> Non
     bundle = open_bundle(exported)
     tasks = read_tasks(file, bundle.manifest, 1)
     with open_engine(bundle.model, SETTINGS) as engine:
-        found = replay_task(bundle, Replay(bundle, watch(engine), Roofline(bandwidth=1e9, rate=1e12)), tasks[0])
+        found = replay_task(bundle, Replay(bundle, watch(engine), Roofline(Rates(1e9, 1e12, 1e12))), tasks[0])
     stages = 3  # toolset, selection, arguments
     for turn in found.turns:
         assert turn.new < turn.read <= stages * (turn.new + 1)
