@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import sys
@@ -52,6 +53,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DUALTUNE_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_out_of_collections() -> None:
+    """PyTorch's half a million objects are looked through by no collection: an export makes nine, of 0.3 s each.
+
+    As the command line does (`toolkit.shell`). What the module before left behind is collected first.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

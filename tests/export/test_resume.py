@@ -117,7 +117,7 @@ def test_what_a_kill_leaves_at_each_part(
 def test_killed_by_the_system(desk: Path, whole: Path, tmp_path: Path) -> None:
     """SIGKILL, or what Windows has of it, between a part's files and the journal."""
     script = """
-import os, signal, sys
+import gc, os, signal, sys
 from pathlib import Path
 from dualtune_edge.export import run
 from dualtune_edge.export.work import folder as work_folder
@@ -126,6 +126,7 @@ def sync(path):
     if path.name.endswith(".onnx_adapter"):
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 work_folder.sync = sync
+gc.freeze()  # as the command line does
 run.run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
 """
     (desk / "killed.yaml").write_text(SPEC, encoding="utf-8")

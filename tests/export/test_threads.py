@@ -28,13 +28,14 @@ toolsets:
   - {name: files, tools: files.json, selection: one, arguments: {read: {path: two, mode: merged}}}
 """
 SCRIPT = """\
-import os, sys
+import gc, os, sys
 cores = set(range(int(sys.argv[3]))) & os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
 if cores:
     os.sched_setaffinity(0, cores)
 from pathlib import Path
 from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.export.run import run
+gc.freeze()  # as the command line does
 run(read_spec(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
