@@ -1,13 +1,14 @@
 """Run by test_interrupted.py with failing_io preloaded: exports that are killed or meet an error, and one after each.
 
-Arguments: the library, a desk, a folder for outputs, and as JSON the faults to try. Prints an outcome a line. Every
-export runs in a process of its own, forked from this one, which has imported all and run nothing.
+Arguments: the library, a desk, a folder for outputs. Reads a fault a line, as JSON, from stdin, and prints an outcome a
+line. Every export runs in a process of its own, forked from this one, which has imported all and run nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import resource
@@ -124,7 +125,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # else each collection of each export looks through PyTorch's objects, as the command line's does not
     trials = Trials(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
-    for line in json.loads(sys.argv[4]):
-        sys.stdout.write(json.dumps(asdict(trials.run(Fault(**line)))) + "\n")
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(asdict(trials.run(Fault(**json.loads(line))))) + "\n")
         sys.stdout.flush()

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +45,31 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return desk
 
 
-@pytest.fixture
-def outcomes(failing_io: Path, desk: Path, tmp_path: Path) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
-    def run(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        command = [sys.executable, HERE / "export_with_faults.py", failing_io, desk, tmp_path, json.dumps(faults)]
-        done = subprocess.run(
-            list(map(str, command)),
-            env=os.environ | {"LD_PRELOAD": str(failing_io), "OMP_NUM_THREADS": "1"},
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        return [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.fixture(scope="module")
+def outcomes(
+    failing_io: Path, desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[list[dict[str, Any]]], list[dict[str, Any]]]]:
+    """Tries faults, all in forks of one process: it imports PyTorch once, and exports once without a fault."""
+    command = [sys.executable, HERE / "export_with_faults.py", failing_io, desk, tmp_path_factory.mktemp("outputs")]
+    environment = os.environ | {"LD_PRELOAD": str(failing_io), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        list(map(str, command)),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as trials:
 
-    return run
+        def outcome(fault: dict[str, Any]) -> dict[str, Any]:
+            assert trials.stdin
+            assert trials.stdout
+            trials.stdin.write(json.dumps(fault) + "\n")
+            trials.stdin.flush()
+            value: dict[str, Any] = json.loads(trials.stdout.readline())
+            return value
+
+        yield lambda faults: list(map(outcome, faults))
 
 
 def turns(count: int) -> list[float]:
