@@ -157,10 +157,10 @@ def generate(
     from dualtune_edge.export.data.generate import generate as run
     from dualtune_edge.export.data.generation import GenerationSettings
     from dualtune_edge.export.data.generation_progress import shown
-    from dualtune_edge.export.data.sandbox import folders_in
     from dualtune_edge.export.data.teacher import EndpointTeacher
     from dualtune_edge.runtime.agent.approval import read_policy
     from dualtune_edge.runtime.agent.config import read_config
+    from dualtune_edge.runtime.agent.sandbox import folders_in
 
     values = {
         "output": output,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dualtune_edge.export.data.assignments import Kind, functions, instruction
-from dualtune_edge.export.data.sandbox import Sandbox
 from dualtune_edge.export.data.teacher import Reply, Teacher, Usage, WantedCall
 from dualtune_edge.runtime.agent.approval import PendingCall, Policy
 from dualtune_edge.runtime.agent.offer import LiveTool
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
+from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.toolkit import strict_json
 from dualtune_edge.toolkit.errors import RequestError
 

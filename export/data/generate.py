@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from dualtune_edge.export.data.generation import Generated, GenerationRun, GenerationSettings, OnProgress
 from dualtune_edge.export.data.generation_journal import Journal
-from dualtune_edge.export.data.sandbox import Sandbox
 from dualtune_edge.export.data.teacher import Teacher
 from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.agent.offer import LiveTool
+from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.runtime.agent.servers import Servers
 from dualtune_edge.toolkit.errors import OutputError, ToolsError
 from dualtune_edge.toolkit.files import published_folder, refuse_existing, safe_name, sha256_file

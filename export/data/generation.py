@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from dualtune_edge.export.data.assignments import Lane, lanes, requests_in, requests_wanted
 from dualtune_edge.export.data.conversation import Desk, converse
 from dualtune_edge.export.data.generation_journal import Entry, Journal
-from dualtune_edge.export.data.sandbox import Sandbox
 from dualtune_edge.export.data.teacher import Prices, Teacher, Usage
 from dualtune_edge.runtime.agent.approval import PendingCall, Policy, ServerRules
 from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.agent.offer import LiveTool
+from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.runtime.agent.servers import Servers
 from dualtune_edge.toolkit.errors import EngineError
 from dualtune_edge.toolkit.frozen import Frozen

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from dualtune_edge.runtime.agent.approval import Policy, read_policy
 from dualtune_edge.runtime.bench.requests import read_requests, spread
 from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.command import BundleFolder
@@ -19,13 +20,17 @@ from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
 from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
-from dualtune_edge.runtime.evaluate.page import write_page
+from dualtune_edge.runtime.evaluate.page import page, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
+from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluate_tasks
+from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
+from dualtune_edge.runtime.evaluate.tasks.text import describe_tasks
 from dualtune_edge.runtime.evaluate.text import describe
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.bundle.layout import MANIFEST
 from dualtune_edge.toolkit.bundle.manifest import Manifest
+from dualtune_edge.toolkit.errors import SpecError
 
 _ALL: Final = 1_000_000  # turns
 _ADDRESS: Final = re.compile(r"https?://", re.IGNORECASE)
@@ -35,9 +40,19 @@ def evaluate(
     bundle: BundleFolder,
     *,
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(metavar="FILE", help="Held-out conversations, as `finetune` reads them, or rows of BFCL."),
-    ],
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Tasks in TOML, or a folder of such files, in place of --data.")
+    ] = None,
+    mcp: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For tasks: an mcpServers file, in which ${SANDBOX} is filled in."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For tasks: which calls are denied; all others are made.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="OTHER", help="Another bundle, or the http address of an OpenAI-compatible endpoint."),
@@ -46,7 +61,7 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="The endpoint's model; $OPENAI_API_KEY is its key.")
     ] = "default",
     count: Annotated[
-        int, typer.Option(min=1, help="Answer so many turns, spread evenly over FILE; default: all.")
+        int, typer.Option(min=1, help="Take so many turns or tasks, spread evenly over FILE; default: all.")
     ] = _ALL,
     aim: Annotated[
         float, typer.Option(min=0, max=1, help="Suggest a min_probability that leaves calls right so often.")
@@ -61,13 +76,21 @@ def evaluate(
     """Count how often a bundle is right.
 
     Every turn of an assistant in FILE is answered from the turns before it, and compared with what stands there: the
-    toolset, the tool or that none is needed, and each argument. FILE holds conversations that no adapter has seen.
+    toolset, the tool or that none is needed, and each argument. FILE holds conversations that no adapter has seen. With
+    tasks the calls are really made, in a folder that is removed, and what is in it afterwards is checked.
 
     Example:
         dualtune-edge evaluate my-bundle --data heldout.jsonl --html evaluation.html
+        dualtune-edge evaluate my-bundle --tasks tasks.toml --mcp mcp.json
 
     """
-    wanted = _Wanted(data, count, profile, threads, aim)
+    if tasks:
+        wanted_tasks = WantedTasks(
+            tasks, _servers(mcp, data), count, read_policy(policy) if policy else Policy(), profile, threads
+        )
+        _do_tasks(bundle, against, wanted_tasks, html, as_json=as_json)
+        return
+    wanted = _Wanted(_data(data, mcp, policy), count, profile, threads, aim)
     with Console(stderr=True).status("") as status:
         found, ours = _answered(bundle, wanted, status)
         comparison = None
@@ -77,10 +100,44 @@ def evaluate(
             else:
                 others, other = _answered(Path(against), wanted, status)
             comparison = compare(found, others, other)
-    report = Evaluation(data=data.name, turns=len(found), ours=ours, against=comparison)
+    report = Evaluation(data=wanted.data.name, turns=len(found), ours=ours, against=comparison)
     if html:
-        write_page(html, report)
+        write_page(html, page(report))
     console.result(report, describe(report), as_json=as_json)
+
+
+def _do_tasks(bundle: Path, against: str | None, wanted: WantedTasks, html: Path | None, *, as_json: bool) -> None:
+    if against and _ADDRESS.match(against):
+        raise _unfit("--against", against, "a bundle: an endpoint does no tasks", "Name a bundle's folder.")
+    with Console(stderr=True).status("") as status:
+        other = Path(against) if against else None
+        report = evaluate_tasks(bundle, other, wanted, status.update, console.warn)
+    if html:
+        write_page(html, tasks_page(report))
+    console.result(report, describe_tasks(report), as_json=as_json)
+
+
+def _servers(mcp: Path | None, data: Path | None) -> Path:
+    """The servers' file, where tasks are asked for."""
+    if data:
+        raise _unfit("evaluate", "--data and --tasks", "one of them", "Leave one out.")
+    if mcp is None:
+        raise _unfit("evaluate", "--tasks without --mcp", "a file that names the servers", "Add --mcp FILE.")
+    return mcp
+
+
+def _data(data: Path | None, mcp: Path | None, policy: Path | None) -> Path:
+    """The conversations, where no tasks are asked for."""
+    if mcp or policy:
+        option = "--mcp" if mcp else "--policy"
+        raise _unfit("evaluate", f"{option} without --tasks", "tasks, whose calls are made", "Add --tasks FILE.")
+    if data is None:
+        raise _unfit("evaluate", "no --data and no --tasks", "what is to be done", "Add --data FILE or --tasks FILE.")
+    return data
+
+
+def _unfit(where: str, found: str, expected: str, fix: str) -> SpecError:
+    return SpecError(where, found=found, expected=expected, fix=fix)
 
 
 @dataclass(frozen=True)

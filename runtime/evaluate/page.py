@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -25,26 +25,31 @@ svg{width:20rem;max-width:100%;margin-right:1rem}svg text{font-size:11px}figure{
 """
 
 
-def write_page(path: Path, report: Evaluation) -> None:
-    """Write the page.
+def write_page(path: Path, page: str) -> None:
+    """Write a page.
 
     Raises:
         OutputError: it cannot be written.
 
     """
     try:
-        path.write_text(page(report), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from None
 
 
 def page(report: Evaluation) -> str:
     """The whole page."""
-    title = escape(f"{report.ours.name}: {report.turns} turns of {report.data}")
-    parts = [f"<h1>{title}</h1>", *_scores(report), *_pictures(report.ours), *_matrices(report.ours)]
+    parts = [*_scores(report), *_pictures(report.ours), *_matrices(report.ours)]
     parts += [*_properties(report.ours), *_mistakes(report.ours)]
+    return document(f"{report.ours.name}: {report.turns} turns of {report.data}", parts)
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A page of its title and parts in HTML."""
+    title = escape(title)
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    return f"{head}<body>{''.join(parts)}</body></html>\n"
+    return f"{head}<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
 
 
 def _scores(report: Evaluation) -> Iterator[str]:
@@ -53,14 +58,15 @@ def _scores(report: Evaluation) -> Iterator[str]:
     yield f"<table><tr><th>right, with 95% intervals</th><th></th><th>{ours_name}</th><th>of</th>{other}</tr>"
     for what, ours, theirs in rows(report):
         cell = f"<td>{percent(theirs) if theirs else ''}</td>" if report.against else ""
-        yield f"<tr><td>{what}</td><td>{_bar(ours)}</td><td>{percent(ours)}</td><td>{ours.of}</td>{cell}</tr>"
+        yield f"<tr><td>{what}</td><td>{bar(ours)}</td><td>{percent(ours)}</td><td>{ours.of}</td>{cell}</tr>"
     yield "</table>"
     if report.against:
         yield f"<p>{escape(difference('tools', report.against.tools))}<br>"
         yield f"{escape(difference('whole answers', report.against.right))}</p>"
 
 
-def _bar(share: Share) -> str:
+def bar(share: Share) -> str:
+    """A share and its interval as a picture."""
     low, high, at = (100 * value for value in (share.low, share.high, share.share))
     return (
         '<svg viewBox="0 0 100 10" style="width:8rem;height:.8rem" role="img">'

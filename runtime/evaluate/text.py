@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from dualtune_edge.runtime.evaluate.answers import Call
 from dualtune_edge.runtime.evaluate.report import Comparison, Evaluation, Side
 from dualtune_edge.runtime.evaluate.statistics import Calibration, Difference, Share
 from dualtune_edge.toolkit.console import printable, table_lines
 
-_PROPERTIES = 10  # of the arguments, the worst
-_SAID = 120  # characters of a message
+_PROPERTIES: Final = 10  # of the arguments, the worst
+SAID: Final = 120  # characters of a message
 
 
 def describe(report: Evaluation) -> str:
@@ -25,7 +26,7 @@ def describe(report: Evaluation) -> str:
         for example in mistakes.examples:
             found = signature(example.answer) if example.answer else example.refusal
             lines += [
-                f"  {example.where}: {printable(example.said)[:_SAID]}",
+                f"  {example.where}: {printable(example.said)[:SAID]}",
                 f"    expected {signature(example.expected)}",
                 f"    answered {printable(found)}  {example.probability:.0%}",
             ]
@@ -60,10 +61,13 @@ def signature(call: Call) -> str:
     """`git > git_log(max_count=3)`."""
     if call.tool is None:
         return "no tool"
-    values = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in (call.arguments or {}).items()
-    )
-    return printable(f"{call.toolset} > {call.tool}({values})")
+    return signature_of(f"{call.toolset} > {call.tool}", call.arguments or {})
+
+
+def signature_of(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call's name with its arguments in JSON."""
+    values = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+    return printable(f"{name}({values})")
 
 
 def difference(what: str, gap: Difference) -> str:

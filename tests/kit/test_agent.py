@@ -24,6 +24,7 @@ from dualtune_edge.runtime.agent import Policy, PolicyApprover, RunLimits, run
 from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.agent.events import ApprovalEvent, DoneEvent, Event, ResultEvent
 from dualtune_edge.runtime.agent.servers import Servers, Timeouts
+from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
 
 SERVER: Final = Path(__file__).with_name("listing_server.py")
 FAULTS: Final = ("", "dies", "half", "silent", "asks", "changes", "huge", "bytes", "noise", "fails")
@@ -42,6 +43,24 @@ REQUESTS: Final = {
 SECONDS: Final = Timeouts(connect=30, list_tools=10, call=1, close=1)
 LIMITS: Final = RunLimits(steps=4, repeats=3, answer_tokens=32)
 ALLOW: Final = Policy(default="allow")
+TASKS: Final = """
+[worlds.empty]
+
+[[tasks]]
+name = "log"
+world = "empty"
+toolsets = ["git"]
+request = "Show me the newest 4 commits in work/atlas"
+gold = [{ call = "git.git_log", arguments = { repo_path = "work/atlas", max_count = 4 } }]
+check.facts = ["done"]
+
+[[tasks]]
+name = "write"
+world = "empty"
+toolsets = ["git"]
+request = "Show me the newest 4 commits in work/atlas"
+check.files = { "note.txt" = "" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +295,28 @@ def test_what_was_approved_trains_an_adapter(
         assert (output / "adapter_model.safetensors").is_file()
     else:
         assert code == 14
+
+
+def test_tasks_of_two_bundles_stand_side_by_side(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Servers that list the tools and do none: what is called is noted, and what is checked is not there."""
+    tasks, page, log = tmp_path / "tasks.toml", tmp_path / "page.html", tmp_path / "calls"
+    tasks.write_text(TASKS, encoding="utf-8")
+    started = config("git", "", log)
+    entry = {"command": started.command, "args": started.args}
+    mcp = tmp_path / "mcp.json"
+    mcp.write_text(json.dumps({"mcpServers": {"git": entry}}), encoding="utf-8")
+    words = ["evaluate", bundle, "--tasks", tasks, "--mcp", mcp, "--against", bundle, "--threads", "1", "--html", page]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*map(str, words), "--json"])
+    assert not ended.value.code
+    report = TaskEvaluation.model_validate_json(capsys.readouterr().out)
+    log_task, write = report.ours.results
+    assert (log_task.done, log_task.matched, log_task.calls[0].state) == (True, 1, "done")
+    assert write.faults == ("note.txt is not there",)
+    assert [group.done.right for group in report.ours.groups] == [1, 1, 1]
+    assert report.against
+    assert (report.against.done.difference, report.against.other.groups) == (0, report.ours.groups)
+    assert reached(log).count("git_log") >= 4, "two tasks of two bundles"
+    assert "note.txt is not there" in page.read_text(encoding="utf-8")

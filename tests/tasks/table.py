@@ -1,18 +1,26 @@
-"""Let the kit's three kinds of bundle do the tasks, and print the table of docs/kit-table.md: `make tasks`."""
+"""Let the kit's kinds of bundle do the tasks, and print the table of docs/kit-table.md: `make tasks`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from dualtune_edge_kit.training import specs
 
-from checkable.running import run_tasks
-from checkable.servers import missing
-from checkable.task import read_tasks
-from checkable.totals import table
+from checkable.gold import DATA
+from checkable.servers import MCP, missing, search_path
+from checkable.table import table
 from dualtune_edge.export.run import run as export
+from dualtune_edge.runtime.agent.approval import Policy
+from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluate_tasks
+
+_ALL = 1000
+
+
+def _quiet(_words: str) -> None:
+    """Say nothing."""
 
 
 def main() -> int:
@@ -20,14 +28,15 @@ def main() -> int:
     if fault := missing():
         print(fault, file=sys.stderr)
         return 2
-    tasks, results = read_tasks(), {}
+    os.environ["PATH"] = search_path()
+    sides = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in filter(specs.trained, specs.METHODS):
             bundle = Path(folder) / method
             export(specs.spec(method, "external"), bundle)
-            results[method] = list(run_tasks(bundle, tasks, tasks.tasks))
-            print(f"{method}: {sum(result.ok for result in results[method])} done", file=sys.stderr)
-    print("\n".join(table(results)))
+            sides[method] = evaluate_tasks(bundle, None, WantedTasks(DATA, MCP, _ALL, Policy()), _quiet, _quiet).ours
+            print(f"{method}: {sides[method].groups[-1].done.right} done", file=sys.stderr)
+    print("\n".join(table(sides)))
     return 0
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
-import pytest
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training import toolsets
 from dualtune_edge_kit.training.typed import conversations, requests
-from pydantic import ValidationError
 
-from checkable.task import Check, Step, Task, Tasks, World, read_tasks
+from checkable.gold import DATA
+from dualtune_edge.runtime.evaluate.tasks.task import read_tasks
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 
-TASKS = read_tasks()
+TASKS = read_tasks(DATA)
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\\\{(\w+)\\\}")
 _TEXT = ".+"
@@ -114,44 +112,3 @@ def test_the_comparison_of_wordings_finds_what_the_kit_says() -> None:
 
 
 HELDOUT = FOLDER / "heldout.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"check": {}}, "changes or facts"),
-        ({"check": {"facts": ["the crew"]}}, "it says 'the crew'"),
-        ({"toolsets": ["git"]}, "filesystem is none"),
-        ({"gold": []}, "at least 1 item"),
-        ({"gold": [{"call": "filesystem.read_file"}] * 5}, "at most 4 items"),
-        ({"gold": [{"call": "read_file"}]}, "pattern"),
-        ({"cheque": {}}, "Extra inputs"),
-    ],
-)
-def test_a_task_that_cannot_be_checked_is_refused(changes: dict[str, Any], match: str) -> None:
-    right: dict[str, Any] = {
-        "name": "x",
-        "world": "w",
-        "toolsets": ["filesystem"],
-        "request": "name the crew",
-        "gold": [{"call": "filesystem.read_file"}],
-        "check": {"facts": ["Ines"]},
-    }
-    assert Task.model_validate(right)
-    with pytest.raises(ValidationError, match=match):
-        Task.model_validate(right | changes)
-
-
-def test_names_are_unique_and_worlds_known() -> None:
-    task = TASKS.tasks[0]
-    with pytest.raises(ValidationError, match="stands twice"):
-        Tasks(worlds=TASKS.worlds, tasks=(task, task))
-    with pytest.raises(ValidationError, match="is not"):
-        Tasks(worlds={}, tasks=(task,))
-
-
-def test_a_step_does_one_thing() -> None:
-    with pytest.raises(ValidationError, match="one of write, commit"):
-        Step(commit="x", switch="y")
-    assert World(repositories={"r": (Step(commit="x"),)})
-    assert not Check(facts=("x",)).changes

@@ -11,11 +11,11 @@ import pytest
 
 from dualtune_edge.export.data.assignments import Kind
 from dualtune_edge.export.data.conversation import Conversation, Desk, converse
-from dualtune_edge.export.data.sandbox import Sandbox
 from dualtune_edge.export.data.teacher import Reply, Usage, WantedCall
 from dualtune_edge.runtime.agent.approval import Policy, ServerRules
 from dualtune_edge.runtime.agent.offer import LiveTool
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
+from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.trajectories import parse_trajectory
 from dualtune_edge.toolkit.tools.toolset import Tool

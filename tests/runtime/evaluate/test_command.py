@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.runtime.evaluate.report import Evaluation
-from dualtune_edge.toolkit.errors import DataError
+from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
 
 TURNS = [
     {"role": "user", "content": "four commits"},
@@ -57,3 +58,69 @@ def test_fewer_turns_are_spread_over_the_file(
 def test_data_that_cannot_be_read_is_named(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(exported, "--data", tmp_path / "absent.jsonl") == DataError.exit_code
     assert "absent.jsonl" in capsys.readouterr().err
+
+
+TASKS = """
+[worlds.hold.files]
+"cargo.txt" = "rope"
+
+[[tasks]]
+name = "cargo"
+world = "hold"
+toolsets = ["git"]
+request = "What is in the hold?"
+check.facts = ["rope"]
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.toml"
+    path.write_text(TASKS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def mcp(tmp_path: Path) -> Path:
+    """A server whose tools are not as the bundle knows them: nothing can be called."""
+    server = Path(__file__).parent.parent / "agent" / "misbehaving_server.py"
+    path = tmp_path / "mcp.json"
+    entry = {"command": sys.executable, "args": [str(server), "${SANDBOX}"]}
+    path.write_text(json.dumps({"mcpServers": {"git": entry}}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "found"),
+    [
+        ([], SpecError.exit_code, "no --data and no --tasks"),
+        (["--tasks", "{tasks}"], SpecError.exit_code, "without --mcp"),
+        (["--tasks", "{tasks}", "--data", "x"], SpecError.exit_code, "--data and --tasks"),
+        (["--data", "x", "--mcp", "{mcp}"], SpecError.exit_code, "--mcp without --tasks"),
+        (["--data", "x", "--policy", "x"], SpecError.exit_code, "--policy without --tasks"),
+        (["--tasks", "absent.toml", "--mcp", "{mcp}"], DataError.exit_code, "absent.toml"),
+        (["--tasks", "{tasks}", "--mcp", "{tasks}"], SpecError.exit_code, "tasks.toml"),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}", "--against", "http://x/v1"], SpecError.exit_code, "http://x/v1"),
+        (["--tasks", "{other}", "--mcp", "{mcp}"], DataError.exit_code, "cargo, toolsets"),
+        (["--tasks", "{tasks}", "--mcp", "{none}"], SpecError.exit_code, "no server git, which cargo needs"),
+        (["--tasks", "{tasks}", "--mcp", "{broken}"], ToolsError.exit_code, "git: found git: "),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}"], ToolsError.exit_code, "found git.log: the server's schema is not"),
+    ],
+)
+def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
+    exported: Path,
+    tasks: Path,
+    mcp: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    found: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other, none, broken = tmp_path / "other.toml", tmp_path / "none.json", tmp_path / "broken.json"
+    broken.write_text('{"mcpServers": {"git": {"command": "no-such-server"}}}', encoding="utf-8")
+    other.write_text(TASKS.replace('"git"', '"harbour"'), encoding="utf-8")
+    none.write_text(mcp.read_text(encoding="utf-8").replace('"git"', '"harbour"'), encoding="utf-8")
+    filled = [argument.format(tasks=tasks, mcp=mcp, other=other, none=none, broken=broken) for argument in arguments]
+    assert run(exported, *filled) == code
+    assert found in capsys.readouterr().err

@@ -149,4 +149,4 @@ def test_a_side_without_probabilities_has_no_pictures_of_them(found: list[Answer
 
 def test_a_page_that_cannot_be_written_is_a_named_error(report: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(OutputError):
-        write_page(tmp_path / "absent" / "page.html", report)
+        write_page(tmp_path / "absent" / "page.html", page(report))

@@ -1,1 +1,1 @@
-"""Tasks for the two real servers, each with a check of what it leaves behind or of what it finds out."""
+"""Tasks for the two real servers, what runs them, and the table of what bundles make of them."""

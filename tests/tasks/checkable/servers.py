@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Final
 
-from checkable.state import GIT_ENVIRONMENT
-from dualtune_edge.runtime.agent.config import ServerConfig
+from dualtune_edge.runtime.agent.config import ServerConfig, read_config
 
+# Commits of a task are equal from run to run, and so are their hashes in results: this file sets the date.
+MCP: Final = Path(__file__).resolve().parent.parent / "mcp.json"
 _TOOLS: Final = Path(__file__).resolve().parents[3] / ".tools"
-_FOLDERS: Final = {
-    "filesystem": (_TOOLS / "filesystem-server" / "node_modules" / ".bin", "mcp-server-filesystem"),
-    "git": (_TOOLS / "git-server" / "bin", "mcp-server-git"),
-}
-# Commits of a task are equal from run to run, and so are their hashes in results.
-_COMMIT_DATE: Final = "1711972800 +0000"  # 1 April 2024, in the one form that GitPython and git both read
+_FOLDERS: Final = (_TOOLS / "filesystem-server" / "node_modules" / ".bin", _TOOLS / "git-server" / "bin")
+_COMMANDS: Final = ("mcp-server-filesystem", "mcp-server-git")
+
+
+def search_path() -> str:
+    """`PATH` with the folders of the servers before the rest."""
+    return os.pathsep.join((*map(str, _FOLDERS), os.environ.get("PATH", "")))
 
 
 def missing() -> str:
     """What is not installed and what installs it; empty where nothing is missing."""
-    names = [command for name, (_, command) in _FOLDERS.items() if _command(name) is None]
+    names = [command for command in _COMMANDS if _found(command) is None]
     return f"{' and '.join(names)} not found; run: make servers" if names else ""
 
 
@@ -33,14 +36,12 @@ def configs(root: Path) -> dict[str, ServerConfig]:
     """
     if fault := missing():
         raise FileNotFoundError(fault)
-    dates = {"GIT_AUTHOR_DATE": _COMMIT_DATE, "GIT_COMMITTER_DATE": _COMMIT_DATE}
     return {
-        "filesystem": ServerConfig(command=_command("filesystem"), args=(str(root),), cwd=root),
-        "git": ServerConfig(command=_command("git"), cwd=root, env={**GIT_ENVIRONMENT, **dates}),
+        name: config.model_copy(update={"command": _found(str(config.command)), "cwd": root})
+        for name, config in read_config(MCP, {"SANDBOX": str(root)}).items()
     }
 
 
-def _command(name: str) -> str | None:
+def _found(command: str) -> str | None:
     """The server's executable: in `.tools/`, or else on the path."""
-    folder, command = _FOLDERS[name]
-    return shutil.which(command, path=str(folder)) or shutil.which(command)
+    return shutil.which(command, path=search_path())

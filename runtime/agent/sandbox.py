@@ -1,4 +1,4 @@
-"""The folder that servers work in while data is made: every conversation begins with the same files."""
+"""The folder that servers work in while data is made or a bundle is measured: it holds nothing that anybody needs."""
 
 from __future__ import annotations
 
@@ -81,11 +81,14 @@ class Sandbox:
         return "\n".join((*files[:_LISTED], *more))
 
     def outside(self, arguments: Mapping[str, Any]) -> str | None:
-        """The first text of the arguments that is a path out of the sandbox: absolute, `~`, or up by `..`."""
+        """The first text of the arguments that is a path out of the sandbox: absolute, `~`, or up by `..`.
+
+        Variables of the environment count as what they stand for: some servers fill them in.
+        """
         return next((text for _, text in texts_in(dict(arguments)) if self._leaves(text)), None)
 
     def _leaves(self, text: str) -> bool:
-        text = text.removeprefix("file://").replace("\\", "/")
+        text = os.path.expandvars(text.removeprefix("file://")).replace("\\", "/")
         if text.startswith("~"):
             return True
         if Path(text).is_absolute() or ".." in text.split("/"):

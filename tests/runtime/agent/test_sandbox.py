@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.export.data.sandbox import Sandbox
+from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
 
@@ -59,6 +59,13 @@ def test_paths_out_of_it_are_outside(tmp_path: Path, value: str) -> None:
     sandbox = Sandbox(tmp_path / "box")
     text = value.format(box=sandbox.path)
     assert sandbox.outside({"deep": [{"value": text}]}) == text
+
+
+def test_variables_count_as_what_they_stand_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(tmp_path / "box")
+    monkeypatch.setenv("ELSEWHERE", "/srv")
+    assert sandbox.outside({"path": "${ELSEWHERE}/x"}) == "${ELSEWHERE}/x"
+    assert sandbox.outside({"path": "costs $ELSEWHERE, or $UNSET"}) is None
 
 
 def test_a_link_out_of_it_is_outside(tmp_path: Path, start: Path) -> None:
