@@ -1,4 +1,7 @@
-"""The first step's loss against transformers alone: `apply_chat_template`, a mask found in its text, a plain forward.
+"""Losses and weights against code that is not ours.
+
+The first step's loss against transformers alone: `apply_chat_template`, a mask found in its text, a plain forward. All
+steps and the adapter at the end against transformers' `Trainer` and PEFT, which get the same samples and batches.
 
 Qwen2.5's and Llama 3.1's templates are as published. Gemma 3's own writes no calls: its turns, with calls as JSON, are
 what its documentation shows.
@@ -7,18 +10,32 @@ what its documentation shows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    get_cosine_schedule_with_warmup,
+)
 
-from dualtune_edge.export.finetune.train import finetune
+from dualtune_edge.export.finetune.batches import batches, learning_rate
+from dualtune_edge.export.finetune.samples.masks import Sample
+from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.train import finetune, opened, prepared
 
 FAMILIES = Path(__file__).parents[2] / "toolkit" / "prompts" / "families"
 GEMMA = """\
@@ -165,3 +182,95 @@ def plain(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "function": function_of(message, named=False)}
     ]}  # fmt: skip
+
+
+class StepTrainer(Trainer):
+    """Trainer, which rounds the losses that it logs: here they are kept as they are, and batches come in order."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.losses: list[float] = []
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        loss = super().training_step(*arguments, **options)
+        self.losses.append(float(loss))
+        return loss
+
+    def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("qwen2.5", {}),
+        ("llama3.1", {"micro_batch": 1, "rslora": False}),
+        ("gemma3", {"weight_decay": 0.1}),
+    ],
+)
+def test_losses_and_adapter_are_those_of_trainer(
+    model: str, changes: dict[str, Any], settings: Any, tmp_path: Path
+) -> None:
+    """Batches of two, the last one of an epoch of one; samples of unlike length, so a mean of means would differ."""
+    folder, source = base_of(model, tmp_path)
+    template = tmp_path / "template.jinja"
+    template.write_text(source, encoding="utf-8")
+    run = settings(
+        base=folder, objective="joint", template=template, max_steps=4, warm_up_steps=0, max_grad_norm=0.5, threads=1,
+        seed=7, **changes,
+    )  # fmt: skip
+    with opened(run) as (base, processes), prepared(run, base, processes, None) as ready:
+        drawn = list(islice(batches(ready.samples.samples, run.batch_size, run.seed), run.max_steps))
+    report = finetune(run)
+    losses, adapter = by_trainer(run, drawn, tmp_path / "trainer")
+    assert report.losses == pytest.approx(losses, abs=1e-5)
+    assert report.losses[0] - report.losses[-1] > 0.2  # a step changes the losses behind it
+    ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (run.output, adapter))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-5)
+
+
+def by_trainer(run: FinetuneSettings, drawn: Sequence[Sequence[Sample]], output: Path) -> tuple[list[float], Path]:
+    """The losses of these batches, and the adapter's folder, by Trainer and PEFT."""
+    torch.manual_seed(run.seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=run.rank, lora_alpha=run.alpha, use_rslora=run.rslora, target_modules=[*run.targets]
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(run.base, dtype=torch.float32), config)
+    arguments = TrainingArguments(
+        output_dir=str(output), use_cpu=True, max_steps=len(drawn), per_device_train_batch_size=1, seed=run.seed,
+        learning_rate=run.learning_rate, lr_scheduler_type="cosine", warmup_steps=0, weight_decay=run.weight_decay,
+        max_grad_norm=run.max_grad_norm, remove_unused_columns=False, report_to=[], save_strategy="no",
+        disable_tqdm=True,
+    )  # fmt: skip
+    trainer = StepTrainer(model, arguments, train_dataset=list(drawn), data_collator=collated)
+    trainer.train()
+    trainer.save_model()
+    return trainer.losses, output
+
+
+def collated(items: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor]:
+    """An item of the data set is a batch: tokens, and labels of -100 where nothing is learnt, (batch, tokens)."""
+    (batch,) = items
+    tokens = [torch.tensor(sample.tokens) for sample in batch]
+    labels = [
+        torch.tensor([-100] * (len(sample.tokens) - sample.learnt) + [*sample.tokens[-sample.learnt :]])
+        for sample in batch
+    ]
+    return {
+        "input_ids": pad_sequence(tokens, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+    }
+
+
+def test_the_learning_rate_is_that_of_transformers_but_a_step_further_while_it_rises() -> None:
+    """Theirs makes a first step of rate 0, which learns nothing."""
+    steps, warm_up = 20, 5
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, steps)
+    (theirs,) = scheduler.lr_lambdas
+    for step in range(steps):
+        rate = learning_rate(step, steps, peak=1.0, warm_up=warm_up)
+        assert math.isclose(rate, theirs(step + 1 if step < warm_up else step), abs_tol=1e-12)
