@@ -22,7 +22,7 @@ import typer
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.random_checkpoint import CHATML, MODULES, Shape, write_adapter, write_checkpoint
 from dualtune_edge_kit.random_checkpoint import SHAPES as PUBLISHED
-from dualtune_edge_kit.training import toolsets
+from dualtune_edge_kit.training.data import toolsets
 from peft import LoraConfig
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder

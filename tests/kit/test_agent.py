@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import specs
+from dualtune_edge_kit.training.measuring import specs
 
 from checkable.servers import configs, missing
 from dualtune_edge import cli

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import evaluate, specs, toolsets
+from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.measuring import evaluate, specs
 from numpy.typing import NDArray
 
 from dualtune_edge.export import run

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dualtune_edge_kit.training import specs
+from dualtune_edge_kit.training.measuring import specs
 
 from checkable.gold import DATA
 from checkable.servers import MCP, missing, search_path

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import toolsets
-from dualtune_edge_kit.training.typed import conversations, requests
+from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.data.typed import conversations, requests
 
 from checkable.gold import DATA
 from dualtune_edge.runtime.evaluate.tasks.task import read_tasks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import toolsets
+from dualtune_edge_kit.training.data import toolsets
 
 from checkable.gold import DATA, run_gold
 from dualtune_edge.runtime.agent.servers import Servers

@@ -28,19 +28,11 @@ from transformers import Qwen2ForCausalLM
 from dualtune_edge.export.run import run
 from dualtune_edge.runtime.levers import NAIVE, Levers
 from dualtune_edge.runtime.pipeline import Agent
-from dualtune_edge_kit.training import (
-    adapters,
-    base,
-    evaluate,
-    kinds,
-    pretraining,
-    routing,
-    seeding,
-    specs,
-    toolsets,
-    trajectories,
-)
-from dualtune_edge_kit.training import tokenizer as bpe
+from dualtune_edge_kit.training.adapters import kinds, routing, runs
+from dualtune_edge_kit.training.data import toolsets, trajectories
+from dualtune_edge_kit.training.measuring import evaluate, specs
+from dualtune_edge_kit.training.pretraining import base, seeding, texts
+from dualtune_edge_kit.training.pretraining import tokenizer as bpe
 
 SEED: Final = 0
 _TOKENIZER_TEXTS: Final = 12_000
@@ -53,10 +45,10 @@ _HEADER: Final = (
 
 def make_tokenizer(work: Path) -> None:
     """Train the BPE on pretraining texts."""
-    templates = pretraining.read_templates()
-    documents = pretraining.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
-    texts = (document.context + document.text for document in itertools.islice(documents, _TOKENIZER_TEXTS))
-    bpe.save(bpe.train(texts), work / "base", templates.base.source)
+    templates = texts.read_templates()
+    documents = texts.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
+    drawn = (document.context + document.text for document in itertools.islice(documents, _TOKENIZER_TEXTS))
+    bpe.save(bpe.train(drawn), work / "base", templates.base.source)
 
 
 def make_base(work: Path) -> None:
@@ -65,24 +57,22 @@ def make_base(work: Path) -> None:
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = Qwen2ForCausalLM(base.configuration(tokenizer))
     seeding.seed_copying(model, SEED)
-    base.pretrain(model, tokenizer, pretraining.read_templates(), base.COURSES, work / "base", seed=SEED, say=_say)
+    base.pretrain(model, tokenizer, texts.read_templates(), base.COURSES, work / "base", seed=SEED, say=_say)
 
 
 def make_adapters(work: Path) -> None:
     """Train all adapters on generated conversations."""
     with tempfile.TemporaryDirectory() as scratch:
-        adapters.make(
-            work / "base", Path(scratch) / "train.jsonl", work / "adapters", adapters.runs(), seed=SEED, say=_say
-        )
+        runs.make(work / "base", Path(scratch) / "train.jsonl", work / "adapters", runs.all_runs(), seed=SEED, say=_say)
         routing.make(work / "base", Path(scratch) / "routes.jsonl", work / "adapters" / "toolset", _say)
 
 
 def make_activated(work: Path) -> None:
     """Train the selections and arguments as activated adapters: equal data and steps, beside the plain ones."""
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [run for run in adapters.runs() if run.objective != "joint"]
-        data, out = Path(scratch) / "train.jsonl", work / adapters.ACTIVATED
-        adapters.make(work / "base", data, out, wanted, seed=SEED, say=_say, activated=True)
+        wanted = [run for run in runs.all_runs() if run.objective != "joint"]
+        data, out = Path(scratch) / "train.jsonl", work / runs.ACTIVATED
+        runs.make(work / "base", data, out, wanted, seed=SEED, say=_say, activated=True)
 
 
 def compare_kinds(work: Path) -> None:

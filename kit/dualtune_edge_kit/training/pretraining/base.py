@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from dualtune_edge_kit.training import pretraining, quantized
-from dualtune_edge_kit.training.muon import Muon
-from dualtune_edge_kit.training.pretraining import Templates
-from dualtune_edge_kit.training.tokenizer import END_OF_TEXT, END_OF_TURN
+from dualtune_edge_kit.training.pretraining import quantized, texts
+from dualtune_edge_kit.training.pretraining.muon import Muon
+from dualtune_edge_kit.training.pretraining.texts import Templates
+from dualtune_edge_kit.training.pretraining.tokenizer import END_OF_TEXT, END_OF_TURN
 
 CONTEXT: Final = 2048
 _WARM_UP: Final = 50  # steps
@@ -101,7 +101,7 @@ def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) ->
     assistant = tokenizer.encode("<|im_start|>assistant\n").ids
     ids: list[int] = []
     mask: list[bool] = []
-    for document in pretraining.documents(seed, templates, copying=phase.copying, echoing=phase.echoing):
+    for document in texts.documents(seed, templates, copying=phase.copying, echoing=phase.echoing):
         context, text = tokenizer.encode(document.context).ids, tokenizer.encode(document.text).ids
         new, fresh = context + text, [False] * len(context) + learnt(text, end, assistant)
         if len(ids) + len(new) > phase.row:

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any, Final
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
-from dualtune_edge_kit.training import toolsets, values
-from dualtune_edge_kit.training.madeup import Request, called
-from dualtune_edge_kit.training.toolsets import Split
-from dualtune_edge_kit.training.values import Pool
+from dualtune_edge_kit.training.data import toolsets, values
+from dualtune_edge_kit.training.data.madeup import Request, called
+from dualtune_edge_kit.training.data.toolsets import Split
+from dualtune_edge_kit.training.data.values import Pool
 
 _JOINTS: Final[dict[Split, tuple[str, ...]]] = {
     "train": (" and then ", ", then ", ". Then ", ". After that ", "; then "),

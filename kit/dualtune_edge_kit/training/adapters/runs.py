@@ -11,7 +11,7 @@ from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import toolsets, trajectories
+from dualtune_edge_kit.training.data import toolsets, trajectories
 
 TRAJECTORIES: Final = 40_000  # conversations, over both toolsets
 ACTIVATED: Final = "activated"  # the template of activated adapters, and their folder beside that of the others
@@ -37,7 +37,7 @@ class Run:
 _STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "selection"), "joint": (200, 16, "base")}
 
 
-def runs() -> list[Run]:
+def all_runs() -> list[Run]:
     """All adapters. A tool without arguments has none."""
     made: list[Run] = []
     for name in toolsets.NAMES:

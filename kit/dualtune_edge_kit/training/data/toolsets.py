@@ -14,9 +14,9 @@ from dualtune_edge.toolkit.prompts.messages import FunctionCall
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 from dualtune_edge.toolkit.tools.toolset import Tool, Toolset
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import madeup, values
-from dualtune_edge_kit.training.madeup import Request
-from dualtune_edge_kit.training.values import Pool
+from dualtune_edge_kit.training.data import madeup, values
+from dualtune_edge_kit.training.data.madeup import Request
+from dualtune_edge_kit.training.data.values import Pool
 
 _WORDINGS: Final = Path(__file__).resolve().parent / "wordings"
 NAMES: Final = ("filesystem", "git")

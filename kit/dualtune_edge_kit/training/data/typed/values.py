@@ -5,8 +5,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from dualtune_edge_kit.training import values as plain
-from dualtune_edge_kit.training.values import TRAIN
+from dualtune_edge_kit.training.data import values as plain
+from dualtune_edge_kit.training.data.values import TRAIN
 
 _COMMON: Final = 0.5  # share of values of training's own kinds
 

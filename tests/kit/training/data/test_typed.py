@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from dualtune_edge_kit.training import toolsets
-from dualtune_edge_kit.training.typed import conversations, requests
+from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.data.typed import conversations, requests
 
 from dualtune_edge.toolkit.prompts.messages import Message
 

@@ -7,7 +7,7 @@ from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.export.spec.parts import AdapterSpec, ToolsetSpec
 from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import toolsets
+from dualtune_edge_kit.training.data import toolsets
 
 Method: TypeAlias = Literal["base", "joint", "decoupled", "activated"]
 METHODS: Final[tuple[Method, ...]] = ("base", "joint", "decoupled", "activated")

@@ -2,8 +2,8 @@
 
 import torch
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import base, quantized, seeding
-from dualtune_edge_kit.training.muon import orthogonal
+from dualtune_edge_kit.training.pretraining import base, quantized, seeding
+from dualtune_edge_kit.training.pretraining.muon import orthogonal
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 

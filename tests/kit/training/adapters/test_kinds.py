@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import adapters, kinds, specs, toolsets
-from dualtune_edge_kit.training.adapters import Run
+from dualtune_edge_kit.training.adapters import kinds, runs
+from dualtune_edge_kit.training.adapters.runs import Run
+from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.measuring import specs
 from tokenizers import Tokenizer
 
 from dualtune_edge.export.adapter.config import CONFIG
@@ -23,7 +25,7 @@ RUN = Run("git", "arguments", "git_log")
 
 
 def test_what_the_base_reads_for_activated_adapters_is_the_same_in_every_stage() -> None:
-    template = ChatTemplate.read(FOLDER / "templates" / f"{adapters.ACTIVATED}.jinja")
+    template = ChatTemplate.read(FOLDER / "templates" / f"{runs.ACTIVATED}.jinja")
     tokenizer = Tokenizer.from_file(str(FOLDER / "base" / "tokenizer.json"))
     tools = toolsets.load("git").toolset.tools
     choice = selection_prompter(template, tokenizer, tools, "summarize")
@@ -38,23 +40,23 @@ def test_what_the_base_reads_for_activated_adapters_is_the_same_in_every_stage()
 
 
 def test_an_activated_adapter_is_trained_as_the_plain_one_is(tmp_path: Path) -> None:
-    for run in adapters.runs():
+    for run in runs.all_runs():
         plain, activated = (
-            adapters.settings(FOLDER / "base", tmp_path, tmp_path, run, 0, activated=kind) for kind in (False, True)
+            runs.settings(FOLDER / "base", tmp_path, tmp_path, run, 0, activated=kind) for kind in (False, True)
         )
         assert activated == plain.model_copy(update={"activated": True, "template": activated.template})
 
 
 def test_an_activated_adapter_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "TRAJECTORIES", 80)
-    monkeypatch.setitem(adapters._STEPS, "arguments", (1, 2, "arguments"))
+    monkeypatch.setattr(runs, "TRAJECTORIES", 80)
+    monkeypatch.setitem(runs._STEPS, "arguments", (1, 2, "arguments"))
     lines: list[str] = []
     for _ in range(2):
-        adapters.make(FOLDER / "base", tmp_path / "data", tmp_path, [RUN], seed=0, say=lines.append, activated=True)
+        runs.make(FOLDER / "base", tmp_path / "data", tmp_path, [RUN], seed=0, say=lines.append, activated=True)
     made = tmp_path / RUN.folder
     config = json.loads((made / CONFIG).read_text(encoding="utf-8"))
     assert config["alora_invocation_tokens"]
-    template = (FOLDER / "templates" / f"{adapters.ACTIVATED}.jinja").read_text(encoding="utf-8")
+    template = (FOLDER / "templates" / f"{runs.ACTIVATED}.jinja").read_text(encoding="utf-8")
     assert (made / CHAT_TEMPLATE).read_text(encoding="utf-8") == template
     assert len(lines) == 1
 
@@ -81,8 +83,8 @@ def test_the_table_has_a_row_for_each_adapter_and_a_column_for_each_kind(tmp_pat
 
 
 def test_activated_adapters_are_a_method_once_all_are_trained(tmp_path: Path) -> None:
-    wanted = [run for run in adapters.runs() if run.objective != "joint"]
+    wanted = [run for run in runs.all_runs() if run.objective != "joint"]
     for run in wanted:
         assert not specs.trained("activated", tmp_path)
-        (tmp_path / adapters.ACTIVATED / run.folder).mkdir(parents=True)
+        (tmp_path / runs.ACTIVATED / run.folder).mkdir(parents=True)
     assert specs.trained("activated", tmp_path)

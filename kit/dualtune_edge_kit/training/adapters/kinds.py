@@ -11,8 +11,9 @@ from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import finetune
-from dualtune_edge_kit.training import adapters, trajectories
-from dualtune_edge_kit.training.adapters import Run
+from dualtune_edge_kit.training.adapters import runs
+from dualtune_edge_kit.training.adapters.runs import Run
+from dualtune_edge_kit.training.data import trajectories
 
 _CONVERSATIONS: Final = 5_000  # the first ones of those that the kit's adapters learn from
 _BATCH: Final = 16
@@ -35,7 +36,7 @@ def make(kit: Path, work: Path, say: Callable[[str], None]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     data, held = work / "train.jsonl", work / "heldout.jsonl"
     if not data.exists():
-        trajectories.write(data, list(itertools.islice(adapters.conversations(seed=0), _CONVERSATIONS)))
+        trajectories.write(data, list(itertools.islice(runs.conversations(seed=0), _CONVERSATIONS)))
     lines = (kit / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     held.write_text("".join(lines[::_EVERY]), encoding="utf-8", newline="\n")
     files = TrajectoryFiles()
@@ -66,7 +67,7 @@ def _folders(work: Path) -> Iterator[tuple[Run, Kind, Path]]:
 def _settings(base: Path, work: Path, run: Run, kind: Kind) -> FinetuneSettings:
     """Those of the committed adapter with fewer steps, measured once, at the end: nothing is chosen by the score."""
     steps = _STEPS[run.objective]
-    made = adapters.settings(base, work / "train.jsonl", work / kind, run, seed=0, activated=kind == "activated")
+    made = runs.settings(base, work / "train.jsonl", work / kind, run, seed=0, activated=kind == "activated")
     changes = {"max_steps": steps, "batch_size": _BATCH, "held_out": work / "heldout.jsonl", "measure_every": steps}
     return made.model_copy(update=changes)
 

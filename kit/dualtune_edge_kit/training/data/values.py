@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from dualtune_edge_kit.training import words
+from dualtune_edge_kit.training.data import words
 
 MONTHS: Final = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 UNITS: Final = ("days", "weeks", "months", "hours", "years")

@@ -12,9 +12,9 @@ from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL, no_tool_entry
 from dualtune_edge.toolkit.tools.toolset import Tool
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import madeup, toolsets, trajectories, values, words
-from dualtune_edge_kit.training.madeup import MadeUpTool, Request, called
-from dualtune_edge_kit.training.values import TRAIN
+from dualtune_edge_kit.training.data import madeup, toolsets, trajectories, values, words
+from dualtune_edge_kit.training.data.madeup import MadeUpTool, Request, called
+from dualtune_edge_kit.training.data.values import TRAIN
 
 CLOSINGS: Final = ("Done.", "Here it is.", "That is all.", "Finished.", "It worked.")
 

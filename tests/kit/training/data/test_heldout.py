@@ -8,9 +8,10 @@ from pathlib import Path
 from random import Random
 
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import pretraining, toolsets, trajectories, values, words
-from dualtune_edge_kit.training.toolsets import Wording
-from dualtune_edge_kit.training.typed import conversations, requests
+from dualtune_edge_kit.training.data import toolsets, trajectories, values, words
+from dualtune_edge_kit.training.data.toolsets import Wording
+from dualtune_edge_kit.training.data.typed import conversations, requests
+from dualtune_edge_kit.training.pretraining import texts
 
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 
@@ -52,8 +53,8 @@ def test_no_heldout_sentence_is_a_training_sentence() -> None:
 
 def test_no_heldout_word_appears_in_training_texts() -> None:
     heldout = set(words.HELDOUT_NOUNS + words.HELDOUT_VERBS)
-    texts = itertools.islice(pretraining.documents(3, pretraining.read_templates(), copying=0.2, echoing=0.2), 300)
-    said = set(re.findall("[a-z]+", " ".join(text.context + text.text for text in texts).lower()))
+    documents = itertools.islice(texts.documents(3, texts.read_templates(), copying=0.2, echoing=0.2), 300)
+    said = set(re.findall("[a-z]+", " ".join(document.context + document.text for document in documents).lower()))
     for _, messages in trajectories.generate(3, "train", 300):
         for message in messages:
             said |= set(re.findall("[a-z]+", message.content.lower()))

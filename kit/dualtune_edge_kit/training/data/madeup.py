@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, ToolCall
 from dualtune_edge.toolkit.tools.toolset import Tool
-from dualtune_edge_kit.training import values, words
-from dualtune_edge_kit.training.values import Pool
+from dualtune_edge_kit.training.data import values, words
+from dualtune_edge_kit.training.data.values import Pool
 
 Argument: TypeAlias = str | int | bool | list[str] | list[dict[str, str]]
 

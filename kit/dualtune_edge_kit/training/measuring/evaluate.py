@@ -13,8 +13,8 @@ from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message
 from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
-from dualtune_edge_kit.training import specs
-from dualtune_edge_kit.training.specs import Method
+from dualtune_edge_kit.training.measuring import specs
+from dualtune_edge_kit.training.measuring.specs import Method
 
 TIE: Final = 0.005  # of probability: two candidates as near as this to one half are a tie
 

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
-from dualtune_edge_kit.training import madeup, toolsets
-from dualtune_edge_kit.training.madeup import Request
-from dualtune_edge_kit.training.toolsets import Wording
-from dualtune_edge_kit.training.typed import values
+from dualtune_edge_kit.training.data import madeup, toolsets
+from dualtune_edge_kit.training.data.madeup import Request
+from dualtune_edge_kit.training.data.toolsets import Wording
+from dualtune_edge_kit.training.data.typed import values
 
 Drawn = TypeVar("Drawn", str, Wording)
 Part: TypeAlias = Literal["train", "development"]

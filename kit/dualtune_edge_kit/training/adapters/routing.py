@@ -8,9 +8,9 @@ from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSour
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import toolsets, trajectories
-from dualtune_edge_kit.training.adapters import RANK
-from dualtune_edge_kit.training.typed import conversations
+from dualtune_edge_kit.training.adapters.runs import RANK
+from dualtune_edge_kit.training.data import toolsets, trajectories
+from dualtune_edge_kit.training.data.typed import conversations
 
 _SEED: Final = 21
 _TYPED: Final = 1700  # conversations as people type

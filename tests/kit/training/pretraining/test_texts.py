@@ -6,8 +6,9 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from dualtune_edge_kit.training import pretraining, toolsets
-from dualtune_edge_kit.training.pretraining import Document
+from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.pretraining import texts
+from dualtune_edge_kit.training.pretraining.texts import Document
 
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 
@@ -21,9 +22,9 @@ def test_of_the_last_turn_the_rest_is_context() -> None:
     assert document.context + document.text == text
 
 
-@pytest.mark.parametrize("make", [pretraining.routing, pretraining.routing_on])
+@pytest.mark.parametrize("make", [texts.routing, texts.routing_on])
 def test_routing_teaches_one_toolset_that_is_on_offer(make: Callable[[Random, ChatTemplate], Document]) -> None:
-    base = pretraining.read_templates().base
+    base = texts.read_templates().base
     rng = Random(5)
     for _ in range(50):
         document = make(rng, base)
@@ -33,11 +34,11 @@ def test_routing_teaches_one_toolset_that_is_on_offer(make: Callable[[Random, Ch
 
 
 def test_arguments_teach_only_calls_of_the_tool_that_is_shown() -> None:
-    template = pretraining.read_templates().arguments
+    template = texts.read_templates().arguments
     rng = Random(6)
     several = 0
     for _ in range(50):
-        document = pretraining.arguments(rng, template)
+        document = texts.arguments(rng, template)
         shown = (document.context + document.text).split("\n")[1].partition("(")[0]
         calls = [part.partition('"')[0] for part in document.text.split('<tool_call>{"name": "')[1:]]
         assert set(calls) == {shown}
@@ -46,10 +47,8 @@ def test_arguments_teach_only_calls_of_the_tool_that_is_shown() -> None:
 
 
 def test_every_kind_of_text_is_drawn_and_a_seed_draws_the_same() -> None:
-    templates = pretraining.read_templates()
-    drawn = [
-        list(itertools.islice(pretraining.documents(7, templates, copying=0.3, echoing=0.5), 80)) for _ in range(2)
-    ]
+    templates = texts.read_templates()
+    drawn = [list(itertools.islice(texts.documents(7, templates, copying=0.3, echoing=0.5), 80)) for _ in range(2)]
     assert drawn[0] == drawn[1]
     routed = [
         document for document in drawn[0] if any(f'{{"name": "{name}"' in document.text for name in toolsets.NAMES)

@@ -5,9 +5,9 @@ from random import Random
 from typing import Any
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall
-from dualtune_edge_kit.training import values as plain
-from dualtune_edge_kit.training.typed import values
-from dualtune_edge_kit.training.values import TRAIN
+from dualtune_edge_kit.training.data import values as plain
+from dualtune_edge_kit.training.data.typed import values
+from dualtune_edge_kit.training.data.values import TRAIN
 
 
 def result(rng: Random, call: FunctionCall, shown: list[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime_genai
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import tokenizer as bpe
+from dualtune_edge_kit.training.pretraining import tokenizer as bpe
 from tokenizers import Tokenizer, pre_tokenizers
 
 BASE = FOLDER / "base"

@@ -9,9 +9,9 @@ from random import Random
 from typing import Any, Final
 
 from dualtune_edge.toolkit.prompts.messages import FunctionCall, Message, user
-from dualtune_edge_kit.training import toolsets, trajectories
-from dualtune_edge_kit.training.madeup import Request, called
-from dualtune_edge_kit.training.typed.requests import (
+from dualtune_edge_kit.training.data import toolsets, trajectories
+from dualtune_edge_kit.training.data.madeup import Request, called
+from dualtune_edge_kit.training.data.typed.requests import (
     CHOICE,
     SLOT,
     WORDINGS,
@@ -24,7 +24,7 @@ from dualtune_edge_kit.training.typed.requests import (
     tools,
     toolset_of,
 )
-from dualtune_edge_kit.training.typed.results import result
+from dualtune_edge_kit.training.data.typed.results import result
 
 _SAID: Final = ("Done.", "Here it is.", "That is all.", "Finished.", "It worked.", "OK.", "There you go.")
 _JOINTS: Final = {

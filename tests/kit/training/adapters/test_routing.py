@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training import routing, specs
+from dualtune_edge_kit.training.adapters import routing
+from dualtune_edge_kit.training.measuring import specs
 
 from dualtune_edge.export.finetune.report import RECORD
 from dualtune_edge.export.spec.document import read_spec

@@ -1,0 +1,1 @@
+"""What the kit learns from: words, values and tools, and the conversations that are made of them."""

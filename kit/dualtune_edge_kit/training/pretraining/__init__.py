@@ -1,0 +1,1 @@
+"""The base model: its tokenizer, its first weights, its texts, and its pretraining."""
