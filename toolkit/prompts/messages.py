@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from dualtune_edge.toolkit import limits, strict_json
@@ -28,30 +28,22 @@ class FunctionCall(Frozen):
     def _as_it_is_sent(cls, value: object) -> object:
         return _said(value, cls) if isinstance(value, Mapping) else value
 
-    @field_validator("arguments", mode="before")
+    @field_validator("arguments", mode="wrap")
     @classmethod
-    def _from_text(cls, value: object) -> object:
+    def _read(cls, value: object, is_object: ValidatorFunctionWrapHandler) -> dict[str, Any]:
         if value is None or (isinstance(value, str) and not value.strip()):
             return {}
-        if not isinstance(value, str):
-            return value
+        arguments: dict[str, Any] = is_object(_parsed(value) if isinstance(value, str) else value)
+        if isinstance(value, str):
+            return arguments  # of a JSON text, whose depth is checked as it is parsed
         try:
-            arguments = strict_json.loads(value)
-        except strict_json.JsonError as error:
-            raise PydanticCustomError("arguments", "a JSON object: {reason}", {"reason": str(error)}) from None
-        return {} if arguments is None else arguments
-
-    @field_validator("arguments")
-    @classmethod
-    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(value, allow_nan=False)
-            deep = strict_json.depth(value) > limits.JSON_DEPTH
+            json.dumps(arguments, allow_nan=False)
+            deep = strict_json.depth(arguments) > limits.JSON_DEPTH
         except (TypeError, ValueError, RecursionError) as error:
             raise PydanticCustomError("arguments", "what JSON can hold: {reason}", {"reason": str(error)}) from None
         if deep:
             raise PydanticCustomError("arguments", "nesting of at most {depth}", {"depth": limits.JSON_DEPTH})
-        return value
+        return arguments
 
 
 class ToolCall(Frozen):
@@ -135,6 +127,15 @@ def unread(message: object) -> Iterator[str]:
     """The keys of a message, as it was sent, that say something and are not read."""
     if isinstance(message, Mapping):
         yield from (key for key in _UNREAD if message.get(key))
+
+
+def _parsed(text: str) -> object:
+    """The arguments of a JSON text; `null` stands for none."""
+    try:
+        arguments = strict_json.loads(text)
+    except strict_json.JsonError as error:
+        raise PydanticCustomError("arguments", "a JSON object: {reason}", {"reason": str(error)}) from None
+    return {} if arguments is None else arguments
 
 
 def _said(value: Mapping[str, Any], model: type[Frozen]) -> dict[str, Any]:
