@@ -123,6 +123,8 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
     """The constraint for one tool; milliseconds for ordinary schemas.
 
     Properties come in any order where `object_rules` has rules for the schema, and in the schema's order elsewhere.
+    llguidance's own rule is compiled in either case: it alone shows a schema that requires itself, and what is left
+    unenforced.
 
     Raises:
         ToolsError: the schema cannot be made a constraint: contradictory, too large, or a pattern with look-around.
@@ -137,7 +139,7 @@ def compile_grammar(tool: Tool, frame: Frame, tokenizer: LLTokenizer) -> Grammar
         grammar = replace(grammar, source=style.source(), unenforced=(*grammar.unenforced, *warnings))
     matcher = grammar.matcher()
     if not matcher.is_error():
-        matcher.consume_tokens(matcher.compute_ff_tokens())  # finds a schema that requires itself
+        matcher.consume_tokens(matcher.compute_ff_tokens())  # an error where a schema requires itself
     if not matcher.is_error():
         return _in_any_order(style, grammar) or grammar
     raise ToolsError(

@@ -18,8 +18,8 @@ from dualtune_edge.runtime.grammar.object_views import (
     KEYWORDS,
     NoRulesError,
     View,
+    has_rules,
     is_copyable,
-    is_free,
     local,
     merged,
     needed_definitions,
@@ -135,26 +135,7 @@ class ObjectRules:
 
     def _has_rules(self, schema: Any) -> bool:
         """Whether rules of ours differ from llguidance's own in the schema, or its properties are looked at."""
-        if self.possible is not None:
-            return isinstance(schema, dict)
-        stack, seen = [schema], set[str]()
-        while stack:
-            part = stack.pop()
-            if part is True:
-                return True
-            if not isinstance(part, dict):
-                continue
-            properties, reference = part.get("properties", {}), part.get("$ref")
-            closed = part.get("additionalProperties") is False
-            if len(properties) > closed or "allOf" in part or is_free(part):
-                return True
-            if isinstance(reference, str) and reference not in seen:
-                seen.add(reference)
-                stack.append(local(self.root, reference))
-            stack += [*properties.values(), part.get("items"), part.get("additionalProperties")]
-            stack += part.get("prefixItems", ())
-            stack += [branch for name in ("allOf", "anyOf", "oneOf") for branch in part.get(name, ())]
-        return False
+        return has_rules(schema, self.root) if self.possible is None else isinstance(schema, dict)
 
     def _reference(self, reference: str, place: str | None) -> str:
         key = (reference, place)

@@ -223,3 +223,25 @@ def is_free(schema: dict[str, Any]) -> bool:
 def is_copyable(schema: Any) -> bool:
     """Whether a schema is that of a text of which no more is said than its length."""
     return isinstance(schema, dict) and schema.get("type") == "string" and schema.keys() & KEYWORDS <= _COPYABLE
+
+
+def has_rules(schema: Any, root: dict[str, Any]) -> bool:
+    """Whether the schema has an object whose properties may come in several orders, or a value that is free."""
+    stack, seen = [schema], set[str]()
+    while stack:
+        part = stack.pop()
+        if part is True:
+            return True
+        if not isinstance(part, dict):
+            continue
+        properties, reference = part.get("properties", {}), part.get("$ref")
+        closed = part.get("additionalProperties") is False
+        if len(properties) > closed or "allOf" in part or is_free(part):
+            return True
+        if isinstance(reference, str) and reference not in seen:
+            seen.add(reference)
+            stack.append(local(root, reference))
+        stack += [*properties.values(), part.get("items"), part.get("additionalProperties")]
+        stack += part.get("prefixItems", ())
+        stack += [branch for name in _COMPOSED for branch in part.get(name, ())]
+    return False
