@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from tokenizers import Tokenizer
 
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.decode.choice import Choice
-from dualtune_edge.runtime.decode.stages import Progress, Stages, Written
+from dualtune_edge.runtime.decode.overflow import OnOverflow, Overflow, shortened_by
+from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages, Written
 from dualtune_edge.runtime.result import Alternative, CallResult, Timings
 from dualtune_edge.toolkit.bundle.manifest import Manifest, ToolsetEntry
 from dualtune_edge.toolkit.errors import Reached
 from dualtune_edge.toolkit.prompts.messages import Message
+
+_SHORTENINGS: Final = 4  # times that one call has its conversation shortened
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,32 @@ class Question:
     offered: Mapping[str, Collection[str]]
     required: bool
     min_probability: float
+
+
+@dataclass(frozen=True)
+class Shortening:
+    """How a conversation is shortened whose prompt has more than `limit` tokens. `tokenizer`: the base's."""
+
+    on_overflow: OnOverflow
+    limit: int
+    tokenizer: Tokenizer
+
+
+def decide_shortened(
+    bundle: Bundle, stages: Stages, question: Question, progress: Progress, shortening: Shortening
+) -> CallResult:
+    """As `decide`, of a shorter conversation where the prompt is too long; a note says so."""
+    progress.longest = shortening.limit
+    for _ in range(_SHORTENINGS):
+        try:
+            return decide(bundle, stages, question, progress)
+        except PromptOverflow as error:
+            overflow = Overflow(question.messages, error.tokens, shortening.limit, shortening.tokenizer)
+            messages, note = shortened_by(shortening.on_overflow, overflow)
+            question = replace(question, messages=messages)
+            progress.notes.append(note)
+    progress.longest = None  # it takes the context, or the engine refuses it
+    return decide(bundle, stages, question, progress)
 
 
 def decide(bundle: Bundle, stages: Stages, question: Question, progress: Progress) -> CallResult:

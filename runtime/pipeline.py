@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.opening import Verify, open_bundle
-from dualtune_edge.runtime.call import Question, decide
+from dualtune_edge.runtime.call import Question, Shortening, decide, decide_shortened
 from dualtune_edge.runtime.decode.conversation import (
     notes,
     read_messages,
@@ -25,8 +25,8 @@ from dualtune_edge.runtime.decode.conversation import (
     refuse_options,
     refuse_sampling,
 )
-from dualtune_edge.runtime.decode.overflow import ROOM, OnOverflow, Overflow, shortened_by
-from dualtune_edge.runtime.decode.stages import Progress, PromptOverflow, Stages
+from dualtune_edge.runtime.decode.overflow import ROOM, OnOverflow
+from dualtune_edge.runtime.decode.stages import Progress, Stages
 from dualtune_edge.runtime.decode.stopping import Stop, stopped
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
 from dualtune_edge.runtime.engines.engine import Engine, EngineKind, PlacedEngine, open_engine
@@ -40,7 +40,6 @@ from dualtune_edge.toolkit.prompts.messages import Message
 
 Request: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
 _LOOK: Final = 0.02  # seconds between two looks at whether a closed agent computes still
-_SHORTENINGS: Final = 4  # times that one call has its conversation shortened
 
 
 class Agent:
@@ -246,7 +245,11 @@ class Agent:
         progress = Progress(most=most, date=date, copied=copied)
         progress.notes += notes(request, messages, self._tool_names)
         with self._turn(Stop.after(deadline, cancel, self._closed), progress):
-            result = self._decided(question, progress, on_overflow)
+            if on_overflow is None:
+                result = decide(self.bundle, self._stages, question, progress)
+            else:
+                shortening = Shortening(on_overflow, self.context_length - ROOM, self.tokenizer)
+                result = decide_shortened(self.bundle, self._stages, question, progress, shortening)
             placement = self._engine.placement if isinstance(self._engine, PlacedEngine) else Placement()
             return result.model_copy(update={"placement": placement, "variant": self._variant})
 
@@ -314,23 +317,6 @@ class Agent:
                 error = stopped(error, stop.reason, reached)
             error.reached = reached
             raise error from None
-
-    def _decided(self, question: Question, progress: Progress, on_overflow: OnOverflow | None) -> CallResult:
-        """The answer to the conversation, or to a shorter one that `on_overflow` makes of it."""
-        limit = self.context_length - ROOM
-        for _ in range(_SHORTENINGS):
-            if on_overflow is None:
-                break
-            progress.longest = limit
-            try:
-                return decide(self.bundle, self._stages, question, progress)
-            except PromptOverflow as error:
-                overflow = Overflow(question.messages, error.tokens, limit, self.tokenizer)
-                messages, note = shortened_by(on_overflow, overflow)
-                question = replace(question, messages=messages)
-                progress.notes.append(note)
-        progress.longest = None  # it takes the context, or the engine refuses it
-        return decide(self.bundle, self._stages, question, progress)
 
     @cached_property
     def _tool_names(self) -> frozenset[str]:
