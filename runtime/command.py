@@ -14,21 +14,12 @@ from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.cache.verified_files import forget
 from dualtune_edge.runtime.decode.overflow import shorten_results
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
-from dualtune_edge.runtime.engines.engine import EngineKind
+from dualtune_edge.runtime.options import BundleFolder, Copied, Engine, Profile, Threads, TrustFile
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.runtime.variants import open_best, ways
 from dualtune_edge.toolkit import console, limits, strict_json
 from dualtune_edge.toolkit.errors import RequestError
-
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a store.")]
-TrustFile = Annotated[
-    Path | None,
-    typer.Option("--trust", metavar="FILE", help="Whose signature it must have; default: $DUALTUNE_EDGE_TRUST."),
-]
-Copied = Annotated[
-    bool, typer.Option("--copied/--no-copied", help="Hold copied properties to pieces of the conversation.")
-]
 
 
 def call(
@@ -44,14 +35,9 @@ def call(
         datetime | None,
         typer.Option(metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="The date for templates that write one."),
     ] = None,
-    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A profile's name or .toml file; default: $DUALTUNE_EDGE_PROFILE, or the bundle's own."
-        ),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    engine: Engine = "ort",
+    profile: Profile = None,
+    threads: Threads = None,
     min_probability: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="Answer `unsure` where the whole answer is less probable.")
     ] = 0.0,

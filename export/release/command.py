@@ -10,7 +10,7 @@ import typer
 
 from dualtune_edge.export.qnn.command import simulate
 from dualtune_edge.runtime.bundle.opening import open_signed
-from dualtune_edge.runtime.command import BundleFolder, TrustFile
+from dualtune_edge.runtime.options import BundleFolder, TrustFile
 from dualtune_edge.runtime.trust.policy import TRUST_VARIABLE, read_trust
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.layout import MANIFEST, SIGNATURE

@@ -29,8 +29,7 @@ from dualtune_edge.runtime.agent.loop import RunLimits, run
 from dualtune_edge.runtime.agent.recording import Recorder, Replay
 from dualtune_edge.runtime.agent.toolbox import Toolbox
 from dualtune_edge.runtime.agent.transcript import extended
-from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
-from dualtune_edge.runtime.engines.engine import EngineKind
+from dualtune_edge.runtime.options import BundleFolder, Copied, Engine, TrustFile
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.console import printable
@@ -64,7 +63,7 @@ def agent(
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the answer; 0 takes the most probable token.")] = 0.0,
     copied: Copied = True,
-    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
+    engine: Engine = "ort",
     trust: TrustFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON line instead of text.")] = False,
 ) -> None:

@@ -14,8 +14,8 @@ from dualtune_edge.runtime.bench.task import WantedTasks, bench_tasks
 from dualtune_edge.runtime.bench.text import describe, describe_tasks
 from dualtune_edge.runtime.bench.waterfall import write_waterfall
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.engines.engine import EngineKind
+from dualtune_edge.runtime.options import BundleFolder, Copied, TrustFile
 from dualtune_edge.runtime.variants import Ways, ways
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import DataError

@@ -15,7 +15,6 @@ from rich.status import Status
 from dualtune_edge.runtime.agent.approval import Policy, read_policy
 from dualtune_edge.runtime.bench.requests import read_requests, spread
 from dualtune_edge.runtime.bundle.opening import open_bundle
-from dualtune_edge.runtime.command import BundleFolder
 from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
 from dualtune_edge.runtime.evaluate.cases import Case
@@ -26,6 +25,7 @@ from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluat
 from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
 from dualtune_edge.runtime.evaluate.tasks.text import describe_tasks
 from dualtune_edge.runtime.evaluate.text import describe
+from dualtune_edge.runtime.options import BundleFolder
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.bundle.layout import MANIFEST

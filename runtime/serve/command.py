@@ -6,13 +6,12 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from dualtune_edge.runtime.agent.approval import Policy, read_policy
-from dualtune_edge.runtime.command import BundleFolder, Copied, TrustFile
-from dualtune_edge.runtime.engines.engine import EngineKind
+from dualtune_edge.runtime.options import BundleFolder, Copied, Engine, Profile, Threads, TrustFile
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.errors import SpecError
@@ -24,49 +23,60 @@ KEY: Final = "DUALTUNE_EDGE_API_KEY"
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 8080
 
+Host: TypeAlias = Annotated[
+    str | None, typer.Option(help="The address to listen on; beyond loopback an API key is needed. [127.0.0.1]")
+]
+Port: TypeAlias = Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [8080]")]
+Socket: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Listen on a Unix socket of this user instead, and on no port."),
+]
+UntilStdinCloses: TypeAlias = Annotated[
+    bool, typer.Option("--until-stdin-closes", help="End with the app that started it: docs/sidecar.md.")
+]
+HostNames: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="HOST", help="A name under which clients reach it; several times.")
+]
+Origins: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="ORIGIN", help="A web page's origin that may use it; several times.")
+]
+Waiting: TypeAlias = Annotated[int, typer.Option(min=0, help="The most requests that wait; further ones get 429.")]
+Deadline: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="The most time for a request.")]
+Grace: TypeAlias = Annotated[
+    int, typer.Option(min=0, metavar="SECONDS", help="How long requests in flight may go on after SIGTERM.")
+]
+McpServers: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="MCP servers: /v1/agent and the page do whole tasks with them.")
+]
+PolicyFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")
+]
+LogContents: TypeAlias = Annotated[bool, typer.Option("--log-contents", help="Log messages and answers too.")]
+Spans: TypeAlias = Annotated[
+    bool, typer.Option("--spans", help="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
+]
+
 
 def serve(
     bundle: BundleFolder,
     *,
-    host: Annotated[
-        str | None, typer.Option(help="The address to listen on; beyond loopback an API key is needed. [127.0.0.1]")
-    ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [8080]")] = None,
-    socket: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Listen on a Unix socket of this user instead, and on no port."),
-    ] = None,
-    until_stdin_closes: Annotated[
-        bool, typer.Option("--until-stdin-closes", help="End with the app that started it: docs/sidecar.md.")
-    ] = False,
-    name: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="A name under which clients reach it; several times.")
-    ] = None,
-    allow_origin: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="A web page's origin that may use it; several times.")
-    ] = None,
-    waiting: Annotated[int, typer.Option(min=0, help="The most requests that wait; further ones get 429.")] = 16,
-    deadline: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="The most time for a request.")] = 120.0,
-    grace: Annotated[
-        int, typer.Option(min=0, metavar="SECONDS", help="How long requests in flight may go on after SIGTERM.")
-    ] = 10,
-    mcp: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="MCP servers: /v1/agent and the page do whole tasks with them.")
-    ] = None,
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which calls may be made: a TOML file.")] = None,
-    log_contents: Annotated[bool, typer.Option("--log-contents", help="Log messages and answers too.")] = False,
-    spans: Annotated[
-        bool, typer.Option("--spans", help="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
-    ] = False,
+    host: Host = None,
+    port: Port = None,
+    socket: Socket = None,
+    until_stdin_closes: UntilStdinCloses = False,
+    name: HostNames = None,
+    allow_origin: Origins = None,
+    waiting: Waiting = 16,
+    deadline: Deadline = 120.0,
+    grace: Grace = 10,
+    mcp: McpServers = None,
+    policy: PolicyFile = None,
+    log_contents: LogContents = False,
+    spans: Spans = False,
     copied: Copied = True,
-    engine: Annotated[EngineKind, typer.Option(help="The library that runs it: onnxruntime or its genai.")] = "ort",
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A profile's name or .toml file; default: $DUALTUNE_EDGE_PROFILE, or the bundle's own."
-        ),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    engine: Engine = "ort",
+    profile: Profile = None,
+    threads: Threads = None,
     trust: TrustFile = None,
 ) -> None:
     """Serve a bundle to OpenAI's clients.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dualtune_edge.runtime.command import TrustFile
+from dualtune_edge.runtime.options import TrustFile
 from dualtune_edge.runtime.store.collect import Version, contents
 from dualtune_edge.runtime.store.collect import collect as collect_garbage
 from dualtune_edge.runtime.store.install import install as install_pack
