@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import pytest
 from hypothesis import settings
+from made_once import made_once
 
 settings.register_profile("no deadline", deadline=None)  # a machine that does other work too is no fault
 settings.load_profile("no deadline")
@@ -43,7 +44,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need an exported bundle as slow: the export alone takes longer than all others."""
     for item in items:
-        if isinstance(item, pytest.Function) and "exported" in item.fixturenames:
+        if isinstance(item, pytest.Function) and {"exported", "kit_bundle"} & {*item.fixturenames}:
             item.add_marker(pytest.mark.slow)
 
 
@@ -63,6 +64,18 @@ def imports_out_of_collections() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def kit_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in kit, exported as `dualtune-edge demo` does, its comparison included. No test may change it."""
+    from dualtune_edge_kit import FOLDER
+
+    from dualtune_edge.export.run import run
+    from dualtune_edge.export.spec.document import read_spec
+
+    spec = read_spec(FOLDER / "dualtune.yaml")
+    return made_once("kit", lambda folder: run(spec, folder / "bundle"), tmp_path_factory) / "bundle"
 
 
 @pytest.fixture

@@ -15,10 +15,7 @@ from typing import Final
 import nodejs
 import pytest
 import uvicorn
-from dualtune_edge_kit import FOLDER
 
-from dualtune_edge.export import run
-from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.runtime import Agent
 from dualtune_edge.runtime.serve.app import Service
 from dualtune_edge.runtime.serve.current_agent import CurrentAgent
@@ -34,11 +31,9 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    bundle = tmp_path_factory.mktemp("kit") / "bundle"
-    run.run(read_spec(FOLDER / "dualtune.yaml").model_copy(update={"parity": None}), bundle)
-    with Agent.open(bundle) as agent:
-        application = Service(CurrentAgent(agent, bundle)).application()
+def address(kit_bundle: Path) -> Iterator[str]:
+    with Agent.open(kit_bundle) as agent:
+        application = Service(CurrentAgent(agent, kit_bundle)).application()
         server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 import tiny_bundle
+from made_once import made_once
 
 COUNTS: Final = "DUALTUNE_EDGE_HOSTILE"  # "full": all counts; "tenth": a tenth, or another part
 _FEW: Final = 5  # a fifth of that, where nothing is said
@@ -54,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle's folder; tests that change it take `bundle`."""
-    return tiny_bundle.export_bundle(tmp_path_factory.mktemp("desk"))
+    return made_once("desk", tiny_bundle.export_bundle, tmp_path_factory) / "bundle"
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ from typing import Any, Final
 
 import pytest
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training.measuring import specs
 
 from checkable.servers import configs, missing
 from dualtune_edge import cli
-from dualtune_edge.export import run as export_run
 from dualtune_edge.export.demo import task as demo_task
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent
@@ -64,15 +62,8 @@ check.files = { "note.txt" = "" }
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kit") / "bundle"
-    export_run.run(specs.spec("decoupled", "external"), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def agent(bundle: Path) -> Iterator[Agent]:
-    with Agent.open(bundle, settings=SessionSettings(intra_op_threads=1, spinning=False)) as opened:
+def agent(kit_bundle: Path) -> Iterator[Agent]:
+    with Agent.open(kit_bundle, settings=SessionSettings(intra_op_threads=1, spinning=False)) as opened:
         yield opened
 
 
@@ -177,7 +168,7 @@ def steps(output: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def recorded(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[dict[str, Any]]]:
+def recorded(kit_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[dict[str, Any]]]:
     """A recorded run of two calls, the second of which the policy denies; and its steps."""
     server = config("git", "", tmp_path / "log")
     hosts = {"mcpServers": {"git": {"command": server.command, "args": list(server.args)}}}
@@ -186,17 +177,17 @@ def recorded(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     policy.write_text('default = "allow"\n[servers.git.tools]\ngit_commit = "deny"\n', encoding="utf-8")
     record = tmp_path / "run.jsonl"
     flags = ("--mcp", str(tmp_path / "mcp.json"), "--policy", str(policy), "--record", str(record), "--json")
-    assert command("agent", str(bundle), demo_task.TASK, *flags, "--max-steps", "2") in {0, 20}
+    assert command("agent", str(kit_bundle), demo_task.TASK, *flags, "--max-steps", "2") in {0, 20}
     assert reached(tmp_path / "log") == ["git_add"]
     return record, steps(capsys.readouterr().out)
 
 
 def test_a_recorded_run_replays_to_the_same_steps(
-    bundle: Path, recorded: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+    kit_bundle: Path, recorded: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     record, first = recorded
     assert [event["tool"] for event in first if event["event"] == "arguments"] == ["git_add", "git_commit"]
-    command("agent", str(bundle), "--replay", str(record), "--json", "--max-steps", "2")
+    command("agent", str(kit_bundle), "--replay", str(record), "--json", "--max-steps", "2")
     assert steps(capsys.readouterr().out) == first
 
 
@@ -242,14 +233,14 @@ class Terminal:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
 def test_at_a_terminal_ctrl_c_stops_the_task_and_not_the_conversation(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kit_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     log = tmp_path / "log"
     server = config("git", "silent", log)
     hosts = {"mcpServers": {"git": {"command": server.command, "args": list(server.args)}}}
     (tmp_path / "mcp.json").write_text(json.dumps(hosts), encoding="utf-8")
-    terminal = Terminal(str(bundle), "--mcp", str(tmp_path / "mcp.json"))
+    terminal = Terminal(str(kit_bundle), "--mcp", str(tmp_path / "mcp.json"))
     terminal.read_to("\n> ")
     terminal.interrupt("\n> ")
     terminal.type(f"{demo_task.TASK}\n")

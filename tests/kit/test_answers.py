@@ -22,20 +22,13 @@ TOKENS = tuple(range(40, 72))
 EVERY = 16  # of the held-out turns: the part `engines` of training/make.py compares all
 
 
-def exported(folder: Path, quantization: Quantization) -> Path:
-    spec = specs.spec("decoupled", "external").model_copy(update={"quantization": quantization})
-    run.run(spec, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def unquantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("kit") / "fp32", Quantization(bits=32))
-
-
-@pytest.fixture(scope="module")
-def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("kit") / "int4", Quantization())
+    """Not compared by the export: the first test does so, under every adapter."""
+    update = {"quantization": Quantization(bits=32), "parity": None}
+    bundle = tmp_path_factory.mktemp("kit") / "fp32"
+    run.run(specs.spec("decoupled", "external").model_copy(update=update), bundle)
+    return bundle
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +58,25 @@ def test_swapping_there_and_back_changes_no_bit(unquantized: Path, engine: Engin
         assert (logits(engine, first) == before).all(), other
 
 
-def test_both_engines_make_the_same_calls(quantized: Path) -> None:
+def test_both_engines_make_the_same_calls(kit_bundle: Path) -> None:
     turns = evaluate.read_turns(FOLDER / "heldout.jsonl", toolsets.NAMES)[::EVERY]
     with (
-        Agent.open(quantized, engine="ort", settings=SETTINGS) as one,
-        Agent.open(quantized, engine="genai", settings=SETTINGS) as other,
+        Agent.open(kit_bundle, engine="ort", settings=SETTINGS) as one,
+        Agent.open(kit_bundle, engine="genai", settings=SETTINGS) as other,
     ):
         lines: list[str] = []
         assert evaluate.differences(one, other, turns, lines.append) == 0, lines
 
 
-def test_no_lever_changes_a_call(quantized: Path) -> None:
+def test_no_lever_changes_a_call(kit_bundle: Path) -> None:
     """Every token a forward and every prompt from its first token on, against all that makes a call quick.
 
     int8 activations make steps of the kernels' last bits, so that a choice between equals may fall the other way.
     """
     turns = evaluate.read_turns(FOLDER / "heldout.jsonl", toolsets.NAMES)[:: 2 * EVERY]
     with (
-        Agent.open(quantized, settings=SETTINGS) as quick,
-        Agent.open(quantized, settings=SETTINGS, levers=NAIVE) as naive,
+        Agent.open(kit_bundle, settings=SETTINGS) as quick,
+        Agent.open(kit_bundle, settings=SETTINGS, levers=NAIVE) as naive,
     ):
         lines: list[str] = []
         assert evaluate.differences(quick, naive, turns, lines.append) == 0, lines

@@ -1,4 +1,4 @@
-"""One tiny bundle, exported once a session: two toolsets, seeded random weights, external and merged adapters."""
+"""One tiny bundle, exported once for all workers: two toolsets, seeded random weights, external and merged adapters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_bundle
+from made_once import made_once
 
 MADE_ELSEWHERE = "DUALTUNE_TEST_BUNDLE"  # its folder, on a machine without the build side
 
@@ -19,7 +20,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's folder; tests that change it take `bundle`."""
     if made := os.environ.get(MADE_ELSEWHERE):
         return Path(made)
-    return tiny_bundle.export_bundle(tmp_path_factory.mktemp("desk"))
+    return made_once("desk", tiny_bundle.export_bundle, tmp_path_factory) / "bundle"
 
 
 @pytest.fixture
