@@ -23,6 +23,7 @@ PAGES: Final = ("guide.md", "first-bundle.md")
 
 def main() -> None:
     """Run the pages, or those that are named. Ends in `SystemExit`, with the code of the line that failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and what the lines started ends with it
     for name in sys.argv[1:] or PAGES:
         if code := run((ROOT / "docs" / name).read_text(encoding="utf-8")):
             sys.exit(code)
