@@ -33,7 +33,7 @@ from dualtune_edge.export.graph.adapter_file import write_adapter as write_file
 from dualtune_edge.export.graph.build import build_graph
 from dualtune_edge.export.graph.slot_map import SlotMap
 from dualtune_edge.export.graph.slots import add_slots
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.bundle.adapters import Mode
 from dualtune_edge.toolkit.bundle.quantization import Quantization
 from dualtune_edge.toolkit.errors import AdapterError

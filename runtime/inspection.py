@@ -9,9 +9,9 @@ from typing import Final
 from dualtune_edge.profiles.resolve import Candidate
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.opening import open_bundle
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.options import BundleFolder, TrustFile
+from dualtune_edge.runtime.reuse.prefix_states import PrefixStates
 from dualtune_edge.runtime.variants import standings
 from dualtune_edge.toolkit import console
 from dualtune_edge.toolkit.bundle.adapters import AdapterIdentity

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.runtime.decode.arguments import write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose
 from dualtune_edge.runtime.decode.text import write_tokens
 from dualtune_edge.runtime.engines.engine import Engine
 from dualtune_edge.runtime.engines.held_sequence import HeldSequence
 from dualtune_edge.runtime.grammar.grammar import Grammar
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.errors import RequestError
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dualtune_edge.export.base.architectures import all_layers_slide
 from dualtune_edge.export.finetune.samples.masks import Sample
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
 _PASS: Final = 32  # tokens that take as long as one more forward pass: it reads all weights again

@@ -12,7 +12,7 @@ from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.plan.inputs import Inputs
 from dualtune_edge.export.plan.toolsets import AdapterInput
 from dualtune_edge.export.spec.recipes import TemplateChoice
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.bundle.adapters import OF_THE_BUNDLE, Kind
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate

@@ -19,9 +19,9 @@ from dualtune_edge.export.work.progress import Progress
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key
 from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
+from dualtune_edge.runtime.reuse.prefix_states import graph_digest, graph_paths, state_key
 from dualtune_edge.toolkit.bundle.kv_states import StateEntry
 from dualtune_edge.toolkit.bundle.manifest import ModelEntry
 from dualtune_edge.toolkit.files import sha256_file

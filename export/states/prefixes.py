@@ -11,7 +11,7 @@ import numpy as np
 
 from dualtune_edge.export.plan.prompts import PlannedStage, Plans
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.runtime.decode.prefix_states import state_shape
+from dualtune_edge.runtime.reuse.prefix_states import state_shape
 from dualtune_edge.toolkit.bundle.kv_states import CacheType
 from dualtune_edge.toolkit.files import safe_name
 

@@ -16,9 +16,9 @@ from dualtune_edge.export.states.rounded import Rounder
 from dualtune_edge.export.work.threads import THREADS
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.runtime.decode.prefix_states import graph_digest, graph_paths, state_key
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, Snapshot
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
+from dualtune_edge.runtime.reuse.prefix_states import graph_digest, graph_paths, state_key
 from dualtune_edge.toolkit.bundle.kv_states import StateEntry, StateKey
 from dualtune_edge.toolkit.bundle.parity import StateParity
 from dualtune_edge.toolkit.files import sha256_file

@@ -30,10 +30,10 @@ from dualtune_edge.runtime.bench.steps import measure_steps
 from dualtune_edge.runtime.bench.watched import Watched, watch
 from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.bundle.opening import open_bundle
-from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.engines.engine import EngineKind, open_engine
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import Placement
+from dualtune_edge.runtime.reuse.kv_reuse import KvReuse
 from dualtune_edge.runtime.trust.policy import Trust
 from dualtune_edge.runtime.variants import Ways
 from dualtune_edge.toolkit.errors import RequestError

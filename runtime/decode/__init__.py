@@ -1,1 +1,1 @@
-"""One call: the choices, the arguments, and what of the prompt is known already."""
+"""One call: the choices, the arguments, and the texts."""

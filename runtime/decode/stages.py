@@ -15,7 +15,6 @@ from dualtune_edge.runtime.bundle.folder import Bundle
 from dualtune_edge.runtime.decode.arguments import Arguments, write_arguments
 from dualtune_edge.runtime.decode.choice import Choice, choose_behind
 from dualtune_edge.runtime.decode.drafts import Drafter
-from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.decode.sources import Sources, not_in_conversation
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.decode.tokenizers_ahead import TokenizersAhead
@@ -25,6 +24,7 @@ from dualtune_edge.runtime.grammar.grammar import Grammar, compile_grammar
 from dualtune_edge.runtime.grammar.pieces import conversation
 from dualtune_edge.runtime.levers import Levers
 from dualtune_edge.runtime.result import AnswerTokens, Tokens
+from dualtune_edge.runtime.reuse.kv_reuse import KvReuse
 from dualtune_edge.toolkit import limits
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.errors import BundleError, EngineError, Reached

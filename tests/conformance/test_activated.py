@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime.bundle.model_source import ModelSource
-from dualtune_edge.runtime.decode.activation import base_part
 from dualtune_edge.runtime.engines import ort_engine
 from dualtune_edge.runtime.engines.engine import Snapshot, open_engine
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.errors import EngineError
 
 SETTINGS = SessionSettings(intra_op_threads=1)

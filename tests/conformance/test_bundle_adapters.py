@@ -19,9 +19,9 @@ from dualtune_edge.export.run import preflight, run
 from dualtune_edge.export.spec.document import read_spec
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, open_bundle
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.decode.text import write_text
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT, EngineKind
+from dualtune_edge.runtime.reuse.prefix_states import PrefixStates
 from dualtune_edge.toolkit.bundle.manifest import Manifest, Stage
 from dualtune_edge.toolkit.errors import AdapterError, BundleError, EngineError, SpecError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate

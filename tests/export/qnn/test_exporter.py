@@ -20,11 +20,11 @@ from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
 from dualtune_edge.runtime.bench.roofline import measure_roofline
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.runtime.engines.static_graph import by_cpu
 from dualtune_edge.runtime.levers import Levers
+from dualtune_edge.runtime.reuse.prefix_states import PrefixStates
 from dualtune_edge.toolkit.bundle.graph_form import StaticGraph
 from dualtune_edge.toolkit.bundle.verification import Verification
 from dualtune_edge.toolkit.errors import (

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.reference import torch_engine
 from dualtune_edge.export.reference.torch_engine import TorchEngine
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.errors import EngineError, RequestError
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 

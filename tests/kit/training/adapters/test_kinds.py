@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.finetune.report import RECORD
 from dualtune_edge.export.finetune.samples.invocation import invocation_of
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.prompts.chat_template import CHAT_TEMPLATE, ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.no_tool import selection_prompter

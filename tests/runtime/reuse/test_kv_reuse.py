@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualtune_edge.runtime.decode import kv_reuse
-from dualtune_edge.runtime.decode.activation import base_part
-from dualtune_edge.runtime.decode.kv_reuse import KvReuse
 from dualtune_edge.runtime.engines.engine import Snapshot
 from dualtune_edge.runtime.levers import Levers
+from dualtune_edge.runtime.reuse import kv_reuse
+from dualtune_edge.runtime.reuse.activation import base_part
+from dualtune_edge.runtime.reuse.kv_reuse import KvReuse
 from dualtune_edge.toolkit.bundle.manifest import Stage
 
 PLENTY = 1 << 20  # bytes

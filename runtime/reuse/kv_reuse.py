@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualtune_edge.runtime.bundle.folder import Bundle
-from dualtune_edge.runtime.decode.activation import base_part
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import Engine, Snapshot, StateEngine
 from dualtune_edge.runtime.engines.kv_cache import SnapshotStore
 from dualtune_edge.runtime.levers import Levers
+from dualtune_edge.runtime.reuse.activation import base_part
+from dualtune_edge.runtime.reuse.prefix_states import PrefixStates
 from dualtune_edge.toolkit.bundle.manifest import Stage
 from dualtune_edge.toolkit.prompts.growing_text import shared_length
 

@@ -9,10 +9,10 @@ import pytest
 
 from dualtune_edge.profiles.schema import SessionSettings
 from dualtune_edge.runtime import Agent, CallResult, open_bundle
-from dualtune_edge.runtime.decode.prefix_states import PrefixStates
 from dualtune_edge.runtime.engines.engine import ORT_KV_FORMAT
 from dualtune_edge.runtime.engines.ort_engine import OrtEngine
 from dualtune_edge.runtime.levers import NAIVE, Levers
+from dualtune_edge.runtime.reuse.prefix_states import PrefixStates
 from dualtune_edge.toolkit.errors import BundleError
 
 ONE_THREAD = SessionSettings(intra_op_threads=1)

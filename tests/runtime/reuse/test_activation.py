@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualtune_edge.runtime.decode.activation import base_part
+from dualtune_edge.runtime.reuse.activation import base_part
 
 
 @pytest.mark.parametrize(
