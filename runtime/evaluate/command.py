@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 from rich.console import Console
@@ -19,10 +21,13 @@ from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
 from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
+from dualtune_edge.runtime.evaluate.multi_turn.evaluation import WantedDialogues, evaluate_dialogues
+from dualtune_edge.runtime.evaluate.multi_turn.rows import is_multi_turn
 from dualtune_edge.runtime.evaluate.page import page, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluate_tasks
 from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
+from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
 from dualtune_edge.runtime.evaluate.tasks.text import describe_tasks
 from dualtune_edge.runtime.evaluate.text import describe
 from dualtune_edge.runtime.options import BundleFolder
@@ -52,6 +57,9 @@ def evaluate(
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For tasks: which calls are denied; all others are made.")
+    ] = None,
+    bfcl_python: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For BFCL's multi-turn rows: a Python that has bfcl-eval.")
     ] = None,
     against: Annotated[
         str | None,
@@ -84,13 +92,25 @@ def evaluate(
         dualtune-edge evaluate my-bundle --tasks tasks.toml --mcp mcp.json
 
     """
+    if bfcl_python and (tasks or not (data and is_multi_turn(_first_line(data)))):
+        raise _unfit(
+            "--bfcl-python",
+            "no rows of several turns",
+            "--data with BFCL's multi-turn rows, whose functions it simulates",
+            "Leave it out.",
+        )
     if tasks:
         wanted_tasks = WantedTasks(
             tasks, _servers(mcp, data), count, read_policy(policy) if policy else Policy(), profile, threads
         )
-        _do_tasks(bundle, against, wanted_tasks, html, as_json=as_json)
+        _report_done(partial(evaluate_tasks, bundle, wanted=wanted_tasks), against, html, as_json=as_json)
         return
     wanted = _Wanted(_data(data, mcp, policy), count, profile, threads, aim)
+    if is_multi_turn(_first_line(wanted.data)):
+        python = _simulating(bfcl_python, wanted.data)
+        wanted_dialogues = WantedDialogues(wanted.data, python, count, profile, threads)
+        _report_done(partial(evaluate_dialogues, bundle, wanted=wanted_dialogues), against, html, as_json=as_json)
+        return
     with Console(stderr=True).status("") as status:
         found, ours = _answered(bundle, wanted, status)
         comparison = None
@@ -106,12 +126,19 @@ def evaluate(
     console.result(report, describe(report), as_json=as_json)
 
 
-def _do_tasks(bundle: Path, against: str | None, wanted: WantedTasks, html: Path | None, *, as_json: bool) -> None:
+class _Evaluate(Protocol):
+    def __call__(
+        self, *, other: Path | None, on_step: Callable[[str], None], on_note: Callable[[str], None]
+    ) -> TaskEvaluation: ...
+
+
+def _report_done(evaluate: _Evaluate, against: str | None, html: Path | None, *, as_json: bool) -> None:
+    """What is done, and not only said: tasks, dialogues."""
     if against and _ADDRESS.match(against):
         raise _unfit("--against", against, "a bundle: an endpoint does no tasks", "Name a bundle's folder.")
     with Console(stderr=True).status("") as status:
         other = Path(against) if against else None
-        report = evaluate_tasks(bundle, other, wanted, status.update, console.warn)
+        report = evaluate(other=other, on_step=status.update, on_note=console.warn)
     if html:
         write_page(html, tasks_page(report))
     console.result(report, describe_tasks(report), as_json=as_json)
@@ -134,6 +161,18 @@ def _data(data: Path | None, mcp: Path | None, policy: Path | None) -> Path:
     if data is None:
         raise _unfit("evaluate", "no --data and no --tasks", "what is to be done", "Add --data FILE or --tasks FILE.")
     return data
+
+
+def _simulating(python: Path | None, data: Path) -> Path:
+    """The Python that has bfcl-eval, where the data needs it."""
+    if python is None:
+        raise _unfit(
+            str(data),
+            "rows of several turns, whose functions are simulated",
+            "a Python that has bfcl-eval",
+            "Add --bfcl-python FILE.",
+        )
+    return python
 
 
 def _unfit(where: str, found: str, expected: str, fix: str) -> SpecError:

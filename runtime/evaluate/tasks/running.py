@@ -125,7 +125,7 @@ class Desk:
             tools = OfferedServers(servers, task.toolsets)
             refuse_absent(servers.offer(self.agent.bundle.manifest), task.toolsets)
             limits = RunLimits(task.steps, _REPEATS, task.seconds, answer_tokens=_ANSWER_TOKENS)
-            calls, end = _followed(run(self.agent, placed.request, tools, self.approver, limits=limits))
+            calls, end = followed(run(self.agent, placed.request, tools, self.approver, limits=limits))
         faults = tuple(check_faults(placed.check, self.root, before, tools.texts, end.answer))
         return TaskResult(
             task=task.name,
@@ -137,7 +137,7 @@ class Desk:
             answer=end.answer,
             calls=calls,
             gold=len(task.gold),
-            matched=_matched(placed.gold, calls),
+            matched=matched_calls(placed.gold, calls),
             seconds=end.seconds,
         )
 
@@ -165,7 +165,7 @@ def refuse_absent(offer: Offer, toolsets: Sequence[str]) -> None:
             )
 
 
-def _followed(events: Iterator[Event]) -> tuple[tuple[TaskCall, ...], DoneEvent]:
+def followed(events: Iterator[Event]) -> tuple[tuple[TaskCall, ...], DoneEvent]:
     """The calls of a run, and its end."""
     calls: list[TaskCall] = []
     for event in events:
@@ -191,7 +191,8 @@ def check_faults(check: Check, root: Path, before: State, texts: Sequence[str], 
             yield f"a result says {line!r}"
 
 
-def _matched(gold: Sequence[GoldCall], calls: Sequence[TaskCall]) -> int:
+def matched_calls(gold: Sequence[GoldCall], calls: Sequence[TaskCall]) -> int:
+    """How many of the gold calls were made, with just their arguments."""
     made, count = [(call.call, call.arguments) for call in calls], 0
     for wanted in gold:
         if (wanted.call, wanted.arguments) in made:

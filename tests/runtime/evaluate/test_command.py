@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from bfcl_package import write_package
 
 from dualtune_edge import cli
 from dualtune_edge.runtime.evaluate.report import Evaluation
-from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
+from dualtune_edge.toolkit.errors import DataError, EngineError, SpecError, ToolsError
 
 TURNS = [
     {"role": "user", "content": "four commits"},
@@ -90,11 +92,50 @@ def mcp(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A dialogue of BFCL's kind, in which nothing can be done."""
+    row = {
+        "id": "multi_turn_base_0",
+        "question": [[{"role": "user", "content": "good morning"}]],
+        "initial_config": {},
+        "involved_classes": ["git"],
+    }
+    path = tmp_path / "rows.json"
+    (tmp_path / "possible_answer").mkdir()
+    path.write_text(json.dumps(row), encoding="utf-8")
+    truth = {"id": row["id"], "ground_truth": [[]]}
+    (tmp_path / "possible_answer" / path.name).write_text(json.dumps(truth), encoding="utf-8")
+    return path
+
+
+def test_dialogues_are_worked_through(
+    exported: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_package(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("dualtune_edge.runtime.evaluate.multi_turn.evaluation._STEPS", 1)
+    page = tmp_path / "page.html"
+    options = ("--bfcl-python", sys.executable, "--against", exported, "--html", page, "--json")
+    assert run(exported, "--data", rows, *options) == 0
+    report = TaskEvaluation.model_validate_json(capsys.readouterr().out)
+    (found,) = report.ours.results
+    assert (found.task, found.toolsets, found.gold) == ("multi_turn_base_0", ("git",), 0)
+    assert report.against
+    assert report.against.other.results[0].calls == found.calls
+    assert "multi_turn_base_0" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "found"),
     [
         ([], SpecError.exit_code, "no --data and no --tasks"),
         (["--tasks", "{tasks}"], SpecError.exit_code, "without --mcp"),
+        (["--data", "{rows}"], SpecError.exit_code, "Add --bfcl-python FILE"),
+        (["--data", "{tasks}", "--bfcl-python", "x"], SpecError.exit_code, "--bfcl-python"),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}", "--bfcl-python", "x"], SpecError.exit_code, "--bfcl-python"),
+        (["--data", "{rows}", "--bfcl-python", "no-such-python"], EngineError.exit_code, "no-such-python"),
+        (["--data", "{rows}", "--bfcl-python", "x", "--against", "http://x/v1"], SpecError.exit_code, "http://x/v1"),
         (["--tasks", "{tasks}", "--data", "x"], SpecError.exit_code, "--data and --tasks"),
         (["--data", "x", "--mcp", "{mcp}"], SpecError.exit_code, "--mcp without --tasks"),
         (["--data", "x", "--policy", "x"], SpecError.exit_code, "--policy without --tasks"),
@@ -111,6 +152,7 @@ def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
     exported: Path,
     tasks: Path,
     mcp: Path,
+    rows: Path,
     tmp_path: Path,
     arguments: list[str],
     code: int,
@@ -121,6 +163,7 @@ def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
     broken.write_text('{"mcpServers": {"git": {"command": "no-such-server"}}}', encoding="utf-8")
     other.write_text(TASKS.replace('"git"', '"harbour"'), encoding="utf-8")
     none.write_text(mcp.read_text(encoding="utf-8").replace('"git"', '"harbour"'), encoding="utf-8")
-    filled = [argument.format(tasks=tasks, mcp=mcp, other=other, none=none, broken=broken) for argument in arguments]
+    files = {"tasks": tasks, "mcp": mcp, "rows": rows, "other": other, "none": none, "broken": broken}
+    filled = [argument.format_map(files) for argument in arguments]
     assert run(exported, *filled) == code
     assert found in capsys.readouterr().err
