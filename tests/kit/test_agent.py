@@ -289,7 +289,7 @@ def test_what_was_approved_trains_an_adapter(
 
 
 def test_tasks_of_two_bundles_stand_side_by_side(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kit_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Servers that list the tools and do none: what is called is noted, and what is checked is not there."""
     tasks, page, log = tmp_path / "tasks.toml", tmp_path / "page.html", tmp_path / "calls"
@@ -298,9 +298,9 @@ def test_tasks_of_two_bundles_stand_side_by_side(
     entry = {"command": started.command, "args": started.args}
     mcp = tmp_path / "mcp.json"
     mcp.write_text(json.dumps({"mcpServers": {"git": entry}}), encoding="utf-8")
-    words = ["evaluate", bundle, "--tasks", tasks, "--mcp", mcp, "--against", bundle, "--threads", "1", "--html", page]
+    words = ["evaluate", kit_bundle, "--tasks", tasks, "--mcp", mcp, "--against", kit_bundle, "--html", page]
     with pytest.raises(SystemExit) as ended:
-        cli.main([*map(str, words), "--json"])
+        cli.main([*map(str, words), "--threads", "1", "--json"])
     assert not ended.value.code
     report = TaskEvaluation.model_validate_json(capsys.readouterr().out)
     log_task, write = report.ours.results

@@ -10,7 +10,6 @@ from pathlib import Path
 from dualtune_edge.runtime.agent.approval import Policy
 from dualtune_edge.runtime.agent.config import ServerConfig, read_config
 from dualtune_edge.runtime.agent.sandbox import Sandbox
-from dualtune_edge.runtime.agent.servers import Servers
 from dualtune_edge.runtime.bench.requests import spread
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation, TaskSide, compare_tasks, task_side
 from dualtune_edge.runtime.evaluate.tasks.running import Desk, SandboxApprover, notes_of
@@ -69,6 +68,8 @@ def _side(
     on_step: Callable[[str], None],
     on_note: Callable[[str], None],
 ) -> TaskSide:
+    from dualtune_edge.runtime.agent.servers import Servers  # noqa: PLC0415 - the extra `agent`: conversations need none
+
     with (
         tempfile.TemporaryDirectory(prefix="tasks-", ignore_cleanup_errors=True) as folder,
         Agent.open(path, profile=wanted.profile, threads=wanted.threads) as agent,

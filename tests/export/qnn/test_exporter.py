@@ -19,7 +19,7 @@ from dualtune_edge.export.qnn.verify import Answered, Case, Verifier
 from dualtune_edge.export.spec.document import ExportSpec, read_spec
 from dualtune_edge.profiles.schema import QNN_PROVIDER, SessionSettings
 from dualtune_edge.runtime import Agent, Bundle, open_bundle, open_engine
-from dualtune_edge.runtime.bench.roofline import measure_roofline
+from dualtune_edge.runtime.bench.roofline import Forward, measure_roofline
 from dualtune_edge.runtime.engines.engine import STATIC_KV_FORMAT
 from dualtune_edge.runtime.engines.static_engine import StaticEngine
 from dualtune_edge.runtime.engines.static_graph import by_cpu
@@ -115,7 +115,7 @@ def spec(desk: Path) -> ExportSpec:
 def test_a_bench_of_static_graphs_reckons_with_their_weights_alone(bundle: Bundle) -> None:
     roofline = measure_roofline(bundle.on("soc"), 1)
     assert (roofline.layers, roofline.head) == (0, 0)
-    assert roofline.seconds(10**9, tokens=128, rows=1) == 10**9 / roofline.bandwidth
+    assert roofline.seconds(Forward(10**9, held=0, tokens=128, rows=1)) == 10**9 / roofline.rates.bandwidth
 
 
 def test_base_and_every_adapter_are_compiled(bundle: Bundle) -> None:

@@ -73,7 +73,8 @@ def test_what_went_wrong_has_the_name_of_the_first_thing(changes: dict[str, Any]
     assert (faults.kind, faults.count, faults.examples[0].fault) == (kind, 1, "x is not there")
 
 
-def test_a_reader_sees_every_group_and_no_control_character() -> None:
+def test_a_reader_sees_every_group_and_no_control_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a narrow terminal folds names
     ours = side(*RESULTS)
     report = TaskEvaluation(tasks="t.toml", ours=ours, against=compare_tasks(ours, side(*reversed(RESULTS))))
     text, page = describe_tasks(report), tasks_page(report)
