@@ -32,7 +32,7 @@ def _launch(run: Any, count: int, output: Path, *flags: str) -> dict[str, Any]:
     ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout)  # one report: the first process alone prints
     assert done.stderr.count("samples, ") == 1
     return report
