@@ -51,10 +51,7 @@ def generate(
     """
     refuse_existing(settings.output)
     sandbox = Sandbox(settings.sandbox, settings.files)
-    servers = {
-        name: config.model_copy(update={"cwd": config.cwd or sandbox.path}) if config.command else config
-        for name, config in configs(sandbox.environment()).items()
-    }
+    servers = sandbox.placed(configs(sandbox.environment()))
     with _held(settings.output) as work, _cleared(work, sandbox):
         sandbox.fill(0)
         listed = _listed(servers)

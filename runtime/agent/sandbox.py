@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.decode.sources import texts_in
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 from dualtune_edge.toolkit.files import unwritable
@@ -70,6 +71,13 @@ class Sandbox:
     def environment(self) -> Mapping[str, str]:
         """The process's environment, and the sandbox's path by its name there."""
         return {**os.environ, VARIABLE: str(self.path)}
+
+    def placed(self, configs: Mapping[str, ServerConfig]) -> dict[str, ServerConfig]:
+        """The servers, which work in it unless they say where."""
+        return {
+            name: config.model_copy(update={"cwd": config.cwd or self.path}) if config.command else config
+            for name, config in configs.items()
+        }
 
     def listing(self, number: int) -> str:
         """The files that it begins with, a line each."""

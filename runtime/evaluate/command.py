@@ -21,16 +21,16 @@ from dualtune_edge.runtime.evaluate.answers import Answer, answers
 from dualtune_edge.runtime.evaluate.bfcl import is_bfcl, read_bfcl
 from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
-from dualtune_edge.runtime.evaluate.multi_turn.evaluation import WantedDialogues, evaluate_dialogues
+from dualtune_edge.runtime.evaluate.multi_turn.evaluation import WantedDialogues, do_dialogues
 from dualtune_edge.runtime.evaluate.multi_turn.rows import is_multi_turn
 from dualtune_edge.runtime.evaluate.page import page, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
-from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluate_tasks
+from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, do_tasks
 from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
-from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
+from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation, TaskSide, compare_tasks
 from dualtune_edge.runtime.evaluate.tasks.text import describe_tasks
 from dualtune_edge.runtime.evaluate.text import describe
-from dualtune_edge.runtime.options import BundleFolder
+from dualtune_edge.runtime.options import BundleFolder, Profile, Threads
 from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge.toolkit import console, strict_json
 from dualtune_edge.toolkit.bundle.layout import MANIFEST
@@ -75,10 +75,8 @@ def evaluate(
         float, typer.Option(min=0, max=1, help="Suggest a min_probability that leaves calls right so often.")
     ] = 0.9,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with the pictures.")] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A profile's name or .toml file; default: the bundle's own.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Use so many threads, whatever the profile says.")] = None,
+    profile: Profile = None,
+    threads: Threads = None,
     as_json: console.AsJson = False,
 ) -> None:
     """Count how often a bundle is right.
@@ -92,7 +90,8 @@ def evaluate(
         dualtune-edge evaluate my-bundle --tasks tasks.toml --mcp mcp.json
 
     """
-    if bfcl_python and (tasks or not (data and is_multi_turn(_first_line(data)))):
+    dialogues = data is not None and is_multi_turn(_first_line(data))
+    if bfcl_python and (tasks or not dialogues):
         raise _unfit(
             "--bfcl-python",
             "no rows of several turns",
@@ -103,13 +102,14 @@ def evaluate(
         wanted_tasks = WantedTasks(
             tasks, _servers(mcp, data), count, read_policy(policy) if policy else Policy(), profile, threads
         )
-        _report_done(partial(evaluate_tasks, bundle, wanted=wanted_tasks), against, html, as_json=as_json)
+        _report_done(tasks, partial(do_tasks, wanted=wanted_tasks), (bundle, against), html, as_json=as_json)
         return
     wanted = _Wanted(_data(data, mcp, policy), count, profile, threads, aim)
-    if is_multi_turn(_first_line(wanted.data)):
+    if dialogues:
         python = _simulating(bfcl_python, wanted.data)
         wanted_dialogues = WantedDialogues(wanted.data, python, count, profile, threads)
-        _report_done(partial(evaluate_dialogues, bundle, wanted=wanted_dialogues), against, html, as_json=as_json)
+        do = partial(do_dialogues, wanted=wanted_dialogues)
+        _report_done(wanted.data, do, (bundle, against), html, as_json=as_json)
         return
     with Console(stderr=True).status("") as status:
         found, ours = _answered(bundle, wanted, status)
@@ -126,19 +126,19 @@ def evaluate(
     console.result(report, describe(report), as_json=as_json)
 
 
-class _Evaluate(Protocol):
-    def __call__(
-        self, *, other: Path | None, on_step: Callable[[str], None], on_note: Callable[[str], None]
-    ) -> TaskEvaluation: ...
+class _Do(Protocol):
+    def __call__(self, bundle: Path, *, on_step: Callable[[str], None], on_note: Callable[[str], None]) -> TaskSide: ...
 
 
-def _report_done(evaluate: _Evaluate, against: str | None, html: Path | None, *, as_json: bool) -> None:
-    """What is done, and not only said: tasks, dialogues."""
+def _report_done(file: Path, do: _Do, bundles: tuple[Path, str | None], html: Path | None, *, as_json: bool) -> None:
+    """What is done, and not only said: tasks, dialogues; by one bundle, or also by what it is compared with."""
+    bundle, against = bundles
     if against and _ADDRESS.match(against):
         raise _unfit("--against", against, "a bundle: an endpoint does no tasks", "Name a bundle's folder.")
     with Console(stderr=True).status("") as status:
-        other = Path(against) if against else None
-        report = evaluate(other=other, on_step=status.update, on_note=console.warn)
+        ours = do(bundle, on_step=status.update, on_note=console.warn)
+        other = do(Path(against), on_step=status.update, on_note=console.warn) if against else None
+    report = TaskEvaluation(tasks=file.name, ours=ours, against=compare_tasks(ours, other) if other else None)
     if html:
         write_page(html, tasks_page(report))
     console.result(report, describe_tasks(report), as_json=as_json)

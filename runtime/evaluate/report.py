@@ -9,6 +9,7 @@ from typing import Final
 
 from dualtune_edge.runtime.evaluate.answers import Answer, Call, ErrorKind, PropertyState
 from dualtune_edge.runtime.evaluate.statistics import Calibration, Difference, Share, Threshold, calibrate, thresholds
+from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.frozen import Frozen
 
 EXAMPLES: Final = 3  # of each kind of error
@@ -132,12 +133,34 @@ def side(
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer], other: Side) -> Comparison:
-    """Both answered the same turns."""
+    """Both sides on the same turns.
+
+    Raises:
+        DataError: they answered others.
+
+    """
+    refuse_others([answer.where for answer in ours], [answer.where for answer in theirs], other.name)
     return Comparison(
         other=other,
         tools=Difference.paired([answer.named for answer in ours], [answer.named for answer in theirs]),
         right=Difference.paired([answer.right for answer in ours], [answer.right for answer in theirs]),
     )
+
+
+def refuse_others(ours: Sequence[str], theirs: Sequence[str], other: str) -> None:
+    """Refuse to compare what was not asked alike: BFCL's rows are those that a bundle has the functions of.
+
+    Raises:
+        DataError: the names of what both sides did differ.
+
+    """
+    if ours != theirs:
+        raise DataError(
+            other,
+            found=f"{len(theirs)} that it can answer, {len(set(ours) & set(theirs))} of them the same",
+            expected=f"the {len(ours)} that the first one answers",
+            fix="Compare bundles of the same tools.",
+        )
 
 
 def _scores(answers: Sequence[Answer], toolsets: int) -> Scores:

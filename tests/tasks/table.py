@@ -14,7 +14,7 @@ from checkable.servers import MCP, missing, search_path
 from checkable.table import table
 from dualtune_edge.export.run import run as export
 from dualtune_edge.runtime.agent.approval import Policy
-from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, evaluate_tasks
+from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, do_tasks
 
 _ALL = 1000
 
@@ -34,7 +34,7 @@ def main() -> int:
         for method in filter(specs.trained, specs.METHODS):
             bundle = Path(folder) / method
             export(specs.spec(method, "external"), bundle)
-            sides[method] = evaluate_tasks(bundle, None, WantedTasks(DATA, MCP, _ALL, Policy()), _quiet, _quiet).ours
+            sides[method] = do_tasks(bundle, WantedTasks(DATA, MCP, _ALL, Policy()), _quiet, _quiet)
             print(f"{method}: {sides[method].groups[-1].done.right} done", file=sys.stderr)
     print("\n".join(table(sides)))
     return 0

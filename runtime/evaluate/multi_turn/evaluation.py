@@ -14,7 +14,7 @@ from dualtune_edge.runtime.agent.transcript import extended
 from dualtune_edge.runtime.bench.requests import spread
 from dualtune_edge.runtime.evaluate.multi_turn.rows import Dialogue, Turn, read_dialogues
 from dualtune_edge.runtime.evaluate.multi_turn.simulation import Simulation
-from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation, TaskSide, compare_tasks, task_side
+from dualtune_edge.runtime.evaluate.tasks.report import TaskSide, task_side
 from dualtune_edge.runtime.evaluate.tasks.running import TaskCall, TaskResult, followed, matched_calls
 from dualtune_edge.runtime.evaluate.tasks.task import GoldCall
 from dualtune_edge.runtime.pipeline import Agent
@@ -48,45 +48,34 @@ class _Anything:
         raise AssertionError(call)
 
 
-def evaluate_dialogues(
-    bundle: Path,
-    other: Path | None,
-    wanted: WantedDialogues,
-    on_step: Callable[[str], None],
-    on_note: Callable[[str], None],
-) -> TaskEvaluation:
-    """A dialogue is done if BFCL's checker finds every turn right.
+def do_dialogues(
+    bundle: Path, wanted: WantedDialogues, on_step: Callable[[str], None], on_note: Callable[[str], None]
+) -> TaskSide:
+    """Let a bundle work through the dialogues. One is done if BFCL's checker finds every turn right.
 
     Args:
-        bundle: ours.
-        other: what it is compared with.
+        bundle: its folder.
         wanted: the dialogues.
         on_step: is called with the name of each step before it begins.
         on_note: is called with how many rows are passed over.
 
     Raises:
-        DataError: no rows, or none that a bundle can work on.
+        DataError: no rows, or none that the bundle can work on.
         EngineError: the functions cannot be simulated.
 
     """
-    ours = _side(bundle, wanted, on_step, on_note)
-    against = compare_tasks(ours, _side(other, wanted, on_step, on_note)) if other else None
-    return TaskEvaluation(tasks=wanted.path.name, ours=ours, against=against)
-
-
-def _side(
-    path: Path, wanted: WantedDialogues, on_step: Callable[[str], None], on_note: Callable[[str], None]
-) -> TaskSide:
-    with Agent.open(path, profile=wanted.profile, threads=wanted.threads) as agent:
+    with Agent.open(bundle, profile=wanted.profile, threads=wanted.threads) as agent:
         rows, passed_over = read_dialogues(wanted.path, agent.bundle.manifest)
         if passed_over:
-            on_note(f"{passed_over} rows of {wanted.path} are passed over: {path.name} has not all of their functions")
+            on_note(
+                f"{passed_over} rows of {wanted.path} are passed over: {bundle.name} has not all of their functions"
+            )
         dialogues, results = spread(rows, wanted.count), []
         for number, dialogue in enumerate(dialogues, start=1):
-            on_step(f"{path.name}: dialogue {number} of {len(dialogues)}, {dialogue.name}")
+            on_step(f"{bundle.name}: dialogue {number} of {len(dialogues)}, {dialogue.name}")
             with Simulation(wanted.python, dialogue) as systems:
                 results.append(work_through(agent, dialogue, systems))
-        return task_side(path.name, agent.bundle.hashes[MANIFEST], results)
+        return task_side(bundle.name, agent.bundle.hashes[MANIFEST], results)
 
 
 def work_through(agent: Agent, dialogue: Dialogue, systems: Simulation) -> TaskResult:

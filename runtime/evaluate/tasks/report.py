@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
-from dualtune_edge.runtime.evaluate.report import EXAMPLES
+from dualtune_edge.runtime.evaluate.report import EXAMPLES, refuse_others
 from dualtune_edge.runtime.evaluate.statistics import Difference, Share
 from dualtune_edge.runtime.evaluate.tasks.running import TaskResult
 from dualtune_edge.toolkit.frozen import Frozen
 
 FaultKind: TypeAlias = Literal[
     "no call",
-    "not finished",
     "a call was not allowed",
+    "not finished",
     "a call failed",
     "not its gold calls",
-    "gold calls, but not done",
+    "what is checked is not so",
 ]
-_MANY: Final = 3  # calls, from which on a task needs "many"
 
 
 class TaskGroup(Frozen):
@@ -85,7 +84,14 @@ def task_side(name: str, manifest_sha256: str, results: Sequence[TaskResult]) ->
 
 
 def compare_tasks(ours: TaskSide, other: TaskSide) -> TaskComparison:
-    """Both did the same tasks."""
+    """Both sides on the same tasks.
+
+    Raises:
+        DataError: they did others.
+
+    """
+    names, others = ([result.task for result in side.results] for side in (ours, other))
+    refuse_others(names, others, other.name)
     states = ([result.done for result in side.results] for side in (ours, other))
     return TaskComparison(other=other, done=Difference.paired(*states))
 
@@ -96,8 +102,8 @@ def groups(results: Sequence[TaskResult]) -> Iterator[TaskGroup]:
         yield _group(" and ".join(toolsets), [result for result in results if result.toolsets == toolsets])
     counted = (
         ("one call", [result for result in results if result.gold == 1]),
-        ("two calls", [result for result in results if result.gold == _MANY - 1]),
-        ("three calls or more", [result for result in results if result.gold >= _MANY]),
+        ("two calls", [result for result in results if result.gold == 2]),
+        ("three calls or more", [result for result in results if result.gold > 2]),
     )
     yield from (_group(name, group) for name, group in counted if group)
     yield _group("all", results)
@@ -140,4 +146,4 @@ def _kind(result: TaskResult) -> FaultKind | None:
         ("a call failed", "failed" in states),
         ("not its gold calls", result.matched < result.gold),
     )
-    return next((kind for kind, so in found if so), "gold calls, but not done")
+    return next((kind for kind, so in found if so), "what is checked is not so")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dualtune_edge.runtime.agent.config import ServerConfig
 from dualtune_edge.runtime.agent.sandbox import Sandbox
 from dualtune_edge.toolkit.errors import OutputError, SpecError
 
@@ -59,6 +60,14 @@ def test_paths_out_of_it_are_outside(tmp_path: Path, value: str) -> None:
     sandbox = Sandbox(tmp_path / "box")
     text = value.format(box=sandbox.path)
     assert sandbox.outside({"deep": [{"value": text}]}) == text
+
+
+def test_servers_work_in_it_unless_they_say_where(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "box")
+    own, elsewhere = ServerConfig(command="x"), ServerConfig(command="x", cwd=tmp_path)
+    remote = ServerConfig(url="http://localhost/mcp")
+    placed = sandbox.placed({"own": own, "elsewhere": elsewhere, "remote": remote})
+    assert [config.cwd for config in placed.values()] == [sandbox.path, tmp_path, None]
 
 
 def test_variables_count_as_what_they_stand_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.page import page, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.text import describe
-from dualtune_edge.toolkit.errors import OutputError, RequestError
+from dualtune_edge.toolkit.errors import DataError, OutputError, RequestError
 
 LOG = {"path": "/srv", "count": 3}
 REFUSED = RequestError("arguments", found="no end", expected="an end", fix="Ask again.")
@@ -51,6 +51,11 @@ def report(found: list[Answer], ours: Side) -> Evaluation:
     worse = [one.model_copy(update={"within": None, "answer": None}) for one in found]
     other = side("theirs", worse, toolsets=2, aim=0.9)
     return Evaluation(data="heldout.jsonl", turns=6, ours=ours, against=compare(found, worse, other))
+
+
+def test_sides_that_answered_other_turns_are_not_compared(found: list[Answer], ours: Side) -> None:
+    with pytest.raises(DataError, match=f"the {len(found)} that the first one answers"):
+        compare(found, found[1:], ours)
 
 
 def test_every_score_has_its_own_turns(ours: Side) -> None:

@@ -11,6 +11,7 @@ from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation, TaskSide, compare_tasks, task_side
 from dualtune_edge.runtime.evaluate.tasks.running import TaskCall, TaskResult
 from dualtune_edge.runtime.evaluate.tasks.text import describe_tasks
+from dualtune_edge.toolkit.errors import DataError
 
 CALL = TaskCall(call="git.git_log", arguments={"path": "<b>"}, state="done")
 
@@ -65,7 +66,7 @@ def test_a_task_counts_by_its_calls_its_toolsets_and_in_all() -> None:
         ({"outcome": "repeated"}, "not finished"),
         ({"calls": (CALL.model_copy(update={"state": "failed"}),)}, "a call failed"),
         ({}, "not its gold calls"),
-        ({"matched": 2}, "gold calls, but not done"),
+        ({"matched": 2}, "what is checked is not so"),
     ],
 )
 def test_what_went_wrong_has_the_name_of_the_first_thing(changes: dict[str, Any], kind: str) -> None:
@@ -76,7 +77,7 @@ def test_what_went_wrong_has_the_name_of_the_first_thing(changes: dict[str, Any]
 def test_a_reader_sees_every_group_and_no_control_character(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # a narrow terminal folds names
     ours = side(*RESULTS)
-    report = TaskEvaluation(tasks="t.toml", ours=ours, against=compare_tasks(ours, side(*reversed(RESULTS))))
+    report = TaskEvaluation(tasks="t.toml", ours=ours, against=compare_tasks(ours, side(*RESULTS)))
     text, page = describe_tasks(report), tasks_page(report)
     for name in ("filesystem and git", "three calls or more", "5 of 10; made 8"):
         assert name in text
@@ -87,6 +88,13 @@ def test_a_reader_sees_every_group_and_no_control_character(monkeypatch: pytest.
     assert "<it>" not in page
     assert '<b>"' not in page
     assert TaskEvaluation.model_validate_json(report.model_dump_json()) == report
+
+
+def test_sides_that_did_other_tasks_are_not_compared() -> None:
+    """As two bundles do of BFCL's rows, where one lacks their functions."""
+    for others in (RESULTS[:2], [*RESULTS[1:], RESULTS[0].model_copy(update={"task": "u"})], []):
+        with pytest.raises(DataError, match="the 4 that the first one answers"):
+            compare_tasks(side(*RESULTS), side(*others))
 
 
 def test_the_table_has_a_row_a_method_and_a_column_a_group() -> None:
