@@ -8,6 +8,9 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from dualtune_edge.toolkit.errors import SpecError
 
 _Item = TypeVar("_Item")
 
@@ -22,16 +25,34 @@ class Processes:
 
     All hold the same adapter. A step adds up what each has computed, so it is the step of one process that computes the
     whole batch, but for the order of the sums.
+
+    Raises:
+        SpecError: more were started than can speak to each other: each would train the whole run.
+
     """
 
     def __init__(self) -> None:
-        state = PartialState()
-        self.device = torch.device(state.device)
-        self._index, self._count = int(state.process_index), int(state.num_processes)
+        # PartialState joins processes on CPUs only where it is told that these are meant.
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        self._state = PartialState(cpu=on_cpu)
+        self.device = torch.device(self._state.device)
+        self._index, self.count = int(self._state.process_index), int(self._state.num_processes)
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.count != started:
+            raise SpecError(
+                "WORLD_SIZE",
+                found=f"{started} processes, of which each stands alone on {self.device.type}",
+                expected="processes on GPUs of CUDA, ROCm or XPU, or on CPUs",
+                fix="Start one process, or all on CPUs with ACCELERATE_USE_CPU=true.",
+            )
+
+    def meet(self) -> None:
+        """Wait until all processes have come here."""
+        self._state.wait_for_everyone()
 
     def share(self, batch: Sequence[_Item]) -> Sequence[_Item]:
         """The part of a batch that this process computes; it may be empty."""
-        return batch[self._index :: self._count]
+        return batch[self._index :: self.count]
 
     def reseed(self, seed: int) -> None:
         """Let every process but the first draw dropout of its own."""
@@ -40,7 +61,7 @@ class Processes:
 
     def sum_gradients(self, weights: Iterable[torch.nn.Parameter]) -> None:
         """Add up the gradients of all processes; one that is None counts as zeros."""
-        if self._count == 1:
+        if self.count == 1:
             return
         trained = list(weights)
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in trained]
@@ -51,7 +72,7 @@ class Processes:
 
     def sums(self, loss: float, tokens: int) -> tuple[float, int]:
         """Loss and tokens of all processes."""
-        if self._count == 1:
+        if self.count == 1:
             return loss, tokens
         both = torch.tensor([loss, tokens], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(both)

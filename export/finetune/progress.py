@@ -80,6 +80,7 @@ def _begin(start: Start) -> None:
         console.warn(warning)
     done = f", {start.done} of them done" if start.done else ""
     where = f"{start.threads} threads" if start.device == "cpu" else f"on {start.device}"
+    where = f"{start.processes} processes, each {where}" if start.processes > 1 else where
     held_out = f", {start.held_out} held out" if start.held_out else ""
     console.echo(f"{start.samples} samples{held_out}, {start.steps} steps{done}, {where}", err=True)
 

@@ -184,7 +184,8 @@ class Start:
     held_out: int
     done: int  # steps made before, of a run that goes on
     steps: int  # of the whole run
-    threads: int
+    processes: int
+    threads: int  # of each
     device: str  # of PyTorch
     warnings: tuple[str, ...]  # about the samples
 

@@ -80,8 +80,8 @@ def finetune(
 @contextlib.contextmanager
 def opened(settings: FinetuneSettings, base: Base | None = None) -> Iterator[tuple[Base, Processes]]:
     """The settings' base on the device of this process, or the one that is loaded already; and all processes."""
+    processes = Processes()  # first: on CPUs it divides the cores among those of a machine
     with threads(settings.threads):
-        processes = Processes()
         if base:
             yield base, processes
             return
@@ -99,6 +99,7 @@ def _run(
             "dropped_long": samples.dropped_long,
             "dropped_kept": samples.dropped_kept,
         }
+        processes.meet()  # the first one may write and remove files only when all have read them
         processes.reseed(settings.seed)
         on_event(
             Start(
@@ -106,6 +107,7 @@ def _run(
                 held_out=len(samples.held),
                 done=len(state.losses),
                 steps=trainer.steps,
+                processes=processes.count,
                 threads=torch.get_num_threads(),
                 device=str(base.model.device),
                 warnings=samples.warnings,

@@ -16,8 +16,10 @@ from safetensors.numpy import load_file
 
 from dualtune_edge.export.finetune import trainer
 from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.train import finetune
+from dualtune_edge.toolkit.errors import SpecError
 
 pytestmark = pytest.mark.slow
 _FLAGS = ("--rank", "2", "--threads", "1", "--batch-size", "3", "--learning-rate", "1e-2", "--json")
@@ -35,6 +37,7 @@ def _launch(run: Any, count: int, output: Path, *flags: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout)  # one report: the first process alone prints
     assert done.stderr.count("samples, ") == 1
+    assert f"{count} processes, each 1 threads" in done.stderr  # not so many whole runs beside each other
     return report
 
 
@@ -79,6 +82,13 @@ def test_a_stopped_run_goes_on_in_another_number_of_processes(
     report = _launch(run, 2, stopped.output, "--max-steps", "4", "--resume")
     np.testing.assert_allclose(report["losses"], whole.losses, rtol=1e-5)
     assert not state_path(stopped.output).exists()
+
+
+def test_processes_that_cannot_speak_to_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Processes()  # this process stands alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SpecError, match="2 processes, of which each stands alone"):
+        Processes()
 
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"base_dtype": "bfloat16"}])

@@ -6,13 +6,28 @@ from dualtune_edge.export.finetune.progress import Lines, shown
 from dualtune_edge.export.finetune.report import Interruption, Start, Step
 
 
-def start(done: int = 0, device: str = "cpu") -> Start:
-    return Start(samples=480, held_out=0, done=done, steps=120, threads=2, device=device, warnings=("too few",))
+def start(done: int = 0, device: str = "cpu", processes: int = 1) -> Start:
+    return Start(
+        samples=480,
+        held_out=0,
+        done=done,
+        steps=120,
+        processes=processes,
+        threads=2,
+        device=device,
+        warnings=("too few",),
+    )
 
 
 def test_a_gpu_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Lines()(start(device="cuda:0"))
     assert capsys.readouterr().err.splitlines()[-1] == "480 samples, 120 steps, on cuda:0"
+
+
+@pytest.mark.parametrize(("device", "each"), [("cpu", "2 threads"), ("cuda:1", "on cuda:1")])
+def test_several_processes_are_said(device: str, each: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Lines()(start(device=device, processes=4))
+    assert capsys.readouterr().err.splitlines()[-1] == f"480 samples, 120 steps, 4 processes, each {each}"
 
 
 def test_without_a_terminal_a_line_comes_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
