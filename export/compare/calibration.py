@@ -63,7 +63,7 @@ def read_calibration(path: Path, toolsets: Sequence[Toolset], no_tool: str) -> C
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise _refusal(str(path), str(error), "a UTF-8 file of JSON lines", "Check the path.") from None
     by_name = {toolset.name: toolset for toolset in toolsets}

@@ -32,7 +32,7 @@ class PropertyCoverage(Frozen):
 
 
 class ToolCoverage(Frozen):
-    """A tool, and how often it is called with arguments that it takes."""
+    """A tool, and how often it is called with arguments that it takes, where that is learnt."""
 
     toolset: str
     tool: str
@@ -71,7 +71,8 @@ def check(lines: list[Line], toolsets: Mapping[str, Mapping[str, Tool]], other: 
         other: the lines of a file that must not have the same requests.
 
     """
-    faults = [Fault(where=line.where, found=line.fault) for line in lines if line.fault]
+    # A line of the other file that cannot be read may have a request of these.
+    faults = [Fault(where=line.where, found=line.fault) for line in (*lines, *other) if line.fault]
     calls: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line, trajectory in turns(lines):
         toolset = "" if "" in toolsets else trajectory.toolset
@@ -80,9 +81,10 @@ def check(lines: list[Line], toolsets: Mapping[str, Mapping[str, Tool]], other: 
             continue
         for index, message in enumerate(trajectory.messages):
             for call in message.tool_calls:
+                if message.weight == 0:
+                    continue  # it is context, and not learnt
                 if why := _fault(call.function, toolsets[toolset]):
-                    if message.weight != 0:  # it is context, and not learnt
-                        faults.append(Fault(where=f"{line.where}, message {index + 1}", found=why))
+                    faults.append(Fault(where=f"{line.where}, message {index + 1}", found=why))
                 else:
                     calls.setdefault((toolset, call.function.name), []).append(call.function.arguments)
     assistants = [

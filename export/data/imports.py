@@ -137,7 +137,7 @@ def _parsed(value: Any) -> Any:
 def _rows(path: Path) -> list[Any]:
     """Of a JSON list, or of JSON lines."""
     try:
-        data = path.read_text(encoding="utf-8")
+        data = path.read_text(encoding="utf-8-sig")
         if data.lstrip().startswith("["):
             rows = strict_json.loads(data)
         else:

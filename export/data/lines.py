@@ -38,7 +38,7 @@ def read_lines(path: Path) -> list[Line]:
 
     """
     try:
-        texts = path.read_text(encoding="utf-8").split("\n")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             str(path), found=str(error), expected="a UTF-8 file of JSON lines", fix="Check the path."

@@ -56,9 +56,8 @@ def split(lines: Sequence[Line], shares: Sequence[float], seed: int) -> list[lis
     parts: list[list[Line]] = [[] for _ in shares]
     drawn = sorted(groups, key=lambda request: hashlib.sha256(f"{seed}\n{request}".encode()).digest())
     for request in drawn:
-        empty = [number for number in wanted if not parts[number]]
-        # The part that is furthest behind its share; an empty one first, so that none stays empty.
-        part = min(empty or wanted, key=lambda number: len(parts[number]) / shares[number])
+        # The part that is furthest behind its share: an empty one first, so none stays empty.
+        part = min(wanted, key=lambda number: len(parts[number]) / shares[number])
         parts[part] += groups[request]
     places = {line.where: number for number, line in enumerate(lines)}
     return [sorted(part, key=lambda line: places[line.where]) for part in parts]

@@ -56,7 +56,7 @@ def read_policy(path: Path) -> Policy:
 
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        value = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SpecError(str(path), found=str(error), expected="a TOML file", fix="Check the file.") from None
     return validate(Policy, value, where=str(path), error=SpecError)

@@ -57,21 +57,31 @@ def read_rows(path: Path) -> list[tuple[dict[str, Any], Any]]:
     """Each row with its ground truth: a mapping for each call, of names to accepted values; None where none is needed.
 
     Raises:
-        DataError: a file cannot be read, or is not there.
+        DataError: a file cannot be read, is not there, or has no answer to a row.
 
     """
-    answers_file = path.parent / "possible_answer" / path.name
-    if not answers_file.is_file() and "irrelevance" not in path.name:
+    answers_file, rows = path.parent / "possible_answer" / path.name, _rows(path)
+    if not answers_file.is_file():
+        if "irrelevance" in path.name:
+            return [(row, None) for row in rows]
         raise DataError(
             str(answers_file), found="no such file", expected="the accepted answers", fix="Put it beside the questions."
         )
-    answers = {row["id"]: row.get("ground_truth") for row in _rows(answers_file)} if answers_file.is_file() else {}
-    return [(row, answers.get(row["id"])) for row in _rows(path)]
+    answers = {row["id"]: row.get("ground_truth") for row in _rows(answers_file)}
+    for row in rows:
+        if answers.get(row["id"]) is None:
+            raise DataError(
+                str(answers_file),
+                found=f"no answer to {row['id']}",
+                expected="the accepted answers of every row",
+                fix="Take both files of one release.",
+            )
+    return [(row, answers[row["id"]]) for row in rows]
 
 
 def accepts(accepted: Sequence[Any], value: Any) -> bool:
     """Whether a value is one of those that BFCL accepts for an argument."""
-    return any(_matches(option, value) for option in accepted if option != OPTIONAL or value == "")
+    return any(_matches(option, value) for option in accepted)
 
 
 def _case(row: Mapping[str, Any], truth: Any, manifest: Manifest, where: str) -> Case | None:
@@ -139,7 +149,8 @@ def _plain_text(text: str) -> str:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = [strict_json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # `splitlines` would cut a line at characters that JSON's texts may hold, as U+2028.
+        rows = [strict_json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, strict_json.JsonError) as error:
         raise DataError(str(path), found=str(error), expected="JSON lines", fix="Check the file.") from None
     found = [row for row in rows if isinstance(row, dict) and "id" in row]

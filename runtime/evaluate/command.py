@@ -23,7 +23,7 @@ from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
 from dualtune_edge.runtime.evaluate.multi_turn.evaluation import WantedDialogues, do_dialogues
 from dualtune_edge.runtime.evaluate.multi_turn.rows import is_multi_turn
-from dualtune_edge.runtime.evaluate.page import page, write_page
+from dualtune_edge.runtime.evaluate.page import page, refuse_unwritable, write_page
 from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
 from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, do_tasks
 from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
@@ -38,6 +38,8 @@ from dualtune_edge.toolkit.bundle.manifest import Manifest
 from dualtune_edge.toolkit.errors import SpecError
 
 _ALL: Final = 1_000_000  # turns
+_AIM: Final = 0.9
+_MODEL: Final = "default"
 _ADDRESS: Final = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -66,14 +68,18 @@ def evaluate(
         typer.Option(metavar="OTHER", help="Another bundle, or the http address of an OpenAI-compatible endpoint."),
     ] = None,
     against_model: Annotated[
-        str, typer.Option(metavar="NAME", help="The endpoint's model; $OPENAI_API_KEY is its key.")
-    ] = "default",
+        str | None,
+        typer.Option(metavar="NAME", help="The endpoint's model; $OPENAI_API_KEY is its key.", show_default=_MODEL),
+    ] = None,
     count: Annotated[
         int, typer.Option(min=1, help="Take so many turns or tasks, spread evenly over FILE; default: all.")
     ] = _ALL,
     aim: Annotated[
-        float, typer.Option(min=0, max=1, help="Suggest a min_probability that leaves calls right so often.")
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Suggest a min_probability that leaves calls right so often.", show_default=str(_AIM)
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with the pictures.")] = None,
     profile: Profile = None,
     threads: Threads = None,
@@ -98,13 +104,16 @@ def evaluate(
             "--data with BFCL's multi-turn rows, whose functions it simulates",
             "Leave it out.",
         )
+    _refuse_unheard(against, against_model, None if not tasks and not dialogues else aim)
+    if html:
+        refuse_unwritable(html)
     if tasks:
         wanted_tasks = WantedTasks(
             tasks, _servers(mcp, data), count, read_policy(policy) if policy else Policy(), profile, threads
         )
         _report_done(tasks, partial(do_tasks, wanted=wanted_tasks), (bundle, against), html, as_json=as_json)
         return
-    wanted = _Wanted(_data(data, mcp, policy), count, profile, threads, aim)
+    wanted = _Wanted(_data(data, mcp, policy), count, profile, threads, _AIM if aim is None else aim)
     if dialogues:
         python = _simulating(bfcl_python, wanted.data)
         wanted_dialogues = WantedDialogues(wanted.data, python, count, profile, threads)
@@ -116,7 +125,7 @@ def evaluate(
         comparison = None
         if against:
             if _ADDRESS.match(against):
-                others, other = _asked(against, against_model, bundle, wanted, status)
+                others, other = _asked(against, against_model or _MODEL, bundle, wanted, status)
             else:
                 others, other = _answered(Path(against), wanted, status)
             comparison = compare(found, others, other)
@@ -124,6 +133,16 @@ def evaluate(
     if html:
         write_page(html, page(report))
     console.result(report, describe(report), as_json=as_json)
+
+
+def _refuse_unheard(against: str | None, model: str | None, aim: float | None) -> None:
+    """Refuse a model without an endpoint, and the `aim` of what says no probabilities."""
+    if model is not None and not (against and _ADDRESS.match(against)):
+        raise _unfit(
+            "--against-model", f"{model}, and no endpoint", "--against with an endpoint's address", "Leave it out."
+        )
+    if aim is not None:
+        raise _unfit("--aim", f"{aim:g}", "conversations: tasks have no probabilities", "Leave it out.")
 
 
 class _Do(Protocol):
@@ -200,7 +219,7 @@ def _cases(wanted: _Wanted, manifest: Manifest) -> list[Case]:
 def _first_line(path: Path) -> Any:
     """As JSON; None where it is none: whoever reads the file says why."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             return strict_json.loads(next((line for line in file if line.strip()), ""))
     except (OSError, UnicodeDecodeError, strict_json.JsonError):
         return None

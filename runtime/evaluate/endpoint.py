@@ -43,7 +43,9 @@ class Endpoint:
         toolset: str | None = None,
         offered: Mapping[str, Collection[str]] | None = None,
     ) -> CallResult:
-        """The first call of the model's answer; `toolset` is empty where it calls none, or a function that is none.
+        """The first call of the model's answer; where it calls none, or no function of ours, `toolset` is empty.
+
+        With the tools of one toolset alone on offer it is that one.
 
         Raises:
             RequestError: the endpoint refuses this request.
@@ -70,7 +72,8 @@ class Endpoint:
                 fix="Check that it is OpenAI's chat/completions.",
             ) from None
         pairs = {value: key for key, value in self._names.items()}
-        chosen = pairs.get(name or "", ("", name))
+        among = [toolset] if toolset else list(self._tools if offered is None else offered)
+        chosen = pairs.get(name or "", (among[0] if len(among) == 1 else "", name))
         return _result(chosen[0], chosen[1], None if name is None else _arguments(text))
 
     def _function(self, toolset: str, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from dualtune_edge.runtime.evaluate.report import Confusion, Evaluation, Side
 from dualtune_edge.runtime.evaluate.statistics import Calibration, Share, Threshold
-from dualtune_edge.runtime.evaluate.text import difference, percent, rows, signature
+from dualtune_edge.runtime.evaluate.text import calibration_error, difference, percent, rows, signature
 from dualtune_edge.toolkit.console import printable
 from dualtune_edge.toolkit.files import unwritable
 
@@ -34,6 +34,22 @@ def write_page(path: Path, page: str) -> None:
     """
     try:
         path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a page that could not be written at the end. What is there stays.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+    try:
+        there = path.exists()
+        path.open("ab").close()
+        if not there:
+            path.unlink()
     except OSError as error:
         raise unwritable(path, error) from None
 
@@ -80,7 +96,7 @@ def _pictures(side: Side) -> Iterator[str]:
     if side.calibration is None:
         return
     suggested = side.calibration.suggested
-    yield "<h2>Probabilities</h2>"
+    yield f"<h2>Probabilities</h2><p>{escape(calibration_error(side.calibration))}</p>"
     yield _figure("probability of the answer", "right", _reliability(side.calibration))
     if side.curve:
         yield _figure("calls that are left", "of these, right", _curve(side.curve, side.calibration.aim))
@@ -90,7 +106,7 @@ def _pictures(side: Side) -> Iterator[str]:
             f" {suggested.of} calls, of which {percent(suggested.kept)} are right.</p>"
         )
     else:
-        yield f"<p>No <code>min_probability</code> leaves calls that are right in {side.calibration.aim:.0%}.</p>"
+        yield f"<p>No <code>min_probability</code> leaves calls that are right in {100 * side.calibration.aim:g}%.</p>"
 
 
 def _figure(across: str, up: str, marks: str) -> str:

@@ -10,6 +10,7 @@ from dualtune_edge.toolkit.frozen import Frozen
 
 _Z: Final = 1.959964  # of a two-sided interval of 95%
 BINS: Final = 10
+_STEPS: Final = 10_000  # of a threshold, from 0 to 1
 
 
 class Share(Frozen):
@@ -75,7 +76,7 @@ class Bin(Frozen):
 class Threshold(Frozen):
     """The calls that are left where less probable ones are answered `unsure`."""
 
-    min_probability: float
+    min_probability: float  # a multiple of 0.0001
     kept: Share  # right ones among the calls that are left
     of: int  # calls without a threshold
 
@@ -112,20 +113,24 @@ def calibrate(pairs: Sequence[tuple[float, bool]], calls: Sequence[bool], aim: f
 
 
 def thresholds(made: Sequence[tuple[float, bool]]) -> list[Threshold]:
-    """For each probability that a call has, from the highest down, what is left with it as the threshold."""
+    """For each probability of a call, rounded down and from the highest, what is left with it as the threshold."""
     ordered = sorted(made, key=lambda pair: -pair[0])
-    found = []
-    for number, (probability, _) in enumerate(ordered, start=1):
-        if number == len(ordered) or ordered[number][0] < probability:
-            kept = Share.count([right for _, right in ordered[:number]])
-            found.append(Threshold(min_probability=probability, kept=kept, of=len(ordered)))
+    found, number = list[Threshold](), 0
+    for threshold in sorted({_rounded_down(probability) for probability, _ in made}, reverse=True):
+        while number < len(ordered) and ordered[number][0] >= threshold:
+            number += 1
+        kept = Share.count([right for _, right in ordered[:number]])
+        found.append(Threshold(min_probability=threshold, kept=kept, of=len(ordered)))
     return found
 
 
 def _threshold(made: Sequence[tuple[float, bool]], aim: float) -> Threshold | None:
-    """The last of those that reach the aim, rounded down, so that it keeps what it is the threshold of."""
+    """The last of those that reach the aim."""
     reached = [threshold for threshold in thresholds(made) if threshold.kept.share >= aim]
-    if not reached:
-        return None
-    lowest = reached[-1]
-    return lowest.model_copy(update={"min_probability": math.floor(lowest.min_probability * 1e4) / 1e4})
+    return reached[-1] if reached else None
+
+
+def _rounded_down(probability: float) -> float:
+    """To a multiple of 0.0001 that is no larger, as a report shows it."""
+    steps = math.floor(probability * _STEPS)
+    return (steps if steps / _STEPS <= probability else steps - 1) / _STEPS

@@ -76,6 +76,11 @@ def difference(what: str, gap: Difference) -> str:
     return f"{what}: {points}; right here only {gap.only_ours}, there only {gap.only_theirs}"
 
 
+def calibration_error(calibration: Calibration) -> str:
+    """How far probabilities are from the share of right answers."""
+    return f"probabilities: off by {calibration.error:.3f} in the mean (expected calibration error)"
+
+
 def _scores(report: Evaluation) -> Iterator[str]:
     against: Comparison | None = report.against
     columns = ("right", report.ours.name, "of", *((against.other.name,) if against else ()))
@@ -109,10 +114,10 @@ def _properties(side: Side) -> Iterator[str]:
 
 def _calibration(calibration: Calibration) -> Iterator[str]:
     yield ""
-    yield f"probabilities: off by {calibration.error:.3f} in the mean (expected calibration error)"
+    yield calibration_error(calibration)
     suggested = calibration.suggested
     if suggested is None:
-        yield f"no min_probability leaves calls that are right in {calibration.aim:.0%}"
+        yield f"no min_probability leaves calls that are right in {100 * calibration.aim:g}%"
         return
     kept = suggested.kept
     yield (

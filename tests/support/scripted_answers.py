@@ -38,6 +38,7 @@ class Scripted:
 
     results: list[CallResult | EdgeError]
     toolsets: list[str | None] = field(default_factory=list)
+    offered: list[Mapping[str, Collection[str]] | None] = field(default_factory=list)
 
     def call(
         self,
@@ -49,6 +50,7 @@ class Scripted:
         assert request
         assert toolset is None or offered is None
         self.toolsets.append(toolset)
+        self.offered.append(offered)
         answer = self.results.pop(0)
         if isinstance(answer, EdgeError):
             raise answer

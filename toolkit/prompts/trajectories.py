@@ -55,7 +55,7 @@ def read_trajectories(path: Path, toolset: str | None = None) -> list[Trajectory
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             str(path), found=str(error), expected="a UTF-8 file of JSON lines", fix="Check the path."

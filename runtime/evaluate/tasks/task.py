@@ -189,12 +189,12 @@ def _files(path: Path) -> Sequence[Path]:
 def _toml(file: Path) -> dict[str, Any]:
     """A document whose worlds are a table and whose tasks are a list, if they are there."""
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _unfit(file, str(error), "a TOML file", "Check the file.") from None
     for key, kind, shape in (("worlds", dict, "[worlds.NAME]"), ("tasks", list, "[[tasks]]")):
         if not isinstance(document.get(key, kind()), kind):
-            raise _unfit(file, f"{key!r} that is something else", shape, "See docs/evaluation.md.")
+            raise _unfit(file, f"{key!r} that is something else", shape, "See docs/evaluate.md.")
     return document
 
 

@@ -68,7 +68,10 @@ def test_all_faults_are_named_and_the_other_lines_count(tmp_path: Path) -> None:
 
 
 def test_a_call_that_is_not_learnt_may_be_wrong(tmp_path: Path) -> None:
-    assert check(lines(tmp_path, line(call("log", {"count": "x"}, weight=0))), TOOLSETS).faults == ()
+    failed = [call("log", {"count": count}, weight=0) for count in ("x", 3)]
+    report = check(lines(tmp_path, line(*failed)), TOOLSETS)
+    assert report.faults == ()
+    assert report.tools[0].calls == 0, "what is covered is what is learnt"
 
 
 def test_arguments_are_counted_with_their_values(tmp_path: Path) -> None:
@@ -94,14 +97,29 @@ def test_lines_that_say_the_same_are_duplicates(tmp_path: Path) -> None:
     spaced = json.dumps(one, indent=None, separators=(", ", ":  "))
     (pair,) = check(lines(tmp_path, one, other, spaced), TOOLSETS).duplicates
     assert (pair.where[-2:], pair.other[-2:]) == (":3", ":1")
+    assert check(lines(tmp_path, one, one | {"toolset": "mail"}), TOOLSETS).duplicates == ()
+
+
+def test_a_request_is_what_the_user_says_first(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "You are helpful."}
+    made = [
+        {"messages": [system, USER | {"content": text}, call("roots", {})]} for text in ("Where? ", "when", "where?")
+    ]
+    assert [entry.request for entry in lines(tmp_path, *made)] == ["where?", "when", "where?"]
 
 
 def test_a_request_of_the_other_file_is_a_leak_whatever_its_case_and_blanks(tmp_path: Path) -> None:
-    held = lines(tmp_path, line(call("log", {"count": 9})), name="heldout.jsonl")
+    held = lines(tmp_path, *[line(call("log", {"count": 9}))] * 2, name="heldout.jsonl")
     mine = line(call("log", {"count": 1})) | {"messages": [USER | {"content": "Three commits "}, call("roots", {})]}
     new = line(call("roots", {})) | {"messages": [USER | {"content": "where?"}, call("roots", {})]}
     (pair,) = check(lines(tmp_path, mine, new), TOOLSETS, held).leaks
     assert (pair.where[-2:], pair.other) == (":1", f"{tmp_path / 'heldout.jsonl'}:1")
+
+
+def test_a_line_of_the_other_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    """Whether it is a leak cannot be said."""
+    report = check(lines(tmp_path, line(call("roots", {}))), TOOLSETS, lines(tmp_path, "[", name="heldout.jsonl"))
+    assert [fault.where for fault in report.faults] == [f"{tmp_path / 'heldout.jsonl'}:1"]
 
 
 def test_a_file_without_lines_is_refused(tmp_path: Path) -> None:
@@ -117,3 +135,10 @@ def test_tool_lists_are_named_or_one() -> None:
     for wrong in (["a.json", "b.json"], ["a.json", "git=b.json"], ["git=a", "git=b"]):
         with pytest.raises(SpecError):
             named_files(wrong)
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    text = json.dumps(line(call("roots", {})))
+    (tmp_path / "d.jsonl").write_text(f"{text}\r\n{text}\r\n", encoding="utf-8-sig", newline="")
+    read = read_lines(tmp_path / "d.jsonl")
+    assert [(entry.text, entry.fault) for entry in read] == [(text, "")] * 2

@@ -40,6 +40,14 @@ def test_the_kits_held_out_conversations_are_checked_and_split(
     assert "git.git_log" in text
 
 
+def test_a_fault_alone_is_an_error_of_data(tmp_path: Path) -> None:
+    good = (FOLDER / "heldout.jsonl").read_text("utf-8").splitlines()[:2]
+    (tmp_path / "d.jsonl").write_text("\n".join(good), encoding="utf-8")
+    assert run("check", tmp_path / "d.jsonl", *TOOLS) == 0
+    (tmp_path / "d.jsonl").write_text("\n".join([*good, "{"]), encoding="utf-8")
+    assert run("check", tmp_path / "d.jsonl", *TOOLS) == DataError.exit_code
+
+
 @pytest.mark.parametrize("shares", ["80,20", "0,0,0", "a,b,c", "80,10,-10", "80,10,10,"])
 def test_shares_that_are_none_are_refused(shares: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run("split", FOLDER / "heldout.jsonl", "-o", tmp_path / "parts", f"--shares={shares}")

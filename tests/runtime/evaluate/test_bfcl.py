@@ -81,18 +81,33 @@ def test_an_accepted_answer_is_right(
 
 def test_irrelevant_rows_need_no_call(manifest: Manifest, tmp_path: Path) -> None:
     cases, _ = read_bfcl(write(tmp_path, "irrelevance.json", [QUESTION], None), manifest)
-    (found,) = answers(Scripted([result("git", None)]), cases, lambda _number: None)
+    script = Scripted([result("git", None)])
+    (found,) = answers(script, cases, lambda _number: None)
     assert found.right
+    assert script.offered == [{"git": {"math.area"}}], "the row's functions alone"
+
+
+def test_a_row_ends_where_its_line_does_and_the_file_may_begin_with_a_mark(manifest: Manifest, tmp_path: Path) -> None:
+    """U+2028 ends a line for Python's `splitlines`, and stands in JSON's texts as any other character."""
+    said = "area\u2028of 4?"
+    row = QUESTION | {"question": [[{"role": "user", "content": said}]]}
+    path = write(tmp_path, "simple.json", [QUESTION], [TRUTH])
+    path.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8-sig")
+    (case,), _ = read_bfcl(path, manifest)
+    assert case.request.messages[0].content == said
 
 
 @pytest.mark.parametrize(
     ("questions", "truths", "found"),
     [
         ([QUESTION], None, "no such file"),
+        ([QUESTION], [TRUTH | {"id": "simple_1"}], "no answer to simple_0"),
+        ([QUESTION], [{"id": "simple_0"}], "no answer to simple_0"),
         ([QUESTION], [TRUTH | {"ground_truth": [{}, {}]}], "several calls"),
         ([QUESTION | {"question": [[], []]}], [TRUTH], "several calls or turns"),
         ([QUESTION | {"function": 3}], [TRUTH], "expected a row of BFCL"),
         ([QUESTION | {"function": [FUNCTIONS[0] | {"name": "x"}]}], [TRUTH], "no toolset"),
+        ([QUESTION | {"function": [FUNCTIONS[0] | {"parameters": {"type": "dict"}}]}], [TRUTH], "no toolset"),
         ([{"question": 1}], [TRUTH], "without an id"),
     ],
 )
@@ -115,6 +130,8 @@ def test_what_cannot_be_compared_is_refused(
         (["it's"], 'it"s', True),
         (["a", ""], "", True),
         (["a", ""], "b", False),
+        (["a", ""], "-", True),  # an empty text, without its punctuation
+        (["a", ""], 0, False),
         ([["a b", "c"]], ["ab", "C"], True),
         ([["a", "b"]], ["b", "a"], False),
         ([{"x": [1, 2], "y": ["", 3]}], {"x": 2}, True),
@@ -124,6 +141,10 @@ def test_what_cannot_be_compared_is_refused(
 )
 def test_values_are_compared_as_bfcl_does(accepted: list[Any], value: Any, *, right: bool) -> None:
     assert accepts(accepted, value) is right
+
+
+def test_a_call_that_is_right_leaves_out_what_may_be_left_out_first() -> None:
+    assert first_values({"a": ["", 3], "b": [{"x": ["", 1], "y": [2, ""]}]}) == {"b": {"y": 2}}
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the BFCL data is not at {DATA}")

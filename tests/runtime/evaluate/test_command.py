@@ -10,9 +10,10 @@ import pytest
 from bfcl_package import write_package
 
 from dualtune_edge import cli
+from dualtune_edge.runtime.bundle.opening import open_bundle
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
-from dualtune_edge.toolkit.errors import DataError, EngineError, SpecError, ToolsError
+from dualtune_edge.toolkit.errors import DataError, EngineError, OutputError, ProfileError, SpecError, ToolsError
 
 TURNS = [
     {"role": "user", "content": "four commits"},
@@ -55,6 +56,24 @@ def test_fewer_turns_are_spread_over_the_file(
 ) -> None:
     assert run(exported, "--data", heldout, "--count", "1") == 0
     assert "1 turns of heldout.jsonl" in capsys.readouterr().out
+
+
+def test_rows_of_bfcl_are_spread_too_and_the_aim_is_the_user_s(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = next(entry for entry in open_bundle(exported).manifest.toolsets if entry.toolset.name == "git")
+    functions = [tool.model_dump() for tool in entry.toolset.tools]
+    rows = [
+        json.dumps({"id": f"irrelevance_{number}", "question": [[TURNS[0]]], "function": functions})
+        for number in range(3)
+    ]
+    (tmp_path / "irrelevance.json").write_text("\n".join(rows), encoding="utf-8")
+    options = ("--count", "2", "--aim", "0.5", "--json")
+    assert run(exported, "--data", tmp_path / "irrelevance.json", *options) == 0
+    report = Evaluation.model_validate_json(capsys.readouterr().out)
+    assert (report.turns, report.ours.scores.abstentions.of) == (2, 2)
+    assert report.ours.calibration
+    assert report.ours.calibration.aim == 0.5
 
 
 def test_data_that_cannot_be_read_is_named(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,11 +156,21 @@ def test_dialogues_are_worked_through(
         (["--data", "{rows}", "--bfcl-python", "no-such-python"], EngineError.exit_code, "no-such-python"),
         (["--data", "{rows}", "--bfcl-python", "x", "--against", "http://x/v1"], SpecError.exit_code, "http://x/v1"),
         (["--tasks", "{tasks}", "--data", "x"], SpecError.exit_code, "--data and --tasks"),
+        (["--data", "{heldout}", "--profile", "absent"], ProfileError.exit_code, "absent"),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}", "--profile", "absent"], ProfileError.exit_code, "absent"),
+        (["--data", "{rows}", "--bfcl-python", "x", "--profile", "absent"], ProfileError.exit_code, "absent"),
         (["--data", "x", "--mcp", "{mcp}"], SpecError.exit_code, "--mcp without --tasks"),
         (["--data", "x", "--policy", "x"], SpecError.exit_code, "--policy without --tasks"),
         (["--tasks", "absent.toml", "--mcp", "{mcp}"], DataError.exit_code, "absent.toml"),
         (["--tasks", "{tasks}", "--mcp", "{tasks}"], SpecError.exit_code, "tasks.toml"),
         (["--tasks", "{tasks}", "--mcp", "{mcp}", "--against", "http://x/v1"], SpecError.exit_code, "http://x/v1"),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}", "--aim", "0.9"], SpecError.exit_code, "--aim"),
+        (["--data", "{rows}", "--bfcl-python", "x", "--aim", "0.5"], SpecError.exit_code, "--aim"),
+        (["--tasks", "{tasks}", "--mcp", "{mcp}", "--against-model", "m"], SpecError.exit_code, "--against-model"),
+        (["--data", "x", "--against-model", "m"], SpecError.exit_code, "--against-model"),
+        (["--data", "x", "--against", "bundle", "--against-model", "m"], SpecError.exit_code, "--against-model"),
+        (["--data", "x", "--html", "absent/page.html"], OutputError.exit_code, "absent/page.html"),
+        (["--tasks", "{tasks}", "--mcp", "x", "--html", "absent/page.html"], OutputError.exit_code, "absent/page.html"),
         (["--tasks", "{other}", "--mcp", "{mcp}"], DataError.exit_code, "cargo, toolsets"),
         (["--tasks", "{tasks}", "--mcp", "{none}"], SpecError.exit_code, "no server git, which cargo needs"),
         (["--tasks", "{tasks}", "--mcp", "{broken}"], ToolsError.exit_code, "git: found git: "),
@@ -153,6 +182,7 @@ def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
     tasks: Path,
     mcp: Path,
     rows: Path,
+    heldout: Path,
     tmp_path: Path,
     arguments: list[str],
     code: int,
@@ -163,7 +193,8 @@ def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
     broken.write_text('{"mcpServers": {"git": {"command": "no-such-server"}}}', encoding="utf-8")
     other.write_text(TASKS.replace('"git"', '"harbour"'), encoding="utf-8")
     none.write_text(mcp.read_text(encoding="utf-8").replace('"git"', '"harbour"'), encoding="utf-8")
-    files = {"tasks": tasks, "mcp": mcp, "rows": rows, "other": other, "none": none, "broken": broken}
+    files = {"tasks": tasks, "mcp": mcp, "rows": rows, "heldout": heldout}
+    files |= {"other": other, "none": none, "broken": broken}
     filled = [argument.format_map(files) for argument in arguments]
     assert run(exported, *filled) == code
     assert found in capsys.readouterr().err

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from scripted_answers import request
 
 from dualtune_edge import cli
 from dualtune_edge.runtime.bundle.opening import open_bundle
+from dualtune_edge.runtime.evaluate.answers import answers
+from dualtune_edge.runtime.evaluate.cases import Case
 from dualtune_edge.runtime.evaluate.endpoint import Endpoint, _function_names, http_post
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.toolkit.bundle.manifest import Manifest
@@ -70,6 +73,24 @@ def test_tools_and_earlier_calls_are_sent_as_openai_takes_them(manifest: Manifes
     earlier, result = sent[0]["messages"][1:3]
     assert earlier["tool_calls"][0]["function"] == {"name": "log", "arguments": '{"count": 1}'}
     assert earlier["tool_calls"][0]["id"] == result["tool_call_id"]
+    two = Message(role="assistant", tool_calls=(*call("log", {}).tool_calls, *call("read", {}).tool_calls))
+    endpoint.call([user("x"), two, Message(role="tool", content="a"), Message(role="tool", content="b")])
+    calls, *results = sent[-1]["messages"][1:]
+    assert [one["id"] for one in calls["tool_calls"]] == [result["tool_call_id"] for result in results]
+
+
+@pytest.mark.parametrize("found", [answer(None), answer("invented")])
+def test_with_one_toolset_on_offer_it_is_asked_once(found: Any, manifest: Manifest) -> None:
+    """A second request within it would be the same one."""
+    endpoint = Endpoint(lambda _body: found, "m", manifest)
+    of_one = manifest.model_copy(update={"toolsets": manifest.toolsets[1:]})
+    assert endpoint.call([user("x")], offered={"git": {"log"}}).toolset == "git"
+    assert endpoint.call([user("x")], toolset="git").toolset == "git"
+    assert Endpoint(lambda _body: found, "m", of_one).call([user("x")]).toolset == "git"
+    sent: list[Any] = []
+    asked = Endpoint(lambda body: (sent.append(body), found)[1], "m", of_one)
+    answers(asked, [Case(request("git", "log"))], lambda _number: None)
+    assert len(sent) == 1
 
 
 def test_names_are_ones_that_openai_takes_and_each_is_one_tools() -> None:
@@ -83,7 +104,10 @@ def test_names_are_ones_that_openai_takes_and_each_is_one_tools() -> None:
 class Handler(BaseHTTPRequestHandler):
     status, body = 200, json.dumps(answer("log", '{"count": 4}'))
 
+    asked: ClassVar[list[tuple[str, str | None]]] = []  # path and key of each request
+
     def do_POST(self) -> None:
+        self.asked.append((self.path, self.headers["Authorization"]))
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(self.status)
         self.end_headers()
@@ -120,6 +144,7 @@ def test_a_refused_request_is_one_answer_and_a_failure_is_the_end(
     with pytest.raises(kind) as raised:
         http_post(url, "key")({})
     assert type(raised.value) is kind
+    assert Handler.asked[-1] == ("/v1/chat/completions", "Bearer key")
 
 
 def test_an_endpoint_that_is_not_there_is_named() -> None:

@@ -45,6 +45,14 @@ def test_a_line_of_a_trainer_is_read(tmp_path: Path) -> None:
     assert (line.tools, line.unread) == (frozenset({"water", "prune"}), ("tools", "model"))
 
 
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    """A mark before the first line, and CR before the end of each, are none of the text."""
+    path = tmp_path / "data.jsonl"
+    line = json.dumps({"messages": [ASK, DONE]})
+    path.write_text(f"{line}\r\n{line}\r\n", encoding="utf-8-sig", newline="")
+    assert [one.messages[0].content for one in read_trajectories(path)] == ["Water the fern"] * 2
+
+
 def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     cited = {**DONE, "annotations": [{"type": "url_citation"}]}
     lines = [{"messages": [ASK, DONE], "model": "a"}, {"messages": [ASK, cited], "model": "b", "id": None}]
