@@ -154,17 +154,19 @@ def _say_estimate(needed: Estimate) -> None:
 
 
 def _print_estimate(needed: Estimate, *, as_json: bool) -> None:
+    """Print it, in one of several processes alone."""
     from dualtune_edge.export.finetune.estimate_text import shortage, table
+    from dualtune_edge.export.finetune.processes import speaks
 
-    for warning in dict.fromkeys(
-        (*(text for adapter in needed.adapters for text in adapter.warnings), shortage(needed))
-    ):
-        if warning:
-            console.warn(warning)
-    _result(needed, table(needed), as_json=as_json)
+    if speaks():
+        of_samples = (text for adapter in needed.adapters for text in adapter.warnings)
+        for warning in dict.fromkeys((*of_samples, shortage(needed))):
+            if warning:
+                console.warn(warning)
+        console.result(needed, table(needed), as_json=as_json)
 
 
-def _result(report: FinetuneReport | WholeReport | Estimate, text: str, *, as_json: bool) -> None:
+def _result(report: FinetuneReport | WholeReport, text: str, *, as_json: bool) -> None:
     """Print the report, in one of several processes alone."""
     from dualtune_edge.export.finetune.processes import speaks
 
