@@ -188,6 +188,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
+    from dualtune_edge.export.finetune.keep import refuse_unheard, shares_of
     from dualtune_edge.export.finetune.processes import speaks
     from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
     from dualtune_edge.export.finetune.whole import estimate_all, planned, train_all
@@ -199,7 +200,6 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     ]
 
     def settings_of(adapter: Planned) -> FinetuneSettings:
-        keep = options["keep"] if adapter.objective in ("toolset", "selection") else {}
         own: dict[str, object] = {"data": None}
         if adapter.toolset is None:
             own |= {"toolsets": adapter.sources}
@@ -215,7 +215,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
             "own_toolset": adapter.toolset,
             "template": options.get("template", adapter.template),
             "no_tool": spec.no_tool,
-            "keep": keep,
+            "keep": shares_of(adapter, options["keep"], spec.no_tool),
         }
         return validate(FinetuneSettings, {**options, **own}, where="finetune", error=SpecError)
 
@@ -225,6 +225,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
 
     files = TrajectoryFiles()
     adapters = planned(spec, options.get("data"), files, options.get("objective"))
+    refuse_unheard(options["keep"], adapters, spec.no_tool)
     _quiet()
     _say_trial()
     if dry_run:

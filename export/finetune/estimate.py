@@ -79,7 +79,8 @@ def estimate(
         with prepared(settings, base, processes, files) as run:
             work = _Work.of(run)
             pace = paces.get(settings.objective)
-            if pace is None or work.cost > _LARGER * pace.cost:
+            # The first adapter of an objective may have nothing held out, and the next one something.
+            if pace is None or work.cost > _LARGER * pace.cost or (work.measured and not pace.measured):
                 pace = paces[settings.objective] = _measure(run, work, settings)
             adapters.append(_of_run(settings, run, work, pace))
     memories = [adapter.memory for adapter in adapters if adapter.memory is not None]

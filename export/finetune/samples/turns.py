@@ -90,14 +90,29 @@ def _parts(
     """The conversations of a source that are learnt, and those that are held out."""
     lines = files.read(source.data, source.name if source.named else None)
     if settings.held_out:
-        named = source.named or len(settings.sources) > 1
-        return lines, files.read(settings.held_out, source.name if named else None)
+        return lines, _held_out(settings, source, files, settings.held_out)
     if not settings.held_out_share:
         return lines, []
     shares = (1 - settings.held_out_share, settings.held_out_share)
     wrapped = [Line(trajectory.where, "", trajectory) for trajectory in lines]
     first, second = split(wrapped, shares, settings.seed)
     return _unwrapped(first), _unwrapped(second)
+
+
+def _held_out(
+    settings: FinetuneSettings, source: ToolsetSource, files: TrajectoryFiles, path: Path
+) -> list[Trajectory]:
+    """The lines of what is held out that are a source's: those that name its toolset, or all where they name none."""
+    toolset = source.name or settings.own_toolset
+    if source.named or (toolset and len(settings.sources) > 1):
+        return files.read(path, toolset)
+    lines = files.read(path)
+    if toolset and any(line.toolset is not None for line in lines):
+        return files.read(path, toolset)
+    # Answers of several files that name no toolset: what no other source has is held out once.
+    first = next(other for other in settings.sources if not other.named)
+    names = {other.name for other in settings.sources if other.named}
+    return [line for line in lines if line.toolset not in names] if source == first else []
 
 
 def _unwrapped(lines: Sequence[Line]) -> list[Trajectory]:

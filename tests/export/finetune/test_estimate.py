@@ -19,6 +19,7 @@ from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.export.work import room
 from dualtune_edge.toolkit.errors import OutputError, RoomError
+from tests.export.finetune.conftest import CONVERSATIONS
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
@@ -100,6 +101,27 @@ def test_of_several_runs_one_of_each_objective_is_tried(
     assert tried == ["selection", "arguments"]
     assert needed.seconds == pytest.approx(sum(adapter.seconds for adapter in needed.adapters))
     assert needed.memory == max(adapter.memory or 0 for adapter in needed.adapters)
+
+
+def test_measuring_takes_time_where_the_first_run_measures_nothing(
+    base: Base, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the arguments of a tool that nothing held out calls, and then those of one that something does."""
+    held = tmp_path / "held.jsonl"
+    held.write_text(f"{json.dumps({'messages': CONVERSATIONS[1]})}\n", encoding="utf-8")
+    runs = [
+        settings(output=tmp_path / tool, objective="arguments", tool=tool, held_out=held, max_steps=1)
+        for tool in ("read", "read_file")
+    ]
+    monkeypatch.setattr(
+        estimates,
+        "_measure",
+        lambda _run, work, _settings: estimates._Pace(1.0, float(work.measured > 0), held=1, taken=1, cost=work.cost),
+    )
+    (alone,) = estimate(runs[1:], base, Processes()).adapters
+    without, measured = estimate(runs, base, Processes()).adapters
+    assert (without.held_out, measured.held_out) == (0, 1)
+    assert measured.seconds == alone.seconds
 
 
 def test_a_dry_run_says_it_and_writes_nothing(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,6 +140,9 @@ def test_a_share_is_drawn_by_conversation_and_is_not_learnt(base: Base, settings
     assert [turn.where for turn in other.turns] != [turn.where for turn in learnt.turns]
     made = samples_of(run, base)
     assert (len(made.samples), len(made.held)) == (32, 8)
+    said = "\n".join(made.warnings)
+    assert "8 samples are held out" in said
+    assert "begin as some that are learnt" not in said
 
 
 def test_what_a_measurement_cannot_show_is_said(base: Base, settings: Any) -> None:

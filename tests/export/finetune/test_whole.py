@@ -280,6 +280,68 @@ def test_lines_of_several_toolsets_that_name_none_teach_no_choice(
     assert "no toolset" in capsys.readouterr().err
 
 
+def test_a_share_is_of_the_toolset_that_has_the_tool(desk: Path) -> None:
+    text = (
+        (desk / "dualtune.yaml").read_text("utf-8").replace("arguments: {add", "selection: adapters/s, arguments: {add")
+    )
+    (desk / "dualtune.yaml").write_text(text, encoding="utf-8")
+    with_choice(desk)
+    assert finetune(desk, "--max-steps", "1", "--keep", "read=0.001", "--keep", "summarize=1") == 0
+    kept = {
+        name: json.loads((desk / "adapters" / name / "training.json").read_text("utf-8"))["settings"]["keep"]
+        for name in ("toolset", "files/selection", "s", "add")
+    }
+    assert kept == {
+        "toolset": {"read": 0.001, "summarize": 1.0},
+        "files/selection": {"read": 0.001, "summarize": 1.0},
+        "s": {"summarize": 1.0},
+        "add": {},
+    }
+    record = json.loads((desk / "adapters" / "files" / "selection" / "training.json").read_text("utf-8"))
+    assert (record["samples"], record["dropped_kept"]) == (3, 2)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_of_what_is_held_out_each_adapter_is_measured_with_its_own(
+    desk: Path, capsys: pytest.CaptureFixture[str], *, own: bool
+) -> None:
+    """In one file that names toolsets, whether the data does or each toolset has a file."""
+    text = (desk / "dualtune.yaml").read_text("utf-8") + "toolset: adapters/toolset\nanswer: adapters/answer\n"
+    flags = ["finetune", str(desk / "dualtune.yaml"), *FLAGS, "--max-steps", "1", "--json"]
+    flags += ["--held-out", str(desk / "data.jsonl")]
+    if own:
+        lines = [json.loads(line) for line in (desk / "data.jsonl").read_text("utf-8").splitlines()]
+        for name in ("files", "sums"):
+            mine = [json.dumps({"messages": line["messages"]}) for line in lines if line["toolset"] == name]
+            (desk / f"{name}.jsonl").write_text("\n".join(mine), encoding="utf-8")
+            text = text.replace(f"tools: {name}.json", f"tools: {name}.json, trajectories: {name}.jsonl")
+    else:
+        flags += ["--data", str(desk / "data.jsonl")]
+    (desk / "dualtune.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(flags)
+    assert not stopped.value.code
+    made = rows(capsys.readouterr().out)
+    assert {key: row["held_out"]["samples"] for key, row in made.items()} == {
+        ("toolset", None): 6, ("selection", None): 5, ("arguments", "read"): 2, ("arguments", "read_file"): 1,
+        ("arguments", "add"): 1, ("answer", None): 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (("--keep", "raed=0.5"), "Did you mean 'read'"),
+        (("--keep", "read=0.5", "--objective", "arguments"), "no adapter that chooses"),
+    ],
+)
+def test_a_share_that_no_adapter_takes_is_refused(
+    desk: Path, flags: tuple[str, ...], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(desk, *flags) == 3
+    assert found in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--base=x", "--tools=x", "--output=x", "--toolset=files"])
 def test_what_the_spec_says_is_no_flag(flag: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune(desk, flag) == 3

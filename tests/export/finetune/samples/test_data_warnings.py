@@ -62,6 +62,8 @@ def test_equal_arguments_are_named() -> None:
 
 def test_toolsets_are_warned_of_by_their_names() -> None:
     assert toolset_warnings(calls(files=100, git=100), ("files", "git")) == ()
+    (few,) = toolset_warnings(calls(files=90, git=90), ("files", "git"))
+    assert "180 samples for 2 toolsets, 90 each" in few
     one_sided, missing, few = toolset_warnings(calls(files=90), ("files", "git"))
     assert one_sided.startswith("90 of 90 samples call files")
     assert "no sample calls git" in missing

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.export.finetune.train import template_of
 from dualtune_edge.toolkit.errors import DataError, SpecError, ToolsError
+from dualtune_edge.toolkit.prompts.trajectories import read_trajectories
 
 
 def samples(settings: FinetuneSettings, base: Base, max_length: int = 2048) -> Samples:
@@ -43,11 +45,13 @@ def test_the_toolset_choice_learns_the_toolset_of_each_turn(base: Base, settings
     own = tmp_path / "sums.jsonl"
     done = {"role": "assistant", "content": "Done."}
     other, failed = call("read", {"path": "a"}) | {"weight": 0}, call("add", {}) | {"weight": 0}
+    unlearnt = done | {"weight": 0}
     lines = [
         [ask(), call("add", {}), done],
         [ask(), call("add", {}), other, done],
         [ask(), failed, done],
         [ask(), done],
+        [ask(), call("add", {}), unlearnt],
     ]
     own.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in lines), encoding="utf-8")
     plain = settings()
@@ -57,7 +61,7 @@ def test_the_toolset_choice_learns_the_toolset_of_each_turn(base: Base, settings
     )
     run = settings(objective="toolset", data=None, tools=None, toolsets=sources)
     made = samples(run, base)
-    assert learnt(made, base) == ['files"'] * 5 + ['sums"'] * 4  # a turn behind another's call, or a failed one, is not
+    assert learnt(made, base) == ['files"'] * 5 + ['sums"'] * 5  # a turn behind another's call, or a failed one, is not
     text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens))
     assert '"name": "files", "description": "Files"' in text
     assert "no sample calls" not in "".join(made.warnings)
@@ -130,6 +134,20 @@ def test_each_objective_has_its_own_sources(settings: Any, changes: dict[str, An
         settings(**changes)
 
 
+@pytest.mark.parametrize("objective", ["selection", "joint", "arguments"])
+def test_a_turn_of_weight_0_is_context_and_not_learnt(
+    base: Base, settings: Any, write_data: Any, objective: str
+) -> None:
+    failed, done = call("read", {"path": "no"}) | {"weight": 0}, {"role": "assistant", "content": "Oh.", "weight": 0}
+    wrong = call("raed", {"mode": 7}) | {"weight": 0}
+    write_data([{"messages": [ask(), failed, wrong, call("read", {"path": "a"}), done]}])
+    made = samples(settings(objective=objective, tool="read" if objective == "arguments" else None), base)
+    (one,) = learnt(made, base)
+    assert "no" not in one
+    text = base.checkpoint.tokenizer.decode(list(made.samples[0].tokens))
+    assert "raed" in text
+
+
 def test_arguments_learn_the_calls_of_their_tool_only(base: Base, settings: Any) -> None:
     made = samples(settings(objective="arguments", tool="read"), base)
     assert learnt(made, base) == ['{"head": 3, "path": "/docs/ä"}', '{"path": "c"}']
@@ -148,6 +166,24 @@ def test_a_sample_sees_the_turns_before_its_own_only(base: Base, settings: Any) 
     assert "Done." not in text
 
 
+@pytest.mark.parametrize("objective", ["selection", "arguments", "joint", "toolset", "answer"])
+def test_the_context_of_a_turn_is_all_that_stands_before_it(settings: Any, objective: str) -> None:
+    plain = settings()
+    source = ToolsetSource(name="files", tools=plain.tools, data=plain.data, named=False)
+    others: dict[str, dict[str, Any]] = {
+        "arguments": {"tool": "read"},
+        "toolset": {"data": None, "tools": None, "toolsets": (source, source)},
+        "answer": {"tools": None},
+    }
+    run = settings(objective=objective, **others.get(objective, {}))
+    lines = {trajectory.where: trajectory.messages for trajectory in read_trajectories(plain.data)}
+    turns, _ = read_turns(run, TrajectoryFiles())
+    for turn in turns.turns:
+        where, _, number = turn.where.rpartition(", message ")
+        assert turn.context == lines[where][: int(number) - 1]
+        assert lines[where][int(number) - 1].role == "assistant"
+
+
 def test_keep_drops_turns_of_frequent_tools_by_the_seed(base: Base, settings: Any, write_data: Any) -> None:
     turns = [{"role": "user", "content": "a"}, call("read", {"path": "a"})]
     write_data([{"messages": turns}] * 60)
@@ -155,7 +191,9 @@ def test_keep_drops_turns_of_frequent_tools_by_the_seed(base: Base, settings: An
     assert 5 <= len(kept.samples) <= 28  # of 60
     assert kept.dropped_kept == 60 - len(kept.samples)
     assert kept == samples(settings(keep={"read": 0.25}), base)
+    assert kept.samples == tuple(samples(settings(), base).samples[: len(kept.samples)])
     assert samples(settings(keep={"status": 0.25}), base).dropped_kept == 0
+    assert len({samples(settings(keep={"read": 0.5}, seed=seed), base).dropped_kept for seed in range(5)}) > 1
 
 
 def test_long_samples_are_refused_or_dropped_and_counted(base: Base, settings: Any) -> None:
@@ -165,6 +203,7 @@ def test_long_samples_are_refused_or_dropped_and_counted(base: Base, settings: A
         samples(settings(), base, limit - 1)
     dropped = samples(settings(too_long="drop"), base, limit)
     assert dropped.dropped_long == len(whole.samples) - len(dropped.samples) > 0
+    assert f"{len(dropped.samples)} of {len(dropped.samples)} samples call" in "".join(dropped.warnings)
     with pytest.raises(DataError, match="nothing to learn"):
         samples(settings(too_long="drop"), base, 2)
 
@@ -273,6 +312,9 @@ def test_a_trainers_line_is_learnt_turn_by_turn(base: Base, settings: Any, write
     assert "the key 'model' of 1 lines is not read" in said
     assert "data.jsonl:1 lists other tools than" in said
     assert "another" in said
+    listed = [{"type": "function", "function": {"name": name}} for name in ("read", "read_file", "status", "summarize")]
+    write_data([{"messages": [ask(), two, *results], "tools": listed}])
+    assert "lists other tools" not in "\n".join(samples(settings(), base).warnings)
 
 
 def test_a_template_that_lists_the_no_tool_entry_is_learnt_with_it_once(

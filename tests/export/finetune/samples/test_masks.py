@@ -94,6 +94,18 @@ def test_joint_learns_the_whole_call_to_the_end_of_the_turn(merging: Tokenizer) 
     assert before.endswith("<|im_start|>assistant\n")
 
 
+def test_joint_learns_a_call_behind_a_control_token(merging: Tokenizer) -> None:
+    """As Llama 3.1's turns begin a call."""
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.tool_calls %}<|endoftext|>{{ c.function.name }}"
+        "{% endfor %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    prompter = Prompter(ChatTemplate(source, where="test"), merging, TOOLS)
+    made = MASKS["joint"](prompter).sample(CONTEXT, call("read"))
+    assert merging.decode(list(made.tokens[-made.learnt :]), skip_special_tokens=False) == "<|endoftext|>read<|im_end|>"
+
+
 @pytest.mark.parametrize("text", ["Done.", " ä\n\n- two", "}}"])
 def test_answers_are_learnt_to_the_end_of_the_turn(merging: Tokenizer, text: str) -> None:
     template = ChatTemplate((TEMPLATES / "answer.jinja").read_text(encoding="utf-8"), where="test")
