@@ -119,19 +119,18 @@ def finetune(
     _quiet()
     from dualtune_edge.export.finetune import train
     from dualtune_edge.export.finetune.estimate import estimate
-    from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 
-    files = TrajectoryFiles()
     refuse_existing(settings.output)
     _say_trial()
     with train.opened(settings) as (loaded, processes):
-        needed = estimate([settings], loaded, processes, files)
+        run_data = train.RunData.read(settings, loaded)
+        needed = estimate([run_data], loaded, processes)
         if dry_run:
             _print_estimate(needed, as_json=as_json)
             return
         _say_estimate(needed)
         with shown() as on_event:
-            report = train.finetune(settings, on_event, base=loaded, files=files)
+            report = train.train(run_data, loaded, processes, on_event)
     _result(report, _summary(report), as_json=as_json)
 
 

@@ -17,10 +17,10 @@ import torch
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import part_cost, right_and_loss, summed_loss
 from dualtune_edge.export.finetune.processes import Processes
+from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.finetune.samples.masks import Sample
-from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
-from dualtune_edge.export.finetune.train import PreparedRun, prepared
+from dualtune_edge.export.finetune.train import PreparedRun, RunData, prepared
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.memory import PeakMemory, give_back
 from dualtune_edge.toolkit.frozen import Frozen
@@ -57,32 +57,30 @@ class Estimate(Frozen):
     memory_free: int | None
 
 
-def estimate(
-    runs: Sequence[FinetuneSettings], base: Base, processes: Processes, files: TrajectoryFiles | None = None
-) -> Estimate:
-    """Read the data of all runs, and measure a step of each objective.
+def estimate(runs: Sequence[RunData], base: Base, processes: Processes) -> Estimate:
+    """Measure a step of each objective.
 
     Args:
         runs: of one base; those that have a checkpoint with `resume`.
         base: the runs' base.
         processes: those of the runs.
-        files: the data that is read already.
 
     Raises:
-        EdgeError: as for `finetune`, of any of the runs.
+        EdgeError: as for `prepared`, of any of the runs.
 
     """
     free = _free(base.model.device)
     paces: dict[Objective, _Pace] = {}
     adapters = []
-    for settings in runs:
-        with prepared(settings, base, processes, files) as run:
-            work = _Work.of(run)
-            pace = paces.get(settings.objective)
+    for data in runs:
+        objective = data.settings.objective
+        with prepared(data, base, processes) as run:
+            work = _Work.of(run, data.samples)
+            pace = paces.get(objective)
             # The first adapter of an objective may have nothing held out, and the next one something.
             if pace is None or work.cost > _LARGER * pace.cost or (work.measured and not pace.measured):
-                pace = paces[settings.objective] = _measure(run, work, settings)
-            adapters.append(_of_run(settings, run, work, pace))
+                pace = paces[objective] = _measure(run, work, data.settings)
+            adapters.append(_of_run(data, run, work, pace))
     memories = [adapter.memory for adapter in adapters if adapter.memory is not None]
     return Estimate(
         adapters=tuple(adapters),
@@ -107,12 +105,12 @@ class _Work:
     cost: int
 
     @classmethod
-    def of(cls, run: PreparedRun) -> _Work:
+    def of(cls, run: PreparedRun, samples: Samples) -> _Work:
         """Of a run that is prepared."""
         trainer = run.trainer
         prefix, left = len(trainer.prefix), trainer.steps - trainer.done
         schedule = trainer.schedule(_STEPS)
-        parts = [part for step in schedule for part in step] or [list(run.samples.samples[:1])]
+        parts = [part for step in schedule for part in step] or [list(samples.samples[:1])]
         costs = [part_cost(part, prefix) for part in parts]
         held = sum(part_cost(part, len(trainer.held_out.prefix)) for part in trainer.held_out.parts())
         times = sum(trainer.held_out.due(step, trainer.steps) for step in range(trainer.done + 1, trainer.steps + 1))
@@ -185,7 +183,8 @@ def _timed(compute: Callable[[Sequence[Sample]], None], parts: Sequence[Sequence
     return time.perf_counter() - start
 
 
-def _of_run(settings: FinetuneSettings, run: PreparedRun, work: _Work, pace: _Pace) -> RunEstimate:
+def _of_run(data: RunData, run: PreparedRun, work: _Work, pace: _Pace) -> RunEstimate:
+    settings, samples = data.settings, data.samples
     memory = pace.held + pace.taken * work.cost // pace.cost + _HELD * run.trainer.weights
     known = run.adapted.device.type == "cpu" or pace.held > 0
     return RunEstimate(
@@ -193,12 +192,12 @@ def _of_run(settings: FinetuneSettings, run: PreparedRun, work: _Work, pace: _Pa
         objective=settings.objective,
         tool=settings.tool,
         toolset=settings.own_toolset or settings.toolset,
-        samples=len(run.samples.samples),
-        held_out=len(run.samples.held),
+        samples=len(samples.samples),
+        held_out=len(samples.held),
         steps=run.trainer.steps - run.trainer.done,
         seconds=work.learnt * pace.learnt + work.measured * pace.measured,
         memory=memory if known else None,
-        warnings=run.samples.warnings,
+        warnings=samples.warnings,
     )
 
 

@@ -74,7 +74,7 @@ def finetune(
     """
     refuse_existing(settings.output)
     with opened(settings, base) as (loaded, processes):
-        return _run(settings, loaded, on_event if on_event and speaks() else _unheard, processes, files)
+        return train(RunData.read(settings, loaded, files), loaded, processes, on_event)
 
 
 @contextlib.contextmanager
@@ -89,11 +89,42 @@ def opened(settings: FinetuneSettings, base: Base | None = None) -> Iterator[tup
             yield loaded, processes
 
 
-def _run(
-    settings: FinetuneSettings, base: Base, on_event: OnEvent, processes: Processes, files: TrajectoryFiles | None
-) -> FinetuneReport:
-    with prepared(settings, base, processes, files) as run, _output(settings.output) as folder:
-        samples, state, trainer = run.samples, run.state, run.trainer
+@dataclass(frozen=True)
+class RunData:
+    """What a run is made from, read and checked. `invocation`: of an activated adapter."""
+
+    settings: FinetuneSettings
+    template: ChatTemplate
+    invocation: tuple[int, ...] | None
+    samples: Samples
+    origin: Origin
+
+    @classmethod
+    def read(cls, settings: FinetuneSettings, base: Base, files: TrajectoryFiles | None = None) -> RunData:
+        """Read the data of a run, and make its samples.
+
+        Raises:
+            EdgeError: as for `finetune`.
+
+        """
+        template = template_of(settings, base)
+        prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
+        return cls(
+            settings=settings,
+            template=template,
+            invocation=invocation_of(prompter) if settings.activated else None,
+            samples=make_samples(settings, prompter, _max_length(settings, base), files),
+            origin=origin(settings, base.checkpoint, template),
+        )
+
+
+def train(data: RunData, base: Base, processes: Processes, on_event: OnEvent | None = None) -> FinetuneReport:
+    """`finetune` of what is read already, on a base that is `opened`."""
+    settings, samples = data.settings, data.samples
+    refuse_existing(settings.output)
+    on_event = on_event if on_event and speaks() else _unheard
+    with prepared(data, base, processes) as run, _output(settings.output) as folder:
+        state, trainer = run.state, run.trainer
         counts = {
             "samples": len(samples.samples),
             "dropped_long": samples.dropped_long,
@@ -118,9 +149,9 @@ def _run(
         seconds = time.perf_counter() - started
         outcome = {"steps": len(state.losses), "learnt": state.learnt, "losses": tuple(state.losses)}
         kept = best(trainer.scores).step if trainer.scores else len(state.losses)
-        record = Record(**run.origin.model_dump(), **counts, **outcome, scores=trainer.scores, kept=kept)
+        record = Record(**data.origin.model_dump(), **counts, **outcome, scores=trainer.scores, kept=kept)
         if folder:
-            _write_adapter_folder(folder, run.adapted, getattr(torch, settings.dtype), run.template, record)
+            _write_adapter_folder(folder, run.adapted, getattr(torch, settings.dtype), data.template, record)
     if speaks():
         run.file.remove()
     return FinetuneReport(
@@ -141,9 +172,6 @@ def _run(
 class PreparedRun:
     """A run before its next step. `adapted`: the base with the adapter."""
 
-    template: ChatTemplate
-    samples: Samples
-    origin: Origin
     file: StateFile
     state: RunState
     adapted: PeftModel
@@ -151,27 +179,22 @@ class PreparedRun:
 
 
 @contextlib.contextmanager
-def prepared(
-    settings: FinetuneSettings, base: Base, processes: Processes, files: TrajectoryFiles | None
-) -> Iterator[PreparedRun]:
-    """Read the data and add the adapter, at its initial values or those of the checkpoint; it is removed at the end.
+def prepared(data: RunData, base: Base, processes: Processes) -> Iterator[PreparedRun]:
+    """Add the adapter, at its initial values or those of the checkpoint; it is removed at the end.
 
     Raises:
-        EdgeError: as for `finetune`.
+        SpecError: a target names no module of the base.
+        OutputError: the checkpoint is missing, not asked for, or of another run.
 
     """
-    template = template_of(settings, base)
-    prompter = make_prompter(settings, template, base.checkpoint.tokenizer, listed_tools(settings))
-    invocation = invocation_of(prompter) if settings.activated else None
-    samples = make_samples(settings, prompter, _max_length(settings, base), files)
-    source = origin(settings, base.checkpoint, template)
+    settings, invocation = data.settings, data.invocation
     file = StateFile(state_path(settings.output), settings.checkpoint_every)
-    state = file.load(fingerprint(source), resume=settings.resume)
+    state = file.load(fingerprint(data.origin), resume=settings.resume)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         with base.adapted(settings, invocation) as adapted:
-            trainer = Trainer(settings, adapted, samples, state, processes=processes, invocation=invocation)
-            yield PreparedRun(template, samples, source, file, state, adapted, trainer)
+            trainer = Trainer(settings, adapted, data.samples, state, processes=processes, invocation=invocation)
+            yield PreparedRun(file, state, adapted, trainer)
 
 
 def _output(target: Path) -> AbstractContextManager[Path | None]:

@@ -14,7 +14,7 @@ from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, is_answer, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective, ToolsetSource
-from dualtune_edge.export.finetune.train import finetune, opened, template_of
+from dualtune_edge.export.finetune.train import RunData, opened, template_of, train
 from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.export.spec.parts import ToolsetSpec
 from dualtune_edge.toolkit.errors import OutputError, SpecError
@@ -122,15 +122,15 @@ def train_all(
     runs = [settings_of(adapter) for adapter in adapters]
     with opened(runs[0]) as (base, processes):
         todo = _todo(adapters, runs, base, files)
-        if left := [run for run in todo if isinstance(run, FinetuneSettings)]:
-            on_estimate(estimate(left, base, processes, files))
+        if left := [run for run in todo if isinstance(run, RunData)]:
+            on_estimate(estimate(left, base, processes))
         for adapter, run in zip(adapters, todo, strict=True):
             if isinstance(run, str):
                 rows.append(_row(adapter, run))
             else:
                 on_adapter(adapter)
-                run.output.parent.mkdir(parents=True, exist_ok=True)
-                rows.append(_row(adapter, "trained", finetune(run, on_event, base=base, files=files)))
+                adapter.output.parent.mkdir(parents=True, exist_ok=True)
+                rows.append(_row(adapter, "trained", train(run, base, processes, on_event)))
     return WholeReport(adapters=tuple(rows))
 
 
@@ -145,22 +145,23 @@ def estimate_all(
     """
     runs = [settings_of(adapter) for adapter in adapters]
     with opened(runs[0]) as (base, processes):
-        left = [run for run in _todo(adapters, runs, base, files) if isinstance(run, FinetuneSettings)]
-        return estimate(left, base, processes, files)
+        left = [run for run in _todo(adapters, runs, base, files) if isinstance(run, RunData)]
+        return estimate(left, base, processes)
 
 
 def _todo(
     adapters: Sequence[Planned], runs: Sequence[FinetuneSettings], base: Base, files: TrajectoryFiles
-) -> list[FinetuneSettings | Outcome]:
-    """The run of each adapter that is still to be trained; of the others, why there is none."""
-    todo: list[FinetuneSettings | Outcome] = []
+) -> list[RunData | Outcome]:
+    """What is read for each adapter that is still to be trained; of the others, why nothing is."""
+    todo: list[RunData | Outcome] = []
     for adapter, run in zip(adapters, runs, strict=True):
         if run.output.exists() and _is_made_by(run, base):
             todo.append("already trained")
         elif not adapter.samples or (run.held_out_share and not read_turns(run, files)[0].turns):
             todo.append("no sample")
         else:
-            todo.append(run.model_copy(update={"resume": state_path(run.output).exists()}))
+            resumed = run.model_copy(update={"resume": state_path(run.output).exists()})
+            todo.append(RunData.read(resumed, base, files))
     return todo
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.export.finetune import estimate as estimates
-from dualtune_edge.export.finetune import held_out, trainer
+from dualtune_edge.export.finetune import held_out, train, trainer
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import part_cost
 from dualtune_edge.export.finetune.estimate import Estimate, RunEstimate, estimate
 from dualtune_edge.export.finetune.estimate_text import duration, shortage, summary, table
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.samples.masks import Sample
-from dualtune_edge.export.finetune.train import finetune
+from dualtune_edge.export.finetune.train import RunData, finetune
 from dualtune_edge.export.work import room
 from dualtune_edge.toolkit.errors import OutputError, RoomError
 from tests.export.finetune.conftest import CONVERSATIONS
@@ -56,7 +56,7 @@ def test_the_time_is_that_of_every_token_that_the_run_computes(
 ) -> None:
     run = settings(max_steps=5, epochs=9, **changes)
     of_a_second(monkeypatch)
-    needed = estimate([run], base, Processes())
+    needed = estimate([RunData.read(run, base)], base, Processes())
     learnt = counting(monkeypatch, trainer, "summed_loss")
     measured = counting(monkeypatch, held_out, "right_and_loss")
     report = finetune(run, base=base)
@@ -71,7 +71,7 @@ def test_an_estimate_changes_nothing_of_what_is_learnt_and_counts_what_is_left(
     alone, after = (settings(output=tmp_path / name, dropout=0.2) for name in ("alone", "after"))
     finetune(alone, base=base)
     of_a_second(monkeypatch)
-    whole = estimate([after], base, Processes())
+    whole = estimate([RunData.read(after, base)], base, Processes())
     assert not after.output.exists()
     finetune(after, base=base)
     for path in alone.output.iterdir():
@@ -79,7 +79,7 @@ def test_an_estimate_changes_nothing_of_what_is_learnt_and_counts_what_is_left(
     cut = settings(output=tmp_path / "cut", dropout=0.2)
     with pytest.raises(ZeroDivisionError):
         finetune(cut, lambda event: 1 / 0 if getattr(event, "step", 0) == 1 else None, base=base)
-    left = estimate([cut.model_copy(update={"resume": True})], base, Processes())
+    left = estimate([RunData.read(cut.model_copy(update={"resume": True}), base)], base, Processes())
     assert left.adapters[0].steps == 3
     assert left.seconds < whole.seconds
 
@@ -97,7 +97,7 @@ def test_of_several_runs_one_of_each_objective_is_tried(
     monkeypatch.setattr(
         estimates, "_measure", lambda run, work, own: (tried.append(own.objective), real(run, work, own))[1]
     )
-    needed = estimate(runs, base, Processes())
+    needed = estimate([RunData.read(run, base) for run in runs], base, Processes())
     assert tried == ["selection", "arguments"]
     assert needed.seconds == pytest.approx(sum(adapter.seconds for adapter in needed.adapters))
     assert needed.memory == max(adapter.memory or 0 for adapter in needed.adapters)
@@ -118,14 +118,19 @@ def test_measuring_takes_time_where_the_first_run_measures_nothing(
         "_measure",
         lambda _run, work, _settings: estimates._Pace(1.0, float(work.measured > 0), held=1, taken=1, cost=work.cost),
     )
-    (alone,) = estimate(runs[1:], base, Processes()).adapters
-    without, measured = estimate(runs, base, Processes()).adapters
+    read = [RunData.read(run, base) for run in runs]
+    (alone,) = estimate(read[1:], base, Processes()).adapters
+    without, measured = estimate(read, base, Processes()).adapters
     assert (without.held_out, measured.held_out) == (0, 1)
     assert measured.seconds == alone.seconds
 
 
-def test_a_dry_run_says_it_and_writes_nothing(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_it_and_writes_nothing(
+    settings: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = settings()
+    made, real = list[Any](), train.make_samples
+    monkeypatch.setattr(train, "make_samples", lambda *args: (made.append(real(*args)), made[-1])[1])
     flags = ["--objective", "selection", "--base", run.base, "--tools", run.tools, "--data", run.data, "-o", run.output]
     flags += ["--rank", "2", "--threads", "1", "--batch-size", "2", "--max-length", "2048"]
     before = sorted(run.output.parent.iterdir())
@@ -144,7 +149,9 @@ def test_a_dry_run_says_it_and_writes_nothing(settings: Any, capsys: pytest.Capt
     assert needed.memory
     assert needed.memory_free
     assert "these are few" in said
+    made.clear()
     assert code("--max-steps", "1") == 0
+    assert len(made) == 1, "the run goes on with the samples of the estimate"
     assert "about " in capsys.readouterr().err, "a run says it before its first step"
     assert code("--dry-run") == OutputError.exit_code
 

@@ -35,7 +35,7 @@ from transformers import (
 from dualtune_edge.export.finetune.batches import batches, learning_rate
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.train import finetune, opened, prepared
+from dualtune_edge.export.finetune.train import RunData, finetune, opened
 
 FAMILIES = Path(__file__).parents[2] / "toolkit" / "prompts" / "families"
 GEMMA = """\
@@ -219,8 +219,9 @@ def test_losses_and_adapter_are_those_of_trainer(
         base=folder, objective="joint", template=template, max_steps=4, warm_up_steps=0, max_grad_norm=0.5, threads=1,
         seed=7, **changes,
     )  # fmt: skip
-    with opened(run) as (base, processes), prepared(run, base, processes, None) as ready:
-        drawn = list(islice(batches(ready.samples.samples, run.batch_size, run.seed), run.max_steps))
+    with opened(run) as (base, _):
+        samples = RunData.read(run, base).samples.samples
+    drawn = list(islice(batches(samples, run.batch_size, run.seed), run.max_steps))
     report = finetune(run)
     losses, adapter = by_trainer(run, drawn, tmp_path / "trainer")
     assert report.losses == pytest.approx(losses, abs=1e-5)

@@ -213,6 +213,7 @@ def test_activated_adapters_of_several_toolsets_learn_the_prompts_that_the_expor
     monkeypatch.setattr(train, "make_samples", lambda *args: (learnt.append(real(*args)), learnt[-1])[1])
     assert finetune(desk, "--activated", "--json", "--max-steps", "1") == 0
     assert {row["outcome"] for row in json.loads(capsys.readouterr().out)["adapters"]} == {"trained"}
+    assert len(learnt) == 6, "the runs go on with the samples of the estimate"
     prompts, warnings = shared_prompts(desk)
     assert len(prompts) == 7
     assert len(set(prompts.values())) == 1

@@ -39,6 +39,12 @@ def test_selection_learns_every_turn_and_a_turn_without_a_call_as_the_pseudo_too
     assert learnt(samples(settings(), base), base) == ['read"', 'summarize"', 'read_file"', 'status"', 'read"']
 
 
+def test_a_token_is_one_object_however_often_it_stands(base: Base, settings: Any) -> None:
+    made = samples(settings(), base).samples
+    tokens = [token for sample in made for token in sample.tokens]
+    assert len(set(map(id, tokens))) == len(set(tokens)) < len(tokens)
+
+
 def test_the_toolset_choice_learns_the_toolset_of_each_turn(base: Base, settings: Any, tmp_path: Path) -> None:
     sums = tmp_path / "sums.json"
     sums.write_text(json.dumps([{"name": "add", "inputSchema": {"properties": {}}}]), encoding="utf-8")
