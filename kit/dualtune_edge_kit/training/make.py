@@ -1,15 +1,17 @@
 """Remake the kit, part by part: `python -m dualtune_edge_kit.training.make PART WORK`, three hours on two cores.
 
-Parts, in this order: tokenizer, base, adapters, heldout, table. `activated` trains the adapters in the activated form
-too, of which `table` then has a row; `kinds` compares plain and activated ones of a short training. `engines` compares
-the two engines; `levers` compares calls with and without the levers that make them fast. WORK is a folder laid out like
-this package; adapters that are in it are not made again. Training data is not kept: it follows from the seeds.
+Parts, in this order: tokenizer, base, adapters, heldout, table. Pretraining goes on from where it was stopped. `deeper`
+gives WORK's base two layers more and trains it by the second course; WORK/deeper is then a folder for `adapters` and
+`table`. `probe` says what a base knows by itself. `activated` trains the adapters in the activated form too, of which
+`table` then has a row; `kinds` compares plain and activated ones of a short training. `engines` compares the engines,
+`levers` calls with and without the levers that make them fast. WORK is a folder laid out like this package; adapters
+that are in it are not made again. Training data is not kept: it follows from the seeds.
 
-A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained by two
-processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes), and its
-data had fewer random values (`values.one`) than the adapters' data. The adapters were trained in batches of samples of
-like length, where `finetune` draws batches at random now. Only the one that chooses toolsets was not; in its data a few
-paths at a message's start had lost their capital letter.
+A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained in bfloat16
+by two processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes),
+and its data had fewer random values (`values.one`) than the adapters' data. It has had the first course alone. The
+adapters were trained in batches of samples of like length, where `finetune` draws batches at random now. Only the one
+that chooses toolsets was not; in its data a few paths at a message's start had lost their capital letter.
 """
 
 import argparse
@@ -31,10 +33,11 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge_kit.training.adapters import kinds, routing, runs
 from dualtune_edge_kit.training.data import toolsets, trajectories
 from dualtune_edge_kit.training.measuring import evaluate, specs
-from dualtune_edge_kit.training.pretraining import base, seeding, texts
+from dualtune_edge_kit.training.pretraining import base, courses, growing, probe, seeding, texts
 from dualtune_edge_kit.training.pretraining import tokenizer as bpe
 
 SEED: Final = 0
+NEW_LAYERS: Final = (1, 3)  # of a deeper base, each after the layer of this number
 _TOKENIZER_TEXTS: Final = 12_000
 _HELDOUT: Final = 470  # conversations, with more than 500 calls
 _HEADER: Final = (
@@ -57,7 +60,24 @@ def make_base(work: Path) -> None:
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = Qwen2ForCausalLM(base.configuration(tokenizer))
     seeding.seed_copying(model, SEED)
-    base.pretrain(model, tokenizer, texts.read_templates(), base.COURSES, work / "base", seed=SEED, say=_say)
+    base.pretrain(model, tokenizer, courses.FIRST, work / "base", work / "base.pt", seed=f"{SEED}", say=_say)
+
+
+def make_deeper(work: Path) -> None:
+    """Train a deeper base on from WORK's, by the second course."""
+    torch.manual_seed(SEED)
+    out = work / "deeper"
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
+    model = growing.grown(Qwen2ForCausalLM.from_pretrained(work / "base", dtype=torch.float32), NEW_LAYERS)
+    bpe.save(tokenizer, out / "base", texts.read_templates().base.source)
+    base.pretrain(model, tokenizer, courses.SECOND, out / "base", out / "base.pt", seed=f"{SEED} second", say=_say)
+
+
+def probe_base(work: Path) -> None:
+    """Write what WORK's base knows by itself to WORK/probe.md."""
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
+    model = Qwen2ForCausalLM.from_pretrained(work / "base", dtype=torch.float32).eval()
+    (work / "probe.md").write_text(probe.table(probe.probe(model, tokenizer)), encoding="utf-8", newline="\n")
 
 
 def make_adapters(work: Path) -> None:
@@ -157,6 +177,8 @@ def _quiet(_text: str) -> None:
 PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "tokenizer": make_tokenizer,
     "base": make_base,
+    "deeper": make_deeper,
+    "probe": probe_base,
     "adapters": make_adapters,
     "activated": make_activated,
     "heldout": make_heldout,

@@ -208,11 +208,7 @@ def make_tool(rng: Random, pool: Pool) -> MadeUpTool:
             name = words.invented(rng) if rng.random() < 0.5 else f"{values.noun(rng, pool)}_{name}"
         properties.setdefault(name, Property(name, kind, required=rng.random() < 0.7))
     chosen = tuple(properties.values())
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {property_.name: _schema(property_) for property_ in chosen},
-        "required": [property_.name for property_ in chosen if property_.required],
-    }
+    schema = schema_of(chosen)
     joined = "_".join([verb, *objects.split()])
     if rng.random() < 0.3:
         joined = f"{values.noun(rng, pool)}_{joined}"
@@ -230,7 +226,7 @@ def make_request(rng: Random, pool: Pool, made: MadeUpTool) -> Request:
             continue
         value = property_.kind.make(rng, pool)
         arguments[property_.name] = value
-        pieces.append(_piece(rng, property_, value, seen))
+        pieces.append(piece(rng, property_, value, seen))
     rng.shuffle(pieces)
     verb = made.verb if rng.random() < 0.5 else made.verb.capitalize()
     opening = rng.choice(("", "", "", "Please ", "Now ", "Can you ", "I want to ", "Could you "))
@@ -259,9 +255,19 @@ def listed(rng: Random, items: list[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def schema_of(properties: tuple[Property, ...]) -> dict[str, Any]:
+    """The JSON schema of a tool's arguments."""
+    return {
+        "type": "object",
+        "properties": {property_.name: _schema(property_) for property_ in properties},
+        "required": [property_.name for property_ in properties if property_.required],
+    }
+
+
 def _schema(property_: Property) -> dict[str, Any]:
     kind = property_.kind.schema
-    return {"type": "array", "items": {"type": "string"}} if kind == "array" else {"type": kind}
+    item = "object" if property_.kind.make is _edit else "string"
+    return {"type": "array", "items": {"type": item}} if kind == "array" else {"type": kind}
 
 
 def _idle(rng: Random, pool: Pool) -> str:
@@ -269,7 +275,7 @@ def _idle(rng: Random, pool: Pool) -> str:
     return f"{rng.choice(('of', 'for', 'with', 'in'))} the {values.noun(rng, pool)} {values.noun(rng, pool)}"
 
 
-def _piece(rng: Random, property_: Property, value: Argument, seen: set[str]) -> str:
+def piece(rng: Random, property_: Property, value: Argument, seen: set[str]) -> str:
     """The words of one argument. It goes unnamed only where its cue and look are the request's first."""
     spoken = property_.name if rng.random() < 0.3 else property_.name.replace("_", " ")
     if isinstance(value, bool):

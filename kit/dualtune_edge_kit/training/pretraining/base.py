@@ -1,8 +1,7 @@
-"""Pretrain the kit's base model: a small Qwen2, from random weights, on two cores, in about 75 minutes."""
+"""Pretrain the kit's base model: a small Qwen2, in float32, on two cores, in courses that can be resumed."""
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,54 +12,13 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dualtune_edge_kit.training.pretraining import quantized, texts
+from dualtune_edge_kit.training.pretraining.courses import Course, Phase
 from dualtune_edge_kit.training.pretraining.muon import Muon
 from dualtune_edge_kit.training.pretraining.texts import Templates
-from dualtune_edge_kit.training.pretraining.tokenizer import END_OF_TEXT, END_OF_TURN
+from dualtune_edge_kit.training.pretraining.tokenizer import END_OF_TEXT, END_OF_TURN, MARKS
 
 CONTEXT: Final = 2048
-_WARM_UP: Final = 50  # steps
-_DECAY: Final = 0.6  # share of the steps, at the end, over which the rate falls to zero
 _REPORT: Final = 20  # steps
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of the training. `copying` is the share of plain copying, `echoing` the share of it that only repeats."""
-
-    steps: int
-    rows: int  # packed rows in a step
-    row: int  # tokens in a row
-    copying: float
-    echoing: float
-    int4: bool = False
-
-
-@dataclass(frozen=True)
-class Course:
-    """Phases with one warm-up, plateau and decay of the learning rate."""
-
-    peak: float  # learning rate of both optimizers
-    phases: tuple[Phase, ...]
-
-    @property
-    def steps(self) -> int:
-        """Of all phases."""
-        return sum(phase.steps for phase in self.phases)
-
-
-COURSES: Final = (
-    Course(
-        peak=3e-3,
-        phases=(
-            # Copying first: everything else needs it.
-            Phase(steps=340, rows=8, row=512, copying=0.5, echoing=0.7),
-            Phase(steps=3160, rows=8, row=512, copying=0.125, echoing=0.2),
-            # Then long rows, since a joint prompt has 900 tokens, and last the weights in int4.
-            Phase(steps=630, rows=4, row=1024, copying=0.1, echoing=0.2),
-            Phase(steps=330, rows=4, row=1024, copying=0.1, echoing=0.2, int4=True),
-        ),
-    ),
-)
 
 
 def configuration(tokenizer: Tokenizer) -> Qwen2Config:
@@ -82,28 +40,31 @@ def configuration(tokenizer: Tokenizer) -> Qwen2Config:
     )
 
 
-def learnt(ids: list[int], end: int, assistant: list[int]) -> list[bool]:
-    """For every token, whether it is learnt: assistant's turns and their ends. ``assistant`` is the start of a turn."""
+def learnt(ids: list[int], end: int, assistant: list[int], call: int | None = None) -> list[bool]:
+    """For every token, whether it is learnt: assistant's turns and their ends. ``assistant`` is the start of a turn.
+
+    With ``call``, only turns that begin with this token are learnt.
+    """
     mask, inside = [False] * len(ids), False
     width = len(assistant)
     for index, token in enumerate(ids):
-        if inside:
-            mask[index] = True
-            inside = token != end
-        else:
-            inside = ids[index - width + 1 : index + 1] == assistant
+        starts = ids[index - width : index] == assistant if index >= width else False
+        inside = (inside or starts) and not (starts and call is not None and token != call)
+        mask[index] = inside
+        inside = inside and token != end
     return mask
 
 
-def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) -> Iterator[tuple[list[int], list[bool]]]:
+def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: str) -> Iterator[tuple[list[int], list[bool]]]:
     """Endless packed rows: (tokens, which are learnt). A document that is cut off starts the next row."""
-    (end,) = tokenizer.encode(END_OF_TURN).ids
+    (end,), (call,) = tokenizer.encode(END_OF_TURN).ids, tokenizer.encode(MARKS[0]).ids
     assistant = tokenizer.encode("<|im_start|>assistant\n").ids
     ids: list[int] = []
     mask: list[bool] = []
-    for document in texts.documents(seed, templates, copying=phase.copying, echoing=phase.echoing):
+    for document in phase.source(seed, templates):
         context, text = tokenizer.encode(document.context).ids, tokenizer.encode(document.text).ids
-        new, fresh = context + text, [False] * len(context) + learnt(text, end, assistant)
+        fresh = [False] * len(context) + learnt(text, end, assistant, call if document.calls else None)
+        new = context + text
         if len(ids) + len(new) > phase.row:
             yield (ids + new)[: phase.row], (mask + fresh)[: phase.row]
             ids, mask = [], []
@@ -111,16 +72,18 @@ def rows(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) ->
             ids, mask = ids + new, mask + fresh
 
 
-def batches(tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A phase's steps: (tokens, learnt), both of shape (rows, row)."""
+def batches(
+    tokenizer: Tokenizer, templates: Templates, phase: Phase, seed: str, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Steps of a phase: (tokens, learnt), both of shape (rows, row)."""
     source = rows(tokenizer, templates, phase, seed)
-    for _ in range(phase.steps):
+    for _ in range(steps):
         drawn = [next(source) for _ in range(phase.rows)]
         yield torch.tensor([ids for ids, _ in drawn]), torch.tensor([mask for _, mask in drawn])
 
 
 class Trainer:
-    """Muon for the layers' matrices, AdamW for the rest; the rate has a warm-up, a plateau and a linear decay."""
+    """Muon for the layers' matrices, AdamW for the rest, in float32: bfloat16 is slower where a CPU lacks AVX-512."""
 
     def __init__(self, model: Qwen2ForCausalLM, course: Course, say: Callable[[str], None]) -> None:
         matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
@@ -128,59 +91,84 @@ class Trainer:
         self._muon = Muon(matrices, weight_decay=0.05)
         self._adam = torch.optim.AdamW(others, lr=course.peak, betas=(0.9, 0.98), weight_decay=0.0)
         self._model, self._course, self._say = model, course, say
-        self._step = self._seen = 0
-        self._total, self._started = 0.0, time.monotonic()
+        self._weights = dict(model.named_parameters())
+        self.step = 0
 
     def run(self, stream: Iterator[tuple[Tensor, Tensor]]) -> None:
         """Train on all of ``stream``."""
         body: Any = torch.compile(self._model.model)  # mypy: an untyped function
-        for ids, mask in stream:
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask[:, 1:]]  # (learnt, width)
-                logits = self._model.lm_head(hidden).float()  # (learnt, vocabulary)
+        total, seen, started = 0.0, 0, time.monotonic()
+        for count, (ids, mask) in enumerate(stream, start=1):
+            hidden = body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask[:, 1:]]  # (learnt, width)
+            logits = self._model.lm_head(hidden)  # (learnt, vocabulary)
             loss = functional.cross_entropy(logits, ids[:, 1:][mask[:, 1:]])
             loss.backward()  # type: ignore[no-untyped-call]
             self._update()
-            self._seen, self._total = self._seen + ids.numel(), self._total + loss.item()
-            if self._step % _REPORT == 0:
-                speed = self._seen / (time.monotonic() - self._started)
-                self._say(
-                    f"step {self._step}/{self._course.steps} loss {self._total / _REPORT:.4f} {speed:.0f} tokens/s"
-                )
-                self._total = 0.0
+            seen, total = seen + ids.numel(), total + loss.item()
+            if count % _REPORT == 0:
+                speed = seen / (time.monotonic() - started)
+                loss_now = f"loss {total / _REPORT:.4f}"
+                self._say(f"step {self.step}/{self._course.steps} {loss_now} {speed:.0f} tokens/s")
+                total, seen, started = 0.0, 0, time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """The step, the weights without int4's rounding, and both optimizers' states."""
+        weights = {name: weight.detach() for name, weight in self._weights.items()}
+        return {"step": self.step, "weights": weights, "muon": self._muon.momenta, "adam": self._adam.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.step = state["step"]
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(state["weights"][name])
+            for momentum, saved in zip(self._muon.momenta, state["muon"], strict=True):
+                momentum.copy_(saved)
+        self._adam.load_state_dict(state["adam"])
 
     def _update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        steps = self._course.steps
-        left = (steps - self._step) / (_DECAY * steps)
-        rate = self._course.peak * min(1.0, (self._step + 1) / _WARM_UP, left)
+        rate = self._course.rate(self.step)
         self._muon.step(rate)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
         self._adam.zero_grad()
-        self._step += 1
+        self.step += 1
 
 
 def pretrain(
     model: Qwen2ForCausalLM,
     tokenizer: Tokenizer,
-    templates: Templates,
-    courses: tuple[Course, ...],
+    course: Course,
     out: Path,
+    state: Path,
     *,
-    seed: int,
+    seed: str,
     say: Callable[[str], None],
 ) -> None:
-    """Run the courses, and save the model after every phase."""
-    for number, course in enumerate(courses, start=1):
-        trainer = Trainer(model, course, say)
-        for index, phase in enumerate(course.phases, start=1):
-            if phase.int4:
-                quantized.see_int4(model.model)
-            trainer.run(batches(tokenizer, templates, phase, 1000 * seed + 10 * number + index))
-            quantized.see_float(model.model)
-            save(model, out)
-            say(f"course {number}, phase {index}: saved")
+    """Run a course; after every leg the model is saved to ``out``, and to ``state`` what a run goes on from."""
+    trainer, templates = Trainer(model, course, say), texts.read_templates()
+    if state.exists():
+        trainer.load(torch.load(state, weights_only=True))
+        say(f"going on from step {trainer.step}")
+    for first, steps, phase in course.legs():
+        if first < trainer.step:
+            continue
+        if phase.int4:
+            quantized.see_int4(model.model)
+        trainer.run(batches(tokenizer, templates, phase, f"{seed} {first}", steps))
+        quantized.see_float(model.model)
+        _write_state(trainer.state(), state)
+        save(model, out)
+        say(f"step {trainer.step}: saved")
+
+
+def _write_state(state: dict[str, Any], path: Path) -> None:
+    """Write the state in one piece: a run that is stopped here leaves the one before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    torch.save(state, fresh)
+    fresh.replace(path)
 
 
 def save(model: Qwen2ForCausalLM, out: Path) -> None:

@@ -21,13 +21,13 @@ class Muon:
         for matrix in matrices:
             groups[tuple(matrix.shape)].append(matrix)
         self._groups = list(groups.values())
-        self._momenta = [torch.zeros(len(group), *group[0].shape) for group in self._groups]
+        self.momenta = [torch.zeros(len(group), *group[0].shape) for group in self._groups]
         self._decay = weight_decay
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update the matrices from their gradients, which are used up."""
-        for group, momentum in zip(self._groups, self._momenta, strict=True):
+        for group, momentum in zip(self._groups, self.momenta, strict=True):
             gradient = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])  # (n, out, in)
             momentum.lerp_(gradient, 0.05)
             update = orthogonal(gradient.lerp(momentum, 0.95))

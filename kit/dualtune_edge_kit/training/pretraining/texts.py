@@ -21,17 +21,18 @@ CLOSINGS: Final = ("Done.", "Here it is.", "That is all.", "Finished.", "It work
 
 @dataclass(frozen=True)
 class Templates:
-    """The kit's three chat templates."""
+    """The kit's chat templates; activated adapters of all stages have the shared one."""
 
     base: ChatTemplate
     selection: ChatTemplate
     arguments: ChatTemplate
+    shared: ChatTemplate
 
 
 def read_templates() -> Templates:
     """The kit's templates."""
-    folder = FOLDER / "templates"
-    return Templates(*(ChatTemplate.read(folder / f"{name}.jinja") for name in ("base", "selection", "arguments")))
+    folder, names = FOLDER / "templates", ("base", "selection", "arguments", "activated")
+    return Templates(*(ChatTemplate.read(folder / f"{name}.jinja") for name in names))
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Document:
 
     text: str
     context: str = ""
+    calls: bool = False  # of the turns, only calls are learnt
 
     @classmethod
     def of_last_turn(cls, text: str) -> "Document":
@@ -56,7 +58,7 @@ class Turns:
     tools: tuple[Tool, ...]
 
 
-def documents(seed: int, templates: Templates, *, copying: float, echoing: float) -> Iterator[Document]:
+def documents(seed: int | str, templates: Templates, *, copying: float, echoing: float) -> Iterator[Document]:
     """Endless training texts; ``copying`` is the share of plain copying, ``echoing`` that of mere repetition in it."""
     rng = Random(seed)
     while True:

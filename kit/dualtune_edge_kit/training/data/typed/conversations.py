@@ -27,7 +27,7 @@ from dualtune_edge_kit.training.data.typed.requests import (
 from dualtune_edge_kit.training.data.typed.results import result
 
 _SAID: Final = ("Done.", "Here it is.", "That is all.", "Finished.", "It worked.", "OK.", "There you go.")
-_JOINTS: Final = {
+JOINTS: Final = {
     "train": (
         " and then ",
         ", then ",
@@ -139,10 +139,10 @@ def _joined(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
         other = name if rng.random() < 0.85 else rng.choice(toolsets.NAMES)
         asked.append(request(rng, rng.choice(tools(other)), part, same))
     made = [message for one in asked for message in _made(rng, one.call)]
-    return (user(_joint(rng, asked, part)), *made, _answer(rng))
+    return (user(joined_words(rng, asked, part)), *made, _answer(rng))
 
 
-def _joint(rng: Random, asked: list[Request], part: Part) -> str:
+def joined_words(rng: Random, asked: Sequence[Request], part: Part) -> str:
     """The requests' words as one message."""
     texts = [one.text for one in asked]
     cut = [text.rstrip(".?") for text in texts]
@@ -154,7 +154,7 @@ def _joint(rng: Random, asked: list[Request], part: Part) -> str:
         return "".join(lead + text for lead, text in zip(rng.choice(_LISTINGS), [*cut[:-1], texts[-1]], strict=False))
     joined = cut[0]
     for index, text in enumerate(small[1:], start=2):
-        joint = rng.choice(_JOINTS[part])
+        joint = rng.choice(JOINTS[part])
         after = texts[index - 1] if joint.endswith((". ", "\n")) else text
         joined += joint + (after.rstrip(".?") if index < len(texts) else after)
     return joined
