@@ -24,7 +24,7 @@ from dualtune_edge.runtime.evaluate.endpoint import Endpoint, http_post
 from dualtune_edge.runtime.evaluate.multi_turn.evaluation import WantedDialogues, do_dialogues
 from dualtune_edge.runtime.evaluate.multi_turn.rows import is_multi_turn
 from dualtune_edge.runtime.evaluate.page import page, refuse_unwritable, write_page
-from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, side
+from dualtune_edge.runtime.evaluate.report import Evaluation, Side, compare, refuse_others, side
 from dualtune_edge.runtime.evaluate.tasks.evaluation import WantedTasks, do_tasks
 from dualtune_edge.runtime.evaluate.tasks.page import tasks_page
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation, TaskSide, compare_tasks
@@ -121,15 +121,7 @@ def evaluate(
         _report_done(wanted.data, do, (bundle, against), html, as_json=as_json)
         return
     with Console(stderr=True).status("") as status:
-        found, ours = _answered(bundle, wanted, status)
-        comparison = None
-        if against:
-            if _ADDRESS.match(against):
-                others, other = _asked(against, against_model or _MODEL, bundle, wanted, status)
-            else:
-                others, other = _answered(Path(against), wanted, status)
-            comparison = compare(found, others, other)
-    report = Evaluation(data=wanted.data.name, turns=len(found), ours=ours, against=comparison)
+        report = _evaluated(bundle, against, against_model or _MODEL, wanted, status)
     if html:
         write_page(html, page(report))
     console.result(report, describe(report), as_json=as_json)
@@ -154,6 +146,8 @@ def _report_done(file: Path, do: _Do, bundles: tuple[Path, str | None], html: Pa
     bundle, against = bundles
     if against and _ADDRESS.match(against):
         raise _unfit("--against", against, "a bundle: an endpoint does no tasks", "Name a bundle's folder.")
+    if against:
+        open_bundle(against)  # one that cannot be opened is known before the first task
     with Console(stderr=True).status("") as status:
         ours = do(bundle, on_step=status.update, on_note=console.warn)
         other = do(Path(against), on_step=status.update, on_note=console.warn) if against else None
@@ -207,13 +201,34 @@ class _Wanted:
     aim: float
 
 
-def _cases(wanted: _Wanted, manifest: Manifest) -> list[Case]:
+def _evaluated(bundle: Path, against: str | None, model: str, wanted: _Wanted, status: Status) -> Evaluation:
+    """One side, or two. What would end the comparison comes before the first of many answers."""
+    if against and _ADDRESS.match(against):
+        others, other = _asked(against, model, bundle, wanted, status)  # whose first request may fail
+        found, ours = _answered(bundle, wanted, status)
+        return Evaluation(data=wanted.data.name, turns=len(found), ours=ours, against=compare(found, others, other))
+    if against is None:
+        found, ours = _answered(bundle, wanted, status)
+        return Evaluation(data=wanted.data.name, turns=len(found), ours=ours, against=None)
+    sides = [_cases(wanted, open_bundle(folder).manifest)[0] for folder in (bundle, against)]
+    places, other_places = ([case.request.where for case in cases] for cases in sides)
+    refuse_others(places, other_places, Path(against).name)
+    found, ours = _answered(bundle, wanted, status)
+    others, other = _answered(Path(against), wanted, status)
+    return Evaluation(data=wanted.data.name, turns=len(found), ours=ours, against=compare(found, others, other))
+
+
+def _cases(wanted: _Wanted, manifest: Manifest) -> tuple[list[Case], int]:
+    """The turns, and the number of rows that are passed over."""
     if not is_bfcl(_first_line(wanted.data)):
-        return [Case(request) for request in read_requests(wanted.data, manifest, wanted.count)]
+        return [Case(request) for request in read_requests(wanted.data, manifest, wanted.count)], 0
     cases, passed_over = read_bfcl(wanted.data, manifest)
+    return spread(cases, wanted.count), passed_over
+
+
+def _warn_of(passed_over: int, wanted: _Wanted) -> None:
     if passed_over:
         console.warn(f"{passed_over} rows of {wanted.data} are passed over: no toolset has their functions")
-    return spread(cases, wanted.count)
 
 
 def _first_line(path: Path) -> Any:
@@ -228,7 +243,8 @@ def _first_line(path: Path) -> Any:
 def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
     with Agent.open(folder, profile=wanted.profile, threads=wanted.threads) as agent:
         manifest, digest = agent.bundle.manifest, agent.bundle.hashes[MANIFEST]
-        cases = _cases(wanted, manifest)
+        cases, passed_over = _cases(wanted, manifest)
+        _warn_of(passed_over, wanted)
         found = answers(agent, cases, lambda number: status.update(f"{folder.name}: turn {number} of {len(cases)}"))
     toolsets = len(manifest.toolsets)
     return found, side(folder.name, found, toolsets=toolsets, aim=wanted.aim, manifest_sha256=digest)
@@ -237,7 +253,7 @@ def _answered(folder: Path, wanted: _Wanted, status: Status) -> tuple[list[Answe
 def _asked(url: str, model: str, bundle: Path, wanted: _Wanted, status: Status) -> tuple[list[Answer], Side]:
     """The endpoint's answers, with the tools of the bundle."""
     manifest = open_bundle(bundle).manifest
-    cases = _cases(wanted, manifest)
+    cases, _ = _cases(wanted, manifest)  # of which the other side warns
     endpoint = Endpoint(http_post(url, os.environ.get("OPENAI_API_KEY")), model, manifest)
     found = answers(endpoint, cases, lambda number: status.update(f"{model}: turn {number} of {len(cases)}"))
     # It sees all tools at once: there is no toolset to choose, and no probability to calibrate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -11,9 +12,19 @@ from bfcl_package import write_package
 
 from dualtune_edge import cli
 from dualtune_edge.runtime.bundle.opening import open_bundle
+from dualtune_edge.runtime.evaluate import command
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
-from dualtune_edge.toolkit.errors import DataError, EngineError, OutputError, ProfileError, SpecError, ToolsError
+from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.toolkit.errors import (
+    BundleError,
+    DataError,
+    EngineError,
+    OutputError,
+    ProfileError,
+    SpecError,
+    ToolsError,
+)
 
 TURNS = [
     {"role": "user", "content": "four commits"},
@@ -49,6 +60,17 @@ def test_a_bundle_against_itself_differs_by_nothing(
     assert report.against.other.scores == report.ours.scores
     assert (report.against.right.difference, report.against.right.only_ours) == (0, 0)
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_what_cannot_be_compared_is_known_before_the_first_answer(
+    exported: Path, heldout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Agent, "call", lambda *_args, **_flags: pytest.fail("a turn was answered"))
+    assert run(exported, "--data", heldout, "--against", heldout.parent / "absent") == BundleError.exit_code
+    assert run(exported, "--data", heldout, "--against", "http://127.0.0.1:1/v1") == EngineError.exit_code
+    cases, sides = command._cases, itertools.count()
+    monkeypatch.setattr(command, "_cases", lambda *wanted: (cases(*wanted)[0][next(sides) :], 0))
+    assert run(exported, "--data", heldout, "--against", exported) == DataError.exit_code, "other turns"
 
 
 def test_fewer_turns_are_spread_over_the_file(
@@ -169,6 +191,7 @@ def test_dialogues_are_worked_through(
         (["--tasks", "{tasks}", "--mcp", "{mcp}", "--against-model", "m"], SpecError.exit_code, "--against-model"),
         (["--data", "x", "--against-model", "m"], SpecError.exit_code, "--against-model"),
         (["--data", "x", "--against", "bundle", "--against-model", "m"], SpecError.exit_code, "--against-model"),
+        (["--tasks", "{tasks}", "--mcp", "x", "--against", "absent"], BundleError.exit_code, "absent"),
         (["--data", "x", "--html", "absent/page.html"], OutputError.exit_code, "absent/page.html"),
         (["--tasks", "{tasks}", "--mcp", "x", "--html", "absent/page.html"], OutputError.exit_code, "absent/page.html"),
         (["--tasks", "{other}", "--mcp", "{mcp}"], DataError.exit_code, "cargo, toolsets"),
