@@ -31,11 +31,12 @@ class Scripted:
     """Says one thing after the other: a text, or calls."""
 
     def __init__(self, script: Script) -> None:
-        self._script, self.asked = list(script), list[list[dict[str, Any]]]()
+        self._script, self.asked, self.draws = list(script), list[list[dict[str, Any]]](), list[str]()
 
     def complete(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], draw: str) -> Reply:
-        assert tools
-        assert draw
+        assert [tool["function"]["name"] for tool in tools] == ["read"]
+        assert draw not in self.draws, "a request of its own"
+        self.draws.append(draw)
         self.asked.append(list(messages))
         said = self._script.pop(0)
         if said == "refused":
@@ -58,7 +59,11 @@ def talk(
     policy = Policy(servers={"files": ServerRules(default=rule)})
     desk = Desk("files", {"read": LiveTool("read", READ)}, policy, Sandbox(tmp_path / "box"), server)
     teacher = Scripted(script)
-    return converse(teacher, desk, "read a.txt", kind, place="", most=2, draw="0"), run
+    held = converse(teacher, desk, "read a.txt", kind, place="", most=2, draw="0")
+    for sent in teacher.asked:  # as OpenAI's service wants it: each result is one call's
+        calls = [call["id"] for message in sent for call in message.get("tool_calls", ())]
+        assert calls == [message["tool_call_id"] for message in sent if message["role"] == "tool"]
+    return held, run
 
 
 def test_a_call_a_result_and_an_answer(tmp_path: Path) -> None:
@@ -104,6 +109,7 @@ def test_several_calls_at_once_are_made_one_after_the_other(tmp_path: Path) -> N
         ([[("read", '{"path": "a"}')], "It failed."], {"result": "error: gone"}, "no call that worked"),
         ([[("read", '{"path": "a"}')], "No."], {"rule": "ask"}, "no call that worked"),
         ([[("read", '{"path": "a"}')], "Done."], {"kind": "none"}, "a call, where none was wanted"),
+        ([[("read", "")], "Done."], {"kind": "none"}, "a call, where none was wanted"),
         ([[("read", "{path")]], {}, "arguments that are no JSON object"),
         ([[("read", "[]")]], {}, "arguments that are no JSON object"),
         ([[("read", '{"path": "a"}')]] * 3, {}, "more than 2 calls"),
@@ -116,6 +122,11 @@ def test_what_teaches_nothing_is_left_out_with_its_reason(
     tmp_path: Path, script: Script, options: dict[str, Any], why: str
 ) -> None:
     assert talk(tmp_path, script, **options)[0].why == why
+
+
+def test_a_result_may_have_20_000_characters(tmp_path: Path) -> None:
+    held, _ = talk(tmp_path, [[("read", '{"path": "a"}')], "Done."], result="x" * 20_000)
+    assert (held.calls, held.why) == (1, "")
 
 
 def test_small_talk_needs_no_call(tmp_path: Path) -> None:

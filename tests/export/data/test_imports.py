@@ -72,6 +72,27 @@ def test_xlams_answers_are_calls(answers: Any, tmp_path: Path) -> None:
     assert calls(tmp_path / "y.jsonl") == [("log", {"count": 3}), ("show", {})]
 
 
+def test_nothing_that_a_row_says_is_lost(tmp_path: Path) -> None:
+    failed = TURN | {"tool_calls": FUNCTIONS[:1], "weight": 0}
+    row = {"messages": [USER, failed, RESULTS[0], LAST], "toolset": "git", "note": 1}
+    (one,) = import_file(write(tmp_path / "a.json", row), None)[1]
+    assert (one.toolset, one.unread) == ("git", ("note",))
+    written = json.loads(text_of([one]))["messages"]
+    assert [message.get("weight") for message in written] == [None, 0, None, None]
+    assert import_file(tmp_path / "a.json", "hg")[1][0].toolset == "hg"
+    spoken = [
+        {"from": "system", "value": "Be brief."},
+        *HERMES[1:2],
+        {"from": "gpt", "value": f"I look.\n{TOOL_TEXT}"},
+        *HERMES[3:],
+    ]
+    (hermes,) = import_file(write(tmp_path / "b.json", {"conversations": spoken}), None)[1]
+    assert [message.content for message in hermes.messages[:3]] == ["Be brief.", USER["content"], "I look."]
+    (quiet,) = import_file(write(tmp_path / "c.json", {"query": "hello", "answers": [], "tools": "[]"}), None)[1]
+    assert [(message.role, message.content) for message in quiet.messages] == [("user", "hello"), ("assistant", "")]
+    assert quiet.unread == ("tools",)
+
+
 def test_bfcls_first_accepted_values_are_the_call(tmp_path: Path) -> None:
     (tmp_path / "possible_answer").mkdir()
     question = {"id": "simple_0", "question": [[USER]], "function": []}

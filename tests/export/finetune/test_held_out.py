@@ -11,10 +11,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from dualtune_edge.export.finetune import held_out, trainer
 from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.batches import start_of
 from dualtune_edge.export.finetune.held_out import HeldOut, best
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import Event, Measurement, Score, Start
+from dualtune_edge.export.finetune.samples.invocation import invocation_of
 from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, read_turns
@@ -54,6 +57,31 @@ def test_right_is_what_the_model_says_by_itself(base: Base, settings: Any, objec
     score = HeldOut(run, held, 3, Processes(), None).score(base.model, 7)
     assert (score.step, score.right, score.samples) == (7, right, len(held))
     assert score.loss == pytest.approx(loss / sum(sample.learnt for sample in held), rel=1e-5)
+
+
+def test_an_activated_adapter_is_measured_from_its_invocation_on(base: Base, settings: Any) -> None:
+    run = settings(activated=True, held_out=settings().data, batch_size=2)
+    prompter = make_prompter(run, template_of(run, base), base.checkpoint.tokenizer, listed_tools(run))
+    invocation = invocation_of(prompter)
+    held = samples_of(run, base).held
+    loss = 0.0
+    torch.manual_seed(0)
+    with base.adapted(run, invocation) as adapted, torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.02)
+        for sample in held:
+            offset = len(sample.tokens) - start_of(sample, invocation)
+            logits = adapted(torch.tensor([sample.tokens]), alora_offsets=[offset]).logits[0, -sample.learnt - 1 : -1]
+            learnt = torch.tensor(sample.tokens[-sample.learnt :])
+            loss += float(torch.nn.functional.cross_entropy(logits, learnt, reduction="sum"))
+        measured = HeldOut(run, held, 3, Processes(), invocation)
+        score = measured.score(adapted, 1)
+        with adapted.disable_adapter():
+            plain = HeldOut(run, held, 3, Processes(), None).score(adapted, 1)
+    assert score.loss == pytest.approx(loss / sum(sample.learnt for sample in held), rel=1e-4)
+    assert score.loss != pytest.approx(plain.loss, rel=1e-3), "or this test could not fail"
+    assert max(map(len, measured.parts())) <= 2
 
 
 def test_a_sample_is_right_if_every_learnt_token_is_the_most_probable(base: Base, settings: Any) -> None:
@@ -122,6 +150,32 @@ def test_measuring_changes_nothing_of_what_is_learnt(base: Base, settings: Any, 
         settings(dropout=0.1, held_out=settings().data, measure_every=1, output=tmp_path / "other"), base=base
     )
     assert measured.losses == plain.losses
+
+
+def test_every_step_is_made_in_training_mode_and_nothing_is_measured_in_it(
+    base: Base, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout and gradient checkpointing are in force in it alone."""
+    modes: list[tuple[str, bool, bool]] = []
+
+    def watched(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def compute(model: Any, *others: Any) -> Any:
+            dropouts = {part.training for part in model.modules() if isinstance(part, torch.nn.Dropout)}
+            modes.append((name, model.training, dropouts == {True}))
+            return real(model, *others)
+
+        monkeypatch.setattr(module, name, compute)
+
+    watched(trainer, "summed_loss")
+    watched(held_out, "right_and_loss")
+    plain = finetune(settings(held_out=settings().data, output=tmp_path / "plain"), base=base)
+    modes.clear()
+    dropped = finetune(settings(held_out=settings().data, measure_every=2, dropout=0.5), base=base)
+    assert {mode for mode in modes if mode[0] == "summed_loss"} == {("summed_loss", True, True)}
+    assert {mode for mode in modes if mode[0] == "right_and_loss"} == {("right_and_loss", False, False)}
+    assert dropped.losses != plain.losses
 
 
 def test_a_share_is_drawn_by_conversation_and_is_not_learnt(base: Base, settings: Any, write_data: Any) -> None:
