@@ -17,6 +17,9 @@ from made_once import made_once
 settings.register_profile("no deadline", deadline=None)  # a machine that does other work too is no fault
 settings.load_profile("no deadline")
 
+# bitsandbytes compiles nothing as PEFT imports it: 2 s of each process that does.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 SKIPS: Final = "DUALTUNE_SKIPS"
 PACKAGE: Final = "onnxruntime-ep-openvino"
 MODULE: Final = "onnxruntime_ep_openvino"

@@ -1,8 +1,10 @@
-"""A checkpoint as transformers' model: without numbers, or in float32."""
+"""A checkpoint as transformers' model: without numbers, or with those of its files."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from accelerate import init_empty_weights
@@ -10,6 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dualtune_edge.export.base.checkpoint import Checkpoint
 from dualtune_edge.export.base.modules import HEAD
+
+Held: TypeAlias = Callable[[torch.nn.Module, str, torch.Tensor], torch.nn.Parameter]
 
 
 def meta_model(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -38,13 +42,25 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, parameters)
 
 
-def load_model(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The model in float32, ready for inference, its parameters frozen."""
-    model, weights = unfilled_model(checkpoint), checkpoint.weights
+def load_model(
+    checkpoint: Checkpoint, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model ready for inference, its parameters frozen, on a device and in a number format."""
+
+    def held(_module: torch.nn.Module, _leaf: str, value: torch.Tensor) -> torch.nn.Parameter:
+        return torch.nn.Parameter(value.to(device=device, dtype=dtype), requires_grad=False)
+
+    return fill(unfilled_model(checkpoint), checkpoint, held).to(device=device)
+
+
+def fill(model: PreTrainedModel, checkpoint: Checkpoint, held: Held) -> PreTrainedModel:
+    """The model with the checkpoint's weights, ready for inference: each is read in float32, and kept as `held` says.
+
+    They are read one by one, so no more than one is there in float32 besides.
+    """
     for path, module in model.named_modules():
         for leaf, _ in list(module.named_parameters(recurse=False)):
             if not (checkpoint.tied and path == HEAD):
-                value = weights.read(f"{path}.{leaf}")
-                setattr(module, leaf, torch.nn.Parameter(value, requires_grad=False))
+                setattr(module, leaf, held(module, leaf, checkpoint.weights.read(f"{path}.{leaf}")))
     model.tie_weights()
     return model.eval()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,11 +16,35 @@ from transformers import PreTrainedModel
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.base.models import load_model, meta_model
 from dualtune_edge.export.estimate import gigabytes
+from dualtune_edge.export.finetune.low_bits import BASE_OPTION, NF4_BYTES, bitsandbytes, is_4bit, load_4bit_model
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.work import room
 from dualtune_edge.toolkit.errors import RoomError, SpecError
 
-_WEIGHT_BYTES: Final = 4  # as it is read
+_READ_BYTES: Final = 4  # a weight, as it is read
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a base is held. `bits`: of its linear layers but the head, as NF4; None: they are in `dtype`, as the rest.
+
+    `multiplied`: what layers in 4 bits are multiplied in.
+    """
+
+    dtype: torch.dtype = torch.float32
+    bits: Literal[4] | None = None
+    multiplied: torch.dtype | None = None
+
+    @classmethod
+    def of(cls, settings: FinetuneSettings) -> Precision:
+        """What the settings say."""
+        dtype = getattr(torch, settings.base_dtype)
+        if settings.base_bits is None:
+            return cls(dtype)
+        return cls(dtype, settings.base_bits, torch.bfloat16 if settings.autocast else dtype)
+
+    def __str__(self) -> str:
+        return f"{'4 bits and ' if self.bits else ''}{str(self.dtype).removeprefix('torch.')}"
 
 
 @dataclass(frozen=True)
@@ -28,22 +53,51 @@ class Base:
 
     checkpoint: Checkpoint
     model: PreTrainedModel
+    precision: Precision = Precision()
 
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        cls, folder: Path, device: torch.device | str = "cpu", precision: Precision | None = None
     ) -> Iterator[Base]:
         """Check and load a Hugging Face folder; inside the block, adapters can be trained on it.
 
+        Args:
+            folder: of the base.
+            device: where it is computed.
+            precision: how it is held; None: in float32.
+
         Raises:
             CheckpointError: as for `read_checkpoint`.
+            MissingExtraError, SpecError: it is to be in 4 bits, and bitsandbytes is not there or cannot do it.
             RoomError: its weights do not fit the memory.
 
         """
+        precision = precision or Precision()
+        if precision.bits:
+            bitsandbytes(BASE_OPTION)
         checkpoint = read_checkpoint(folder)
-        _refuse_without_room(checkpoint)
-        yield cls(checkpoint, load_model(checkpoint).to(device=device, dtype=dtype))
+        _refuse_without_room(checkpoint, precision, torch.device(device))
+        if precision.multiplied:
+            model = load_4bit_model(checkpoint, device, precision.dtype, precision.multiplied)
+        else:
+            model = load_model(checkpoint, device, precision.dtype)
+        yield cls(checkpoint, model, precision)
+
+    def check_precision(self, settings: FinetuneSettings) -> None:
+        """Refuse settings of a base that is held in another way: a run's record says how it was.
+
+        Raises:
+            SpecError: they differ.
+
+        """
+        if self.precision != (wanted := Precision.of(settings)):
+            raise SpecError(
+                "base",
+                found=f"it loaded in {self.precision}",
+                expected=f"{wanted}, by the settings",
+                fix="Open it by Base.open(folder, device, Precision.of(settings)).",
+            )
 
     @contextlib.contextmanager
     def adapted(self, settings: FinetuneSettings, invocation: tuple[int, ...] | None = None) -> Iterator[PeftModel]:
@@ -91,12 +145,36 @@ class Base:
                 )
 
 
-def _refuse_without_room(checkpoint: Checkpoint) -> None:
-    needed = _WEIGHT_BYTES * sum(weight.numel() for weight in meta_model(checkpoint).parameters())
-    if needed > (free := room.free_memory()):
+def weight_bytes(model: torch.nn.Module, precision: Precision) -> tuple[int, int]:
+    """Bytes of a float model's weights once it is held so, and the most that one takes besides as it is read."""
+    small = [module.weight for path, module in model.named_modules() if precision.bits and is_4bit(path, module)]
+    of_small = sum(weight.numel() for weight in small)
+    others = [weight for weight in model.parameters() if not any(weight is other for other in small)]
+    held = precision.dtype.itemsize * sum(weight.numel() for weight in others) + NF4_BYTES * of_small
+    changed = [*small, *(others if precision.dtype != torch.float32 else ())]
+    return math.ceil(held), _READ_BYTES * max((weight.numel() for weight in changed), default=0)
+
+
+def _refuse_without_room(checkpoint: Checkpoint, precision: Precision, device: torch.device) -> None:
+    held, read = weight_bytes(meta_model(checkpoint), precision)
+    on_gpu = device.type != "cpu"
+    needed, free = (read if on_gpu else held + read), room.free_memory()
+    if on_gpu and (there := free_on_gpu()) is not None and held > there:
+        needed, free = held, there
+    if needed > free:
+        smaller = "--base-bits 4, " * (precision.bits is None) + "--base-dtype bfloat16, " * (
+            precision.dtype == torch.float32
+        )
         raise RoomError(
             "memory",
             found=f"{gigabytes(free)} free",
-            expected=f"{gigabytes(needed)} for the weights of {checkpoint.name} in float32, as they are read",
-            fix="Close other programs, or take a smaller base or a larger machine.",
+            expected=f"{gigabytes(needed)} for the weights of {checkpoint.name} in {precision}, as they are read",
+            fix=f"Close other programs, or take {smaller}a smaller base or a larger machine.",
         )
+
+
+def free_on_gpu() -> int | None:
+    """Bytes that this process can take of its GPU; None: PyTorch does not count them."""
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        return int(torch.accelerator.get_memory_info()[0] + torch.accelerator.memory_reserved())
+    return None

@@ -81,6 +81,12 @@ def finetune(
     base_dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="In which the base is held in memory.")
     ] = "float32",
+    base_bits: Annotated[
+        int | None, typer.Option(metavar="4", help="Hold the base's linear layers in 4 bits (extra `bitsandbytes`).")
+    ] = None,
+    optimizer: Annotated[
+        Literal["adamw", "adamw-8bit"], typer.Option(help="With its moments in 8 bits (extra `bitsandbytes`), or not.")
+    ] = "adamw",
     seed: Annotated[int, typer.Option(help="Of initialisation, order and dropout.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; default: the physical cores.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default: a minute.")] = None,

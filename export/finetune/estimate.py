@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.base import Base, free_on_gpu
 from dualtune_edge.export.finetune.batches import part_cost, right_and_loss, summed_loss
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.samples.make import Samples
@@ -30,7 +30,6 @@ _LONG: Final = 10.0  # seconds of the largest part: where it takes less, steps a
 _ENOUGH: Final = 2.0  # seconds of these steps
 _TIMED: Final = 5  # steps at most
 _LARGER: Final = 1.5  # times the tokens of the pass that was measured: measured again
-_HELD: Final = 12  # bytes a trained weight: the optimizer's two moments, and the best step
 
 
 class RunEstimate(Frozen):
@@ -185,7 +184,7 @@ def _timed(compute: Callable[[Sequence[Sample]], None], parts: Sequence[Sequence
 
 def _of_run(data: RunData, run: PreparedRun, work: _Work, pace: _Pace) -> RunEstimate:
     settings, samples = data.settings, data.samples
-    memory = pace.held + pace.taken * work.cost // pace.cost + _HELD * run.trainer.weights
+    memory = pace.held + pace.taken * work.cost // pace.cost + run.trainer.later_bytes
     known = run.adapted.device.type == "cpu" or pace.held > 0
     return RunEstimate(
         output=str(settings.output),
@@ -214,9 +213,7 @@ def _free(device: torch.device) -> int | None:
     """Bytes that the process can take altogether: with those that it holds already."""
     if device.type == "cpu":
         return room.free_memory() + room.resident()
-    with contextlib.suppress(RuntimeError, NotImplementedError):
-        return int(torch.accelerator.get_memory_info()[0] + torch.accelerator.memory_reserved())
-    return None
+    return free_on_gpu()
 
 
 @contextlib.contextmanager

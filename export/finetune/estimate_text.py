@@ -42,7 +42,7 @@ def shortage(estimate: Estimate) -> str:
         return ""
     return (
         f"{gigabytes(estimate.memory)} of memory are needed, and {gigabytes(estimate.memory_free)} are free: "
-        "--micro-batch 1, --gradient-checkpointing and --base-dtype bfloat16 take less"
+        "--micro-batch 1, --gradient-checkpointing, --base-dtype bfloat16 and --base-bits 4 take less"
     )
 
 

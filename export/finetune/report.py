@@ -143,6 +143,9 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
     shown = shown_toolsets(settings, template)
     listed = shown.toolsets if shown else ()
     unused = set() if settings.held_out or settings.held_out_share else {"held_out_share", "measure_every"}
+    low_bits = {"base_bits": settings.base_bits, "optimizer": settings.optimizer}
+    unused |= {name for name, value in low_bits.items() if value in (None, "adamw")}  # runs of before have no such name
+    packages = ("peft", "torch", "transformers", *(["bitsandbytes"] if low_bits.keys() - unused else []))
     return Origin(
         base=base.name,
         base_fingerprint=base.fingerprint,
@@ -163,7 +166,7 @@ def origin(settings: FinetuneSettings, base: Checkpoint, template: ChatTemplate)
         own_toolset=settings.own_toolset if listed else None,
         template_sha256=template.sha256,
         settings=settings.model_dump(mode="json", exclude=_OF_THIS_MACHINE | unused),
-        versions={package: version(package) for package in ("peft", "torch", "transformers")},
+        versions={package: version(package) for package in packages},
     )
 
 

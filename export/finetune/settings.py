@@ -79,6 +79,8 @@ class FinetuneSettings(Frozen):
     autocast: bool = False  # multiply in bfloat16
     gradient_checkpointing: bool = False  # compute activations a second time instead of keeping them
     base_dtype: Literal["float32", "bfloat16"] = "float32"  # in which the base is held; the adapter is in float32
+    base_bits: Literal[4] | None = None  # of its linear layers but the head, as NF4; None: they are in `base_dtype` too
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"  # with its moments in float32, or as codes of 8 bits
     seed: int = Field(0, ge=0, lt=2**32)
 
     threads: int | None = Field(None, ge=1)  # None: one for each physical core

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.base import Base, Precision
 from dualtune_edge.export.finetune.held_out import best
+from dualtune_edge.export.finetune.low_bits import require_adamw_8bit
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import (
     RECORD,
@@ -79,13 +80,23 @@ def finetune(
 
 @contextlib.contextmanager
 def opened(settings: FinetuneSettings, base: Base | None = None) -> Iterator[tuple[Base, Processes]]:
-    """The settings' base on the device of this process, or the one that is loaded already; and all processes."""
+    """The settings' base on the device of this process, or the one that is loaded already; and all processes.
+
+    Raises:
+        MissingExtraError: a package that the settings need is not installed.
+        SpecError: the loaded base is held in another way than the settings say.
+        EdgeError: as for `Base.open`.
+
+    """
     processes = Processes()  # first: on CPUs it divides the cores among those of a machine
+    if settings.optimizer == "adamw-8bit":
+        require_adamw_8bit(processes.device)
     with threads(settings.threads):
         if base:
+            base.check_precision(settings)
             yield base, processes
             return
-        with Base.open(settings.base, processes.device, getattr(torch, settings.base_dtype)) as loaded:
+        with Base.open(settings.base, processes.device, Precision.of(settings)) as loaded:
             yield loaded, processes
 
 

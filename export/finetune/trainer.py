@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -19,6 +19,7 @@ from dualtune_edge.export.finetune.batches import (
     summed_loss,
 )
 from dualtune_edge.export.finetune.held_out import HeldOut, best
+from dualtune_edge.export.finetune.low_bits import adamw_8bit, moments_bytes
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import Interruption, Measurement, OnEvent, Score, Step
 from dualtune_edge.export.finetune.run_state import RunState, StateFile
@@ -57,7 +58,7 @@ class Trainer:
         # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
         self.model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=settings.weight_decay, fused=True)
+        self._optimizer = _optimizer(settings, self._trained.values())
         # Gradient checkpointing computes a forward twice, and a KV cache would have grown by then.
         self.prefix = () if settings.gradient_checkpointing else shared_prefix(self._samples, invocation)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=settings.autocast):
@@ -120,9 +121,11 @@ class Trainer:
         return len(self._state.losses)
 
     @property
-    def weights(self) -> int:
-        """The number of weights that are trained."""
-        return sum(weight.numel() for weight in self._trained.values())
+    def later_bytes(self) -> int:
+        """What the run will hold besides: the optimizer's moments, and the best step's weights."""
+        in_8_bits = self._settings.optimizer == "adamw-8bit"
+        trained = self._trained.values()
+        return sum(moments_bytes(weight, in_8_bits=in_8_bits) + 4 * weight.numel() for weight in trained)
 
     def schedule(self, count: int) -> list[list[list[Sample]]]:
         """The parts that this process computes in each of the next steps, so many at most."""
@@ -187,6 +190,12 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in adapter.items():
                 self._trained[name].copy_(tensor)
+
+
+def _optimizer(settings: FinetuneSettings, weights: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw-8bit":
+        return adamw_8bit(weights, settings.weight_decay)
+    return torch.optim.AdamW(weights, weight_decay=settings.weight_decay, fused=True)
 
 
 def _divergence(loss: float, step: int) -> SpecError:

@@ -60,7 +60,7 @@ def test_the_manifest_names_packages_that_are_declared(pyproject: dict[str, Any]
 
 
 def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str]]) -> None:
-    for extra in ("agent", "export", "genai", "otel", "qnn", "openvino", "serve", "sign", "trust"):
+    for extra in ("agent", "bitsandbytes", "export", "genai", "otel", "qnn", "openvino", "serve", "sign", "trust"):
         required = {package.module for package in extras.requirements(systems=True) if package.extra == extra}
         assert required == modules(extra)
     everywhere = {package.module for package in extras.requirements() if package.extra is None}
@@ -71,6 +71,7 @@ def test_the_metadata_is_read_as_it_was_written(modules: Callable[[str], set[str
     ("module", "extra"),
     [
         ("torch.nn", "export"),
+        ("bitsandbytes.nn", "bitsandbytes"),
         ("yaml", "export"),
         ("onnxruntime_genai", "genai"),
         ("onnxruntime_qnn", "qnn"),

@@ -20,12 +20,13 @@ from typing import Any
 import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
@@ -206,12 +207,16 @@ class StepTrainer(Trainer):
         ("qwen2.5", {}),
         ("llama3.1", {"micro_batch": 1, "rslora": False}),
         ("gemma3", {"weight_decay": 0.1}),
+        ("gemma3", {"base_bits": 4}),
+        ("gemma3", {"optimizer": "adamw-8bit", "rank": 64}),
     ],
 )
 def test_losses_and_adapter_are_those_of_trainer(
     model: str, changes: dict[str, Any], settings: Any, tmp_path: Path
 ) -> None:
     """Batches of two, the last one of an epoch of one; samples of unlike length, so a mean of means would differ."""
+    if changes.keys() & {"base_bits", "optimizer"}:
+        pytest.importorskip("bitsandbytes", reason="the wheel of bitsandbytes does not exist for this system")
     folder, source = base_of(model, tmp_path)
     template = tmp_path / "template.jinja"
     template.write_text(source, encoding="utf-8")
@@ -228,22 +233,31 @@ def test_losses_and_adapter_are_those_of_trainer(
     assert report.losses[0] - report.losses[-1] > 0.2  # a step changes the losses behind it
     ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (run.output, adapter))
     assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-5)
+    apart = torch.cat([(tensor - theirs[name]).abs().flatten() for name, tensor in ours.items()])
+    if run.optimizer == "adamw-8bit":  # where rounding decides between two codes of a moment, a step is some % longer
+        assert (apart > 1e-5).float().mean() < 1e-3
+        assert apart.max() < 0.1 * run.learning_rate
+    else:
+        assert apart.max() < 1e-5
 
 
 def by_trainer(run: FinetuneSettings, drawn: Sequence[Sequence[Sample]], output: Path) -> tuple[list[float], Path]:
     """The losses of these batches, and the adapter's folder, by Trainer and PEFT."""
-    torch.manual_seed(run.seed)
     config = LoraConfig(
         task_type="CAUSAL_LM", r=run.rank, lora_alpha=run.alpha, use_rslora=run.rslora, target_modules=[*run.targets]
     )
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(run.base, dtype=torch.float32), config)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    quantized = {"quantization_config": nf4} if run.base_bits else {}
+    model = AutoModelForCausalLM.from_pretrained(run.base, dtype=torch.float32, **quantized)
+    if run.base_bits:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    torch.manual_seed(run.seed)
+    model = get_peft_model(model, config)
     arguments = TrainingArguments(
         output_dir=str(output), use_cpu=True, max_steps=len(drawn), per_device_train_batch_size=1, seed=run.seed,
         learning_rate=run.learning_rate, lr_scheduler_type="cosine", warmup_steps=0, weight_decay=run.weight_decay,
         max_grad_norm=run.max_grad_norm, remove_unused_columns=False, report_to=[], save_strategy="no",
-        disable_tqdm=True,
+        disable_tqdm=True, optim="adamw_bnb_8bit" if run.optimizer == "adamw-8bit" else "adamw_torch",
     )  # fmt: skip
     trainer = StepTrainer(model, arguments, train_dataset=list(drawn), data_collator=collated)
     trainer.train()

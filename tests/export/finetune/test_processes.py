@@ -63,10 +63,13 @@ def test_two_processes_make_the_losses_and_the_adapter_of_one_and_go_on_as_one(
 
 
 def test_a_stopped_run_goes_on_in_another_number_of_processes(
-    settings: Any, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = settings(rank=2, batch_size=3, learning_rate=1e-2, max_steps=4, threads=1)
-    whole = finetune(run, base=base)
+    """With moments in 8 bits, whose codes rounding may decide, and a base in 4."""
+    pytest.importorskip("bitsandbytes", reason="the wheel of bitsandbytes does not exist for this system")
+    low_bits = {"rank": 64, "base_bits": 4, "optimizer": "adamw-8bit"}
+    run = settings(batch_size=3, learning_rate=1e-2, max_steps=4, threads=1, **low_bits)
+    whole = finetune(run)
     stopped = run.model_copy(update={"output": tmp_path / "stopped"})
     steps, summed = itertools.count(1), trainer.summed_loss
 
@@ -77,10 +80,11 @@ def test_a_stopped_run_goes_on_in_another_number_of_processes(
 
     monkeypatch.setattr(trainer, "summed_loss", loss)
     with pytest.raises(KeyboardInterrupt):
-        finetune(stopped, base=base)
+        finetune(stopped)
     assert state_path(stopped.output).exists()
-    report = _launch(run, 2, stopped.output, "--max-steps", "4", "--resume")
-    np.testing.assert_allclose(report["losses"], whole.losses, rtol=1e-5)
+    flags = ("--rank", "64", "--base-bits", "4", "--optimizer", "adamw-8bit")
+    report = _launch(run, 2, stopped.output, "--max-steps", "4", "--resume", *flags)
+    np.testing.assert_allclose(report["losses"], whole.losses, rtol=1e-4)
     assert not state_path(stopped.output).exists()
 
 
