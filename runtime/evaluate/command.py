@@ -122,9 +122,9 @@ def evaluate(
         return
     with Console(stderr=True).status("") as status:
         report = _evaluated(bundle, against, against_model or _MODEL, wanted, status)
+    console.result(report, describe(report), as_json=as_json)  # first: a page that fails takes nothing with it
     if html:
         write_page(html, page(report))
-    console.result(report, describe(report), as_json=as_json)
 
 
 def _refuse_unheard(against: str | None, model: str | None, aim: float | None) -> None:
@@ -152,9 +152,9 @@ def _report_done(file: Path, do: _Do, bundles: tuple[Path, str | None], html: Pa
         ours = do(bundle, on_step=status.update, on_note=console.warn)
         other = do(Path(against), on_step=status.update, on_note=console.warn) if against else None
     report = TaskEvaluation(tasks=file.name, ours=ours, against=compare_tasks(ours, other) if other else None)
+    console.result(report, describe_tasks(report), as_json=as_json)
     if html:
         write_page(html, tasks_page(report))
-    console.result(report, describe_tasks(report), as_json=as_json)
 
 
 def _servers(mcp: Path | None, data: Path | None) -> Path:

@@ -11,7 +11,7 @@ from dualtune_edge.runtime.evaluate.report import Confusion, Evaluation, Side
 from dualtune_edge.runtime.evaluate.statistics import Calibration, Share, Threshold
 from dualtune_edge.runtime.evaluate.text import calibration_error, difference, percent, rows, signature
 from dualtune_edge.toolkit.console import printable
-from dualtune_edge.toolkit.files import unwritable
+from dualtune_edge.toolkit.files import replace_file, unwritable
 
 _SIZE: Final = 320  # of a picture, in units of its viewBox
 _LEFT: Final = 40  # of the axes
@@ -26,14 +26,14 @@ svg{width:20rem;max-width:100%;margin-right:1rem}svg text{font-size:11px}figure{
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page.
+    """Write a page, or leave what is there.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError, RoomError: it cannot be written.
 
     """
     try:
-        path.write_text(page, encoding="utf-8")
+        replace_file(path, page.encode())
     except OSError as error:
         raise unwritable(path, error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import sys
@@ -16,12 +17,14 @@ from dualtune_edge.runtime.evaluate import command
 from dualtune_edge.runtime.evaluate.report import Evaluation
 from dualtune_edge.runtime.evaluate.tasks.report import TaskEvaluation
 from dualtune_edge.runtime.pipeline import Agent
+from dualtune_edge.toolkit import files
 from dualtune_edge.toolkit.errors import (
     BundleError,
     DataError,
     EngineError,
     OutputError,
     ProfileError,
+    RoomError,
     SpecError,
     ToolsError,
 )
@@ -71,6 +74,22 @@ def test_what_cannot_be_compared_is_known_before_the_first_answer(
     cases, sides = command._cases, itertools.count()
     monkeypatch.setattr(command, "_cases", lambda *wanted: (cases(*wanted)[0][next(sides) :], 0))
     assert run(exported, "--data", heldout, "--against", exported) == DataError.exit_code, "other turns"
+
+
+def test_a_page_that_fails_at_the_end_takes_nothing_with_it(
+    exported: Path, heldout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = heldout.with_name("page.html")
+    path.write_text("yesterday's", encoding="utf-8")
+
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    assert run(exported, "--data", heldout, "--html", path) == RoomError.exit_code
+    assert "4 turns of heldout.jsonl" in capsys.readouterr().out
+    assert sorted(other.name for other in heldout.parent.iterdir() if other.is_file()) == ["heldout.jsonl", "page.html"]
+    assert path.read_text("utf-8") == "yesterday's"
 
 
 def test_fewer_turns_are_spread_over_the_file(
@@ -216,8 +235,8 @@ def test_what_does_not_go_together_is_named(  # noqa: PLR0917 - fixtures
     broken.write_text('{"mcpServers": {"git": {"command": "no-such-server"}}}', encoding="utf-8")
     other.write_text(TASKS.replace('"git"', '"harbour"'), encoding="utf-8")
     none.write_text(mcp.read_text(encoding="utf-8").replace('"git"', '"harbour"'), encoding="utf-8")
-    files = {"tasks": tasks, "mcp": mcp, "rows": rows, "heldout": heldout}
-    files |= {"other": other, "none": none, "broken": broken}
-    filled = [argument.format_map(files) for argument in arguments]
+    named = {"tasks": tasks, "mcp": mcp, "rows": rows, "heldout": heldout}
+    named |= {"other": other, "none": none, "broken": broken}
+    filled = [argument.format_map(named) for argument in arguments]
     assert run(exported, *filled) == code
     assert found in capsys.readouterr().err
