@@ -5,8 +5,11 @@ Source of the layout: https://github.com/huggingface/safetensors (8 bytes of len
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ _EXPONENTS: Final[dict[str, tuple[np.dtype[np.unsignedinteger], int]]] = {
 }
 FLOATS: Final = tuple(_EXPONENTS)  # the dtypes that weights may have
 _CHUNK: Final = 1 << 20  # bytes read at a time
+_SYSTEM_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # as Rust writes one
 
 
 def ends_early(name: str, left: int) -> SafetensorError:
@@ -119,4 +123,19 @@ def _any_ones(bits: np.typing.NDArray[np.unsignedinteger], exponent: int) -> boo
     return bool(np.any((bits & exponent) == exponent))
 
 
-__all__ = ["FLOATS", "SafetensorError", "StoredTensor", "digest", "stored_tensors"]
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """A block that writes: where the system refuses that, its error, which safetensors has as a text alone.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
+
+
+__all__ = ["FLOATS", "SafetensorError", "StoredTensor", "digest", "stored_tensors", "system_errors"]

@@ -56,15 +56,18 @@ class StateFile:
         """Write the state beside the file first, so that a broken write leaves the old one.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError, RoomError: it cannot be written.
 
         """
         try:
             with aside(self.path) as partial:
-                torch.save(vars(state), partial)
+                with partial.open("wb") as file:
+                    torch.save(vars(state), file)
                 partial.replace(self.path)
-        except (OSError, RuntimeError) as error:  # PyTorch raises a RuntimeError where its writer fails
-            raise unwritable(self.path, OSError(str(error))) from None
+        except (OSError, RuntimeError) as error:
+            # Where the file cannot be written, PyTorch's writer ends with a RuntimeError of its own.
+            cause = error if isinstance(error, OSError) else error.__context__
+            raise unwritable(self.path, cause if isinstance(cause, OSError) else OSError(str(error))) from None
         self._saved_at = self._clock()
 
     def remove(self) -> None:

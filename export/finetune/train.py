@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
+from dualtune_edge.export.base.safetensors_file import system_errors
 from dualtune_edge.export.finetune.base import Base, Precision
 from dualtune_edge.export.finetune.held_out import best
 from dualtune_edge.export.finetune.low_bits import require_adamw_8bit
@@ -273,11 +274,12 @@ def _write_adapter_folder(
 ) -> None:
     """Write all files. Equal adapters give equal bytes."""
     tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    save_file(
-        {name: tensor.to(dtype).contiguous() for name, tensor in sorted(tensors.items())},
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )
+    with system_errors():
+        save_file(
+            {name: tensor.to(dtype).contiguous() for name, tensor in sorted(tensors.items())},
+            folder / WEIGHTS,
+            metadata={"format": "pt"},
+        )
     config = adapted.peft_config["default"].to_dict() | {"inference_mode": True}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     _write_text(folder / CONFIG, json.dumps(plain, indent=2, sort_keys=True))

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from dualtune_edge.export.base.safetensors_file import system_errors
 from dualtune_edge.export.quantize.gptq import Moments
 
 
@@ -44,11 +45,10 @@ class InputMoments:
 
 def write_moments(moments: Mapping[tuple[str, ...], Moments], path: Path) -> None:
     """Write the moments of each input, by the modules that read it."""
-    save_file(
-        {
-            f"{','.join(modules)}/{place}": np.ascontiguousarray(second)
-            for modules, seconds in moments.items()
-            for place, second in enumerate(seconds)
-        },
-        path,
-    )
+    tensors = {
+        f"{','.join(modules)}/{place}": np.ascontiguousarray(second)
+        for modules, seconds in moments.items()
+        for place, second in enumerate(seconds)
+    }
+    with system_errors():
+        save_file(tensors, path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from dualtune_edge.export.finetune import trainer
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import summed_loss
 from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
+from dualtune_edge.export.finetune.samples.make import listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.train import finetune
-from dualtune_edge.toolkit.errors import OutputError, SpecError
+from dualtune_edge.export.finetune.train import finetune, template_of
+from dualtune_edge.toolkit.errors import OutputError, RoomError, SpecError
 
 COMPACT = """\
 {% for message in messages %}
@@ -61,6 +63,15 @@ def test_the_loss_goes_down_and_the_base_stays_as_it_was(base: Base, settings: A
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(weight.abs().max() > 0 for name, weight in weights(run).items() if "lora_B" in name)
+
+
+def test_an_epoch_learns_every_sample_and_a_larger_number_of_steps_adds_none(base: Base, settings: Any) -> None:
+    run = settings(epochs=1, max_steps=50)
+    prompter = make_prompter(run, template_of(run, base), base.checkpoint.tokenizer, listed_tools(run))
+    samples = make_samples(run, prompter, 2048).samples
+    report = finetune(run, base=base)
+    assert (report.samples, report.steps) == (5, 3)  # two a step
+    assert report.learnt == sum(sample.learnt for sample in samples)
 
 
 def test_the_folder_is_peft_s_and_names_no_path_of_this_machine(base: Base, settings: Any, tmp_path: Path) -> None:
@@ -183,6 +194,27 @@ def test_a_checkpoint_belongs_to_one_run(base: Base, settings: Any) -> None:
         finetune(run, base=base)
     with pytest.raises(OutputError, match="other settings"):
         finetune(run.model_copy(update={"resume": True, "seed": 9}), base=base)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE that is an error, and no signal")
+@pytest.mark.parametrize(("every", "steps"), [(None, 0), (50, 4)])
+def test_where_the_disk_is_full_a_run_ends_with_its_error(
+    base: Base, settings: Any, tmp_path: Path, every: int | None, steps: int
+) -> None:
+    """In its first checkpoint, or in the adapter: each library that writes has an error of its own for it."""
+    import resource
+
+    events: list[Event] = []
+    run = settings(checkpoint_every=every)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    try:
+        with pytest.raises(RoomError, match="Make room"):
+            finetune(run, events.append, base=base)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(steps_of(events)) == steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compact.jinja", "data.jsonl", "tools.json"]
 
 
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(base: Base, settings: Any, tmp_path: Path) -> None:
