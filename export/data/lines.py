@@ -24,9 +24,13 @@ class Line:
 
     @property
     def request(self) -> str:
-        """What the user says first, without case and with single blanks: equal requests are one conversation's."""
+        """What the user says first, without case and with single blanks: equal requests are one conversation's.
+
+        Where nobody is the user, what is said first; of a line that cannot be read, its text.
+        """
         messages = self.trajectory.messages if self.trajectory else ()
-        said = next((message.content for message in messages if message.role == "user"), self.text)
+        first = messages[0].content if messages else self.text
+        said = next((message.content for message in messages if message.role == "user"), first)
         return " ".join(said.casefold().split())
 
 

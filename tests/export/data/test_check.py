@@ -106,6 +106,8 @@ def test_a_request_is_what_the_user_says_first(tmp_path: Path) -> None:
         {"messages": [system, USER | {"content": text}, call("roots", {})]} for text in ("Where? ", "when", "where?")
     ]
     assert [entry.request for entry in lines(tmp_path, *made)] == ["where?", "when", "where?"]
+    alone = {"messages": [system | {"content": "Disk  full"}, call("roots", {})]}
+    assert [entry.request for entry in lines(tmp_path, alone, "{ no  JSON")] == ["disk full", "{ no json"]
 
 
 def test_a_request_of_the_other_file_is_a_leak_whatever_its_case_and_blanks(tmp_path: Path) -> None:

@@ -199,6 +199,17 @@ def test_a_share_is_drawn_by_conversation_and_is_not_learnt(base: Base, settings
     assert "begin as some that are learnt" not in said
 
 
+def test_conversations_without_a_user_are_held_out_too(settings: Any, write_data: Any) -> None:
+    """As an agent's that a timer starts: what is said first tells them apart."""
+    call = {"type": "function", "function": {"name": "status", "arguments": "{}"}}
+    lines = [
+        {"messages": [{"role": "system", "content": f"Event {at}"}, {"role": "assistant", "tool_calls": [call]}]}
+        for at in range(10)
+    ]
+    learnt, held = read_turns(settings(held_out_share=0.2, data=write_data(lines)), TrajectoryFiles())
+    assert [len(part.turns) for part in (learnt, held)] == [8, 2]
+
+
 def test_what_a_measurement_cannot_show_is_said(base: Base, settings: Any) -> None:
     events: list[Event] = []
     finetune(settings(held_out=settings().data), events.append, base=base)

@@ -72,6 +72,7 @@ def test_an_epoch_learns_every_sample_and_a_larger_number_of_steps_adds_none(bas
     report = finetune(run, base=base)
     assert (report.samples, report.steps) == (5, 3)  # two a step
     assert report.learnt == sum(sample.learnt for sample in samples)
+    assert report.tokens < sum(len(sample.tokens) for sample in samples), "what all begin with is fed once a pass"
 
 
 def test_the_folder_is_peft_s_and_names_no_path_of_this_machine(base: Base, settings: Any, tmp_path: Path) -> None:

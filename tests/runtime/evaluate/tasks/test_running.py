@@ -14,8 +14,15 @@ from dualtune_edge.runtime.agent.approval import PendingCall, Policy, ServerRule
 from dualtune_edge.runtime.agent.offer import Offer
 from dualtune_edge.runtime.agent.outcome import ToolOutcome
 from dualtune_edge.runtime.agent.sandbox import Sandbox
-from dualtune_edge.runtime.evaluate.tasks.running import Desk, SandboxApprover, TaskResult, refuse_absent
-from dualtune_edge.runtime.evaluate.tasks.task import Task, World
+from dualtune_edge.runtime.evaluate.tasks.running import (
+    Desk,
+    SandboxApprover,
+    TaskCall,
+    TaskResult,
+    matched_calls,
+    refuse_absent,
+)
+from dualtune_edge.runtime.evaluate.tasks.task import GoldCall, Task, World
 from dualtune_edge.runtime.result import CallResult
 from dualtune_edge.toolkit.errors import ToolsError
 
@@ -61,7 +68,9 @@ class ScriptedAgent:
         yield self.said
 
 
-def do(root: Path, check: dict[str, Any], *calls: Call, answer: str = "", policy: Policy = ALL) -> TaskResult:
+def do(
+    root: Path, check: dict[str, Any], *calls: Call, answer: str = "", policy: Policy = ALL, **limits: float
+) -> TaskResult:
     task = Task.model_validate(
         {
             "name": "t",
@@ -71,6 +80,7 @@ def do(root: Path, check: dict[str, Any], *calls: Call, answer: str = "", policy
             "gold": [{"call": f"files.{WRITE[0]}", "arguments": WRITE[1]}],
             "check": check,
         }
+        | limits
     )
     agent: Any = ScriptedAgent(list(calls), answer)
     return Desk(agent, lambda: nullcontext(Writer(root)), SandboxApprover(Sandbox(root), policy)).do(task, WORLD)
@@ -118,6 +128,26 @@ def test_a_call_that_the_policy_denies_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "list.txt").exists()
     pending = PendingCall("files", "read", {"path": "crew.txt"}, read_only=False)
     assert SandboxApprover(Sandbox(tmp_path), policy).rule(pending)[0] == "allow"
+
+
+@pytest.mark.parametrize("limits", [{"steps": 1}, {"seconds": 1e-9}])
+def test_a_task_has_its_own_limits(tmp_path: Path, limits: dict[str, float]) -> None:
+    found = do(tmp_path, {"facts": ["Ines"]}, WRITE, ("read", {"path": "crew.txt"}), **limits)
+    assert found.outcome != "answered"
+    assert len(found.calls) < 2
+
+
+def test_a_gold_call_that_is_needed_twice_is_made_twice() -> None:
+    gold = [GoldCall(call="files.write", arguments=WRITE[1])] * 2
+    made = TaskCall(call="files.write", arguments=WRITE[1], state="done")
+    other = made.model_copy(update={"arguments": {}})
+    assert [matched_calls(gold, calls) for calls in ([], [made], [other, made], [made] * 2, [made] * 3)] == [
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 def test_a_task_is_not_done_without_its_tools() -> None:

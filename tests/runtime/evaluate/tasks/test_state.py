@@ -54,6 +54,14 @@ def test_a_world_is_what_it_says(root: Path) -> None:
     assert repository.branches == {"main": ("First",), "side": ("Aside", "First")}
 
 
+def test_what_is_gone_is_below_a_path_and_not_beside_it(root: Path) -> None:
+    (root / "sub.txt").write_text("three")
+    (root / "subtle").mkdir()
+    before = state.read(root)
+    shutil.rmtree(root / "sub")
+    assert faults(root, Check(absent=("sub",)), before) == []
+
+
 def test_a_world_is_built_over_whatever_was_there(root: Path) -> None:
     before = state.read(root)
     (root / "left").mkdir()
