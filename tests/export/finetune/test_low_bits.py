@@ -13,6 +13,7 @@ from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.finetune import base as bases
 from dualtune_edge.export.finetune import trainer
 from dualtune_edge.export.finetune.base import Base, Precision, weight_bytes
@@ -142,6 +143,7 @@ def test_adapters_one_after_the_other_leave_the_base_as_it_was(base: Base, setti
     assert ours.keys() == others.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, others[name])
+    assert read_adapter(first.output, base.checkpoint, "external").rank == 4  # an adapter of the checkpoint, as any
 
 
 def test_a_base_that_is_held_in_another_way_is_refused(base: Base, settings: Any) -> None:
@@ -210,6 +212,16 @@ def test_memory_is_counted_in_the_bits_that_it_takes(
                 Base.open(folder, precision=precision),
             ):
                 pass
+
+
+@pytest.mark.parametrize(("shape", "name"), [("qwen2.5-0.5b", "Qwen2.5-0.5B"), ("qwen2.5-7b", "Qwen2.5-7B")])
+def test_the_page_says_what_is_counted(shape: str, name: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(SHAPES[shape].config())
+    precisions = [Precision(dtype, bits) for bits in (None, 4) for dtype in (torch.float32, torch.bfloat16)]
+    counted = [f"{weight_bytes(model, precision)[0] / 1e9:.2f}" for precision in precisions]
+    page = (Path(__file__).parents[3] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join((name, *counted))} |" in page
 
 
 def bytes_of(weight: Any) -> int:
