@@ -67,9 +67,8 @@ def read_turns(settings: FinetuneSettings, files: TrajectoryFiles) -> tuple[Turn
 
     """
     learnt, held = list[_Lines](), list[_Lines]()
-    for source in settings.sources:
+    for source, (lines, others) in zip(settings.sources, _parts(settings, files), strict=True):
         tools = {tool.name: tool for tool in read_tools(source.tools)} if source.tools else {}
-        lines, others = _parts(settings, source, files)
         learnt.append(_Lines(source.name, tools, lines))
         held.append(_Lines(source.name, tools, others))
     return _turns(settings, learnt), _turns(settings, held)
@@ -84,19 +83,22 @@ class _Lines:
     trajectories: Sequence[Trajectory]
 
 
-def _parts(
-    settings: FinetuneSettings, source: ToolsetSource, files: TrajectoryFiles
-) -> tuple[list[Trajectory], list[Trajectory]]:
-    """The conversations of a source that are learnt, and those that are held out."""
-    lines = files.read(source.data, source.name if source.named else None)
-    if settings.held_out:
-        return lines, _held_out(settings, source, files, settings.held_out)
-    if not settings.held_out_share:
-        return lines, []
+def _parts(settings: FinetuneSettings, files: TrajectoryFiles) -> Iterator[tuple[list[Trajectory], list[Trajectory]]]:
+    """Of each source the conversations that are learnt, and those that are held out."""
+    sources = [files.read(source.data, source.name if source.named else None) for source in settings.sources]
+    drawn = _drawn([line for lines in sources for line in lines], settings) if settings.held_out_share else set()
+    for source, lines in zip(settings.sources, sources, strict=True):
+        if settings.held_out:
+            yield lines, _held_out(settings, source, files, settings.held_out)
+        else:
+            yield [line for line in lines if line.where not in drawn], [line for line in lines if line.where in drawn]
+
+
+def _drawn(lines: Sequence[Trajectory], settings: FinetuneSettings) -> set[str]:
+    """Where the lines are that are held out: of all sources together, since a recorded run is a line of several."""
     shares = (1 - settings.held_out_share, settings.held_out_share)
-    wrapped = [Line(trajectory.where, "", trajectory) for trajectory in lines]
-    first, second = split(wrapped, shares, settings.seed)
-    return _unwrapped(first), _unwrapped(second)
+    _, held = split([Line(line.where, "", line) for line in lines], shares, settings.seed)
+    return {line.where for line in held}
 
 
 def _held_out(
@@ -113,10 +115,6 @@ def _held_out(
     first = next(other for other in settings.sources if not other.named)
     names = {other.name for other in settings.sources if other.named}
     return [line for line in lines if line.toolset not in names] if source == first else []
-
-
-def _unwrapped(lines: Sequence[Line]) -> list[Trajectory]:
-    return [line.trajectory for line in lines if line.trajectory]
 
 
 def _turns(settings: FinetuneSettings, lines: Sequence[_Lines]) -> Turns:

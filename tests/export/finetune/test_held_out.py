@@ -21,7 +21,7 @@ from dualtune_edge.export.finetune.samples.invocation import invocation_of
 from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, read_turns
-from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.export.finetune.train import finetune, template_of
 
 
@@ -197,6 +197,28 @@ def test_a_share_is_drawn_by_conversation_and_is_not_learnt(base: Base, settings
     said = "\n".join(made.warnings)
     assert "8 samples are held out" in said
     assert "begin as some that are learnt" not in said
+
+
+@pytest.mark.parametrize("objective", ["toolset", "answer"])
+def test_a_recorded_run_of_two_toolsets_is_in_one_part(settings: Any, write_data: Any, objective: str) -> None:
+    """It is a line of each, and both begin with its request."""
+    call = {"type": "function", "function": {"name": "status", "arguments": "{}"}}
+
+    def line(toolset: str, at: int) -> dict[str, Any]:
+        done = {"role": "assistant", "content": "Done."}
+        messages = [{"role": "user", "content": f"Say {at}"}, {"role": "assistant", "tool_calls": [call]}, done]
+        return {"toolset": toolset, "messages": messages}
+
+    lines = [line("files", at) for at in range(20)] + [line("git", at) for at in range(10, 30)]
+    plain = settings(data=write_data(lines))
+    tools = plain.tools if objective == "toolset" else None
+    sources = tuple(ToolsetSource(name=name, tools=tools, data=plain.data) for name in ("files", "git"))
+    run = settings(objective=objective, data=None, tools=None, toolsets=sources, held_out_share=0.2)
+    learnt, held = read_turns(run, TrajectoryFiles())
+    requests = [{line.messages[0].content for line in part.trajectories} for part in (learnt, held)]
+    assert not requests[0] & requests[1]
+    assert len(learnt.trajectories) + len(held.trajectories) == 40
+    assert 7 <= len(held.trajectories) <= 9
 
 
 def test_conversations_without_a_user_are_held_out_too(settings: Any, write_data: Any) -> None:
