@@ -21,8 +21,9 @@ from dualtune_edge.export.finetune.batches import summed_loss
 from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
 from dualtune_edge.export.finetune.samples.make import listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.train import finetune, template_of
-from dualtune_edge.toolkit.errors import OutputError, RoomError, SpecError
+from dualtune_edge.export.finetune.train import finetune, template_of, threads
+from dualtune_edge.profiles.detect import detect
+from dualtune_edge.toolkit.errors import DataError, OutputError, RoomError, SpecError
 
 COMPACT = """\
 {% for message in messages %}
@@ -115,6 +116,28 @@ def test_equal_runs_give_equal_folders_and_another_seed_or_mask_another_adapter(
         assert path.read_bytes() == (same.output / path.name).read_bytes()
     for other in (seed, joint):
         assert any(not torch.equal(weight, weights(other)[name]) for name, weight in weights(first).items())
+
+
+def test_the_seed_draws_the_adapter_that_a_run_begins_with(base: Base, settings: Any, tmp_path: Path) -> None:
+    runs = [settings(output=tmp_path / str(seed), seed=seed, max_steps=1, learning_rate=1e-9) for seed in (0, 1)]
+    for run in runs:
+        finetune(run, base=base)
+    first, second = map(weights, runs)
+    assert all(not torch.allclose(weight, second[name]) for name, weight in first.items() if "lora_A" in name)
+
+
+def test_a_run_takes_its_threads_and_gives_them_back() -> None:
+    before = torch.get_num_threads()
+    cores = detect().cpu.physical_cores
+    torch.set_num_threads(cores + 3)
+    try:
+        with threads(2):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == cores + 3
+        with threads(None):
+            assert torch.get_num_threads() == cores, "no more than a container's quota, whatever PyTorch sees"
+    finally:
+        torch.set_num_threads(before)
 
 
 def stopping_after(step: int, error: type[BaseException] = KeyboardInterrupt) -> OnEvent:
@@ -224,6 +247,8 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(base: Base, settings:
         finetune(settings(targets=("q_proj", "qkv")), base=base)
     with pytest.raises(SpecError, match="2049; expected at most 2048, the context length of tiny"):
         finetune(settings(max_length=2049), base=base)
+    with pytest.raises(DataError, match=r"at most 2\."):
+        finetune(settings(max_length=2), base=base)
     with pytest.raises(OutputError, match="no checkpoint"):
         finetune(settings(resume=True), base=base)
     with pytest.raises(SpecError, match="a loss of nan at step"):

@@ -51,6 +51,8 @@ def test_a_function_is_missing_until_its_turn_which_says_so(manifest: Manifest, 
     assert "more functions" in second.messages[0].content
     assert second.right == (RightCall(name="log", values=(), arguments={"count": 4}),)
     assert not dialogue.long_context
+    (long,), _ = read_dialogues(write(tmp_path, (ROW | {"id": "multi_turn_long_context_0"}, RIGHT)), manifest)
+    assert long.long_context
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def test_a_world_is_what_it_says(root: Path) -> None:
     assert isinstance(repository, state.Repository)
     assert (repository.branch, repository.status) == ("main", (" M f",))
     assert repository.branches == {"main": ("First",), "side": ("Aside", "First")}
+    days = git(root / "r", "log", "--format=%ad %cd", "--date=short", "side").split()
+    assert days == ["2024-03-02"] * 2 + ["2024-03-01"] * 2, "a commit a day, so that `log` has an order"
 
 
 def test_what_is_gone_is_below_a_path_and_not_beside_it(root: Path) -> None:
