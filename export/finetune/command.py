@@ -193,6 +193,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
+    from dualtune_edge.export.finetune.foreign import foreign_lines
     from dualtune_edge.export.finetune.keep import refuse_unheard, shares_of
     from dualtune_edge.export.finetune.processes import speaks
     from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
@@ -231,6 +232,9 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     files = TrajectoryFiles()
     adapters = planned(spec, options.get("data"), files, options.get("objective"))
     refuse_unheard(options["keep"], adapters, spec.no_tool)
+    for warning in foreign_lines(spec, options.get("data"), adapters, files):
+        if speaks():
+            console.warn(warning)
     _quiet()
     _say_trial()
     if dry_run:

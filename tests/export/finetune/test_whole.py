@@ -15,6 +15,7 @@ from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.spec.document import read_spec
+from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate
 from dualtune_edge.toolkit.prompts.messages import Message, call, user
 from dualtune_edge.toolkit.prompts.prompter import Prompter
@@ -269,6 +270,18 @@ def test_a_template_that_shows_all_toolsets_needs_a_spec(desk: Path, capsys: pyt
 def test_an_objective_that_no_adapter_of_the_spec_has(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune(desk, "--objective", "toolset") == 3
     assert "none for the objective 'toolset'" in capsys.readouterr().err
+
+
+def test_lines_of_a_toolset_that_the_spec_has_not_are_counted(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where its name is misspelt in some of them."""
+    text = (desk / "data.jsonl").read_text("utf-8")
+    (desk / "data.jsonl").write_text(text + text.replace('"files"', '"flies"'), "utf-8")
+    assert finetune(desk, "--objective", "arguments", "--dry-run") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"3 lines of {desk / 'data.jsonl'} are not learnt: they are of the toolset 'flies'" in said
+    (desk / "data.jsonl").write_text(text.replace('"files"', '"flies"').replace('"sums"', '"sms"'), "utf-8")
+    assert finetune(desk, "--dry-run") == DataError.exit_code
+    assert "lines of flies, sms; expected conversations of" in capsys.readouterr().err
 
 
 def test_lines_of_several_toolsets_that_name_none_teach_no_choice(
