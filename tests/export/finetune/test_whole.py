@@ -123,13 +123,36 @@ def test_a_share_that_leaves_an_adapter_nothing_stops_no_other(desk: Path, capsy
     assert made["arguments", "add"]["held_out"]["samples"] == 1
 
 
-def test_a_tool_that_no_sample_calls_is_named_and_left_out(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_tool_that_no_sample_calls_is_named_and_left_out(
+    desk: Path, capsys: pytest.CaptureFixture[str], *, failed: bool
+) -> None:
+    """None at all, or one of weight 0."""
     lines = (desk / "data.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (desk / "data.jsonl").write_text("".join(line for line in lines if "show me b" not in line), encoding="utf-8")
+    others = [line for line in lines if "show me b" not in line]
+    if failed:
+        messages = [request("show me b"), turn("read_file", {"a": "b"}) | {"weight": 0}]
+        others.append(json.dumps({"toolset": "files", "messages": messages}) + "\n")
+    (desk / "data.jsonl").write_text("".join(others), encoding="utf-8")
     assert finetune(desk, "--json") == 0
     made = rows(capsys.readouterr().out)
     assert made["arguments", "read_file"]["outcome"] == "no sample"
     assert not (desk / "adapters" / "files" / "arguments" / "read_file").exists()
+
+
+def test_a_toolset_without_a_line_stops_no_other(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        (desk / "dualtune.yaml").read_text("utf-8").replace("arguments: {add", "selection: adapters/s, arguments: {add")
+    )
+    (desk / "dualtune.yaml").write_text(text, encoding="utf-8")
+    lines = (desk / "data.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (desk / "data.jsonl").write_text("".join(line for line in lines if '"sums"' not in line), encoding="utf-8")
+    assert finetune(desk, "--objective", "selection", "--max-steps", "1", "--json") == 0
+    made = json.loads(capsys.readouterr().out)["adapters"]
+    assert [(row["toolset"], row["outcome"], row["samples"]) for row in made] == [
+        ("files", "trained", 5),
+        ("sums", "no sample", 0),
+    ]
 
 
 def test_adapters_of_other_settings_are_not_passed_over(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
