@@ -240,7 +240,7 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
     if dry_run:
         _print_estimate(estimate_all(adapters, settings_of, files), as_json=as_json)
         return
-    with shown() as on_event:
+    with shown("the same command") as on_event:
         report = train_all(adapters, settings_of, files, on_estimate=_say_estimate, on_adapter=say, on_event=on_event)
     _result(report, _table(report), as_json=as_json)
 

@@ -18,22 +18,22 @@ _INTERVAL: Final = 10.0  # seconds between two lines
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[OnEvent]:
-    """What shows events on stderr."""
+def shown(again: str = "--resume") -> Iterator[OnEvent]:
+    """What shows events on stderr; `again` is what goes on with a run that was stopped."""
     terminal = Console(stderr=True)
     if not terminal.is_terminal:
-        yield Lines()
+        yield Lines(again=again)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
     with Progress(*columns, console=terminal) as bar:
-        yield Bar(bar)
+        yield Bar(bar, again)
 
 
 class Bar:
     """Shows the steps as a bar."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
+    def __init__(self, bar: Progress, again: str) -> None:
+        self._bar, self._again = bar, again
         self._task = bar.add_task("", total=None, loss=0.0)
 
     def __call__(self, event: Event) -> None:
@@ -47,14 +47,14 @@ class Bar:
             case Measurement():
                 _measured(event.score)
             case Interruption():
-                _end(event)
+                _end(event, self._again)
 
 
 class Lines:
     """Writes a line for the first step, the last one, and one every ten seconds between them."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, again: str = "--resume") -> None:
+        self._clock, self._again = clock, again
         self._done, self._started, self._next = 0, 0.0, 0.0
 
     def __call__(self, event: Event) -> None:
@@ -72,7 +72,7 @@ class Lines:
             case Measurement():
                 _measured(event.score)
             case Interruption():
-                _end(event)
+                _end(event, self._again)
 
 
 def _begin(start: Start) -> None:
@@ -90,6 +90,6 @@ def _measured(score: Score) -> None:
     console.echo(f"step {score.step}: {right}, loss {score.loss:.3f}", err=True)
 
 
-def _end(stop: Interruption) -> None:
-    kept = "--resume goes on from there" if stop.step else "there is nothing to resume"
+def _end(stop: Interruption, again: str) -> None:
+    kept = f"{again} goes on from there" if stop.step else "there is nothing to resume"
     console.echo(f"stopped after step {stop.step} of {stop.steps}: {kept}", err=True)

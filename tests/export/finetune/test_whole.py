@@ -12,6 +12,7 @@ from dualtune_edge.export.finetune import train, trainer
 from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.samples import turns
 from dualtune_edge.export.finetune.samples.make import Samples
+from dualtune_edge.export.finetune.whole import planned
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.spec.document import read_spec
@@ -97,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_adapter_by_adapter_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "summed_loss", loss)
         assert finetune(desk) == 130
-    capsys.readouterr()
+    assert "the same command goes on from there" in capsys.readouterr().err
     assert finetune(desk) == 0
     shown, progress = capsys.readouterr()
     assert shown.splitlines()[0].endswith("already trained")
@@ -377,6 +378,26 @@ def test_a_share_that_no_adapter_takes_is_refused(
 ) -> None:
     assert finetune(desk, *flags) == 3
     assert found in capsys.readouterr().err
+
+
+def test_each_adapter_learns_in_the_template_that_the_spec_names_for_its_stage(desk: Path) -> None:
+    stages = ("selection", "arguments", "toolset", "answer")
+    for stage in stages:
+        (desk / f"{stage}.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    own = "name: files, templates: {selection: selection.jinja, arguments: arguments.jinja}"
+    text = (desk / "dualtune.yaml").read_text("utf-8").replace("name: files", own)
+    text += "".join(f"{name}: adapters/{name}\n{name}_template: {name}.jinja\n" for name in stages[2:])
+    (desk / "dualtune.yaml").write_text(text, encoding="utf-8")
+    spec = read_spec(desk / "dualtune.yaml", trained=False)
+    adapters = planned(spec, desk / "data.jsonl", turns.TrajectoryFiles())
+    found = {(adapter.toolset, adapter.objective): adapter.template and adapter.template.stem for adapter in adapters}
+    assert found == {
+        (None, "toolset"): "toolset",
+        ("files", "selection"): "selection",
+        ("files", "arguments"): "arguments",
+        ("sums", "arguments"): None,
+        (None, "answer"): "answer",
+    }
 
 
 @pytest.mark.parametrize("flag", ["--base=x", "--tools=x", "--output=x", "--toolset=files"])
