@@ -19,6 +19,7 @@ from dualtune_edge.export.estimate import gigabytes
 from dualtune_edge.export.finetune.low_bits import BASE_OPTION, NF4_BYTES, bitsandbytes, is_4bit, load_4bit_model
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.work import room
+from dualtune_edge.export.work.memory import no_holes
 from dualtune_edge.toolkit.errors import RoomError, SpecError
 
 _READ_BYTES: Final = 4  # a weight, as it is read
@@ -28,7 +29,7 @@ _READ_BYTES: Final = 4  # a weight, as it is read
 class Precision:
     """How a base is held. `bits`: of its linear layers but the head, as NF4; None: they are in `dtype`, as the rest.
 
-    `multiplied`: what layers in 4 bits are multiplied in.
+    `multiplied`: what layers in 4 bits are multiplied in; None: `dtype`.
     """
 
     dtype: torch.dtype = torch.float32
@@ -78,11 +79,13 @@ class Base:
             bitsandbytes(BASE_OPTION)
         checkpoint = read_checkpoint(folder)
         _refuse_without_room(checkpoint, precision, torch.device(device))
-        if precision.multiplied:
-            model = load_4bit_model(checkpoint, device, precision.dtype, precision.multiplied)
-        else:
-            model = load_model(checkpoint, device, precision.dtype)
-        yield cls(checkpoint, model, precision)
+        if precision.bits is None:
+            yield cls(checkpoint, load_model(checkpoint, device, precision.dtype), precision)
+            return
+        # A layer is multiplied as a copy in full, which leaves a hole: all of them are as large as the base in full.
+        with no_holes():
+            model = load_4bit_model(checkpoint, device, precision.dtype, precision.multiplied or precision.dtype)
+            yield cls(checkpoint, model, precision)
 
     def check_precision(self, settings: FinetuneSettings) -> None:
         """Refuse settings of a base that is held in another way: a run's record says how it was.
