@@ -46,11 +46,16 @@ def load_model(
     checkpoint: Checkpoint, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
     """The model ready for inference, its parameters frozen, on a device and in a number format."""
+    return fill(unfilled_model(checkpoint), checkpoint, held_in(device, dtype)).to(device=device)
+
+
+def held_in(device: torch.device | str, dtype: torch.dtype) -> Held:
+    """What keeps each weight frozen on a device, in a number format."""
 
     def held(_module: torch.nn.Module, _leaf: str, value: torch.Tensor) -> torch.nn.Parameter:
         return torch.nn.Parameter(value.to(device=device, dtype=dtype), requires_grad=False)
 
-    return fill(unfilled_model(checkpoint), checkpoint, held).to(device=device)
+    return held
 
 
 def fill(model: PreTrainedModel, checkpoint: Checkpoint, held: Held) -> PreTrainedModel:
@@ -58,9 +63,15 @@ def fill(model: PreTrainedModel, checkpoint: Checkpoint, held: Held) -> PreTrain
 
     They are read one by one, so no more than one is there in float32 besides.
     """
-    for path, module in model.named_modules():
-        for leaf, _ in list(module.named_parameters(recurse=False)):
-            if not (checkpoint.tied and path == HEAD):
-                setattr(module, leaf, held(module, leaf, checkpoint.weights.read(f"{path}.{leaf}")))
+    fill_part(model, "", checkpoint, held)
     model.tie_weights()
     return model.eval()
+
+
+def fill_part(part: torch.nn.Module, at: str, checkpoint: Checkpoint, held: Held) -> None:
+    """`fill` of a part of a model, as far as its weights are on the meta device still; `at`: its path."""
+    for name, module in part.named_modules():
+        path = ".".join(filter(None, (at, name)))
+        for leaf, weight in list(module.named_parameters(recurse=False)):
+            if weight.is_meta and not (checkpoint.tied and path == HEAD):
+                setattr(module, leaf, held(module, leaf, checkpoint.weights.read(f"{path}.{leaf}")))

@@ -18,6 +18,7 @@ from dualtune_edge.export.base.models import load_model, meta_model
 from dualtune_edge.export.estimate import gigabytes
 from dualtune_edge.export.finetune.low_bits import BASE_OPTION, NF4_BYTES, bitsandbytes, is_4bit, load_4bit_model
 from dualtune_edge.export.finetune.settings import FinetuneSettings
+from dualtune_edge.export.finetune.sharding import held_weights, load_sharded
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.memory import no_holes
 from dualtune_edge.toolkit.errors import RoomError, SpecError
@@ -59,7 +60,7 @@ class Base:
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, folder: Path, device: torch.device | str = "cpu", precision: Precision | None = None
+        cls, folder: Path, device: torch.device | str = "cpu", precision: Precision | None = None, shards: int = 1
     ) -> Iterator[Base]:
         """Check and load a Hugging Face folder; inside the block, adapters can be trained on it.
 
@@ -67,24 +68,31 @@ class Base:
             folder: of the base.
             device: where it is computed.
             precision: how it is held; None: in float32.
+            shards: the number of processes that hold it together.
 
         Raises:
             CheckpointError: as for `read_checkpoint`.
             MissingExtraError, SpecError: it is to be in 4 bits, and bitsandbytes is not there or cannot do it.
+            SpecError: it is to be in 4 bits, and held by several processes.
             RoomError: its weights do not fit the memory.
 
         """
         precision = precision or Precision()
         if precision.bits:
+            if shards > 1:
+                raise _no_shards_of_4_bits()
             bitsandbytes(BASE_OPTION)
         checkpoint = read_checkpoint(folder)
-        _refuse_without_room(checkpoint, precision, torch.device(device))
-        if precision.bits is None:
+        _refuse_without_room(checkpoint, precision, torch.device(device), shards)
+        if precision.bits is None and shards == 1:
             yield cls(checkpoint, load_model(checkpoint, device, precision.dtype), precision)
             return
         # A layer is multiplied as a copy in full, which leaves a hole: all of them are as large as the base in full.
         with no_holes():
-            model = load_4bit_model(checkpoint, device, precision.dtype, precision.multiplied or precision.dtype)
+            if shards > 1:
+                model = load_sharded(checkpoint, torch.device(device), precision.dtype, shards)
+            else:
+                model = load_4bit_model(checkpoint, device, precision.dtype, precision.multiplied or precision.dtype)
             yield cls(checkpoint, model, precision)
 
     def check_precision(self, settings: FinetuneSettings) -> None:
@@ -158,8 +166,20 @@ def weight_bytes(model: torch.nn.Module, precision: Precision) -> tuple[int, int
     return math.ceil(held), _READ_BYTES * max((weight.numel() for weight in changed), default=0)
 
 
-def _refuse_without_room(checkpoint: Checkpoint, precision: Precision, device: torch.device) -> None:
-    held, read = weight_bytes(meta_model(checkpoint), precision)
+def _no_shards_of_4_bits() -> SpecError:
+    return SpecError(
+        BASE_OPTION,
+        found="it with ACCELERATE_USE_FSDP",
+        expected="a base of float32 or bfloat16 that the processes share, or one in 4 bits in each of them",
+        fix="Leave out one of the two.",
+    )
+
+
+def _refuse_without_room(checkpoint: Checkpoint, precision: Precision, device: torch.device, shards: int) -> None:
+    model = meta_model(checkpoint)
+    held, read = weight_bytes(model, precision)
+    if shards > 1:
+        held = precision.dtype.itemsize * held_weights(model, shards)
     on_gpu = device.type != "cpu"
     needed, free = (read if on_gpu else held + read), room.free_memory()
     if on_gpu and (there := free_on_gpu()) is not None and held > there:

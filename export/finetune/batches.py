@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dualtune_edge.export.base.architectures import all_layers_slide
 from dualtune_edge.export.finetune.samples.masks import Sample
+from dualtune_edge.export.finetune.sharding import is_sharded
 from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 
@@ -162,12 +163,15 @@ def learnt_logits(
         return _activated_logits(model, prefix, batch, invocation, state)
     rests = [torch.tensor(sample.tokens[len(prefix) :], device=model.device) for sample in batch]
     tokens, targets, needed = _padded(rests, batch)
-    past = None
+    past = zero = None
     if prefix:
         base = {"alora_offsets": [0]} if invocation else {}
         first = torch.tensor([prefix], device=model.device)
-        past = model(input_ids=first, use_cache=True, logits_to_keep=1, **base).past_key_values
+        output = model(input_ids=first, use_cache=True, logits_to_keep=1, **base)
+        past = output.past_key_values
         past.batch_repeat_interleave(len(batch))
+        # A sharded layer is gathered again where its output gets a gradient, and keys and values are none.
+        zero = 0.0 * output.logits.float().sum() if is_sharded(model) else None
     active = {}
     if invocation:  # the number of last tokens of each row, its padding counted in
         end = len(prefix) + tokens.shape[1]
@@ -175,7 +179,7 @@ def learnt_logits(
     logits = model(
         input_ids=tokens, past_key_values=past, use_cache=past is not None, logits_to_keep=needed, **active
     ).logits
-    return logits.float(), targets[:, needed]
+    return logits.float() if zero is None else logits.float() + zero, targets[:, needed]
 
 
 def base_state(model: Any, prefix: tuple[int, ...], invocation: tuple[int, ...] | None) -> Any:
@@ -242,9 +246,12 @@ def _padded(rests: Sequence[Tensor], batch: Sequence[Sample]) -> tuple[Tensor, T
 def _splits(model: Any) -> bool:
     """Whether a sample can be computed in two passes, with padding in between.
 
-    A sliding window would count the padding as tokens, and gradient checkpointing keeps no state of the first pass.
+    A sliding window would count the padding as tokens, gradient checkpointing keeps no state of the first pass, and of
+    a sharded base all processes have to make the same passes, whatever their samples.
     """
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ()
     slides = all_layers_slide(config) or any(kind != "full_attention" for kind in kinds)
-    return not slides and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if slides or is_sharded(model):
+        return False
+    return not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

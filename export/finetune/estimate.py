@@ -94,7 +94,7 @@ class _Work:
     """What is left of a run, in the tokens of `part_cost`.
 
     `learnt`: forward and backward. `measured`: forward alone. `steps`: the parts of the next ones. `largest`: the part
-    that costs most, and `cost` what it does.
+    that costs most. `cost`: what such a one does. All numbers are those of the process that has most to do.
     """
 
     learnt: float
@@ -111,15 +111,15 @@ class _Work:
         schedule = trainer.schedule(_STEPS)
         parts = [part for step in schedule for part in step] or [list(samples.samples[:1])]
         costs = [part_cost(part, prefix) for part in parts]
-        held = sum(part_cost(part, len(trainer.held_out.prefix)) for part in trainer.held_out.parts())
+        held = sum(part_cost(part, len(trainer.held_out.prefix)) for part in trainer.held_out.parts()[0])
         times = sum(trainer.held_out.due(step, trainer.steps) for step in range(trainer.done + 1, trainer.steps + 1))
         largest = max(range(len(parts)), key=costs.__getitem__)
         return cls(
-            learnt=sum(costs) * left / max(len(schedule), 1),
-            measured=float(held * times),
-            steps=[step for step in schedule[:_TIMED] if step] or [parts],
+            learnt=trainer.processes.largest(sum(costs) * left / max(len(schedule), 1)),
+            measured=trainer.processes.largest(float(held * times)),
+            steps=schedule[:_TIMED] or [parts],
             largest=parts[largest],
-            cost=costs[largest],
+            cost=int(trainer.processes.largest(costs[largest])),
         )
 
 
@@ -140,7 +140,7 @@ class _Pace:
 def _measure(run: PreparedRun, work: _Work, settings: FinetuneSettings) -> _Pace:
     """Compute the largest part of a step and then the next steps, and throw the gradients away."""
     model, prefix = run.trainer.model, run.trainer.prefix
-    invocation, state = run.trainer.invocation, run.trainer.base_state
+    invocation, state, slowest = run.trainer.invocation, run.trainer.base_state, run.trainer.processes.largest
 
     def learn(part: Sequence[Sample]) -> None:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.autocast):
@@ -155,17 +155,18 @@ def _measure(run: PreparedRun, work: _Work, settings: FinetuneSettings) -> _Pace
     give_back()
     held = _held(model.device)
     with _peak(model.device) as peak:
-        seconds, cost = _timed(learn, [work.largest], model), work.cost
+        seconds, cost = slowest(_timed(learn, [work.largest], model)), work.cost
         taken = max(peak() - held, 0)
     if seconds < _LONG:
         seconds, cost = 0.0, 0
         for step in work.steps:
-            seconds, cost = seconds + _timed(learn, step, model), cost + _cost(step, prefix)
+            seconds, cost = slowest(seconds + _timed(learn, step, model)), cost + _cost(step, prefix)
             if seconds > _ENOUGH:
                 break
-    forward = _timed(look, work.steps[0], model) if work.measured else 0.0
+    forward = slowest(_timed(look, work.steps[0], model)) if work.measured else 0.0
     model.zero_grad(set_to_none=True)
-    return _Pace(seconds / cost, forward / _cost(work.steps[0], prefix), held, taken, work.cost)
+    first = _cost(work.steps[0], prefix)
+    return _Pace(seconds / max(cost, 1), forward / max(first, 1), held, taken, work.cost)
 
 
 def _cost(parts: Sequence[Sequence[Sample]], prefix: Sequence[int]) -> int:

@@ -42,12 +42,14 @@ class HeldOut:
         """Whether the samples are measured after this step, counted from 1: the last one always."""
         return bool(self._samples) and step > 0 and (step % self._every == 0 or step == steps)
 
-    def parts(self) -> list[list[Sample]]:
-        """The samples that this process measures, in parts that are computed together."""
-        size = self._settings.micro_batch or self._settings.batch_size
-        share = sorted(self._processes.share(self._samples), key=lambda sample: len(sample.tokens))
-        batches = (share[start : start + size] for start in range(0, len(share), size))
-        most = self._settings.micro_batch
+    def parts(self) -> tuple[list[list[Sample]], int]:
+        """The samples that this process measures, in parts that are computed together; as `Processes.parts`."""
+        return self._processes.parts(self._samples, self._cut)
+
+    def _cut(self, share: Sequence[Sample]) -> list[list[Sample]]:
+        size, most = self._settings.micro_batch or self._settings.batch_size, self._settings.micro_batch
+        ordered = sorted(share, key=lambda sample: len(sample.tokens))
+        batches = (ordered[start : start + size] for start in range(0, len(ordered), size))
         return [part for batch in batches for part in micro_batches(batch, len(self.prefix), most)]
 
     def score(self, model: Any, step: int) -> Score:
@@ -56,13 +58,15 @@ class HeldOut:
         right, loss = 0, 0.0
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast):
             state = base_state(model, self.prefix, self._invocation)
-        for part in self.parts():
+        parts, counted = self.parts()
+        for index, part in enumerate(parts):
             with (
                 torch.no_grad(),
                 torch.autocast(model.device.type, torch.bfloat16, enabled=self._settings.autocast),
             ):
                 more_right, more_loss = right_and_loss(model, self.prefix, part, self._invocation, state)
-            right, loss = right + more_right, loss + more_loss
+            if index < counted:
+                right, loss = right + more_right, loss + more_loss
         loss, right = self._processes.sums(loss, right)
         learnt = sum(sample.learnt for sample in self._samples)
         return Score(step=step, right=right, samples=len(self._samples), loss=loss / learnt)

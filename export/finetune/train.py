@@ -97,7 +97,8 @@ def opened(settings: FinetuneSettings, base: Base | None = None) -> Iterator[tup
             base.check_precision(settings)
             yield base, processes
             return
-        with Base.open(settings.base, processes.device, Precision.of(settings)) as loaded:
+        shards = processes.count if processes.shards_base else 1
+        with Base.open(settings.base, processes.device, Precision.of(settings), shards) as loaded:
             yield loaded, processes
 
 

@@ -54,7 +54,7 @@ class Trainer:
         invocation: tuple[int, ...] | None = None,
     ) -> None:
         self._settings, self._state, self.invocation = settings, state, invocation
-        self._samples, self._processes = samples.samples, processes
+        self._samples, self.processes = samples.samples, processes
         # The adapter's layers are in the base model; PEFT alone says to activated ones where they begin.
         self.model = adapted if invocation else adapted.get_base_model()
         self._trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
@@ -129,15 +129,17 @@ class Trainer:
 
     def schedule(self, count: int) -> list[list[list[Sample]]]:
         """The parts that this process computes in each of the next steps, so many at most."""
-        return [self._parts(batch) for batch in islice(self._remaining(), count)]
+        return [self._parts(batch)[0] for batch in islice(self._remaining(), count)]
 
     def _remaining(self) -> Iterator[list[Sample]]:
         """The batches of the steps that are not made yet."""
         order = batches(self._samples, self._settings.batch_size, self._settings.seed)
         return islice(order, self.done, self.steps)
 
-    def _parts(self, batch: Sequence[Sample]) -> list[list[Sample]]:
-        return micro_batches(self._processes.share(batch), len(self.prefix), self._settings.micro_batch)
+    def _parts(self, batch: Sequence[Sample]) -> tuple[list[list[Sample]], int]:
+        """As `Processes.parts`."""
+        most = self._settings.micro_batch
+        return self.processes.parts(batch, lambda share: micro_batches(share, len(self.prefix), most))
 
     def _measure(self, on_event: OnEvent) -> None:
         """Measure what is held out if it is due after the last step, and keep the weights of the best one."""
@@ -155,15 +157,17 @@ class Trainer:
         """Add up the batch's gradient, of all processes; its loss in nats a learnt token, and the tokens fed."""
         learnt, loss, tokens = sum(sample.learnt for sample in batch), 0.0, 0
         self._optimizer.zero_grad()
-        for part in self._parts(batch):
+        parts, counted = self._parts(batch)
+        for index, part in enumerate(parts):
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._settings.autocast):
                 summed = summed_loss(self.model, self.prefix, part, self.invocation, self.base_state)
-                mean = summed / learnt
+                mean = summed / learnt if index < counted else 0.0 * summed
             torch.autograd.backward(mean)
             loss += mean.item()
-            tokens += len(self.prefix) + sum(len(sample.tokens) - len(self.prefix) for sample in part)
-        self._processes.sum_gradients(self._trained.values())
-        return self._processes.sums(loss, tokens)
+            if index < counted:
+                tokens += len(self.prefix) + sum(len(sample.tokens) - len(self.prefix) for sample in part)
+        self.processes.sum_gradients(self._trained.values())
+        return self.processes.sums(loss, tokens)
 
     def _update(self) -> None:
         settings, step = self._settings, len(self._state.losses)
