@@ -227,6 +227,6 @@ def _closing(rng: Random) -> Message:
 
 
 def _cut(messages: list[Message]) -> list[Message]:
-    """The conversation up to one of its last two calls."""
+    """The conversation up to its last call."""
     turns = [index for index, message in enumerate(messages) if message.tool_calls]
     return messages[: turns[-1] + 1]
