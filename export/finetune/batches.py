@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from dualtune_edge.export.base.architectures import all_layers_slide
+from dualtune_edge.export.finetune.loading.sharding import is_sharded
 from dualtune_edge.export.finetune.samples.masks import Sample
-from dualtune_edge.export.finetune.sharding import is_sharded
 from dualtune_edge.runtime.reuse.activation import base_part
 from dualtune_edge.toolkit.prompts.prompter import common_prefix
 

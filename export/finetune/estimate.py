@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import torch
 
-from dualtune_edge.export.finetune.base import Base, free_on_gpu
 from dualtune_edge.export.finetune.batches import part_cost, right_and_loss, summed_loss
+from dualtune_edge.export.finetune.loading.base import Base, free_on_gpu
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.finetune.samples.masks import Sample

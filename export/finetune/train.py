@@ -20,9 +20,9 @@ from dualtune_edge.export.adapter.config import CONFIG
 from dualtune_edge.export.adapter.tensors import WEIGHTS
 from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
 from dualtune_edge.export.base.safetensors_file import system_errors
-from dualtune_edge.export.finetune.base import Base, Precision
 from dualtune_edge.export.finetune.held_out import best
-from dualtune_edge.export.finetune.low_bits import require_adamw_8bit
+from dualtune_edge.export.finetune.loading.base import Base, Precision
+from dualtune_edge.export.finetune.loading.low_bits import require_adamw_8bit
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import (
     RECORD,

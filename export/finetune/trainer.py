@@ -19,7 +19,7 @@ from dualtune_edge.export.finetune.batches import (
     summed_loss,
 )
 from dualtune_edge.export.finetune.held_out import HeldOut, best
-from dualtune_edge.export.finetune.low_bits import adamw_8bit, moments_bytes
+from dualtune_edge.export.finetune.loading.low_bits import adamw_8bit, moments_bytes
 from dualtune_edge.export.finetune.processes import Processes, speaks
 from dualtune_edge.export.finetune.report import Interruption, Measurement, OnEvent, Score, Step
 from dualtune_edge.export.finetune.run_state import RunState, StateFile

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.estimate import Estimate, estimate
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.report import RECORD, FinetuneReport, OnEvent, Record, Score, fingerprint, origin
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, is_answer, read_turns

@@ -12,7 +12,7 @@ import pytest
 import torch
 from dualtune_edge_kit.random_checkpoint import SHAPES, write_checkpoint
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 
 MakeSettings: TypeAlias = Callable[..., FinetuneSettings]

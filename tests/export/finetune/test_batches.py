@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import (
     base_state,
     batches,
@@ -18,6 +17,7 @@ from dualtune_edge.export.finetune.batches import (
     start_of,
     summed_loss,
 )
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.samples.masks import Sample
 
 SAMPLES = [Sample((1, 2, 3, 4, *range(9, 9 + extra), 40 + extra, 50), learnt=2) for extra in range(1, 6)]

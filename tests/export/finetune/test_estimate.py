@@ -10,10 +10,10 @@ import pytest
 from dualtune_edge import cli
 from dualtune_edge.export.finetune import estimate as estimates
 from dualtune_edge.export.finetune import held_out, train, trainer
-from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import part_cost
 from dualtune_edge.export.finetune.estimate import Estimate, RunEstimate, estimate
 from dualtune_edge.export.finetune.estimate_text import duration, shortage, summary, table
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.samples.masks import Sample
 from dualtune_edge.export.finetune.train import RunData, finetune

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from dualtune_edge.export.finetune import held_out, trainer
-from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import start_of
 from dualtune_edge.export.finetune.held_out import HeldOut, best
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.report import Event, Measurement, Score, Start
 from dualtune_edge.export.finetune.samples.invocation import invocation_of

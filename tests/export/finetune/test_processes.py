@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dualtune_edge.export.finetune import trainer
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.processes import Processes
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.train import finetune

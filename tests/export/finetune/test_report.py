@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.report import fingerprint, origin
 from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource
 from dualtune_edge.export.finetune.train import template_of

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from dualtune_edge.export.adapter.read import read_adapter
 from dualtune_edge.export.finetune import trainer
-from dualtune_edge.export.finetune.base import Base
 from dualtune_edge.export.finetune.batches import summed_loss
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.report import Event, Interruption, OnEvent, Start, Step
 from dualtune_edge.export.finetune.samples.make import listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.settings import FinetuneSettings

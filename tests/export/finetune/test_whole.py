@@ -9,7 +9,7 @@ import pytest
 
 from dualtune_edge import cli
 from dualtune_edge.export.finetune import train, trainer
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.samples import turns
 from dualtune_edge.export.finetune.samples.make import Samples
 from dualtune_edge.export.finetune.whole import planned

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.report import RECORD, Record, Score
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles

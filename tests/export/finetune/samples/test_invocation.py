@@ -6,7 +6,7 @@ from importlib import resources
 
 import pytest
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.samples.invocation import invocation_of
 from dualtune_edge.toolkit.errors import TemplateError
 from dualtune_edge.toolkit.prompts.chat_template import ChatTemplate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dualtune_edge.export.finetune.base import Base
+from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.samples.make import Samples, listed_tools, make_prompter, make_samples
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles, read_turns
 from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSource

@@ -16,9 +16,15 @@ from transformers import PreTrainedModel
 from dualtune_edge.export.base.checkpoint import Checkpoint, read_checkpoint
 from dualtune_edge.export.base.models import load_model, meta_model
 from dualtune_edge.export.estimate import gigabytes
-from dualtune_edge.export.finetune.low_bits import BASE_OPTION, NF4_BYTES, bitsandbytes, is_4bit, load_4bit_model
+from dualtune_edge.export.finetune.loading.low_bits import (
+    BASE_OPTION,
+    NF4_BYTES,
+    bitsandbytes,
+    is_4bit,
+    load_4bit_model,
+)
+from dualtune_edge.export.finetune.loading.sharding import held_weights, load_sharded
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.sharding import held_weights, load_sharded
 from dualtune_edge.export.work import room
 from dualtune_edge.export.work.memory import no_holes
 from dualtune_edge.toolkit.errors import RoomError, SpecError

@@ -16,9 +16,9 @@ import torch
 from safetensors.numpy import load_file
 
 from dualtune_edge.export.finetune import trainer
-from dualtune_edge.export.finetune.base import Base, Precision
+from dualtune_edge.export.finetune.loading.base import Base, Precision
+from dualtune_edge.export.finetune.loading.sharding import held_weights
 from dualtune_edge.export.finetune.settings import FinetuneSettings
-from dualtune_edge.export.finetune.sharding import held_weights
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.errors import SpecError
 from tests.export.finetune.test_train import COMPACT

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from dualtune_edge.export.adapter.read import read_adapter
-from dualtune_edge.export.finetune import base as bases
 from dualtune_edge.export.finetune import trainer
-from dualtune_edge.export.finetune.base import Base, Precision, weight_bytes
-from dualtune_edge.export.finetune.low_bits import adamw_8bit, moments_bytes
+from dualtune_edge.export.finetune.loading import base as bases
+from dualtune_edge.export.finetune.loading.base import Base, Precision, weight_bytes
+from dualtune_edge.export.finetune.loading.low_bits import adamw_8bit, moments_bytes
 from dualtune_edge.export.finetune.report import Event, Step
 from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.train import finetune
@@ -220,7 +220,7 @@ def test_the_page_says_what_is_counted(shape: str, name: str) -> None:
         model = AutoModelForCausalLM.from_config(SHAPES[shape].config())
     precisions = [Precision(dtype, bits) for bits in (None, 4) for dtype in (torch.float32, torch.bfloat16)]
     counted = [f"{weight_bytes(model, precision)[0] / 1e9:.2f}" for precision in precisions]
-    page = (Path(__file__).parents[3] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
     assert f"| {' | '.join((name, *counted))} |" in page
 
 
@@ -236,14 +236,14 @@ def test_a_base_that_fits_in_4_bits_alone_is_not_refused(base: Base, monkeypatch
     in_4_bits, read = weight_bytes(base.model, IN_4_BITS)
     assert in_4_bits + read < in_full
     monkeypatch.setattr(bases.room, "free_memory", lambda: in_4_bits + read)
-    bases._refuse_without_room(base.checkpoint, IN_4_BITS, torch.device("cpu"))
+    bases._refuse_without_room(base.checkpoint, IN_4_BITS, torch.device("cpu"), 1)
     with pytest.raises(RoomError, match="take --base-bits 4, --base-dtype bfloat16, a smaller base"):
-        bases._refuse_without_room(base.checkpoint, Precision(), torch.device("cpu"))
+        bases._refuse_without_room(base.checkpoint, Precision(), torch.device("cpu"), 1)
     monkeypatch.setattr(bases.room, "free_memory", lambda: read)
     monkeypatch.setattr(bases, "free_on_gpu", lambda: in_4_bits)
-    bases._refuse_without_room(base.checkpoint, IN_4_BITS, torch.device("cuda"))
+    bases._refuse_without_room(base.checkpoint, IN_4_BITS, torch.device("cuda"), 1)
     with pytest.raises(RoomError):
-        bases._refuse_without_room(base.checkpoint, Precision(), torch.device("cuda"))
+        bases._refuse_without_room(base.checkpoint, Precision(), torch.device("cuda"), 1)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (4, 64), (65, 64)])
