@@ -213,6 +213,18 @@ def test_the_adapter_of_the_answers_learns_the_texts_of_all_toolsets(
     assert json.loads(capsys.readouterr().out)["adapters"][0]["outcome"] == "already trained"
 
 
+def test_answers_of_a_file_that_two_toolsets_share_are_learnt_once(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = [request("hello"), {"role": "assistant", "content": "Good morning."}]
+    (desk / "data.jsonl").write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    with (desk / "dualtune.yaml").open("a", encoding="utf-8") as spec:
+        spec.write("answer: adapters/answer\n")
+    assert finetune(desk, "--json", "--objective", "answer", "--held-out", str(desk / "data.jsonl")) == 0
+    (row,) = json.loads(capsys.readouterr().out)["adapters"]
+    assert (row["samples"], row["held_out"]["samples"]) == (1, 1)
+
+
 def shared_prompts(desk: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
     """What an export of the spec ships: the prompt of a conversation in every stage, and warnings of templates."""
     inputs = read_inputs(read_spec(desk / "dualtune.yaml"))
