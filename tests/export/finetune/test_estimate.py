@@ -103,6 +103,52 @@ def test_of_several_runs_one_of_each_objective_is_tried(
     assert needed.memory == max(adapter.memory or 0 for adapter in needed.adapters)
 
 
+def test_a_pace_is_of_a_token(base: Base, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each takes a millisecond, so does the estimate's; a much larger step is measured for itself."""
+    prefixes = list[int]()
+
+    def timed(_compute: object, parts: Sequence[Sequence[Sample]], _model: object) -> float:
+        return sum(part_cost(part, prefixes[-1]) for part in parts) / 1000
+
+    real, paces = estimates._measure, list[estimates._Pace]()
+
+    def measure(run: Any, work: Any, own: Any) -> estimates._Pace:
+        prefixes.append(len(run.trainer.prefix))
+        paces.append(real(run, work, own))
+        return paces[-1]
+
+    monkeypatch.setattr(estimates, "_timed", timed)
+    monkeypatch.setattr(estimates, "_measure", measure)
+    held = settings().data
+    runs = [settings(output=tmp_path / str(size), batch_size=size, held_out=held) for size in (1, 5)]
+    estimate([RunData.read(run, base) for run in runs], base, Processes())
+    assert [pace.learnt for pace in paces] == pytest.approx([0.001, 0.001])
+    assert [pace.measured for pace in paces] == pytest.approx([0.001, 0.001])
+
+
+def test_memory_is_what_is_held_what_the_step_takes_and_what_the_optimizer_will(
+    base: Base, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        estimates,
+        "_measure",
+        lambda _run, work, _settings: estimates._Pace(1.0, 1.0, held=1_000, taken=100, cost=work.cost // 2),
+    )
+    run = settings(max_steps=4)
+    needed = estimate([RunData.read(run, base)], base, Processes())
+    with base.adapted(run) as adapted:
+        weights = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert needed.memory == pytest.approx(1_000 + 2 * 100 + 12 * weights, abs=2)
+
+
+def test_many_steps_are_taken_to_be_like_the_first(base: Base, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_second(monkeypatch)
+    data = RunData.read(settings(max_steps=6, epochs=9, batch_size=5), base)  # all samples in each
+    whole = estimate([data], base, Processes()).seconds
+    monkeypatch.setattr(estimates, "_STEPS", 2)
+    assert estimate([data], base, Processes()).seconds == pytest.approx(whole)
+
+
 def test_measuring_takes_time_where_the_first_run_measures_nothing(
     base: Base, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

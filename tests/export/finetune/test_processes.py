@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from dualtune_edge.export.finetune import trainer
@@ -101,3 +102,18 @@ def test_a_run_that_saves_memory_learns_the_same(changes: dict[str, Any], settin
     saving = finetune(settings(threads=1, output=tmp_path / "saving", **changes))
     exact = "gradient_checkpointing" in changes
     np.testing.assert_allclose(saving.losses, plain.losses, rtol=1e-5 if exact else 0.02)
+
+
+def test_what_is_added_up_is_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process has 0.5 more of everything; one that had no sample has no gradient."""
+    processes = Processes()
+    monkeypatch.setattr(processes, "count", 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda own: own.add_(0.5))
+    one, other = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
+    one.grad = torch.full((2, 3), 2.0)
+    processes.sum_gradients([one, other])
+    assert one.grad is not None
+    assert other.grad is not None
+    assert (one.grad.tolist(), other.grad.tolist()) == ([[2.5] * 3] * 2, [[0.5] * 3] * 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda own: own.add_(3))
+    assert processes.sums(1.5, 7) == (4.5, 10)
