@@ -20,7 +20,8 @@ from dualtune_edge.toolkit.validation import validate
 if TYPE_CHECKING:
     from dualtune_edge.export.finetune.estimate import Estimate
     from dualtune_edge.export.finetune.report import FinetuneReport, Score
-    from dualtune_edge.export.finetune.whole import Planned, WholeReport
+    from dualtune_edge.export.finetune.whole_spec.planning import Planned
+    from dualtune_edge.export.finetune.whole_spec.training import WholeReport
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH: Final = 40  # characters
@@ -193,11 +194,12 @@ def _train_spec(path: Path, options: Mapping[str, Any], *, dry_run: bool, as_jso
             raise SpecError(
                 f"--{name}", found="it beside a spec", expected="what the spec says", fix="Leave one of them out."
             )
-    from dualtune_edge.export.finetune.foreign import foreign_lines
-    from dualtune_edge.export.finetune.keep import refuse_unheard, shares_of
     from dualtune_edge.export.finetune.processes import speaks
     from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
-    from dualtune_edge.export.finetune.whole import estimate_all, planned, train_all
+    from dualtune_edge.export.finetune.whole_spec.foreign import foreign_lines
+    from dualtune_edge.export.finetune.whole_spec.keep import refuse_unheard, shares_of
+    from dualtune_edge.export.finetune.whole_spec.planning import planned
+    from dualtune_edge.export.finetune.whole_spec.training import estimate_all, train_all
     from dualtune_edge.export.spec.document import read_spec
 
     spec = read_spec(path, trained=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from dualtune_edge.export.finetune.settings import Objective
-from dualtune_edge.export.finetune.whole import Planned
+from dualtune_edge.export.finetune.whole_spec.planning import Planned
 from dualtune_edge.toolkit.errors import SpecError
 from dualtune_edge.toolkit.tools.tool_files import read_tools
 from dualtune_edge.toolkit.validation import listing, nearest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
-from dualtune_edge.export.finetune.whole import Planned
+from dualtune_edge.export.finetune.whole_spec.planning import Planned
 from dualtune_edge.export.spec.document import ExportSpec
 from dualtune_edge.toolkit.errors import DataError
 from dualtune_edge.toolkit.validation import listing

@@ -12,7 +12,7 @@ from dualtune_edge.export.finetune import train, trainer
 from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.samples import turns
 from dualtune_edge.export.finetune.samples.make import Samples
-from dualtune_edge.export.finetune.whole import planned
+from dualtune_edge.export.finetune.whole_spec.planning import planned
 from dualtune_edge.export.plan.inputs import read_inputs
 from dualtune_edge.export.plan.prompts import plan_prompts
 from dualtune_edge.export.spec.document import read_spec
