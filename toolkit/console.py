@@ -57,7 +57,8 @@ def echo(text: str, *, err: bool = False) -> None:
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     parts = _STYLE.split(text)
     shown = "".join(part if _STYLE.fullmatch(part) else printable(part, keep="\n\t") for part in parts)
-    typer.echo(shown, err=err, color=False if plain else None)
+    # Named, since typer by itself writes below the stream that a bar of rich puts in its place.
+    typer.echo(shown, sys.stderr if err else None, err=err, color=False if plain else None)
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str]) -> list[str]:

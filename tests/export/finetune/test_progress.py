@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import Final
+
 import pytest
 
 from dualtune_edge.export.finetune.progress import Lines, shown
@@ -71,3 +76,41 @@ def test_an_interruption_says_how_far_it_came(
     assert "stopped after step 1 of 120: --resume goes on from there" in written
     assert "stopped after step 0 of 120: there is nothing to resume" in written
     assert ("━" in written) == terminal
+
+
+_AT_A_TERMINAL: Final = """
+from dualtune_edge.export.finetune.progress import shown
+from dualtune_edge.export.finetune.report import Measurement, Score, Start, Step
+with shown() as on_event:
+    on_event(Start(samples=5, held_out=1, done=0, steps=2, processes=1, threads=1, device="cpu", warnings=("few",)))
+    on_event(Step(1, 2, 0.5))
+    on_event(Measurement(Score(step=1, right=1, samples=1, loss=0.5)))
+    on_event(Step(2, 2, 0.5))
+"""
+
+
+def test_on_a_terminal_what_is_said_stands_on_lines_apart_from_the_bar() -> None:
+    reading, terminal = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen([sys.executable, "-c", _AT_A_TERMINAL], stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        written = b""
+        while piece := _read(reading):
+            written += piece
+    os.close(reading)
+    assert process.returncode == 0
+    text = written.decode()
+    cleared = "\r\x1b[2K"  # the line on which the bar stood
+    for said in ("5 samples, 1 held out, 2 steps, 1 threads", "step 1: 1 of 1 held out right (100.0%), loss 0.500"):
+        assert f"{cleared}{said}\r\n" in text
+    assert "few\r\n" in text
+    assert "2/2" in text
+
+
+def _read(terminal: int) -> bytes:
+    """A piece of what was written; nothing where its last writer ended."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux: EIO
+        return b""
