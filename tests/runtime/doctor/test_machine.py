@@ -134,7 +134,7 @@ def test_a_library_that_does_not_load(tmp_path: Path) -> None:
 def test_the_extras_are_those_that_pyproject_has() -> None:
     known = {package.extra for package in extras.requirements()}
     assert set(EXTRAS) <= known
-    build_side = {"export", "export-optimum", "sign", "dev", "generate", None}
+    build_side = {"bitsandbytes", "export", "export-optimum", "sign", "dev", "generate", None}
     assert known - build_side == set(EXTRAS)
     assert all(package.least for package in extras.requirements() if package.extra in {None, *EXTRAS})
 
