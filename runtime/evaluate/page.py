@@ -26,14 +26,17 @@ svg{width:20rem;max-width:100%;margin-right:1rem}svg text{font-size:11px}figure{
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page, or leave what is there.
+    """Write a page, or leave what is there. A link is followed, and a pipe or a device is written into.
 
     Raises:
         OutputError, RoomError: it cannot be written.
 
     """
     try:
-        replace_file(path, page.encode())
+        if _is_no_file(path):
+            path.write_bytes(page.encode())
+        else:
+            replace_file(path.resolve(), page.encode())
     except OSError as error:
         raise unwritable(path, error) from None
 
@@ -46,12 +49,19 @@ def refuse_unwritable(path: Path) -> None:
 
     """
     try:
+        if _is_no_file(path):
+            return  # whoever reads it would take the end of a trial for that of the page
         there = path.exists()
         path.open("ab").close()
         if not there:
             path.unlink()
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether a pipe or a device stands there, in whose place a file must not come."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def page(report: Evaluation) -> str:
