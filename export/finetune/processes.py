@@ -98,9 +98,9 @@ class Processes:
         """The largest one of all processes': what they decide by it, they decide alike."""
         if self.count == 1:
             return value
-        both = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
-        return float(both)
+        largest = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return float(largest)
 
     def sums(self, loss: float, tokens: int) -> tuple[float, int]:
         """Loss and tokens of all processes."""

@@ -9,9 +9,10 @@ that are in it are not made again. Training data is not kept: it follows from th
 
 A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained in bfloat16
 by two processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes),
-and its data had fewer random values (`values.one`) than the adapters' data. It has had the first course alone. The
-adapters were trained in batches of samples of like length, where `finetune` draws batches at random now. Only the one
-that chooses toolsets was not; in its data a few paths at a message's start had lost their capital letter.
+and its data had fewer random values (`values.one`) than the adapters' data and called the edits of made-up tools texts.
+It has had the first course alone. The adapters were trained in batches of samples of like length, where `finetune`
+draws batches at random now. Only the one that chooses toolsets was not; in its data a few paths at a message's start
+had lost their capital letter.
 """
 
 import argparse
