@@ -22,6 +22,7 @@ _FILE: Final = Path(__file__).resolve().parent / "wordings" / "synonyms.toml"
 _TYPED: Final = {getattr(values, name): make for name, make in typed.MAKERS.items() if hasattr(values, name)}
 _STARTS: Final = ("", "", "", "", "please ", "can you ", "could you ", "i want to ", "now ", "pls ", "hey, ", "just ")
 _ENDS: Final = ("", "", "", "", "", ".", "!", " please", " now", " thx", "?")
+_MEDIA: Final = Kind("string", values.media, ("path", "file", "image", "source"), ("", "of", "from"), look="path")
 _BEFORE: Final = ("the ", "the ", "", "", "my ", "a ", "this ")
 
 
@@ -207,6 +208,3 @@ def _kind(name: str) -> Kind:
         return _MEDIA
     make: Any = getattr(values, name)
     return next(kind for kind in KINDS if kind.make is make)
-
-
-_MEDIA: Final = Kind("string", values.media, ("path", "file", "image", "source"), ("", "of", "from"), look="path")
