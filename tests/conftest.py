@@ -17,7 +17,7 @@ from made_once import made_once
 settings.register_profile("no deadline", deadline=None)  # a machine that does other work too is no fault
 settings.load_profile("no deadline")
 
-# PEFT imports bitsandbytes, which then compiles: 2 s of each process, and no test needs it. The kit's training runs plain.
+# PEFT imports bitsandbytes, which then compiles: 2 s of each process, and no test needs it.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 SKIPS: Final = "DUALTUNE_SKIPS"
