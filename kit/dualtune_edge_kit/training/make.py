@@ -1,22 +1,23 @@
 """Remake the kit, part by part: `python -m dualtune_edge_kit.training.make PART WORK`, three hours on two cores.
 
-Parts, in this order: tokenizer, base, adapters, heldout, table. Pretraining goes on from where it was stopped. `deeper`
-gives WORK's base two layers more and trains it by the second course; WORK/deeper is then a folder for `adapters` and
-`table`. `probe` says what a base knows by itself. `activated` trains the adapters in the activated form too, of which
-`table` then has a row; `kinds` compares plain and activated ones of a short training. `engines` compares the engines,
-`levers` calls with and without the levers that make them fast. WORK is a folder laid out like this package; adapters
-that are in it are not made again. Training data is not kept: it follows from the seeds.
+Parts, in this order: tokenizer, base, adapters, activated, heldout, table. A base has three courses, each in a folder
+of WORK/courses: from random weights; with two layers more; with more words in its vocabulary. Pretraining goes on from
+where it was stopped. `probe` says what a base knows by itself. `kinds` compares plain and activated adapters of a short
+training. `engines` compares the engines, `levers` calls with and without the levers that make them fast. WORK is a
+folder laid out like this package; adapters that are in it are not made again. Training data is not kept: it follows
+from the seeds.
 
-A remake has the committed kit's size, schedule and data, but not its bits: the committed base was trained in bfloat16
-by two processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens, 80 minutes),
-and its data had fewer random values (`values.one`) than the adapters' data and called the edits of made-up tools texts.
-It has had the first course alone. The adapters were trained in batches of samples of like length, where `finetune`
-draws batches at random now. Only the one that chooses toolsets was not; in its data a few paths at a message's start
-had lost their capital letter.
+The committed kit has a base of the first course alone. A remake of it has the same size, schedule and data, but not its
+bits: it was trained in bfloat16 by two processes that shared every step, its schedule followed the clock (4,470 steps,
+18 million tokens, 80 minutes), and its data had fewer random values (`values.one`) and called the
+edits of made-up tools texts. The adapters were trained in batches of samples of like length, where `finetune` draws
+batches at random now. Only the one that chooses toolsets was not; in its data a few paths at a message's start had lost
+their capital letter, and small talk was drawn in another order.
 """
 
 import argparse
 import itertools
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,11 +35,13 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge_kit.training.adapters import kinds, routing, runs
 from dualtune_edge_kit.training.data import toolsets, trajectories
 from dualtune_edge_kit.training.measuring import evaluate, specs
-from dualtune_edge_kit.training.pretraining import base, courses, growing, probe, seeding, texts
+from dualtune_edge_kit.training.pretraining import base, courses, growing, probe, seeding, texts, vocabulary
 from dualtune_edge_kit.training.pretraining import tokenizer as bpe
+from dualtune_edge_kit.training.pretraining.courses import Course
 
 SEED: Final = 0
-NEW_LAYERS: Final = (1, 3)  # of a deeper base, each after the layer of this number
+NEW_LAYERS: Final = (1, 3)  # of the second course, each after the layer of this number
+VOCABULARY: Final = 2496  # tokens, of the third course
 _TOKENIZER_TEXTS: Final = 12_000
 _HELDOUT: Final = 470  # conversations, with more than 500 calls
 _HEADER: Final = (
@@ -52,32 +55,36 @@ def make_tokenizer(work: Path) -> None:
     templates = texts.read_templates()
     documents = texts.documents(SEED + 1, templates, copying=0.3, echoing=0.3)
     drawn = (document.context + document.text for document in itertools.islice(documents, _TOKENIZER_TEXTS))
-    bpe.save(bpe.train(drawn), work / "base", templates.base.source)
+    bpe.save(bpe.train(drawn), work / "courses" / "first", templates.base.source)
 
 
 def make_base(work: Path) -> None:
-    """Pretrain the base model."""
+    """Pretrain the base model in three courses."""
+    first, second, third = (work / "courses" / name for name in ("first", "second", "third"))
+    tokenizer = Tokenizer.from_file(str(first / "tokenizer.json"))
     torch.manual_seed(SEED)
-    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = Qwen2ForCausalLM(base.configuration(tokenizer))
     seeding.seed_copying(model, SEED)
-    base.pretrain(model, tokenizer, courses.FIRST, work / "base", work / "base.pt", seed=f"{SEED}", say=_say)
+    _course(courses.FIRST, model, tokenizer, first)
+    _course(courses.SECOND, growing.grown(_trained(first), NEW_LAYERS), tokenizer, second)
+    larger = vocabulary.extended(tokenizer, vocabulary.words(), VOCABULARY)
+    _course(courses.THIRD, vocabulary.with_words(_trained(second), tokenizer, larger), larger, third)
+    shutil.copytree(third, work / "base", ignore=shutil.ignore_patterns("*.pt"), dirs_exist_ok=True)
 
 
-def make_deeper(work: Path) -> None:
-    """Train a deeper base on from WORK's, by the second course."""
-    torch.manual_seed(SEED)
-    out = work / "deeper"
-    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
-    model = growing.grown(Qwen2ForCausalLM.from_pretrained(work / "base", dtype=torch.float32), NEW_LAYERS)
-    bpe.save(tokenizer, out / "base", texts.read_templates().base.source)
-    base.pretrain(model, tokenizer, courses.SECOND, out / "base", out / "base.pt", seed=f"{SEED} second", say=_say)
+def _course(course: Course, model: Qwen2ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    bpe.save(tokenizer, folder, texts.read_templates().base.source)
+    base.pretrain(model, tokenizer, course, folder, folder / "state.pt", seed=f"{SEED} {folder.name}", say=_say)
+
+
+def _trained(folder: Path) -> Qwen2ForCausalLM:
+    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def probe_base(work: Path) -> None:
     """Write what WORK's base knows by itself to WORK/probe.md."""
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
-    model = Qwen2ForCausalLM.from_pretrained(work / "base", dtype=torch.float32).eval()
+    model = _trained(work / "base").eval()
     (work / "probe.md").write_text(probe.table(probe.probe(model, tokenizer)), encoding="utf-8", newline="\n")
 
 
@@ -178,7 +185,6 @@ def _quiet(_text: str) -> None:
 PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "tokenizer": make_tokenizer,
     "base": make_base,
-    "deeper": make_deeper,
     "probe": probe_base,
     "adapters": make_adapters,
     "activated": make_activated,

@@ -62,6 +62,7 @@ HELDOUT_VERBS: Final = tuple(
     squash stabilize streamline strengthen tighten transform unblock uncover untangle vectorize weaken widen
     withdraw""".split()
 )
+_HELDOUT: Final = frozenset((*HELDOUT_NOUNS, *HELDOUT_VERBS))
 TRAIN_EXTENSIONS: Final = tuple("txt md py js ts json csv log yaml toml html css go rs java sql xml cfg".split())
 HELDOUT_EXTENSIONS: Final = tuple("rb php lua ini kt swift tsv rst vue scss proto dart".split())
 TRAIN_MEDIA: Final = tuple("png jpg mp3 wav gif".split())
@@ -86,7 +87,13 @@ _CODAS: Final = [
 
 
 def invented(rng: Random) -> str:
-    """An invented word: two real ones joined, syllables, or sometimes random letters."""
+    """An invented word: two real ones joined, syllables, or sometimes random letters; none that is held out."""
+    while (word := _invented(rng)) in _HELDOUT:
+        pass
+    return word
+
+
+def _invented(rng: Random) -> str:
     style = rng.random()
     if style < 0.15:
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 8)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from dualtune_edge_kit.training.pretraining import second, texts
+from dualtune_edge_kit.training.pretraining import kindred, second, texts
 from dualtune_edge_kit.training.pretraining.second import Lengths
 from dualtune_edge_kit.training.pretraining.texts import Document, Templates
 
@@ -61,6 +61,10 @@ def _second(lines: tuple[int, ...], tools: tuple[int, ...], requests: tuple[int,
     return partial(second.documents, lengths=Lengths(lines, tools, requests))
 
 
+def _kindred(lines: tuple[int, ...], tools: tuple[int, ...], requests: tuple[int, ...]) -> Source:
+    return partial(kindred.documents, lengths=Lengths(lines, tools, requests))
+
+
 FIRST: Final = Course(
     peak=3e-3,
     phases=(
@@ -79,13 +83,24 @@ SECOND: Final = Course(
     phases=(
         # Lists of one line and two first: the place in a list is learnt from short ones.
         Phase(steps=300, rows=8, row=512, source=_second((1, 1, 2, 2, 2, 3), (2, 3, 4, 5), (1, 2, 3))),
-        Phase(steps=700, rows=8, row=512, source=_second((1, 2, 2, 3, 3, 4, 4), (3, 4, 5, 6, 8), (1, 2, 3, 4))),
-        Phase(steps=600, rows=4, row=1024, source=_second((1, 2, 3, 4, 4, 5, 6), (5, 8, 10, 12, 14), (2, 3, 4, 6))),
+        Phase(steps=600, rows=8, row=512, source=_second((1, 2, 2, 3, 3, 4, 4), (3, 4, 5, 6, 8), (1, 2, 3, 4))),
+        Phase(steps=300, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (4, 5, 6, 8), (1, 2, 3))),
+    ),
+)
+# For the base of the second course, with a larger vocabulary: servers such as the kit's two.
+THIRD: Final = Course(
+    peak=2e-3,
+    decay=0.4,
+    phases=(
+        # Short lists first: the choice of one tool of two is learnt where that of one of fourteen is not.
+        Phase(steps=500, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (2, 2, 3, 3, 4, 5), (1, 2))),
+        Phase(steps=1800, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (3, 4, 6, 8, 14), (1, 2, 3))),
+        Phase(steps=200, rows=4, row=1024, source=_kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4))),
         Phase(
-            steps=200,
+            steps=150,
             rows=4,
             row=1024,
-            source=_second((1, 2, 3, 4, 4, 5, 6), (5, 8, 10, 12, 14), (2, 3, 4, 6)),
+            source=_kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4)),
             int4=True,
         ),
     ),

@@ -72,7 +72,7 @@ def _drawn(kind: Kind, layout: Layout, lines: tuple[int, ...], templates: Templa
             messages = messages[: last + 1]
             fits = calls >= (1 if kind == "plain" else 2)
         if fits:
-            document = second.rendered(messages, made, layout, templates)
+            document = second.rendered(messages, tuple(tool.tool for tool in made), layout, templates)
             yield Document.of_last_turn(document.context + document.text)
             count += 1
 

@@ -59,7 +59,8 @@ def documents(seed: str, templates: Templates, lengths: Lengths) -> Iterator[Doc
             kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
             layout = rng.choices(list(_LAYOUTS), list(_LAYOUTS.values()))[0]
             made = tools(rng, 1 if layout == "arguments" else rng.choice(lengths.tools))
-            yield rendered(conversation(rng, made, kind, lengths, "train"), made, layout, templates)
+            offered = tuple(tool.tool for tool in made)
+            yield rendered(conversation(rng, made, kind, lengths, "train"), offered, layout, templates)
 
 
 def drill(rng: Random, lengths: Lengths) -> str:
@@ -99,9 +100,8 @@ def conversation(rng: Random, made: Sequence[Made], kind: Kind, lengths: Lengths
     return tuple(messages if rng.random() < 0.6 or not any(turn.tool_calls for turn in messages) else _cut(messages))
 
 
-def rendered(messages: Sequence[Message], made: Sequence[Made], layout: Layout, templates: Templates) -> Document:
+def rendered(messages: Sequence[Message], offered: tuple[Tool, ...], layout: Layout, templates: Templates) -> Document:
     """The conversation in one of the kit's layouts, as its stage learns it."""
-    offered = tuple(tool.tool for tool in made)
     if layout == "base":
         return Document(templates.base.render(messages, offered, tool=None, generate=False))
     if layout == "arguments":

@@ -63,6 +63,13 @@ def test_no_heldout_word_appears_in_training_texts() -> None:
     assert not said & heldout
 
 
+def test_no_invented_word_is_held_out_by_chance() -> None:
+    rng = Random(0)
+    drawn = {words.invented(rng) for _ in range(100_000)}
+    assert not drawn & set(words.HELDOUT_NOUNS + words.HELDOUT_VERBS)
+    assert len(drawn) > 50_000
+
+
 def test_the_committed_set_is_what_its_seed_makes(tmp_path: Path) -> None:
     count = len(HELDOUT.read_text(encoding="utf-8").splitlines())
     trajectories.write(tmp_path / "again.jsonl", list(trajectories.generate(0, "heldout", count)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.pretraining import base, quantized, seeding, texts
-from dualtune_edge_kit.training.pretraining.courses import FIRST, SECOND, Course, Phase
+from dualtune_edge_kit.training.pretraining.courses import FIRST, SECOND, THIRD, Course, Phase
 from dualtune_edge_kit.training.pretraining.muon import orthogonal
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -41,7 +41,7 @@ def test_of_a_text_of_calls_answers_in_words_are_not_learnt() -> None:
 def test_a_seeded_model_copies_before_any_training() -> None:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(base.configuration(_tokenizer()))
-    half = torch.randint(0, 1024, (4, 60))
+    half = torch.randint(0, _tokenizer().get_vocab_size(), (4, 60))
 
     def right() -> float:
         with torch.inference_mode():
@@ -81,7 +81,7 @@ def test_muon_draws_singular_values_near_one() -> None:
     assert values.max() < 1.4
 
 
-@pytest.mark.parametrize("course", [FIRST, SECOND])
+@pytest.mark.parametrize("course", [FIRST, SECOND, THIRD])
 def test_a_rate_rises_stays_and_falls_to_nothing(course: Course) -> None:
     rates = [course.rate(step) for step in range(course.steps)]
     assert rates[0] < rates[20] < rates[60] == course.peak
@@ -89,7 +89,7 @@ def test_a_rate_rises_stays_and_falls_to_nothing(course: Course) -> None:
     assert 0 < rates[-1] < course.peak / 100
 
 
-@pytest.mark.parametrize("course", [FIRST, SECOND])
+@pytest.mark.parametrize("course", [FIRST, SECOND, THIRD])
 def test_legs_cover_every_step_once(course: Course) -> None:
     step = 0
     for first, steps, _ in course.legs():

@@ -62,7 +62,7 @@ def test_no_tool_ends_in_an_answer_which_a_choice_learns_as_the_entry_for_none(t
     for layout in ("shared", "selection"):
         made = second.tools(rng, 5)
         messages = second.conversation(rng, made, "no tool", LENGTHS, "train")
-        text = second.rendered(messages, made, layout, templates).text
+        text = second.rendered(messages, tuple(tool.tool for tool in made), layout, templates).text
         assert text.rstrip().rpartition("<|im_start|>")[2].startswith('assistant\n<tool_call>{"name": "summarize"')
 
 
@@ -71,7 +71,9 @@ def test_every_layout_renders_every_kind(layout: Layout, templates: Templates) -
     rng = Random(layout)
     for kind in get_args(Kind):
         made = second.tools(rng, 1 if layout == "arguments" else 5)
-        document = second.rendered(second.conversation(rng, made, kind, LENGTHS, "train"), made, layout, templates)
+        document = second.rendered(
+            second.conversation(rng, made, kind, LENGTHS, "train"), tuple(tool.tool for tool in made), layout, templates
+        )
         assert "<|im_start|>assistant" in document.text
 
 

@@ -92,7 +92,7 @@ def conversations(seed: int, part: Part, count: int) -> Iterator[tuple[Message, 
     rng = Random(f"typed {part} {seed}")
     plan = [tool for name in toolsets.NAMES for tool in tools(name)]
     for index in range(count):
-        yield _conversation(rng, plan[index % len(plan)], part)
+        yield conversation(rng, plan[index % len(plan)], part)
 
 
 def views(messages: Sequence[Message]) -> Iterator[tuple[str, tuple[Message, ...]]]:
@@ -112,25 +112,30 @@ def views(messages: Sequence[Message]) -> Iterator[tuple[str, tuple[Message, ...
             yield name, tuple(message if owner in (name, None) else _unlearnt(message) for message, owner in turns)
 
 
-def _conversation(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
+def conversation(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
+    """A conversation whose first call is ``tool``'s, if it is not a task or small talk."""
     style = rng.random()
     if style < 0.45:
-        asked = request(rng, tool, part)
-        return (user(asked.text), *_made(rng, asked.call), _answer(rng))
+        return single(rng, tool, part)
     if style < 0.68:
-        return _joined(rng, tool, part)
+        return joined(rng, tool, part)
     if style < 0.84:
         return _task(rng, part)
     if style < 0.88:
         return trajectories.follow_up(rng, toolset_of(tool), "train")
     if style < 0.92:
-        return (*_conversation(rng, tool, part), *_conversation(rng, rng.choice(tools(toolset_of(tool))), part))
+        return (*conversation(rng, tool, part), *conversation(rng, rng.choice(tools(toolset_of(tool))), part))
     talk = (user(roughened(rng, rng.choice(chat(part)))), _answer(rng))
+    return talk if rng.random() < 0.6 else (*single(rng, tool, part), *talk)
+
+
+def single(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
+    """A request, its call and the answer."""
     asked = request(rng, tool, part)
-    return talk if rng.random() < 0.6 else (user(asked.text), *_made(rng, asked.call), _answer(rng), *talk)
+    return (user(asked.text), *_made(rng, asked.call), _answer(rng))
 
 
-def _joined(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
+def joined(rng: Random, tool: str, part: Part) -> tuple[Message, ...]:
     """Two or three requests in one message. Most are of one toolset, and a repository stays the same."""
     name = toolset_of(tool)
     asked = [request(rng, tool, part)]
