@@ -1,4 +1,4 @@
-"""Made-up servers that do what the kit's two do: every tool and argument has another name, every tool other words.
+"""Made-up servers that do what the kit's two do: every tool has another name and description, most arguments too.
 
 A base that learns from them knows what people ask of files and repositories, and has to read which tool is on offer.
 """

@@ -1,4 +1,4 @@
-"""What the base is trained on, in which order: two courses, each with a schedule of the learning rate."""
+"""What the base is trained on, in which order: three courses, each with a schedule of the learning rate."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +87,7 @@ SECOND: Final = Course(
         Phase(steps=300, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (4, 5, 6, 8), (1, 2, 3))),
     ),
 )
+_LONG: Final = _kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4))
 # For the base of the second course, with a larger vocabulary: servers such as the kit's two.
 THIRD: Final = Course(
     peak=2e-3,
@@ -95,13 +96,7 @@ THIRD: Final = Course(
         # Short lists first: the choice of one tool of two is learnt where that of one of fourteen is not.
         Phase(steps=500, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (2, 2, 3, 3, 4, 5), (1, 2))),
         Phase(steps=1800, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (3, 4, 6, 8, 14), (1, 2, 3))),
-        Phase(steps=200, rows=4, row=1024, source=_kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4))),
-        Phase(
-            steps=150,
-            rows=4,
-            row=1024,
-            source=_kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4)),
-            int4=True,
-        ),
+        Phase(steps=200, rows=4, row=1024, source=_LONG),
+        Phase(steps=150, rows=4, row=1024, source=_LONG, int4=True),
     ),
 )

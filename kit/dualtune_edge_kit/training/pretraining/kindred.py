@@ -45,7 +45,7 @@ def drill(rng: Random, templates: Templates, lengths: Lengths) -> Document:
     asked = rng.randint(4, 7) if layout == "selection" else rng.randint(2, 4)
     messages = server.renamed(tuple(message for _ in range(asked) for message in _called(rng, toolset, shown)))
     closed = tuple(_NONE if message.role == "assistant" and not message.tool_calls else message for message in messages)
-    return second.rendered(closed, _offered(rng, server, messages, len(shown)), layout, templates)
+    return second.rendered(closed, offered(rng, server, messages, len(shown)), layout, templates)
 
 
 def document(rng: Random, templates: Templates, lengths: Lengths) -> Document:
@@ -58,7 +58,7 @@ def document(rng: Random, templates: Templates, lengths: Lengths) -> Document:
         return second.rendered(server.renamed(messages), tuple(server.tools.values()), layout, templates)
     talk = tuple(message for _ in range(rng.choice(lengths.requests)) for message in _one(rng, toolset))
     messages = server.renamed(talk)
-    return second.rendered(messages, _offered(rng, server, messages, rng.choice(lengths.tools)), layout, templates)
+    return second.rendered(messages, offered(rng, server, messages, rng.choice(lengths.tools)), layout, templates)
 
 
 def _one(rng: Random, toolset: str) -> tuple[Message, ...]:
@@ -70,11 +70,11 @@ def _one(rng: Random, toolset: str) -> tuple[Message, ...]:
     if style < 0.3:
         return trajectories.conversation(rng, toolset, tool, "train")
     if style < 0.5:
-        return _of_toolset(toolset, lambda: typed.joined(rng, tool, "train"))
-    return _of_toolset(toolset, lambda: typed.conversation(rng, tool, "train"))
+        return of_toolset(toolset, lambda: typed.joined(rng, tool, "train"))
+    return of_toolset(toolset, lambda: typed.conversation(rng, tool, "train"))
 
 
-def _of_toolset(toolset: str, draw: Callable[[], tuple[Message, ...]]) -> tuple[Message, ...]:
+def of_toolset(toolset: str, draw: Callable[[], tuple[Message, ...]]) -> tuple[Message, ...]:
     """The first drawn conversation that calls tools of ``toolset`` alone."""
     while True:
         messages = draw()
@@ -88,7 +88,7 @@ def _called(rng: Random, toolset: str, shown: list[str]) -> tuple[Message, ...]:
     if style < 0.05:
         return _one(rng, toolset)
     if style < 0.4:
-        return _of_toolset(toolset, lambda: typed.joined(rng, tool, "train"))
+        return of_toolset(toolset, lambda: typed.joined(rng, tool, "train"))
     if style < 0.55:
         asked = toolsets.request(rng, toolset, tool, "train")
         return (user(asked.text), called(asked.call))
@@ -107,7 +107,7 @@ def _cut(rng: Random, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages[: rng.choice((*calls, calls[-1])) + 1] if calls else messages
 
 
-def _offered(rng: Random, server: Kin, messages: tuple[Message, ...], count: int) -> tuple[Tool, ...]:
+def offered(rng: Random, server: Kin, messages: tuple[Message, ...], count: int) -> tuple[Tool, ...]:
     """About ``count`` of the server's tools, and all that are called."""
     needed = {call.function.name for message in messages for call in message.tool_calls}
     others = [name for name in server.tools if server.tools[name].name not in needed]

@@ -4,18 +4,24 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Final, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
-from dualtune_edge_kit.training.pretraining import base, second, texts
+from dualtune_edge.toolkit.prompts.messages import Message
+from dualtune_edge_kit.training.data import kin, toolsets
+from dualtune_edge_kit.training.data.typed import conversations as typed
+from dualtune_edge_kit.training.pretraining import base, kindred, second, texts
 from dualtune_edge_kit.training.pretraining.second import Kind, Layout, Lengths
 from dualtune_edge_kit.training.pretraining.texts import Document, Templates
 from dualtune_edge_kit.training.pretraining.tokenizer import END_OF_TURN, MARKS
 
+Asked: TypeAlias = Literal["call", "second call", "no tool"]
+
 COUNT: Final = 60  # conversations of a kind
+_ALL: Final = 14  # tools; no server has more
 _TOOLS: Final = (5, 6, 8, 10)
 _POINTING: Final[tuple[Layout, ...]] = ("shared", "arguments")
 _CHOOSING: Final[tuple[Layout, ...]] = ("shared", "selection")
@@ -55,6 +61,14 @@ def _kinds(templates: Templates) -> Iterator[tuple[str, Iterator[Document]]]:
         yield f"second, {layout}", _drawn("second", layout, (1,), templates)
         yield f"no tool, {layout}", _drawn("no tool", layout, (1,), templates)
 
+    for layout in _CHOOSING:
+        for count in (2, 4, _ALL):
+            yield f"kin, one of {count}, {layout}", _of_kin("call", layout, count, templates)
+        yield f"kin, second call, {layout}", _of_kin("second call", layout, _ALL, templates)
+        yield f"kin, no tool, {layout}", _of_kin("no tool", layout, _ALL, templates)
+    yield "kin, arguments", _of_kin("call", "arguments", _ALL, templates)
+    yield "kin, second call, arguments", _of_kin("second call", "arguments", _ALL, templates)
+
 
 def _drawn(kind: Kind, layout: Layout, lines: tuple[int, ...], templates: Templates) -> Iterator[Document]:
     """Conversations of one kind, only whose last call is asked for."""
@@ -75,6 +89,29 @@ def _drawn(kind: Kind, layout: Layout, lines: tuple[int, ...], templates: Templa
             document = second.rendered(messages, tuple(tool.tool for tool in made), layout, templates)
             yield Document.of_last_turn(document.context + document.text)
             count += 1
+
+
+def _of_kin(asked: Asked, layout: Layout, count: int, templates: Templates) -> Iterator[Document]:
+    """Conversations with servers such as the kit's two, in wordings that no course draws."""
+    rng = Random(f"probe kin {asked} {layout} {count}")
+    for _ in range(COUNT):
+        toolset = rng.choice(toolsets.NAMES)
+        tool = rng.choice([tool.name for tool in toolsets.load(toolset).toolset.tools if tool.takes_arguments])
+        server = kin.make(rng, toolset)
+        messages = server.renamed(_until(rng, toolset, tool, asked))
+        offered = kindred.offered(rng, server, messages, count)
+        document = second.rendered(messages, offered, layout, templates)
+        yield Document.of_last_turn(document.context + document.text)
+
+
+def _until(rng: Random, toolset: str, tool: str, asked: Asked) -> tuple[Message, ...]:
+    """A conversation up to what is asked for: its first call, its second one, or the answer behind its call."""
+    if asked == "second call":
+        messages = kindred.of_toolset(toolset, lambda: typed.joined(rng, tool, "development"))
+        calls = [index for index, message in enumerate(messages) if message.tool_calls]
+        return messages[: calls[1] + 1]
+    messages = typed.single(rng, tool, "development")
+    return messages if asked == "no tool" else messages[:2]
 
 
 def _share(model: Qwen2ForCausalLM, tokenizer: Tokenizer, documents: list[Document]) -> Share:

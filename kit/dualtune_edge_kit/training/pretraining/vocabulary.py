@@ -31,7 +31,7 @@ def words() -> Counter[str]:
 
 
 def extended(tokenizer: Tokenizer, counts: Counter[str], size: int) -> Tokenizer:
-    """The tokenizer with further merges up to ``size`` tokens; texts without the new tokens keep theirs."""
+    """The tokenizer with further merges, up to ``size`` tokens or until no pair is frequent."""
     read: dict[str, Any] = json.loads(tokenizer.to_str())
     model = read["model"]
     pieces = {word: tokenizer.encode(word).tokens for word in counts}
@@ -40,8 +40,8 @@ def extended(tokenizer: Tokenizer, counts: Counter[str], size: int) -> Tokenizer
         for word, count in counts.items():
             for pair in zip(pieces[word], pieces[word][1:], strict=False):
                 pairs[pair] += count
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        if pairs[best] < _LEAST:
+        best = max(pairs, key=lambda pair: (pairs[pair], pair), default=None)
+        if best is None or pairs[best] < _LEAST:
             break
         model["merges"].append(list(best))
         model["vocab"].setdefault("".join(best), len(model["vocab"]))

@@ -14,9 +14,10 @@ def test_every_kind_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = Tokenizer.from_file(str(FOLDER / "base" / "tokenizer.json"))
     model = Qwen2ForCausalLM.from_pretrained(FOLDER / "base", dtype=torch.float32).eval()
     shares = probe.probe(model, tokenizer)
-    assert len(shares) == 14
+    assert len(shares) == 26
     assert all(share.calls == 2 and 0 <= share.whole <= share.tools <= 2 for share in shares.values())
     assert shares["plain, arguments"].tools == 2  # one tool alone is shown
+    assert len([kind for kind in shares if kind.startswith("kin, ")]) == 12
 
 
 def test_the_table_has_a_kind_a_row() -> None:

@@ -46,6 +46,14 @@ def test_a_size_is_kept(before: Tokenizer) -> None:
     assert vocabulary.extended(before, COUNTS, size).get_vocab_size() == size
 
 
+@pytest.mark.parametrize("counts", [Counter(), Counter({"e": 9}), Counter({"unstage": 9}), Counter({"unstage": 1})])
+def test_merging_ends_where_no_pair_is_frequent(before: Tokenizer, counts: Counter[str]) -> None:
+    after = vocabulary.extended(before, counts, VOCABULARY)
+    assert after.get_vocab_size() < VOCABULARY
+    frequent = [word for word, count in counts.items() if count > 1]
+    assert [len(after.encode(word).ids) for word in frequent] == [1 for _ in frequent]
+
+
 def test_what_has_no_new_token_is_computed_as_before(before: Tokenizer, after: Tokenizer) -> None:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(base.configuration(before)).eval()
