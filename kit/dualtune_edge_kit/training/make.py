@@ -41,7 +41,7 @@ from dualtune_edge_kit.training.pretraining.courses import Course
 
 SEED: Final = 0
 NEW_LAYERS: Final = (1, 3)  # of the second course, each after the layer of this number
-VOCABULARY: Final = 2496  # tokens, of the third course
+VOCABULARY: Final = 2496  # tokens, of the second course
 _TOKENIZER_TEXTS: Final = 12_000
 _HELDOUT: Final = 470  # conversations, with more than 500 calls
 _HEADER: Final = (
@@ -59,17 +59,17 @@ def make_tokenizer(work: Path) -> None:
 
 
 def make_base(work: Path) -> None:
-    """Pretrain the base model in three courses."""
-    first, second, third = (work / "courses" / name for name in ("first", "second", "third"))
+    """Pretrain the base model in two courses."""
+    first, second = (work / "courses" / name for name in ("first", "second"))
     tokenizer = Tokenizer.from_file(str(first / "tokenizer.json"))
     torch.manual_seed(SEED)
     model = Qwen2ForCausalLM(base.configuration(tokenizer))
     seeding.seed_copying(model, SEED)
     _course(courses.FIRST, model, tokenizer, first)
-    _course(courses.SECOND, growing.grown(_trained(first), NEW_LAYERS), tokenizer, second)
     larger = vocabulary.extended(tokenizer, vocabulary.words(), VOCABULARY)
-    _course(courses.THIRD, vocabulary.with_words(_trained(second), tokenizer, larger), larger, third)
-    shutil.copytree(third, work / "base", ignore=shutil.ignore_patterns("*.pt"), dirs_exist_ok=True)
+    grown = growing.grown(vocabulary.with_words(_trained(first), tokenizer, larger), NEW_LAYERS)
+    _course(courses.SECOND, grown, larger, second)
+    shutil.copytree(second, work / "base", ignore=shutil.ignore_patterns("*.pt"), dirs_exist_ok=True)
 
 
 def _course(course: Course, model: Qwen2ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A base is made in three courses, and a run that was stopped goes on in the one it was in."""
+"""A base is made in two courses, and a run that was stopped goes on in the one it was in."""
 
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 
-def test_three_courses_make_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_courses_make_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = partial(texts.documents, copying=1.0, echoing=1.0)
     tiny = Course(peak=1e-3, phases=(Phase(steps=1, rows=1, row=64, source=source),))
-    for name in ("FIRST", "SECOND", "THIRD"):
+    for name in ("FIRST", "SECOND"):
         monkeypatch.setattr(courses, name, tiny)
     monkeypatch.setattr(make, "_TOKENIZER_TEXTS", 40)
     monkeypatch.setattr(make, "VOCABULARY", 1030)
@@ -24,7 +24,7 @@ def test_three_courses_make_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(make, "_say", said.append)
     make.make_tokenizer(tmp_path)
     make.make_base(tmp_path)
-    assert said == ["step 1: saved"] * 3
+    assert said == ["step 1: saved"] * 2
     made = tmp_path / "base"
     config = AutoConfig.from_pretrained(made)
     assert (config.num_hidden_layers, config.vocab_size) == (6, 1030)
@@ -32,8 +32,8 @@ def test_three_courses_make_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(made.glob("*.pt"))
     weights = load_file(made / "model.safetensors")
 
-    (tmp_path / "courses" / "third" / "state.pt").unlink()  # as if stopped at the third course's beginning
+    (tmp_path / "courses" / "second" / "state.pt").unlink()  # as if stopped at the second course's beginning
     make.make_base(tmp_path)
-    assert said[3:] == ["going on from step 1"] * 2 + ["step 1: saved"]
+    assert said[2:] == ["going on from step 1", "step 1: saved"]
     again = load_file(made / "model.safetensors")
     assert all(torch.equal(weight, again[name]) for name, weight in weights.items())

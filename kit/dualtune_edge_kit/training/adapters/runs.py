@@ -1,21 +1,26 @@
 """The kit's adapters, made by `finetune`: 2 selections, 25 arguments, 2 joint ones for comparison; also activated."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dualtune_edge.export.finetune.loading.base import Base
+from dualtune_edge.export.finetune.run_state import state_path
+from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings, Objective
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.messages import Message
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.data import toolsets, trajectories
+from dualtune_edge_kit.training.data.typed import conversations as typed
 
-TRAJECTORIES: Final = 40_000  # conversations, over both toolsets
+PLAIN: Final = 20_000  # conversations, over both toolsets
+TYPED: Final = 20_000  # as people type them
 ACTIVATED: Final = "activated"  # the template of activated adapters, and their folder beside that of the others
-RANK: Final = 6  # of every adapter, joint ones too
+RANK: Final = 5  # of every adapter, joint ones too
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,8 @@ class Run:
         return f"{self.toolset}/{self.objective}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each objective. On one busy core arguments take two to three minutes, a
-# joint run ten, a selection twenty.
-_STEPS: Final = {"arguments": (150, 16, "arguments"), "selection": (800, 24, "selection"), "joint": (200, 16, "base")}
+# (steps, samples a step, template) of each objective.
+_STEPS: Final = {"arguments": (50, 16, "arguments"), "selection": (350, 24, "selection"), "joint": (200, 16, "base")}
 
 
 def all_runs() -> list[Run]:
@@ -58,20 +62,28 @@ def make(
     say: Callable[[str], None],
     activated: bool = False,
 ) -> None:
-    """Train the wanted adapters that ``out`` lacks, on the conversations in ``data``, which are made if missing."""
+    """Train the wanted adapters that ``out`` lacks, on the conversations in ``data``, which are made if missing.
+
+    One that was stopped goes on from its checkpoint.
+    """
     if not data.exists():
         trajectories.write(data, list(conversations(seed)))
+    files = TrajectoryFiles()
     with Base.open(base_folder) as base:
         for run in wanted:
             if not (out / run.folder).exists():
-                report = finetune(settings(base_folder, data, out, run, seed, activated=activated), base=base)
+                made = settings(base_folder, data, out, run, seed, activated=activated)
+                resumed = made.model_copy(update={"resume": state_path(made.output).exists()})
+                report = finetune(resumed, base=base, files=files)
                 first, last = report.losses[0], sum(report.losses[-10:]) / 10
                 say(f"{run.folder}: {report.samples} samples, loss {first:.3f} -> {last:.4f}, {report.seconds:.0f} s")
 
 
 def conversations(seed: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
     """What all adapters learn from, with the toolset of each."""
-    return trajectories.generate(seed, "train", TRAJECTORIES)
+    plain = trajectories.generate(seed, "train", PLAIN)
+    written = (view for talk in typed.conversations(seed, "train", TYPED) for view in typed.views(talk))
+    return itertools.chain(plain, written)
 
 
 def settings(base: Path, data: Path, out: Path, run: Run, seed: int, *, activated: bool = False) -> FinetuneSettings:

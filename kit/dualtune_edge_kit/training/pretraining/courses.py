@@ -1,11 +1,11 @@
-"""What the base is trained on, in which order: three courses, each with a schedule of the learning rate."""
+"""What the base is trained on, in which order: two courses, each with a schedule of the learning rate."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from dualtune_edge_kit.training.pretraining import kindred, second, texts
+from dualtune_edge_kit.training.pretraining import kindred, texts
 from dualtune_edge_kit.training.pretraining.second import Lengths
 from dualtune_edge_kit.training.pretraining.texts import Document, Templates
 
@@ -57,10 +57,6 @@ def _first(copying: float, echoing: float) -> Source:
     return partial(texts.documents, copying=copying, echoing=echoing)
 
 
-def _second(lines: tuple[int, ...], tools: tuple[int, ...], requests: tuple[int, ...]) -> Source:
-    return partial(second.documents, lengths=Lengths(lines, tools, requests))
-
-
 def _kindred(lines: tuple[int, ...], tools: tuple[int, ...], requests: tuple[int, ...]) -> Source:
     return partial(kindred.documents, lengths=Lengths(lines, tools, requests))
 
@@ -76,27 +72,16 @@ FIRST: Final = Course(
         Phase(steps=330, rows=4, row=1024, source=_first(copying=0.1, echoing=0.2), int4=True),
     ),
 )
-# For a base that the first course made, with two layers more.
+_LONG: Final = _kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4))
+# For a base that the first course made, with two layers more and a larger vocabulary: servers such as the kit's two.
 SECOND: Final = Course(
     peak=2e-3,
-    decay=0.4,
-    phases=(
-        # Lists of one line and two first: the place in a list is learnt from short ones.
-        Phase(steps=300, rows=8, row=512, source=_second((1, 1, 2, 2, 2, 3), (2, 3, 4, 5), (1, 2, 3))),
-        Phase(steps=600, rows=8, row=512, source=_second((1, 2, 2, 3, 3, 4, 4), (3, 4, 5, 6, 8), (1, 2, 3, 4))),
-        Phase(steps=300, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (4, 5, 6, 8), (1, 2, 3))),
-    ),
-)
-_LONG: Final = _kindred((1, 2, 3, 4, 4, 5, 6), (6, 8, 10, 14), (2, 3, 4))
-# For the base of the second course, with a larger vocabulary: servers such as the kit's two.
-THIRD: Final = Course(
-    peak=2e-3,
-    decay=0.4,
+    decay=0.45,
     phases=(
         # Short lists first: the choice of one tool of two is learnt where that of one of fourteen is not.
-        Phase(steps=500, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (2, 2, 3, 3, 4, 5), (1, 2))),
-        Phase(steps=1800, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (3, 4, 6, 8, 14), (1, 2, 3))),
-        Phase(steps=200, rows=4, row=1024, source=_LONG),
+        Phase(steps=300, rows=8, row=512, source=_kindred((1, 1, 2, 2, 3), (2, 2, 3, 3, 4, 5), (1, 2))),
+        Phase(steps=1300, rows=8, row=512, source=_kindred((1, 2, 2, 3, 4), (3, 4, 6, 8, 14), (1, 2, 3))),
+        Phase(steps=150, rows=4, row=1024, source=_LONG),
         Phase(steps=150, rows=4, row=1024, source=_LONG, int4=True),
     ),
 )

@@ -23,7 +23,7 @@ _NONE: Final = called(FunctionCall(name=NO_TOOL))
 
 
 def documents(seed: str, templates: Templates, lengths: Lengths) -> Iterator[Document]:
-    """Endless texts: drills and conversations about made-up servers, and a fifth as in the second course."""
+    """Endless texts: drills and conversations about made-up servers, and a fifth of `second`."""
     rng = Random(f"kindred {seed}")
     others = second.documents(seed, templates, lengths)
     while True:

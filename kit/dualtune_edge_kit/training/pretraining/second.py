@@ -1,5 +1,5 @@
 # ruff: noqa: S311 - values drawn by seed, not secrets
-"""The second course's texts: pointing at lists, several calls a request, synonyms, typed requests, no tool.
+"""A fifth of the second course's texts: pointing at lists, several calls a request, synonyms, typed requests, no tool.
 
 Tools are made up, as in the first course. Most texts list all tools, as `templates/activated.jinja` does, so that the
 base understands a request before the assistant's turn.
@@ -43,7 +43,7 @@ class Lengths:
 
 
 def documents(seed: str, templates: Templates, lengths: Lengths) -> Iterator[Document]:
-    """Endless texts of the second course."""
+    """Endless texts."""
     rng = Random(seed)
     while True:
         style = rng.random()

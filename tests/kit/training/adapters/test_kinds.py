@@ -48,7 +48,8 @@ def test_an_activated_adapter_is_trained_as_the_plain_one_is(tmp_path: Path) -> 
 
 
 def test_an_activated_adapter_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "TRAJECTORIES", 80)
+    monkeypatch.setattr(runs, "PLAIN", 80)
+    monkeypatch.setattr(runs, "TYPED", 80)
     monkeypatch.setitem(runs._STEPS, "arguments", (1, 2, "arguments"))
     lines: list[str] = []
     for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.pretraining import base, quantized, seeding, texts
-from dualtune_edge_kit.training.pretraining.courses import FIRST, SECOND, THIRD, Course, Phase
+from dualtune_edge_kit.training.pretraining.courses import FIRST, SECOND, Course, Phase
 from dualtune_edge_kit.training.pretraining.muon import orthogonal
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -81,7 +81,7 @@ def test_muon_draws_singular_values_near_one() -> None:
     assert values.max() < 1.4
 
 
-@pytest.mark.parametrize("course", [FIRST, SECOND, THIRD])
+@pytest.mark.parametrize("course", [FIRST, SECOND])
 def test_a_rate_rises_stays_and_falls_to_nothing(course: Course) -> None:
     rates = [course.rate(step) for step in range(course.steps)]
     assert rates[0] < rates[20] < rates[60] == course.peak
@@ -89,7 +89,7 @@ def test_a_rate_rises_stays_and_falls_to_nothing(course: Course) -> None:
     assert 0 < rates[-1] < course.peak / 100
 
 
-@pytest.mark.parametrize("course", [FIRST, SECOND, THIRD])
+@pytest.mark.parametrize("course", [FIRST, SECOND])
 def test_legs_cover_every_step_once(course: Course) -> None:
     step = 0
     for first, steps, _ in course.legs():
