@@ -35,7 +35,7 @@ def demo(
 ) -> None:
     """Export the built-in kit, make calls with it and do a task.
 
-    The kit is a base model of 3 million weights with 28 adapters for the tools of two real MCP servers, filesystem
+    The kit is a base model of 5 million weights with 28 adapters for the tools of two real MCP servers, filesystem
     and git. Nothing is downloaded. The right answer of each request is known: ✓ marks the calls that are right, ✗ the
     others. At the end a task of two steps is done on the real git server, in a temporary repository, where the package
     mcp-server-git is installed.
