@@ -1,16 +1,16 @@
 """Remake the kit, part by part: `python -m dualtune_edge_kit.training.make PART WORK`.
 
-Parts, in this order: tokenizer, base, adapters, activated, heldout, table. A base has two courses, each in a folder of
-WORK/courses: from random weights, 80 minutes on two idle cores; with two layers and more words, 70 minutes. Its adapters
-take 100 minutes of one core. A run that is stopped goes on where it was; adapters that are in WORK are not made again.
-`probe` says what a base knows by itself. `kinds` compares plain and activated adapters of a short training. `engines`
-compares the engines, `levers` calls with and without the levers that make them fast. WORK is a folder laid out like this
-package. Training data is not kept: it follows from the seeds.
+Parts, in this order: tokenizer, base, adapters, activated, heldout, table. A base has two courses, each in a folder
+of WORK/courses: from random weights, 80 minutes on two idle cores; with two layers and more words, 70 minutes. Its
+adapters take 100 minutes of one core. A run that is stopped goes on where it was; adapters that are in WORK are not
+made again. `probe` says what a base knows by itself. `kinds` compares plain and activated adapters of a short
+training. `engines` compares the engines, `levers` calls with and without the levers that make them fast. WORK is a
+folder laid out like this package. Training data is not kept: it follows from the seeds.
 
-A remake of the committed kit has its size, schedule and data, but not its bits. The first course was run in bfloat16 by two
-processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens), and its data had fewer
-random values (`values.one`) and called the edits of made-up tools texts. Both selections were begun as runs of 350 steps
-and lengthened at steps 235 and 265, so that their rate had fallen once before.
+A remake of the committed kit has its size, schedule and data, but not its bits. The first course was run in bfloat16
+by two processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens), and its
+data had fewer random values (`values.one`) and called the edits of made-up tools texts. Both selections were begun as
+runs of 350 steps and lengthened at steps 235 and 265, so that their rate had fallen once before.
 """
 
 import argparse

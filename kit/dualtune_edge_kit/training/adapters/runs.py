@@ -37,8 +37,8 @@ class Run:
         return f"{self.toolset}/{self.objective}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each objective. Where both cores are busy, a selection takes a quarter of an hour and
-# arguments take a minute and a half.
+# (steps, samples a step, template) of each objective. Where both cores are busy, a selection takes a quarter of an hour
+# and arguments take a minute and a half.
 _STEPS: Final = {"arguments": (50, 16, "arguments"), "selection": (600, 24, "selection"), "joint": (200, 16, "base")}
 
 

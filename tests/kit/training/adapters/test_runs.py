@@ -52,4 +52,6 @@ def test_a_stopped_adapter_goes_on_from_its_checkpoint(tmp_path: Path, monkeypat
     runs.make(base, data, tmp_path / "out", [run], seed=0, say=said.append)
     assert asked == [False, True]
     assert len(said) == 1
-    assert {json.loads(line)["toolset"] for line in data.read_text(encoding="utf-8").splitlines()} == set(toolsets.NAMES)
+    assert {json.loads(line)["toolset"] for line in data.read_text(encoding="utf-8").splitlines()} == set(
+        toolsets.NAMES
+    )

@@ -21,7 +21,9 @@ def folders(spec: ExportSpec) -> list[Path]:
 def test_the_kit_is_what_is_measured_as_decoupled() -> None:
     declared, measured = read_spec(FOLDER / "dualtune.yaml"), specs.spec("decoupled", "external")
     assert without_folders(declared) == without_folders(measured)
-    assert folders(declared) == folders(measured) == [FOLDER / "adapters" / name / "selection" for name in toolsets.NAMES]
+    assert (
+        folders(declared) == folders(measured) == [FOLDER / "adapters" / name / "selection" for name in toolsets.NAMES]
+    )
     assert specs.trained("decoupled")
 
 
