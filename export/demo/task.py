@@ -21,9 +21,7 @@ _SERVER: Final = "mcp-server-git"
 _REPOSITORY: Final = "notes/garden"  # below the temporary folder, in which the server works
 _FILE: Final = "maps.txt"
 _MESSAGE: Final = "Draw the coast"
-TASK: Final = (
-    f"{_FILE} is finished in {_REPOSITORY}: stage it, and then make a commit in {_REPOSITORY} saying '{_MESSAGE}'"
-)
+TASK: Final = f"stage {_FILE} in {_REPOSITORY}, then make a commit in {_REPOSITORY} saying '{_MESSAGE}'"
 _LIMITS: Final = RunLimits(steps=6, seconds=60.0, answer_tokens=64)
 
 

@@ -20,7 +20,7 @@ from tokenizers.trainers import BpeTrainer
 from dualtune_edge.runtime.grammar.grammar import open_tokenizer
 from dualtune_edge.runtime.grammar.shared_tokenizer import share_tokenizer
 
-WIDTH = 1100
+WIDTH = 2560
 SCHEMA = {
     "type": "object",
     "properties": {"path": {"type": "string"}, "n": {"type": "integer"}, "k": {"enum": ["aa", "ü c"]}},
