@@ -20,7 +20,6 @@ from tokenizers.trainers import BpeTrainer
 from dualtune_edge.runtime.grammar.grammar import open_tokenizer
 from dualtune_edge.runtime.grammar.shared_tokenizer import share_tokenizer
 
-WIDTH = 2560
 SCHEMA = {
     "type": "object",
     "properties": {"path": {"type": "string"}, "n": {"type": "integer"}, "k": {"enum": ["aa", "ü c"]}},
@@ -41,6 +40,7 @@ def byte_level() -> Tokenizer:
 
 
 TOKENIZERS = {"made": byte_level(), "kit": Tokenizer.from_file(str(FOLDER / "base" / "tokenizer.json"))}
+WIDTH = 76 + max(tokenizer.get_vocab_size() for tokenizer in TOKENIZERS.values())  # logits, some of no token
 
 
 def pair(name: str) -> tuple[LLTokenizer, LLTokenizer]:

@@ -7,7 +7,6 @@ from typing import Final, Literal, TypeAlias
 
 from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.report import RECORD, Record, Score
-from dualtune_edge.export.finetune.run_state import state_path
 from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import finetune
@@ -45,8 +44,7 @@ def make(kit: Path, work: Path, say: Callable[[str], None]) -> None:
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 made = _settings(kit / "base", work, run, kind)
-                resumed = made.model_copy(update={"resume": state_path(folder).exists()})
-                report = finetune(resumed, base=base, files=files)
+                report = finetune(runs.resumed(made), base=base, files=files)
                 say(f"{run.folder}, {kind}: {_cell(report.held_out[-1])}, {report.seconds:.0f} s")
 
 

@@ -8,7 +8,7 @@ from dualtune_edge.export.finetune.settings import FinetuneSettings, ToolsetSour
 from dualtune_edge.export.finetune.train import finetune
 from dualtune_edge.toolkit.prompts.no_tool import NO_TOOL
 from dualtune_edge_kit import FOLDER
-from dualtune_edge_kit.training.adapters.runs import RANK
+from dualtune_edge_kit.training.adapters.runs import RANK, resumed
 from dualtune_edge_kit.training.data import toolsets, trajectories
 from dualtune_edge_kit.training.data.typed import conversations
 
@@ -29,7 +29,7 @@ def make(base: Path, data: Path, out: Path, say: Callable[[str], None]) -> None:
         drawn = conversations.conversations(_SEED, "train", _TYPED)
         views = [view for messages in drawn for view in conversations.views(messages)]
         trajectories.write(data, [*views, *trajectories.generate(1000 + _SEED, "train", _PLAIN)])
-    report = finetune(_settings(base, data, out))
+    report = finetune(resumed(_settings(base, data, out)))
     say(f"toolset: {report.samples} samples, loss {report.losses[0]:.3f} -> {report.losses[-1]:.4f}")
 
 

@@ -74,8 +74,7 @@ def make(
         for run in wanted:
             if not (out / run.folder).exists():
                 made = settings(base_folder, data, out, run, seed, activated=activated)
-                resumed = made.model_copy(update={"resume": state_path(made.output).exists()})
-                report = finetune(resumed, base=base, files=files)
+                report = finetune(resumed(made), base=base, files=files)
                 first, last = report.losses[0], sum(report.losses[-10:]) / 10
                 say(f"{run.folder}: {report.samples} samples, loss {first:.3f} -> {last:.4f}, {report.seconds:.0f} s")
 
@@ -85,6 +84,11 @@ def conversations(seed: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
     plain = trajectories.generate(seed, "train", PLAIN)
     written = (view for talk in typed.conversations(seed, "train", TYPED) for view in typed.views(talk))
     return itertools.chain(plain, written)
+
+
+def resumed(made: FinetuneSettings) -> FinetuneSettings:
+    """The run as one that goes on, where it was stopped."""
+    return made.model_copy(update={"resume": state_path(made.output).exists()})
 
 
 def settings(base: Path, data: Path, out: Path, run: Run, seed: int, *, activated: bool = False) -> FinetuneSettings:

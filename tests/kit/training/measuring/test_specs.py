@@ -24,7 +24,6 @@ def test_the_kit_is_what_is_measured_as_decoupled() -> None:
     assert (
         folders(declared) == folders(measured) == [FOLDER / "adapters" / name / "selection" for name in toolsets.NAMES]
     )
-    assert specs.trained("decoupled")
 
 
 def test_activated_adapters_are_measured_in_the_same_toolsets() -> None:
@@ -35,5 +34,5 @@ def test_activated_adapters_are_measured_in_the_same_toolsets() -> None:
 
 def test_every_adapter_is_a_plain_one() -> None:
     found = [path for name in toolsets.NAMES for path in (FOLDER / "adapters" / name).glob("**/adapter_config.json")]
-    assert len(found) == len(set(found)) >= 27
+    assert len(found) == 27
     assert not any(json.loads(path.read_text(encoding="utf-8")).get("alora_invocation_tokens") for path in found)
