@@ -2,10 +2,11 @@
 
 Parts, in this order: tokenizer, base, adapters, activated, heldout, table. A base has two courses, each in a folder
 of WORK/courses: from random weights, 80 minutes on two idle cores; with two layers and more words, 70 minutes. Its
-adapters take 100 minutes of one core. A run that is stopped goes on where it was; adapters that are in WORK are not
+adapters take 150 minutes of one core. A run that is stopped goes on where it was; adapters that are in WORK are not
 made again. `probe` says what a base knows by itself. `kinds` compares plain and activated adapters of a short
-training. `engines` compares the engines, `levers` calls with and without the levers that make them fast. WORK is a
-folder laid out like this package. Training data is not kept: it follows from the seeds.
+training, `joint` decoupled adapters and joint ones of as many samples. `engines` compares the engines, `levers` calls
+with and without the levers that make them fast. WORK is a folder laid out like this package. Training data is not
+kept: it follows from the seeds.
 
 A remake of the committed kit has its size, schedule and data, but not its bits. The first course was run in bfloat16
 by two processes that shared every step, its schedule followed the clock (4,470 steps, 18 million tokens), and its
@@ -18,7 +19,7 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ from dualtune_edge.runtime.pipeline import Agent
 from dualtune_edge_kit.training.adapters import kinds, routing, runs
 from dualtune_edge_kit.training.data import toolsets, trajectories
 from dualtune_edge_kit.training.measuring import evaluate, specs
+from dualtune_edge_kit.training.measuring.evaluate import Turn
 from dualtune_edge_kit.training.pretraining import base, courses, growing, probe, seeding, texts, vocabulary
 from dualtune_edge_kit.training.pretraining import tokenizer as bpe
 from dualtune_edge_kit.training.pretraining.courses import Course
@@ -42,6 +44,7 @@ NEW_LAYERS: Final = (1, 3)  # of the second course, each after the layer of this
 VOCABULARY: Final = 2496  # tokens, of the second course
 _TOKENIZER_TEXTS: Final = 12_000
 _HELDOUT: Final = 470  # conversations, with more than 500 calls
+_EXTERNAL: Final = "int4, external | onnxruntime"
 _HEADER: Final = (
     "| adapters | weights | engine | toolset % | tool % | whole call % | toolset and call % |\n"
     "|---|---|---|---|---|---|---|\n"
@@ -96,9 +99,8 @@ def make_adapters(work: Path) -> None:
 def make_activated(work: Path) -> None:
     """Train the selections and arguments as activated adapters: equal data and steps, beside the plain ones."""
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [run for run in runs.all_runs() if run.objective != "joint"]
         data, out = Path(scratch) / "train.jsonl", work / runs.ACTIVATED
-        runs.make(work / "base", data, out, wanted, seed=SEED, say=_say, activated=True)
+        runs.make(work / "base", data, out, runs.all_runs(), seed=SEED, say=_say, activated=True)
 
 
 def compare_kinds(work: Path) -> None:
@@ -107,13 +109,29 @@ def compare_kinds(work: Path) -> None:
     (work / "kinds.md").write_text(kinds.table(work / "kinds"), encoding="utf-8", newline="\n")
 
 
+def compare_joint(work: Path) -> None:
+    """Train joint adapters and decoupled ones of as many samples below WORK/equal, and measure both."""
+    equal = work / "equal"
+    for made in (Path("base"), Path("adapters", "toolset")):
+        shutil.copytree(work / made, equal / made, dirs_exist_ok=True)
+    wanted, data = [*runs.joint_runs(), *runs.all_runs()], equal / "train.jsonl"
+    runs.make(work / "base", data, equal / "adapters", wanted, seed=SEED, say=_say, plan=runs.EQUAL)
+    turns, rows = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES), list[str]()
+    for method in specs.COMPARED:
+        with tempfile.TemporaryDirectory() as scratch:
+            run(specs.spec(method, "external", equal), Path(scratch) / "bundle")
+            with Agent.open(Path(scratch) / "bundle", copied=False) as agent:
+                rows.append(_row(method, _EXTERNAL, agent, turns))
+    _write_table(work / "joint.md", rows, turns)
+
+
 def make_heldout(work: Path) -> None:
     """Write the held-out conversations."""
     trajectories.write(work / "heldout.jsonl", list(trajectories.generate(SEED, "heldout", _HELDOUT)))
 
 
 def make_table(work: Path) -> None:
-    """Measure base, joint and decoupled, external and merged, and PyTorch in float32 for comparison."""
+    """Measure base and decoupled, external and merged, and PyTorch in float32 for comparison; also activated ones."""
     turns = evaluate.read_turns(work / "heldout.jsonl", toolsets.NAMES)
     rows: list[str] = []
     for method in specs.METHODS:
@@ -124,25 +142,30 @@ def make_table(work: Path) -> None:
             external, merged = Path(scratch) / "external", Path(scratch) / "merged"
             run(specs.spec(method, "external", work), external)
             with evaluate.reference(external, work, method) as agent:
-                rows.append(f"| {method} | float32 | PyTorch | {evaluate.measure(agent, turns, _quiet).cells()} |")
-            _say(rows[-1])
-            for copied, name in ((False, method), (True, f"{method}, values copied")):
-                if copied and method not in ("decoupled", "activated"):
-                    continue
-                with Agent.open(external, copied=copied) as agent:
-                    cells = evaluate.measure(agent, turns, _quiet).cells()
-                rows.append(f"| {name} | int4, external | onnxruntime | {cells} |")
-                _say(rows[-1])
-            if method not in ("base", "activated"):
+                rows.append(_row(method, "float32 | PyTorch", agent, turns))
+            with Agent.open(external, copied=False) as agent:
+                rows.append(_row(method, _EXTERNAL, agent, turns))
+            if method != "base":
+                with Agent.open(external) as agent:
+                    rows.append(_row(f"{method}, values copied", _EXTERNAL, agent, turns))
+            if method == "decoupled":
                 run(specs.spec(method, "merged", work), merged)
                 with Agent.open(merged, copied=False) as agent:
-                    rows.append(
-                        f"| {method} | int4, merged | onnxruntime | {evaluate.measure(agent, turns, _quiet).cells()} |"
-                    )
-                _say(rows[-1])
+                    rows.append(_row(method, "int4, merged | onnxruntime", agent, turns))
+    _write_table(work / "table.md", rows, turns)
+
+
+def _row(name: str, way: str, agent: Agent, turns: Sequence[Turn]) -> str:
+    """A row of the table; ``way`` names the weights and the engine."""
+    row = f"| {name} | {way} | {evaluate.measure(agent, turns, _quiet).cells()} |"
+    _say(row)
+    return row
+
+
+def _write_table(path: Path, rows: list[str], turns: Sequence[Turn]) -> None:
     calls = sum(turn.call is not None for turn in turns)
     head = f"{len(turns)} held-out turns, {calls} of them calls.\n\n{_HEADER}"
-    (work / "table.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8", newline="\n")
 
 
 def compare_engines(work: Path) -> None:
@@ -189,6 +212,7 @@ PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "heldout": make_heldout,
     "table": make_table,
     "kinds": compare_kinds,
+    "joint": compare_joint,
     "engines": compare_engines,
     "levers": compare_levers,
 }

@@ -1,10 +1,10 @@
-"""The kit's adapters, made by `finetune`: 2 selections, 25 arguments, 2 joint ones for comparison; also activated."""
+"""The kit's adapters, made by `finetune`: 2 selections, 25 arguments. Also activated and joint ones, to compare."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from dualtune_edge.export.finetune.loading.base import Base
 from dualtune_edge.export.finetune.run_state import state_path
@@ -37,20 +37,41 @@ class Run:
         return f"{self.toolset}/{self.objective}" + (f"/{self.tool}" if self.tool else "")
 
 
-# (steps, samples a step, template) of each objective. Where both cores are busy, a selection takes a quarter of an hour
-# and arguments take a minute and a half.
-_STEPS: Final = {"arguments": (50, 16, "arguments"), "selection": (600, 24, "selection"), "joint": (200, 16, "base")}
+@dataclass(frozen=True)
+class Length:
+    """How long the adapters of one objective are trained, and in which template."""
+
+    steps: int
+    batch: int  # samples a step
+    template: str
+
+
+Plan: TypeAlias = Mapping[Objective, Length]
+
+# Where both cores are busy, a selection takes a quarter of an hour and arguments take four minutes.
+KIT: Final[Plan] = {"selection": Length(600, 24, "selection"), "arguments": Length(150, 16, "arguments")}
+# As many samples for the one joint adapter of a toolset, which learns whole calls, as for its decoupled ones together.
+EQUAL: Final[Plan] = {
+    "selection": Length(150, 16, "selection"),
+    "arguments": Length(11, 16, "arguments"),
+    "joint": Length(300, 16, "base"),
+}
 
 
 def all_runs() -> list[Run]:
-    """All adapters. A tool without arguments has none."""
+    """The kit's adapters, but for the one that chooses the toolset. A tool without arguments has none."""
     made: list[Run] = []
     for name in toolsets.NAMES:
         made.append(Run(name, "selection", None))
         made += [
             Run(name, "arguments", tool.name) for tool in toolsets.load(name).toolset.tools if tool.takes_arguments
         ]
-    return [*made, *(Run(name, "joint", None) for name in toolsets.NAMES)]
+    return made
+
+
+def joint_runs() -> list[Run]:
+    """One adapter a toolset, for both stages."""
+    return [Run(name, "joint", None) for name in toolsets.NAMES]
 
 
 def make(
@@ -61,6 +82,7 @@ def make(
     *,
     seed: int,
     say: Callable[[str], None],
+    plan: Plan = KIT,
     activated: bool = False,
 ) -> None:
     """Train the wanted adapters that ``out`` lacks, on the conversations in ``data``, which are made if missing.
@@ -73,7 +95,7 @@ def make(
     with Base.open(base_folder) as base:
         for run in wanted:
             if not (out / run.folder).exists():
-                made = settings(base_folder, data, out, run, seed, activated=activated)
+                made = settings(base_folder, data, out, run, seed, plan=plan, activated=activated)
                 report = finetune(resumed(made), base=base, files=files)
                 first, last = report.losses[0], sum(report.losses[-10:]) / 10
                 say(f"{run.folder}: {report.samples} samples, loss {first:.3f} -> {last:.4f}, {report.seconds:.0f} s")
@@ -91,10 +113,12 @@ def resumed(made: FinetuneSettings) -> FinetuneSettings:
     return made.model_copy(update={"resume": state_path(made.output).exists()})
 
 
-def settings(base: Path, data: Path, out: Path, run: Run, seed: int, *, activated: bool = False) -> FinetuneSettings:
+def settings(
+    base: Path, data: Path, out: Path, run: Run, seed: int, *, plan: Plan = KIT, activated: bool = False
+) -> FinetuneSettings:
     """The run of one adapter. All activated ones take one template, so that their prompts begin alike."""
-    steps, batch, template = _STEPS[run.objective]
-    template = ACTIVATED if activated else template
+    length = plan[run.objective]
+    template = ACTIVATED if activated else length.template
     keep = {} if run.objective == "arguments" else {NO_TOOL: 0.15}  # half of all turns call no tool
     return FinetuneSettings(
         objective=run.objective,
@@ -112,8 +136,8 @@ def settings(base: Path, data: Path, out: Path, run: Run, seed: int, *, activate
         learning_rate=4e-3,
         epochs=100,
         keep=keep,
-        max_steps=steps,
-        batch_size=batch,
+        max_steps=length.steps,
+        batch_size=length.batch,
         warm_up_steps=5,
         weight_decay=0.0,
         seed=seed,

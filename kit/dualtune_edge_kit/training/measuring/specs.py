@@ -1,4 +1,4 @@
-"""What the kit exports: its decoupled adapters, and to compare with them joint ones, activated ones and the base."""
+"""What the kit exports, its decoupled adapters, and what they are compared with: base, activated and joint ones."""
 
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -10,7 +10,8 @@ from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.data import toolsets
 
 Method: TypeAlias = Literal["base", "joint", "decoupled", "activated"]
-METHODS: Final[tuple[Method, ...]] = ("base", "joint", "decoupled", "activated")
+METHODS: Final[tuple[Method, ...]] = ("base", "decoupled", "activated")  # of the kit
+COMPARED: Final[tuple[Method, ...]] = ("joint", "decoupled")  # of equally many samples
 
 
 def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
@@ -18,16 +19,17 @@ def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
     routing = kit / "adapters" / "toolset"
     return ExportSpec(
         base=kit / "base",
-        toolset=AdapterSpec(path=routing) if method in ("decoupled", "activated") and routing.is_dir() else None,
+        toolset=AdapterSpec(path=routing) if method != "base" and routing.is_dir() else None,
         toolsets=tuple(_toolset(name, method, kit) for name in toolsets.NAMES),
         mode=mode,
     )
 
 
 def trained(method: Method, kit: Path = FOLDER) -> bool:
-    """Whether the kit has the method's adapters; joint and activated ones are only there to be compared with."""
-    compared = method in ("joint", "activated")
-    made = [spec for name in toolsets.NAMES for spec in _adapters(_toolset(name, method, kit))] if compared else []
+    """Whether the kit has the method's adapters; activated ones are only there to be compared with."""
+    if method != "activated":
+        return True
+    made = (adapter for name in toolsets.NAMES for adapter in _adapters(_toolset(name, method, kit)))
     return all(adapter.path.is_dir() for adapter in made)
 
 

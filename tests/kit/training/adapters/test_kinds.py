@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.adapters import kinds, runs
-from dualtune_edge_kit.training.adapters.runs import Run
+from dualtune_edge_kit.training.adapters.runs import Length, Run
 from dualtune_edge_kit.training.data import toolsets
 from dualtune_edge_kit.training.measuring import specs
 from tokenizers import Tokenizer
@@ -50,10 +50,11 @@ def test_an_activated_adapter_is_trained_as_the_plain_one_is(tmp_path: Path) -> 
 def test_an_activated_adapter_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "PLAIN", 80)
     monkeypatch.setattr(runs, "TYPED", 80)
-    monkeypatch.setitem(runs._STEPS, "arguments", (1, 2, "arguments"))
-    lines: list[str] = []
+    plan, lines = {"arguments": Length(1, 2, "arguments")}, list[str]()
     for _ in range(2):
-        runs.make(FOLDER / "base", tmp_path / "data", tmp_path, [RUN], seed=0, say=lines.append, activated=True)
+        runs.make(
+            FOLDER / "base", tmp_path / "data", tmp_path, [RUN], seed=0, say=lines.append, plan=plan, activated=True
+        )
     made = tmp_path / RUN.folder
     config = json.loads((made / CONFIG).read_text(encoding="utf-8"))
     assert config["alora_invocation_tokens"]
@@ -84,8 +85,7 @@ def test_the_table_has_a_row_for_each_adapter_and_a_column_for_each_kind(tmp_pat
 
 
 def test_activated_adapters_are_a_method_once_all_are_trained(tmp_path: Path) -> None:
-    wanted = [run for run in runs.all_runs() if run.objective != "joint"]
-    for run in wanted:
+    for run in runs.all_runs():
         assert not specs.trained("activated", tmp_path)
         (tmp_path / runs.ACTIVATED / run.folder).mkdir(parents=True)
     assert specs.trained("activated", tmp_path)

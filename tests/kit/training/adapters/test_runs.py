@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.adapters import runs
-from dualtune_edge_kit.training.adapters.runs import Run
+from dualtune_edge_kit.training.adapters.runs import Length, Run
 from dualtune_edge_kit.training.data import toolsets
+from dualtune_edge_kit.training.measuring import specs
 
 from dualtune_edge.export.adapter.training_files import BASE_FINGERPRINT
 from dualtune_edge.export.finetune.loading.base import Base
@@ -17,10 +18,8 @@ from dualtune_edge.export.finetune.samples.turns import TrajectoryFiles
 from dualtune_edge.export.finetune.settings import FinetuneSettings
 from dualtune_edge.export.finetune.train import finetune
 
-PLAIN = [run for run in runs.all_runs() if run.objective != "joint"]
 
-
-@pytest.mark.parametrize("run", PLAIN, ids=lambda run: run.folder)
+@pytest.mark.parametrize("run", runs.all_runs(), ids=lambda run: run.folder)
 def test_a_committed_adapter_was_made_with_these_settings(run: Run, tmp_path: Path) -> None:
     made = FOLDER / "adapters" / run.folder
     recorded = json.loads((made / RECORD).read_text(encoding="utf-8"))["settings"]
@@ -33,7 +32,7 @@ def test_a_committed_adapter_was_made_with_these_settings(run: Run, tmp_path: Pa
 def test_a_stopped_adapter_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "PLAIN", 60)
     monkeypatch.setattr(runs, "TYPED", 60)
-    monkeypatch.setitem(runs._STEPS, "arguments", (2, 2, "arguments"))
+    plan = {"arguments": Length(2, 2, "arguments")}
     run, base, data, said = Run("git", "arguments", "git_log"), FOLDER / "base", tmp_path / "data", list[str]()
     asked: list[bool] = []
 
@@ -48,10 +47,31 @@ def test_a_stopped_adapter_goes_on_from_its_checkpoint(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(runs, "finetune", stopped)
     with pytest.raises(KeyboardInterrupt):
-        runs.make(base, data, tmp_path / "out", [run], seed=0, say=said.append)
-    runs.make(base, data, tmp_path / "out", [run], seed=0, say=said.append)
+        runs.make(base, data, tmp_path / "out", [run], seed=0, say=said.append, plan=plan)
+    runs.make(base, data, tmp_path / "out", [run], seed=0, say=said.append, plan=plan)
     assert asked == [False, True]
     assert len(said) == 1
     assert {json.loads(line)["toolset"] for line in data.read_text(encoding="utf-8").splitlines()} == set(
         toolsets.NAMES
     )
+
+
+@pytest.mark.parametrize("toolset", toolsets.NAMES)
+def test_joint_and_decoupled_adapters_are_compared_at_as_many_samples(toolset: str) -> None:
+    def samples(objectives: set[str], made: list[Run]) -> int:
+        of_toolset = (runs.EQUAL[run.objective] for run in made if run.toolset == toolset)
+        assert {run.objective for run in made} == objectives
+        return sum(length.steps * length.batch for length in of_toolset)
+
+    joint = samples({"joint"}, runs.joint_runs())
+    assert 0.9 * joint < samples({"selection", "arguments"}, runs.all_runs()) <= joint
+
+
+def test_a_joint_adapter_is_of_both_stages_of_its_toolset() -> None:
+    for run, measured in zip(runs.joint_runs(), specs.spec("joint", "external").toolsets, strict=True):
+        made = FOLDER / "adapters" / run.folder
+        assert run.toolset == measured.name
+        assert measured.selection is not None
+        assert measured.selection.path == made
+        assert isinstance(measured.arguments, dict)
+        assert {adapter.path for adapter in measured.arguments.values()} == {made}
