@@ -26,9 +26,7 @@ def spec(method: Method, mode: Mode, kit: Path = FOLDER) -> ExportSpec:
 
 
 def trained(method: Method, kit: Path = FOLDER) -> bool:
-    """Whether the kit has the method's adapters; activated ones are only there to be compared with."""
-    if method != "activated":
-        return True
+    """Whether the kit has the method's adapters: joint and activated ones are made only to be compared with."""
     made = (adapter for name in toolsets.NAMES for adapter in _adapters(_toolset(name, method, kit)))
     return all(adapter.path.is_dir() for adapter in made)
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 from dualtune_edge_kit import FOLDER
 from dualtune_edge_kit.training.data import toolsets
@@ -24,6 +25,10 @@ def test_the_kit_is_what_is_measured_as_decoupled() -> None:
     assert (
         folders(declared) == folders(measured) == [FOLDER / "adapters" / name / "selection" for name in toolsets.NAMES]
     )
+
+
+def test_the_kit_has_the_adapters_of_what_needs_none_and_of_what_it_exports() -> None:
+    assert {method for method in get_args(specs.Method) if specs.trained(method)} == {"base", "decoupled"}
 
 
 def test_activated_adapters_are_measured_in_the_same_toolsets() -> None:
